@@ -1,0 +1,2 @@
+//! tailbeam
+fn main() {}
