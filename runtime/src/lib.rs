@@ -1,1 +1,69 @@
-//! Thread-per-core runtime.
+//! Thread-per-core runtime that hosts agents on io_uring.
+//!
+//! One shard per core: a pinned thread with its own ring, agents, mailboxes and timers. Messages to
+//! another core go through one bounded ring per ordered pair; a sleeping shard is woken by a doorbell,
+//! a running one is not disturbed.
+//!
+//! ```
+//! use tailbeam_runtime::{Agent, Config, Cores, Cx, NoObserver, Runtime, Stop};
+//!
+//! struct Counter(u64);
+//! impl Agent for Counter {
+//!     type Msg = u64;
+//!     async fn on(&mut self, n: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+//!         self.0 += n;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # if tailbeam_runtime::features::probe().is_err() { return; }
+//! let runtime = Runtime::start(Config { cores: Cores::Auto, ..Config::default() }, |_| NoObserver).unwrap();
+//! let counter = runtime.spawn_on(0, || Counter(0)).unwrap();
+//! runtime.run_on(0, move |cx| counter.try_send(cx, 5)).unwrap().unwrap();
+//! assert!(runtime.shutdown().shards[0].drained);
+//! ```
+
+mod channel;
+mod sync;
+
+// Under loom only the lock-free parts are compiled: they are what is modelled.
+
+#[cfg(not(loom))]
+mod agent;
+#[cfg(not(loom))]
+pub mod clock;
+#[cfg(not(loom))]
+mod config;
+#[cfg(not(loom))]
+mod error;
+#[cfg(not(loom))]
+mod observe;
+#[cfg(not(loom))]
+mod ring;
+#[cfg(not(loom))]
+mod runtime;
+#[cfg(not(loom))]
+mod shard;
+#[cfg(not(loom))]
+mod stats;
+#[cfg(not(loom))]
+mod timer;
+
+#[cfg(not(loom))]
+pub use {
+    agent::{Addr, Agent, Cx, Reply, SleepUntil, Stop},
+    channel::envelope::MESSAGE_MAX,
+    config::{Config, Cores},
+    error::{AskError, SendError, SpawnError, StartError, Stopped, TimersFull},
+    observe::{NoObserver, Observer},
+    runtime::{Runtime, ShutdownReport},
+    shard::run::ShardReport,
+    stats::ShardStats,
+    timer::TimerId,
+};
+
+/// What this kernel's io_uring can do.
+#[cfg(not(loom))]
+pub mod features {
+    pub use crate::ring::probe::{RingFeatures, probe};
+}

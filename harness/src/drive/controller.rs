@@ -1,0 +1,529 @@
+//! The housekeeping thread's part of a run.
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tailbeam_probes::clock;
+use tailbeam_probes::collect::{heap, host, process};
+use tailbeam_probes::stats::Histogram;
+use tailbeam_runtime::{Addr, Runtime, ShardStats};
+
+use super::writer::RunWriter;
+use super::{Control, DriveError, Progress};
+use crate::evidence::records::{CoreRecord, EndRecord, Gap, Manifest, Reading, SecondRecord, WindowRecord};
+use crate::evidence::Store;
+use crate::load::{Fleet, HostMsg, Hosted, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
+use crate::plan::Plan;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// Clock watch: a stop is measured to this resolution.
+const WATCH_NS: u64 = 20 * MS;
+/// Sampling of the open requests.
+const SAMPLE_NS: u64 = 100 * MS;
+/// A window on disk.
+const WINDOW_NS: u64 = 10 * SECOND;
+/// A wake later than this, in a process that used less than a fifth of that time in CPU, is a gap.
+const GAP_NS: u64 = 250 * MS;
+/// Agents spawned or begun per visit to a core, so that no visit is long.
+const CHUNK: usize = 16_384;
+
+/// How the measured part of a run ended.
+pub(super) struct Measured {
+    writer: RunWriter,
+    reason: &'static str,
+    issued_ns: u64,
+    open_at_stop: u64,
+    lost: u64,
+    attempts: Vec<u32>,
+    completions: Vec<u32>,
+}
+
+pub(super) struct Controller<'a, W: Workload> {
+    plan: &'a Plan,
+    control: &'a Control,
+    /// Taken by the end of the run.
+    runtime: &'a Runtime,
+    fleet: Arc<Fleet<W>>,
+    limits: Vec<u64>,
+    shards: usize,
+    second: Second,
+    window: Window,
+    cpu_start_ns: Result<u64, tailbeam_probes::Unavailable>,
+}
+
+/// What has been gathered of the current second.
+#[derive(Default)]
+struct Second {
+    from_ns: u64,
+    open_sum: u64,
+    open_samples: u64,
+    open_last: u64,
+    oldest_open_ns: u64,
+}
+
+/// What has been gathered of the current window.
+#[derive(Default)]
+struct Window {
+    number: u32,
+    from_ns: u64,
+    seconds: Vec<SecondRecord>,
+    gaps: Vec<Gap>,
+    rss_bytes: Option<u64>,
+    live_quantiles: Option<(u64, u64, u64)>,
+}
+
+impl<'a, W: Workload> Controller<'a, W> {
+    pub(super) fn new(
+        plan: &'a Plan,
+        control: &'a Control,
+        runtime: &'a Runtime,
+        limits: Vec<u64>,
+    ) -> Result<Self, DriveError> {
+        let agents = u32::try_from(plan.agents)
+            .map_err(|_| DriveError::TooMany { what: "agents", asked: plan.agents })?;
+        let fleet = Arc::new(Fleet {
+            plan: plan.clone(),
+            agents,
+            addresses: OnceLock::new(),
+            workload: PhantomData,
+        });
+        Ok(Self {
+            plan,
+            control,
+            runtime,
+            fleet,
+            limits,
+            shards: runtime.shards(),
+            second: Second::default(),
+            window: Window::default(),
+            cpu_start_ns: process::cpu_time_ns(),
+        })
+    }
+
+    fn stopping(&self) -> bool {
+        self.control.stop.load(Ordering::Relaxed)
+    }
+
+    fn on<R: Send + 'static>(
+        &self,
+        shard: usize,
+        f: impl FnOnce(&mut tailbeam_runtime::Cx<'_>) -> R + Send + 'static,
+    ) -> Result<R, DriveError> {
+        self.runtime.run_on(shard, f).map_err(|_| DriveError::ShardGone { core: shard })
+    }
+
+    /// Spawns every agent: agent `i` lives on shard `i % shards`.
+    pub(super) fn spawn_agents(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<(), DriveError> {
+        let agents = self.fleet.agents as usize;
+        let mut per_shard: Vec<Vec<Addr<Hosted<W>>>> = vec![Vec::new(); self.shards];
+        for (shard, addresses) in per_shard.iter_mut().enumerate() {
+            let total = (agents + self.shards - 1 - shard) / self.shards;
+            let open_max = total.saturating_mul(self.plan.open_max as usize);
+            let limits = self.limits.clone();
+            self.on(shard, move |_| recorder::install(Box::new(Recorder::new(total, open_max, &limits))))?;
+            while addresses.len() < total {
+                let chunk = self.spawn_chunk(shard, addresses.len(), total)?;
+                addresses.extend(chunk);
+            }
+        }
+        let spawned = (0..agents).map(|i| per_shard[i % self.shards][i / self.shards]).collect();
+        self.fleet.addresses.set(spawned).expect("set once, before any agent begins");
+        progress(&Progress {
+            phase: "spawn",
+            live_agents: self.live_agents(),
+            planned_s: self.plan.duration_ns as f64 / 1e9,
+            event: Some(format!("{agents} agents live on {} cores", self.shards)),
+            ..Progress::default()
+        });
+        Ok(())
+    }
+
+    fn spawn_chunk(&self, shard: usize, from: usize, total: usize) -> Result<Vec<Addr<Hosted<W>>>, DriveError> {
+        let fleet = Arc::clone(&self.fleet);
+        let shards = self.shards;
+        let to = total.min(from + CHUNK);
+        let made = self.on(shard, move |cx| {
+            let mut made = Vec::with_capacity(to - from);
+            for local in from..to {
+                let index = u32::try_from(local * shards + shard).expect("below the agent count, a u32");
+                let local = u32::try_from(local).expect("below the agent count, a u32");
+                match cx.spawn(Hosted::<W>::new(Arc::clone(&fleet), index, local)) {
+                    Ok(address) => made.push(address),
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            Ok(made)
+        })?;
+        made.map_err(|cause| DriveError::Spawn { live: self.live_agents(), asked: self.plan.agents, cause })
+    }
+
+    fn live_agents(&self) -> u64 {
+        self.runtime.stats().iter().map(|shard| shard.live_agents).sum()
+    }
+
+    fn begin(&self, start_ns: u64) -> Result<(), DriveError> {
+        let agents = self.fleet.agents as usize;
+        for shard in 0..self.shards {
+            let total = (agents + self.shards - 1 - shard) / self.shards;
+            for from in (0..total).step_by(CHUNK) {
+                let fleet = Arc::clone(&self.fleet);
+                let shards = self.shards;
+                let refused = self.on(shard, move |cx| {
+                    let addresses = fleet.addresses.get().expect("set after the spawn");
+                    let mine = (from..total.min(from + CHUNK)).map(|local| addresses[local * shards + shard]);
+                    mine.filter(|address| address.try_send(cx, HostMsg::Begin(start_ns)).is_err()).count()
+                })?;
+                if refused > 0 {
+                    let cause = format!("{refused} agents could not take their start message");
+                    return Err(DriveError::Spawn { live: self.live_agents(), asked: self.plan.agents, cause });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The measured part: from the first due request to the end of the drain.
+    pub(super) fn measure(
+        &mut self,
+        store: &Store,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<Measured, DriveError> {
+        // Every agent must hold its start message before the start; a million of them take about a
+        // second here, so the start is put that far ahead.
+        let start_ns = clock::monotonic_ns() + 100 * MS + self.plan.agents * 1_000;
+        let mut writer = self.open_run(store, start_ns, progress)?;
+        let mut end_ns = start_ns + self.plan.duration_ns;
+        for shard in 0..self.shards {
+            self.on(shard, move |_| recorder::with(|r| r.end_ns = end_ns))?;
+        }
+        self.begin(start_ns)?;
+        self.wait_until(start_ns)?;
+        self.second.from_ns = start_ns;
+        self.window.from_ns = start_ns;
+        let mut reason = "finished";
+        while clock::monotonic_ns() < end_ns {
+            self.step(&mut writer, end_ns, true, progress)?;
+            if self.stopping() {
+                reason = "interrupted";
+                end_ns = end_ns.min(clock::monotonic_ns());
+                for shard in 0..self.shards {
+                    self.on(shard, move |_| recorder::with(|r| r.end_ns = r.end_ns.min(end_ns)))?;
+                }
+            }
+        }
+        self.close_second(end_ns, true, progress)?;
+        self.drain(&mut writer, end_ns, progress)?;
+        self.finish(writer, end_ns, start_ns, reason)
+    }
+
+    fn open_run(
+        &self,
+        store: &Store,
+        start_ns: u64,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<RunWriter, DriveError> {
+        let unix_ns = clock::realtime_ns();
+        let (id, dir) = store.create_run(unix_ns)?;
+        let host = host::describe();
+        let manifest = Manifest {
+            id: id.clone(),
+            recorded_by: env!("CARGO_PKG_VERSION").to_owned(),
+            workload: self.plan.workload.clone(),
+            started_unix_ns: unix_ns,
+            start_ns,
+            plan_sha256: String::new(),
+            cores: self.runtime.cores().iter().map(|&core| core as u64).collect(),
+            limits_ns: self.limits.clone(),
+            host: crate::host::one_line(&host),
+        };
+        progress(&Progress { phase: "measure", event: Some(format!("run {id}")), ..Progress::default() });
+        RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))
+    }
+
+    /// Waits one watch period, notes a gap, samples, closes the second and the window when due.
+    fn step(
+        &mut self,
+        writer: &mut RunWriter,
+        end_ns: u64,
+        issuing: bool,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<(), DriveError> {
+        let next_second = self.second.from_ns + SECOND;
+        let until = (clock::monotonic_ns() + SAMPLE_NS).min(next_second).min(end_ns);
+        self.watch_until(until, progress);
+        self.sample()?;
+        let now = clock::monotonic_ns();
+        if now >= next_second {
+            self.close_second(now, issuing, progress)?;
+            if now - self.window.from_ns >= WINDOW_NS {
+                self.write_window(writer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_until(&mut self, until_ns: u64) -> Result<(), DriveError> {
+        while !self.stopping() {
+            let now = clock::monotonic_ns();
+            if now >= until_ns {
+                break;
+            }
+            std::thread::park_timeout(Duration::from_nanos((until_ns - now).min(WATCH_NS)));
+        }
+        Ok(())
+    }
+
+    /// Sleeps in watch periods and records a gap when a wake is late though the process was idle.
+    fn watch_until(&mut self, until_ns: u64, progress: &mut dyn FnMut(&Progress)) {
+        loop {
+            let before = clock::monotonic_ns();
+            if before >= until_ns || self.stopping() {
+                return;
+            }
+            let cpu_before = process::cpu_time_ns().ok();
+            let continued = self.control.continued.load(Ordering::Relaxed);
+            std::thread::park_timeout(Duration::from_nanos((until_ns - before).min(WATCH_NS)));
+            let len_ns = clock::monotonic_ns() - before;
+            if len_ns < GAP_NS {
+                continue;
+            }
+            let used = process::cpu_time_ns().ok().zip(cpu_before).map(|(now, then)| now - then);
+            if used.is_none_or(|used| used >= len_ns / 5) {
+                continue;
+            }
+            let stopped = self.control.continued.load(Ordering::Relaxed) != continued;
+            let cause = if stopped { "process stopped" } else { "host gap" }.to_owned();
+            let event = Some(format!("{cause} {:.1} s", len_ns as f64 / 1e9));
+            self.window.gaps.push(Gap { from_ns: before, len_ns, cause });
+            progress(&Progress { phase: "measure", event, ..Progress::default() });
+        }
+    }
+
+    fn sample(&mut self) -> Result<(), DriveError> {
+        let (mut open, mut oldest) = (0u64, 0u64);
+        for shard in 0..self.shards {
+            let (len, age) = self.on(shard, |cx| {
+                let now = cx.fresh_ns();
+                recorder::with(|r| {
+                    let age = r.open.oldest_sent_ns().map_or(0, |sent| now.saturating_sub(sent));
+                    (r.open.len() as u64, age)
+                })
+            })?;
+            open += len;
+            oldest = oldest.max(age);
+        }
+        self.second.open_sum += open;
+        self.second.open_samples += 1;
+        self.second.open_last = open;
+        self.second.oldest_open_ns = self.second.oldest_open_ns.max(oldest);
+        Ok(())
+    }
+
+    fn close_second(
+        &mut self,
+        now_ns: u64,
+        issuing: bool,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<(), DriveError> {
+        let mut counts = SecondCounts::default();
+        for shard in 0..self.shards {
+            let mine = self.on(shard, |_| recorder::with(|r| std::mem::take(&mut r.second)))?;
+            counts.merge(&mine);
+        }
+        let second = std::mem::replace(&mut self.second, Second { from_ns: now_ns, ..Second::default() });
+        let record = SecondRecord {
+            from_ns: second.from_ns,
+            len_ns: now_ns.saturating_sub(second.from_ns),
+            counts,
+            live_agents: self.live_agents(),
+            open_sum: second.open_sum,
+            open_samples: second.open_samples,
+            oldest_open_ns: second.oldest_open_ns,
+            issuing,
+        };
+        progress(&self.progress(&record, second.open_last));
+        self.window.seconds.push(record);
+        Ok(())
+    }
+
+    fn progress(&self, record: &SecondRecord, open: u64) -> Progress {
+        let length_s = (record.len_ns as f64 / 1e9).max(1e-9);
+        let outcomes = &record.counts.outcomes;
+        let quantiles = self.window.live_quantiles;
+        Progress {
+            elapsed_s: self.elapsed_s(record),
+            planned_s: self.plan.duration_ns as f64 / 1e9,
+            phase: if record.issuing { "measure" } else { "drain" },
+            live_agents: record.live_agents,
+            attempts_per_s: outcomes.attempts as f64 / length_s,
+            served_per_s: (outcomes.ok + outcomes.declined) as f64 / length_s,
+            open,
+            p50_ns: quantiles.map(|q| q.0),
+            p99_ns: quantiles.map(|q| q.1),
+            max_ns: quantiles.map(|q| q.2),
+            rss_bytes: self.window.rss_bytes,
+            event: None,
+        }
+    }
+
+    fn elapsed_s(&self, record: &SecondRecord) -> f64 {
+        let windows = f64::from(self.window.number) * (WINDOW_NS as f64 / 1e9);
+        windows + (record.from_ns + record.len_ns - self.window.from_ns) as f64 / 1e9
+    }
+
+    fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {
+        let sets = self.take_histograms()?;
+        let memory = process::memory();
+        let window = std::mem::take(&mut self.window);
+        let now_ns = clock::monotonic_ns();
+        let reading = |value: Result<u64, tailbeam_probes::Unavailable>| match value {
+            Ok(value) => Reading::Value(value),
+            Err(gone) => Reading::Missing { unknown: gone.cause, remedy: gone.remedy },
+        };
+        let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
+        let rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
+        let record = WindowRecord {
+            window: window.number,
+            seconds: window.seconds,
+            cores: self.runtime.stats().iter().map(core_record).collect(),
+            rss_bytes: reading(memory.map(|m| m.rss_bytes)),
+            pss_bytes: reading(pss),
+            live_bytes: reading(heap::live().map(|live| live.bytes)),
+            cpu_ns: reading(self.cpu_since_start()),
+            gaps: window.gaps,
+        };
+        writer.window(now_ns, &record, &sets)?;
+        let mut merged = Histogram::new();
+        for set in &sets {
+            merged.merge(&set[Series::System as usize]);
+        }
+        self.window = Window {
+            number: record.window + 1,
+            from_ns: record.seconds.last().map_or(now_ns, |s| s.from_ns + s.len_ns),
+            rss_bytes,
+            live_quantiles: merged.quantile(0.5).zip(merged.quantile(0.99)).zip(merged.max()).map(|((a, b), c)| (a, b, c)),
+            ..Window::default()
+        };
+        Ok(())
+    }
+
+    fn cpu_since_start(&self) -> Result<u64, tailbeam_probes::Unavailable> {
+        let start = self.cpu_start_ns.as_ref().map_err(Clone::clone)?;
+        Ok(process::cpu_time_ns()?.saturating_sub(*start))
+    }
+
+    /// Swaps every core's histograms for empty ones that were made here, off the cores.
+    fn take_histograms(&self) -> Result<Vec<SeriesSet>, DriveError> {
+        (0..self.shards)
+            .map(|shard| {
+                let spare = empty_set();
+                self.on(shard, move |_| {
+                    let mut spare = Some(spare);
+                    recorder::with(|r| spare.take().map(|empty| std::mem::replace(&mut r.set, empty))).unwrap_or_default()
+                })
+            })
+            .collect()
+    }
+
+    /// After the last due instant: waits for the open requests, at most one timeout and a second.
+    fn drain(
+        &mut self,
+        writer: &mut RunWriter,
+        end_ns: u64,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<(), DriveError> {
+        let limit_ns = end_ns + self.plan.timeout_ns + SECOND;
+        loop {
+            self.sample()?;
+            let now = clock::monotonic_ns();
+            if self.second.open_last == 0 || now >= limit_ns {
+                break;
+            }
+            if now >= self.second.from_ns + SECOND {
+                self.close_second(now, false, progress)?;
+            }
+            std::thread::park_timeout(Duration::from_nanos(WATCH_NS));
+        }
+        self.close_second(clock::monotonic_ns(), false, progress)?;
+        self.write_window(writer)
+    }
+
+    fn finish(
+        &self,
+        writer: RunWriter,
+        end_ns: u64,
+        start_ns: u64,
+        reason: &'static str,
+    ) -> Result<Measured, DriveError> {
+        let agents = self.fleet.agents as usize;
+        let mut measured = Measured {
+            writer,
+            reason,
+            issued_ns: end_ns.saturating_sub(start_ns),
+            open_at_stop: 0,
+            lost: 0,
+            attempts: vec![0; agents],
+            completions: vec![0; agents],
+        };
+        for shard in 0..self.shards {
+            let (attempts, completions, open, lost) = self.on(shard, |cx| {
+                let now = cx.fresh_ns();
+                recorder::with(|r| {
+                    let lost = r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64;
+                    let open = r.open.len() as u64 - lost;
+                    (std::mem::take(&mut r.attempts), std::mem::take(&mut r.completions), open, lost)
+                })
+            })?;
+            measured.open_at_stop += open;
+            measured.lost += lost;
+            for (local, (attempts, completions)) in attempts.into_iter().zip(completions).enumerate() {
+                measured.attempts[local * self.shards + shard] = attempts;
+                measured.completions[local * self.shards + shard] = completions;
+            }
+        }
+        Ok(measured)
+    }
+}
+
+fn no_pss() -> tailbeam_probes::Unavailable {
+    tailbeam_probes::Unavailable {
+        source: "/proc/self/smaps_rollup",
+        cause: "the kernel gives no smaps_rollup for this process".to_owned(),
+        remedy: "use a kernel with CONFIG_PROC_PAGE_MONITOR".to_owned(),
+    }
+}
+
+fn core_record(stats: &ShardStats) -> CoreRecord {
+    CoreRecord {
+        core: stats.core as u64,
+        agents: stats.live_agents,
+        panicked: stats.panicked,
+        turns: stats.turns,
+        doorbells: stats.doorbells,
+        enters: stats.enters,
+        busy_ns: stats.busy_ns,
+        parked_ns: stats.parked_ns,
+        timer_late_max_ns: stats.timer_late_max_ns,
+        dead_letters: stats.dead_letters,
+        state_bytes: stats.state_bytes,
+    }
+}
+
+/// Writes the last frames. The runtime has ended by now, so its own report is part of them.
+pub(super) fn seal(mut measured: Measured, drained: bool, agents_panicked: u64) -> Result<PathBuf, DriveError> {
+    let end = EndRecord {
+        reason: measured.reason.to_owned(),
+        issued_ns: measured.issued_ns,
+        open_at_stop: measured.open_at_stop,
+        lost: measured.lost,
+        drained,
+        agents_panicked,
+    };
+    let now_ns = clock::monotonic_ns();
+    measured.writer.finish(now_ns, &measured.attempts, &measured.completions, &end)?;
+    Ok(measured.writer.dir().to_owned())
+}

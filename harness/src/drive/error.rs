@@ -1,0 +1,84 @@
+//! Why a run could not be made, each with cause and remedy.
+
+use tailbeam_runtime::StartError;
+
+use crate::evidence::StoreError;
+use crate::plan::PlanError;
+
+/// Which exit code fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DriveErrorKind {
+    /// The request itself was wrong (exit 2).
+    Usage,
+    /// The host cannot run it as it stands (exit 5).
+    HostNotReady,
+    /// Something failed on the way (exit 1).
+    Failed,
+}
+
+/// Why a run could not be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriveError {
+    /// The plan asks for what no run can have.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Too many different latency limits.
+    #[error("{asked} different latency limits\n  cause: a run counts at most {max} exactly\n  remedy: judge the others later with `tailbeam report RUN --gate ..`")]
+    TooManyLimits {
+        /// Asked for.
+        asked: usize,
+        /// Bound.
+        max: usize,
+    },
+    /// A count does not fit the runtime's tables.
+    #[error("{asked} {what}\n  cause: a table index has 32 bits\n  remedy: use more cores or fewer agents")]
+    TooMany {
+        /// What.
+        what: &'static str,
+        /// How many.
+        asked: u64,
+    },
+    /// The runtime did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Agents could not be spawned.
+    #[error("{live} of {asked} agents could be spawned\n  cause: {cause}\n  remedy: ask for fewer agents or give the host more memory")]
+    Spawn {
+        /// Alive.
+        live: u64,
+        /// Asked for.
+        asked: u64,
+        /// Why.
+        cause: String,
+    },
+    /// The log could not be written. Windows synced before stay readable.
+    #[error("cannot write the run in {path}\n  cause: {cause}\n  remedy: free space or name another store with --store DIR; `tailbeam report` reads the windows that were synced")]
+    Record {
+        /// Run directory.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// A shard ended before the run did.
+    #[error("core {core} stopped during the run\n  cause: its thread has ended\n  remedy: run again; `tailbeam report` reads the windows that were synced")]
+    ShardGone {
+        /// Shard index.
+        core: usize,
+    },
+}
+
+impl DriveError {
+    /// Which exit code fits.
+    #[must_use]
+    pub const fn kind(&self) -> DriveErrorKind {
+        match self {
+            Self::Plan(_) | Self::TooManyLimits { .. } | Self::TooMany { .. } => DriveErrorKind::Usage,
+            Self::Start(_) => DriveErrorKind::HostNotReady,
+            _ => DriveErrorKind::Failed,
+        }
+    }
+}

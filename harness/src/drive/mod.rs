@@ -1,0 +1,125 @@
+//! Runs a plan: spawn, begin, sample, record, drain, seal.
+//!
+//! One controller thread (housekeeping) drives the run; it never sends a request itself. Every 20 ms it
+//! looks at the clock (a wake that is late while the process used no CPU is a gap from outside), every
+//! 100 ms it samples the open requests, every second it takes the cores' counts, every 10 s it writes a
+//! window and syncs it.
+
+mod controller;
+mod error;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use tailbeam_runtime::{Config, Cores, Runtime};
+
+use crate::evidence::Store;
+use crate::load::Workload;
+use crate::plan::Plan;
+use crate::verdict::Gate;
+
+pub use error::{DriveError, DriveErrorKind};
+
+/// How the outside world talks to a running plan.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// Set to end the run early: it drains, seals and says `interrupted`.
+    pub stop: Arc<AtomicBool>,
+    /// Counts SIGCONT, which tells a stopped process from a host gap.
+    pub continued: Arc<AtomicUsize>,
+}
+
+/// What a person watching wants to know, once a second.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Progress {
+    /// Since the start, s.
+    pub elapsed_s: f64,
+    /// Planned, s.
+    pub planned_s: f64,
+    /// `spawn`, `measure`, `drain` or `seal`.
+    pub phase: &'static str,
+    /// Live agents.
+    pub live_agents: u64,
+    /// Attempts in the last second.
+    pub attempts_per_s: f64,
+    /// Terminal replies in the last second.
+    pub served_per_s: f64,
+    /// Open requests at the last sample.
+    pub open: u64,
+    /// Median system latency of the current window so far, ns.
+    pub p50_ns: Option<u64>,
+    /// Its P99, ns.
+    pub p99_ns: Option<u64>,
+    /// Its maximum, ns.
+    pub max_ns: Option<u64>,
+    /// Resident bytes.
+    pub rss_bytes: Option<u64>,
+    /// Something that happened: a gap, the start of the drain, the path of the run.
+    pub event: Option<String>,
+}
+
+/// Runs `plan` with agents of `W` and returns the sealed run's directory.
+///
+/// # Errors
+/// [`DriveError`]: bad plan, host not ready, or the store failed. What was on disk stays readable.
+pub fn run<W: Workload>(
+    plan: &Plan,
+    store: &Store,
+    control: &Control,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<PathBuf, DriveError> {
+    plan.check()?;
+    let limits = limits(plan)?;
+    let runtime = Runtime::start(config(plan)?, |_| tailbeam_runtime::NoObserver)?;
+    let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits)
+        .and_then(|mut controller| {
+            controller.spawn_agents(progress)?;
+            controller.measure(store, progress)
+        });
+    let report = runtime.shutdown();
+    let drained = report.shards.iter().all(|shard| shard.drained);
+    let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
+    controller::seal(outcome?, drained, panicked)
+}
+
+/// The latency limits that the plan's gates need counted exactly.
+fn limits(plan: &Plan) -> Result<Vec<u64>, DriveError> {
+    let mut limits: Vec<u64> = plan
+        .gates
+        .iter()
+        .filter_map(|gate| match gate {
+            Gate::Percentile { limit_ns, .. } => Some(*limit_ns),
+            _ => None,
+        })
+        .collect();
+    limits.sort_unstable();
+    limits.dedup();
+    if limits.len() > crate::load::LIMITS_MAX {
+        return Err(DriveError::TooManyLimits { asked: limits.len(), max: crate::load::LIMITS_MAX });
+    }
+    Ok(limits)
+}
+
+/// Bounds of the runtime, from the plan. Tables grow lazily, so a generous bound costs nothing.
+fn config(plan: &Plan) -> Result<Config, DriveError> {
+    let cores = plan.cores.clone().map_or(Cores::Auto, Cores::List);
+    let shards = match &cores {
+        Cores::List(list) => list.len().max(1),
+        Cores::Auto => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let per_shard = plan.agents.div_ceil(shards as u64);
+    let bound = |n: u64| u32::try_from(n).map_err(|_| DriveError::TooMany { what: "agents per core", asked: n });
+    // One tick per agent and one timer per open or pending request. Little's law gives the usual
+    // number open; eight times that and a floor leave room for a stall of the whole timeout.
+    let in_flight = plan.rate_per_s() * (plan.timeout_ns as f64 / 1e9) / shards as f64;
+    let in_flight = (in_flight * 2.0) as u64 + 65_536;
+    Ok(Config {
+        cores,
+        agents_max: bound(per_shard + 1)?,
+        cells_max: bound(per_shard + in_flight)?,
+        timers_max: bound(per_shard + 2 * in_flight)?,
+        ..Config::default()
+    })
+}

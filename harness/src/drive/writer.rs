@@ -1,0 +1,124 @@
+//! Writes one run directory: plan and host first, then frames, one fdatasync per window.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tailbeam_probes::record::SegmentWriter;
+
+use super::error::DriveError;
+use crate::evidence::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind};
+use crate::evidence::sha256_hex;
+use crate::load::SeriesSet;
+use crate::plan::Plan;
+
+/// A segment is closed at this size.
+const SEGMENT_BYTES_MAX: u64 = 64 << 20;
+/// Agents per PER_AGENT frame: 4 MiB of counts, well below a frame's bound.
+const AGENTS_PER_FRAME: usize = 1 << 20;
+
+/// The writer of one run.
+pub(super) struct RunWriter {
+    dir: PathBuf,
+    segment: SegmentWriter,
+    number: u32,
+}
+
+impl RunWriter {
+    /// Writes `plan.toml`, `host.json` and the manifest frame, all synced.
+    pub(super) fn create(dir: &Path, plan: &Plan, mut manifest: Manifest, host: &str) -> Result<Self, DriveError> {
+        let text = toml::to_string_pretty(plan).map_err(|e| failed(dir, e))?;
+        manifest.plan_sha256 = sha256_hex(text.as_bytes());
+        write_synced(&dir.join("plan.toml"), text.as_bytes()).map_err(|e| failed(dir, e))?;
+        write_synced(&dir.join("host.json"), host.as_bytes()).map_err(|e| failed(dir, e))?;
+        let segment = SegmentWriter::create(&dir.join("seg"), 0, 0, [0; 32]).map_err(|e| failed(dir, e))?;
+        let mut writer = Self { dir: dir.to_owned(), segment, number: 0 };
+        let start_ns = manifest.start_ns;
+        writer.json(kind::MANIFEST, start_ns, &manifest)?;
+        writer.sync()?;
+        Ok(writer)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn json<T: Serialize>(&mut self, kind: u16, mono_ns: u64, value: &T) -> Result<(), DriveError> {
+        let payload = serde_json::to_vec(value).map_err(|e| failed(&self.dir, e))?;
+        self.frame(kind, mono_ns, &payload)
+    }
+
+    fn frame(&mut self, kind: u16, mono_ns: u64, payload: &[u8]) -> Result<(), DriveError> {
+        self.segment.append(kind, FRAME_VERSION, mono_ns, payload).map_err(|e| failed(&self.dir, e))
+    }
+
+    fn sync(&mut self) -> Result<(), DriveError> {
+        self.segment.sync().map_err(|e| failed(&self.dir, e))
+    }
+
+    /// Writes the histograms of every core, then the record that makes them count, then syncs.
+    pub(super) fn window(&mut self, mono_ns: u64, record: &WindowRecord, sets: &[SeriesSet]) -> Result<(), DriveError> {
+        for (core, set) in sets.iter().enumerate() {
+            let core = u16::try_from(core).unwrap_or(u16::MAX);
+            for (series, histogram) in (0u8..).zip(set) {
+                if histogram.count() == 0 {
+                    continue;
+                }
+                let mut payload = Vec::new();
+                payload.extend_from_slice(&record.window.to_le_bytes());
+                payload.extend_from_slice(&core.to_le_bytes());
+                payload.extend_from_slice(&[series, 0]);
+                payload.extend_from_slice(&histogram.encode());
+                self.frame(kind::HISTOGRAM, mono_ns, &payload)?;
+            }
+        }
+        self.json(kind::WINDOW, mono_ns, record)?;
+        self.sync()?;
+        self.rotate()
+    }
+
+    fn rotate(&mut self) -> Result<(), DriveError> {
+        if self.segment.bytes() < SEGMENT_BYTES_MAX {
+            return Ok(());
+        }
+        self.segment.seal().map_err(|e| failed(&self.dir, e))?;
+        let seg = self.dir.join("seg");
+        let sealed = fs::read(seg.join(format!("{:04}.log", self.number))).map_err(|e| failed(&self.dir, e))?;
+        let sha: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&sealed).into();
+        self.number += 1;
+        self.segment = SegmentWriter::create(&seg, self.number, self.segment.next_seq(), sha)
+            .map_err(|e| failed(&self.dir, e))?;
+        Ok(())
+    }
+
+    /// Writes the per-agent counts and the end record and seals the segment.
+    pub(super) fn finish(
+        &mut self,
+        mono_ns: u64,
+        attempts: &[u32],
+        completions: &[u32],
+        end: &EndRecord,
+    ) -> Result<(), DriveError> {
+        for (which, counts) in [(0u8, attempts), (1u8, completions)] {
+            for chunk in counts.chunks(AGENTS_PER_FRAME) {
+                let mut payload = vec![which, 0, 0, 0];
+                payload.extend(chunk.iter().flat_map(|count| count.to_le_bytes()));
+                self.frame(kind::PER_AGENT, mono_ns, &payload)?;
+            }
+        }
+        self.json(kind::END, mono_ns, end)?;
+        self.sync()?;
+        self.segment.seal().map_err(|e| failed(&self.dir, e))
+    }
+}
+
+fn failed(dir: &Path, cause: impl ToString) -> DriveError {
+    DriveError::Record { path: dir.display().to_string(), cause: cause.to_string() }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = fs::File::create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}

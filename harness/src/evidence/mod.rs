@@ -1,0 +1,22 @@
+//! Run directories: the only source of truth. Written append-only by the drive, read back by reports.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `plan.toml` | the frozen plan; its SHA-256 stands in the first frame |
+//! | `host.json` | the host as described at the start |
+//! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
+
+mod read;
+pub mod records;
+mod store;
+mod time;
+
+pub use read::{ReadRunError, RunFrames, read_run};
+pub use store::{RunSummary, Store, StoreError};
+pub use time::rfc3339;
+
+/// SHA-256 in lower-case hex, as `sha256sum` prints it.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

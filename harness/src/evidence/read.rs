@@ -1,0 +1,157 @@
+//! Reads a run directory back: plan, manifest, windows, histograms, end. Torn tails and damaged frames
+//! are data: what can be read is read, and what was lost is said.
+
+use std::fs;
+use std::path::Path;
+
+use tailbeam_probes::record::{Frame, read_dir};
+use tailbeam_probes::stats::Histogram;
+
+use super::records::{EndRecord, Manifest, WindowRecord, kind};
+use crate::load::Series;
+use crate::plan::Plan;
+
+/// Everything a run directory holds.
+#[derive(Debug)]
+pub struct RunFrames {
+    /// The frozen plan.
+    pub plan: Plan,
+    /// First frame.
+    pub manifest: Manifest,
+    /// Windows in order.
+    pub windows: Vec<WindowRecord>,
+    /// One merged histogram per series, in the order of [`Series::ALL`], of complete windows only.
+    pub histograms: Vec<Histogram>,
+    /// Attempts per agent, when the run ended orderly.
+    pub attempts: Option<Vec<u32>>,
+    /// Completions per agent, when the run ended orderly.
+    pub completions: Option<Vec<u32>>,
+    /// Last frame, when the run was sealed.
+    pub end: Option<EndRecord>,
+    /// Frames read.
+    pub frames: u64,
+    /// Damage in words.
+    pub damage: Vec<String>,
+}
+
+/// Why a run cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadRunError {
+    /// A file is missing or unreadable.
+    #[error("cannot read {file} of run {run}\n  cause: {cause}\n  remedy: {remedy}")]
+    Unreadable {
+        /// File.
+        file: String,
+        /// Run directory.
+        run: String,
+        /// Why.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The plan is not the one that the frames name.
+    #[error("plan.toml of run {run} does not match its frames\n  cause: SHA-256 is {found}, the manifest says {expected}\n  remedy: restore the file; a run is judged by the plan it was recorded under")]
+    ForeignPlan {
+        /// Run directory.
+        run: String,
+        /// Hash of the file.
+        found: String,
+        /// Hash in the manifest.
+        expected: String,
+    },
+}
+
+fn unreadable(run: &Path, file: &str, cause: impl ToString, remedy: &'static str) -> ReadRunError {
+    ReadRunError::Unreadable { file: file.to_owned(), run: run.display().to_string(), cause: cause.to_string(), remedy }
+}
+
+const RESTORE: &str = "the evidence is damaged or not a Tailbeam run; restore it from a copy or record a new run";
+
+/// Reads the run in `dir`.
+///
+/// # Errors
+/// When the plan or the manifest cannot be had, so that nothing can be said about the run.
+pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
+    let text = fs::read_to_string(dir.join("plan.toml")).map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
+    let (frames, damage) = read_dir(&dir.join("seg")).map_err(|e| unreadable(dir, "seg", e, RESTORE))?;
+    let manifest: Manifest = frames
+        .iter()
+        .find(|frame| frame.kind == kind::MANIFEST)
+        .and_then(|frame| serde_json::from_slice(&frame.payload).ok())
+        .ok_or_else(|| unreadable(dir, "seg", "no readable manifest frame", RESTORE))?;
+    let found = super::sha256_hex(text.as_bytes());
+    if found != manifest.plan_sha256 {
+        return Err(ReadRunError::ForeignPlan { run: dir.display().to_string(), found, expected: manifest.plan_sha256 });
+    }
+    let plan: Plan = toml::from_str(&text).map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
+    let mut run = RunFrames {
+        plan,
+        manifest,
+        windows: Vec::new(),
+        histograms: Series::ALL.iter().map(|_| Histogram::new()).collect(),
+        attempts: None,
+        completions: None,
+        end: None,
+        frames: frames.len() as u64,
+        damage: damage.iter().map(ToString::to_string).collect(),
+    };
+    collect(&mut run, &frames);
+    Ok(run)
+}
+
+/// Sorts the frames into their places. Histograms wait until the record that closes their window: a
+/// window cut by a crash counts nowhere, neither in counts nor in histograms.
+fn collect(run: &mut RunFrames, frames: &[Frame]) {
+    let mut waiting: Vec<(u32, usize, Histogram)> = Vec::new();
+    for frame in frames {
+        match frame.kind {
+            kind::HISTOGRAM => match histogram(&frame.payload) {
+                Some(entry) => waiting.push(entry),
+                None => run.damage.push(format!("frame {}: unreadable histogram", frame.seq)),
+            },
+            kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
+                Ok(window) => {
+                    for (_, series, histogram) in waiting.drain(..).filter(|w| w.0 == window.window) {
+                        run.histograms[series].merge(&histogram);
+                    }
+                    run.windows.push(window);
+                }
+                Err(error) => run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq)),
+            },
+            kind::PER_AGENT => per_agent(run, &frame.payload),
+            kind::END => match serde_json::from_slice(&frame.payload) {
+                Ok(end) => run.end = Some(end),
+                Err(error) => run.damage.push(format!("frame {}: unreadable end: {error}", frame.seq)),
+            },
+            _ => {}
+        }
+    }
+    missing_windows(run);
+}
+
+fn missing_windows(run: &mut RunFrames) {
+    let mut expected = 0;
+    for window in &run.windows {
+        if window.window != expected {
+            run.damage.push(format!("windows {expected}..{} are missing", window.window));
+        }
+        expected = window.window.saturating_add(1);
+    }
+}
+
+fn histogram(payload: &[u8]) -> Option<(u32, usize, Histogram)> {
+    let (head, rest) = payload.split_at_checked(8)?;
+    let window = u32::from_le_bytes(head[0..4].try_into().ok()?);
+    let series = usize::from(head[6]);
+    (series < Series::ALL.len()).then_some(())?;
+    Some((window, series, Histogram::decode(rest).ok()?))
+}
+
+fn per_agent(run: &mut RunFrames, payload: &[u8]) {
+    let Some((head, rest)) = payload.split_at_checked(4) else { return };
+    let counts =
+        rest.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect::<Vec<u32>>();
+    let place = if head[0] == 0 { &mut run.attempts } else { &mut run.completions };
+    place.get_or_insert_default().extend(counts);
+}

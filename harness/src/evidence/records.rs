@@ -1,0 +1,158 @@
+//! What the frames of a run hold. Versioned structs of their own: a change in the program never
+//! changes an old run. Readers skip unknown kinds and unknown JSON keys.
+
+use serde::{Deserialize, Serialize};
+
+use crate::load::SecondCounts;
+
+/// Frame kinds.
+pub mod kind {
+    /// [`super::Manifest`], JSON; the first frame of a run.
+    pub const MANIFEST: u16 = 1;
+    /// [`super::WindowRecord`], JSON; closes a window, after its histograms.
+    pub const WINDOW: u16 = 2;
+    /// Histogram: window u32, core u16, series u8, 0u8, then the histogram's bytes; little endian.
+    pub const HISTOGRAM: u16 = 3;
+    /// Per-agent counts: which u8 (0 attempts, 1 completions), 3 zero bytes, then u32 per agent.
+    pub const PER_AGENT: u16 = 4;
+    /// [`super::EndRecord`], JSON; the last frame of a sealed run.
+    pub const END: u16 = 5;
+}
+
+/// Version of every frame that this program writes.
+pub const FRAME_VERSION: u16 = 1;
+
+/// First frame: what ran where.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Run id.
+    pub id: String,
+    /// Tailbeam version.
+    pub recorded_by: String,
+    /// Workload name.
+    pub workload: String,
+    /// Unix time of the start, ns.
+    pub started_unix_ns: u64,
+    /// Monotonic instant of the start, ns; every other instant is on this clock.
+    pub start_ns: u64,
+    /// SHA-256 of plan.toml, hex.
+    pub plan_sha256: String,
+    /// Cores of the shards.
+    pub cores: Vec<u64>,
+    /// Latency limits counted exactly, ns, in the order of [`SecondCounts::over`].
+    pub limits_ns: Vec<u64>,
+    /// Kernel and CPU in one line.
+    pub host: String,
+}
+
+/// One second (or the shorter rest of a run).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SecondRecord {
+    /// Monotonic start, ns.
+    pub from_ns: u64,
+    /// Length, ns.
+    pub len_ns: u64,
+    /// Counts of all cores.
+    pub counts: SecondCounts,
+    /// Live agents at its end.
+    pub live_agents: u64,
+    /// Sum of the samples of the number of open requests.
+    pub open_sum: u64,
+    /// Number of those samples.
+    pub open_samples: u64,
+    /// Age of the oldest open request at the samples, the largest, ns.
+    pub oldest_open_ns: u64,
+    /// Whether requests were still due (false while draining).
+    pub issuing: bool,
+}
+
+/// One core's counters since the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CoreRecord {
+    /// CPU number.
+    pub core: u64,
+    /// Live agents.
+    pub agents: u64,
+    /// Agents that panicked.
+    pub panicked: u64,
+    /// Agent turns.
+    pub turns: u64,
+    /// Doorbells rung.
+    pub doorbells: u64,
+    /// io_uring_enter calls.
+    pub enters: u64,
+    /// Time running, ns.
+    pub busy_ns: u64,
+    /// Time parked, ns.
+    pub parked_ns: u64,
+    /// Largest timer lateness, ns.
+    pub timer_late_max_ns: u64,
+    /// Messages to agents that were gone.
+    pub dead_letters: u64,
+    /// Bytes of slots, states, cells and timers in use.
+    pub state_bytes: u64,
+}
+
+/// A figure that may be missing, with the reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Reading {
+    /// Read.
+    Value(u64),
+    /// Not read.
+    Missing {
+        /// Why.
+        unknown: String,
+        /// What to do.
+        remedy: String,
+    },
+}
+
+/// A hole in the run that the subject did not cause.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gap {
+    /// Monotonic start, ns.
+    pub from_ns: u64,
+    /// Length, ns.
+    pub len_ns: u64,
+    /// `process stopped` or `host gap`.
+    pub cause: String,
+}
+
+/// One window: what was on disk after its fdatasync.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowRecord {
+    /// Window number from 0.
+    pub window: u32,
+    /// Its seconds.
+    pub seconds: Vec<SecondRecord>,
+    /// Cores, cumulative.
+    pub cores: Vec<CoreRecord>,
+    /// Resident set, bytes.
+    pub rss_bytes: Reading,
+    /// Proportional set, bytes.
+    pub pss_bytes: Reading,
+    /// Allocator live bytes.
+    pub live_bytes: Reading,
+    /// CPU time of the process since the start of the run, ns.
+    pub cpu_ns: Reading,
+    /// Gaps that ended in this window.
+    pub gaps: Vec<Gap>,
+}
+
+/// Last frame of a sealed run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndRecord {
+    /// `finished` or `interrupted`.
+    pub reason: String,
+    /// Time during which requests were due, ns.
+    pub issued_ns: u64,
+    /// Requests still open when the drain ended, before their deadline.
+    pub open_at_stop: u64,
+    /// Requests open past their deadline with nobody left to close them.
+    pub lost: u64,
+    /// Whether the runtime drained.
+    pub drained: bool,
+    /// Agents that panicked.
+    pub agents_panicked: u64,
+}

@@ -1,0 +1,18 @@
+//! What doctor and the manifest say about the host, from probes and runtime.
+
+use tailbeam_probes::collect::host::Host;
+
+/// The ring features of this kernel as (name, present), or the cause and remedy.
+///
+/// # Errors
+/// The start error of the runtime as text: cause and remedy.
+pub fn ring_features() -> Result<Vec<(String, bool)>, String> {
+    let found = tailbeam_runtime::features::probe().map_err(|error| error.to_string())?;
+    Ok(vec![
+        ("single_issuer".to_owned(), found.single_issuer),
+        ("defer_taskrun".to_owned(), found.defer_taskrun),
+        ("msg_ring".to_owned(), found.msg_ring),
+        ("ext_arg".to_owned(), found.ext_arg),
+        ("no_iowait".to_owned(), found.no_iowait),
+    ])
+}

@@ -1,0 +1,147 @@
+//! Every draw of a schedule from (seed, agent, k, stream): counter-based, so that a resume, a verifier
+//! or a responder on another core gets the same number without sharing state.
+
+use crate::plan::Span;
+
+/// Which number of a request is drawn; one stream per purpose keeps them independent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Stream {
+    /// Think time before request k.
+    Think = 1,
+    /// Responder's planned delay of request k.
+    Delay = 2,
+    /// Target of request k.
+    Target = 3,
+    /// Position in the stationary cycle at the start.
+    Start = 4,
+    /// Free for the workload's own requests.
+    Content = 5,
+}
+
+/// The draws of one agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    seed: u64,
+    agent: u64,
+}
+
+/// SplitMix64 finaliser (Steele, Lea, Flood 2014): a bijection with full avalanche.
+const fn mix(mut z: u64) -> u64 {
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Draw {
+    /// The draws of `agent` under `seed`.
+    #[must_use]
+    pub const fn new(seed: u64, agent: u64) -> Self {
+        Self { seed, agent }
+    }
+
+    /// 64 uniform bits for request `k` and `stream`.
+    #[must_use]
+    pub const fn bits(self, k: u64, stream: Stream) -> u64 {
+        let a = mix(self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let b = mix(a ^ self.agent.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        mix(b ^ mix(k.wrapping_mul(0xa076_1d64_78bd_642f).wrapping_add(stream as u64)))
+    }
+
+    /// Uniform in [0, 1) with 53 bits.
+    #[must_use]
+    pub const fn unit(self, k: u64, stream: Stream) -> f64 {
+        (self.bits(k, stream) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform integer in `0..n`; `n` must not be 0. Multiply-shift, bias below n / 2^64.
+    #[must_use]
+    pub const fn below(self, k: u64, stream: Stream, n: u64) -> u64 {
+        ((self.bits(k, stream) as u128 * n as u128) >> 64) as u64
+    }
+
+    /// Uniform duration in `span`, ns.
+    #[must_use]
+    pub const fn span_ns(self, k: u64, stream: Stream, span: Span) -> u64 {
+        span.min_ns + self.below(k, stream, span.max_ns - span.min_ns + 1)
+    }
+
+    /// Cycle k, think + delay, ns: the distance from intended instant k to k + 1.
+    #[must_use]
+    pub const fn cycle_ns(self, k: u64, think: Span, delay: Span) -> u64 {
+        self.span_ns(k, Stream::Think, think) + self.span_ns(k, Stream::Delay, delay)
+    }
+
+    /// First intended instant, ns after the start, from the stationary residual of the cycle: the
+    /// cycle that covers the start is drawn in proportion to its length (rejection against the longest
+    /// cycle), the start falls uniformly in it. So the rate is level from the first second.
+    #[must_use]
+    pub fn first_ns(self, think: Span, delay: Span) -> u64 {
+        let longest = (think.max_ns + delay.max_ns).max(1) as f64;
+        // 64 tries: each accepts with probability mean/longest (>= 1/2 for any span), so the last
+        // resort is taken once in 2^64.
+        for attempt in 0..64u64 {
+            // Cycles before the start use counters from the far end, which no request reaches.
+            let k = u64::MAX - attempt;
+            let cycle = self.cycle_ns(k, think, delay) as f64;
+            if self.unit(2 * attempt, Stream::Start) < cycle / longest {
+                return (cycle * self.unit(2 * attempt + 1, Stream::Start)) as u64;
+            }
+        }
+        (longest / 2.0) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const THINK: Span = Span::ms(1_000, 5_000);
+    const DELAY: Span = Span::ms(100, 500);
+
+    #[test]
+    fn a_draw_depends_on_every_key() {
+        let base = Draw::new(1, 2).bits(3, Stream::Think);
+        assert_eq!(base, Draw::new(1, 2).bits(3, Stream::Think));
+        for other in [
+            Draw::new(2, 2).bits(3, Stream::Think),
+            Draw::new(1, 3).bits(3, Stream::Think),
+            Draw::new(1, 2).bits(4, Stream::Think),
+            Draw::new(1, 2).bits(3, Stream::Delay),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn the_rate_is_level_from_the_first_second() {
+        let agents = 20_000u64;
+        let mut per_second = [0u64; 12];
+        for agent in 0..agents {
+            let draw = Draw::new(7, agent);
+            let mut at = draw.first_ns(THINK, DELAY);
+            let mut k = 0;
+            while let Some(slot) = usize::try_from(at / 1_000_000_000).ok().and_then(|s| per_second.get_mut(s)) {
+                *slot += 1;
+                at += draw.cycle_ns(k, THINK, DELAY);
+                k += 1;
+            }
+        }
+        let expected = agents as f64 / 3.3;
+        for (second, &count) in per_second.iter().enumerate() {
+            // Five standard deviations of a Poisson count, an upper bound for this renewal process.
+            let off = (count as f64 - expected).abs();
+            assert!(off < 5.0 * expected.sqrt(), "second {second}: {count} against {expected}");
+        }
+    }
+
+    #[test]
+    fn spans_include_both_ends_and_nothing_else() {
+        let span = Span { min_ns: 3, max_ns: 5 };
+        let mut seen = [false; 3];
+        for k in 0..200 {
+            seen[usize::try_from(Draw::new(1, 1).span_ns(k, Stream::Think, span) - 3).unwrap()] = true;
+        }
+        assert_eq!(seen, [true; 3]);
+    }
+}

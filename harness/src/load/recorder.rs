@@ -1,0 +1,175 @@
+//! What one core records: a single writer, no atomics, no allocation and no system call while agents
+//! run. The controller takes the second's counts and the window's histograms by a closure that runs on
+//! the core itself.
+
+use std::cell::RefCell;
+
+use serde::{Deserialize, Serialize};
+use tailbeam_probes::stats::Histogram;
+
+use super::open::OpenTable;
+use crate::verdict::Outcomes;
+
+/// Latency limits a run can count exactly.
+pub(crate) const LIMITS_MAX: usize = 8;
+
+/// The recorded series, in the order of their numbers on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Series {
+    /// End-to-end minus the responder's planned delay.
+    System = 0,
+    /// Intended send to reply seen.
+    EndToEnd = 1,
+    /// Intended send to actual send.
+    Lateness = 2,
+    /// Sent to taken by the responder's handler: rings, mailbox, run queue.
+    RequestPath = 3,
+    /// Planned answer instant to answer sent: the responder's timer and its run queue.
+    ResponseTimer = 4,
+    /// Answer sent to answer seen.
+    ReplyPath = 5,
+}
+
+impl Series {
+    /// Every series.
+    pub const ALL: [Self; 6] = [
+        Self::System,
+        Self::EndToEnd,
+        Self::Lateness,
+        Self::RequestPath,
+        Self::ResponseTimer,
+        Self::ReplyPath,
+    ];
+
+    /// Name in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::EndToEnd => "end_to_end",
+            Self::Lateness => "lateness",
+            Self::RequestPath => "request_path",
+            Self::ResponseTimer => "response_timer",
+            Self::ReplyPath => "reply_path",
+        }
+    }
+}
+
+/// Exact counts of one second on one core, or of one second over all cores.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondCounts {
+    /// Outcomes closed in this second, and attempts made in it. `open_at_stop` is filled at the end.
+    pub outcomes: Outcomes,
+    /// Refusals because the agent's open requests were at their bound (part of `refused`).
+    pub refused_open_bound: u64,
+    /// Requests the generator could not keep because its own tables were full (part of `error`).
+    pub generator_exhausted: u64,
+    /// Answers that found the asker's mailbox or ring full.
+    pub answers_undelivered: u64,
+    /// Answers to requests that had been closed before.
+    pub late_answers: u64,
+    /// Answers that came before their planned instant; their system latency would be negative and
+    /// is not recorded.
+    pub early_answers: u64,
+    /// Requests whose system latency is judged: answered, expired, lost or failed.
+    pub judged: u64,
+    /// Of those, above the plan's k-th latency limit.
+    pub over: [u64; LIMITS_MAX],
+    /// Closed requests that had been sent (for Little's law).
+    pub closed: u64,
+    /// Sum of their time from send to close, ns.
+    pub closed_open_ns: u64,
+}
+
+impl SecondCounts {
+    /// Adds another core's counts of the same second.
+    pub fn merge(&mut self, other: &Self) {
+        self.outcomes.merge(&other.outcomes);
+        self.refused_open_bound += other.refused_open_bound;
+        self.generator_exhausted += other.generator_exhausted;
+        self.answers_undelivered += other.answers_undelivered;
+        self.late_answers += other.late_answers;
+        self.early_answers += other.early_answers;
+        self.judged += other.judged;
+        for (mine, theirs) in self.over.iter_mut().zip(other.over) {
+            *mine += theirs;
+        }
+        self.closed += other.closed;
+        self.closed_open_ns += other.closed_open_ns;
+    }
+}
+
+/// One histogram per series.
+pub(crate) type SeriesSet = Vec<Histogram>;
+
+pub(crate) fn empty_set() -> SeriesSet {
+    Series::ALL.iter().map(|_| Histogram::new()).collect()
+}
+
+/// The recorder of one core.
+pub(crate) struct Recorder {
+    pub(crate) second: SecondCounts,
+    pub(crate) set: SeriesSet,
+    pub(crate) open: OpenTable,
+    pub(crate) attempts: Vec<u32>,
+    pub(crate) completions: Vec<u32>,
+    limits_ns: [u64; LIMITS_MAX],
+    /// Requests due at or after this instant are not sent: the run is over.
+    pub(crate) end_ns: u64,
+}
+
+impl Recorder {
+    pub(crate) fn new(agents: usize, open_max: usize, limits: &[u64]) -> Self {
+        let mut limits_ns = [u64::MAX; LIMITS_MAX];
+        for (slot, &limit) in limits_ns.iter_mut().zip(limits) {
+            *slot = limit;
+        }
+        Self {
+            second: SecondCounts::default(),
+            set: empty_set(),
+            open: OpenTable::new(open_max),
+            attempts: vec![0; agents],
+            completions: vec![0; agents],
+            limits_ns,
+            end_ns: u64::MAX,
+        }
+    }
+
+    pub(crate) fn record(&mut self, series: Series, ns: u64) {
+        self.set[series as usize].record(ns);
+    }
+
+    /// Counts a system latency against every limit.
+    pub(crate) fn judge(&mut self, system_ns: u64) {
+        self.second.judged += 1;
+        for (over, limit) in self.second.over.iter_mut().zip(self.limits_ns) {
+            *over += u64::from(system_ns >= limit);
+        }
+    }
+
+    /// Counts a request that got no answer as above every limit.
+    pub(crate) fn judge_unanswered(&mut self) {
+        self.judge(u64::MAX);
+    }
+
+    /// Counts the close of a request that had been sent.
+    pub(crate) fn closed(&mut self, sent_ns: u64, now_ns: u64) {
+        self.second.closed += 1;
+        self.second.closed_open_ns += now_ns.saturating_sub(sent_ns);
+    }
+}
+
+thread_local! {
+    static RECORDER: RefCell<Option<Box<Recorder>>> = const { RefCell::new(None) };
+}
+
+/// Gives this core its recorder.
+pub(crate) fn install(recorder: Box<Recorder>) {
+    RECORDER.with(|cell| *cell.borrow_mut() = Some(recorder));
+}
+
+/// Runs `f` on this core's recorder; without one (outside a run) nothing happens.
+pub(crate) fn with<R: Default>(f: impl FnOnce(&mut Recorder) -> R) -> R {
+    RECORDER.with(|cell| cell.borrow_mut().as_mut().map_or_else(R::default, |r| f(r)))
+}

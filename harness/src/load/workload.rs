@@ -1,0 +1,88 @@
+//! What a user writes: one value per agent that makes requests and serves them.
+//!
+//! The harness owns the schedule, the deadline and the recording; a workload owns the content.
+//!
+//! ```
+//! use tailbeam_harness::load::{AgentInfo, Cx, ReplyTo, Workload};
+//!
+//! struct Doubler;
+//! impl Workload for Doubler {
+//!     const NAME: &'static str = "doubler";
+//!     const ABOUT: &'static str = "doubles a number";
+//!     type Request = u64;
+//!     type Reply = u64;
+//!     fn new(_: AgentInfo) -> Self { Doubler }
+//!     fn request(&mut self, k: u64) -> u64 { k }
+//!     async fn serve(&mut self, n: u64, reply: ReplyTo<Self>, cx: &mut Cx<'_>) {
+//!         reply.send(cx, n * 2);
+//!     }
+//! }
+//! ```
+
+use tailbeam_runtime::Cx;
+
+use super::draw::Draw;
+use super::exchange::ReplyTo;
+use crate::plan::Span;
+
+/// Who an agent is.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentInfo {
+    /// Index in `0..agents`.
+    pub index: u32,
+    /// Agents of the run.
+    pub agents: u32,
+    /// Bound on requests this agent may hold as a responder.
+    pub pending_max: u32,
+    /// The agent's own draws.
+    pub draw: Draw,
+}
+
+/// How a reply ends a request in the outcome sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// Answered as asked.
+    Ok,
+    /// The responder declined: an answer all the same.
+    Declined,
+    /// The asker withdrew it.
+    Cancelled,
+    /// A limit refused it; refusals do not count against delivery.
+    Refused,
+    /// The responder failed.
+    Error,
+}
+
+/// One agent of a workload: it asks and it serves. All `N` agents of a run are live at once.
+pub trait Workload: Sized + Send + 'static {
+    /// Name on the command line.
+    const NAME: &'static str;
+    /// One line for `--help`.
+    const ABOUT: &'static str;
+    /// Planned delay of the responder when the command line names none. The schedule's cycle holds
+    /// it, and [`ReplyTo::due_ns`] tells the responder when to answer.
+    const DELAY: Span = Span { min_ns: 0, max_ns: 0 };
+    /// What is asked. Any size: it travels boxed.
+    type Request: Send + 'static;
+    /// What is answered.
+    type Reply: Send + 'static;
+
+    /// Makes the agent, on its core.
+    fn new(info: AgentInfo) -> Self;
+    /// The content of this agent's `k`-th request.
+    fn request(&mut self, k: u64) -> Self::Request;
+    /// Serves a request of another agent. Answer now, or keep `reply` and answer later. While this
+    /// future is suspended the agent takes no other message.
+    fn serve(
+        &mut self,
+        request: Self::Request,
+        reply: ReplyTo<Self>,
+        cx: &mut Cx<'_>,
+    ) -> impl Future<Output = ()>;
+    /// A timer set with [`Cx::notify_at`] fired. Tokens below 2^62 are the workload's own.
+    fn on_timer(&mut self, _token: u64, _cx: &mut Cx<'_>) {}
+    /// Classifies a reply that arrived within its deadline.
+    fn settle(&mut self, _reply: Self::Reply) -> Settled {
+        Settled::Ok
+    }
+}

@@ -1,0 +1,200 @@
+//! A plan: every parameter of a run, as values, frozen into the run directory before the first request.
+
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::{Gate, default_gates};
+
+/// Largest number of agents a plan may ask for; a handle has 32 index bits per core, memory ends earlier.
+pub const AGENTS_MAX: u64 = 16_000_000;
+/// Longest run, 31 days: a monotonic clock in u64 ns and 32-bit window numbers hold far more.
+pub const DURATION_MAX_NS: u64 = 31 * 24 * 3_600 * 1_000_000_000;
+/// Longest think time, delay or timeout.
+const SPAN_MAX_NS: u64 = 3_600 * 1_000_000_000;
+
+/// A closed range of durations; draws are uniform in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Span {
+    /// Smallest, ns.
+    pub min_ns: u64,
+    /// Largest, ns.
+    pub max_ns: u64,
+}
+
+impl Span {
+    /// A span in milliseconds.
+    #[must_use]
+    pub const fn ms(min: u64, max: u64) -> Self {
+        Self { min_ns: min * 1_000_000, max_ns: max * 1_000_000 }
+    }
+
+    /// Mean of a uniform draw, ns.
+    #[must_use]
+    pub const fn mean_ns(self) -> f64 {
+        (self.min_ns as f64 + self.max_ns as f64) / 2.0
+    }
+}
+
+/// Every parameter of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Workload name.
+    pub workload: String,
+    /// Agents, all live at once.
+    pub agents: u64,
+    /// Cores to pin shards to; `None` takes every allowed core.
+    pub cores: Option<Vec<usize>>,
+    /// Time during which requests are due, ns; the drain comes after it.
+    pub duration_ns: u64,
+    /// Think time between two intended instants of an agent, without the delay.
+    pub think: Span,
+    /// Planned delay of the responder; part of the cycle, not of the system latency.
+    pub delay: Span,
+    /// Deadline of a request from its intended instant, ns.
+    pub timeout_ns: u64,
+    /// Open requests an agent may have; one more is a counted refusal.
+    pub open_max: u32,
+    /// Requests a responder may hold; one more is a counted refusal.
+    pub pending_max: u32,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Gates to judge.
+    pub gates: Vec<Gate>,
+}
+
+/// Why a plan cannot be run: each names the value, the reason and the remedy.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// A count or duration is outside what a run can have.
+    #[error("{name} is {value}\n  cause: it must lie between {min} and {max}\n  remedy: {remedy}")]
+    OutOfRange {
+        /// Parameter.
+        name: &'static str,
+        /// Given value.
+        value: String,
+        /// Smallest accepted.
+        min: String,
+        /// Largest accepted.
+        max: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A span is the wrong way round.
+    #[error("{name} runs backwards\n  cause: its lower bound is above its upper bound\n  remedy: write the smaller duration first, as in 1s..5s")]
+    Backwards {
+        /// Parameter.
+        name: &'static str,
+    },
+}
+
+impl Plan {
+    /// The soak of the original assessment: think U(1,5) s, delay U(0.1,0.5) s, 10 s timeout.
+    #[must_use]
+    pub fn soak(workload: &str) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            agents: 10_000,
+            cores: None,
+            duration_ns: 60_000_000_000,
+            think: Span::ms(1_000, 5_000),
+            delay: Span::ms(100, 500),
+            timeout_ns: 10_000_000_000,
+            open_max: 16,
+            pending_max: 64,
+            seed: 1,
+            gates: default_gates(),
+        }
+    }
+
+    /// Requests per second that the schedule asks for.
+    #[must_use]
+    pub fn rate_per_s(&self) -> f64 {
+        self.agents as f64 * 1e9 / (self.think.mean_ns() + self.delay.mean_ns())
+    }
+
+    /// Checks every relation a run relies on.
+    ///
+    /// # Errors
+    /// The first parameter that no run can have.
+    pub fn check(&self) -> Result<(), PlanError> {
+        let ns = 1.0e9;
+        within("--agents", self.agents, (2, AGENTS_MAX), "an agent asks another one, so ask for 2 or more; split larger fleets over hosts")?;
+        within_s("--duration", self.duration_ns, (1_000_000_000, DURATION_MAX_NS))?;
+        within_s("--timeout", self.timeout_ns, (1_000_000, SPAN_MAX_NS))?;
+        for (name, span) in [("--think", self.think), ("--delay", self.delay)] {
+            if span.min_ns > span.max_ns {
+                return Err(PlanError::Backwards { name });
+            }
+            within_s(name, span.max_ns, (0, SPAN_MAX_NS))?;
+        }
+        within_s("--think", self.think.max_ns, (1_000_000, SPAN_MAX_NS))?;
+        within("--open-max", u64::from(self.open_max), (1, 4_096), "a bound on open requests per agent; 16 fits a 10 s timeout")?;
+        within("--pending-max", u64::from(self.pending_max), (1, 65_536), "a bound on requests a responder holds")?;
+        if self.delay.max_ns >= self.timeout_ns {
+            return Err(PlanError::OutOfRange {
+                name: "--delay",
+                value: format!("up to {} s", self.delay.max_ns as f64 / ns),
+                min: "0 s".to_owned(),
+                max: format!("less than the timeout of {} s", self.timeout_ns as f64 / ns),
+                remedy: "raise --timeout or lower --delay: a reply planned after its deadline can only expire",
+            });
+        }
+        Ok(())
+    }
+}
+
+fn within(name: &'static str, value: u64, bounds: (u64, u64), remedy: &'static str) -> Result<(), PlanError> {
+    if value >= bounds.0 && value <= bounds.1 {
+        return Ok(());
+    }
+    Err(PlanError::OutOfRange { name, value: value.to_string(), min: bounds.0.to_string(), max: bounds.1.to_string(), remedy })
+}
+
+fn within_s(name: &'static str, value: u64, bounds: (u64, u64)) -> Result<(), PlanError> {
+    if value >= bounds.0 && value <= bounds.1 {
+        return Ok(());
+    }
+    let seconds = |ns: u64| format!("{} s", ns as f64 / 1e9);
+    Err(PlanError::OutOfRange {
+        name,
+        value: seconds(value),
+        min: seconds(bounds.0),
+        max: seconds(bounds.1),
+        remedy: "give a duration with a unit, as in 300ms, 60s, 2h",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soak_offers_what_the_original_meant() {
+        let plan = Plan::soak("elicit");
+        assert!(plan.check().is_ok());
+        assert!((plan.rate_per_s() - 3_030.3).abs() < 0.1);
+    }
+
+    #[test]
+    fn absurd_values_are_refused_with_a_remedy() {
+        for change in [
+            (|p: &mut Plan| p.agents = 0) as fn(&mut Plan),
+            |p| p.agents = 1,
+            |p| p.agents = u64::MAX,
+            |p| p.duration_ns = 0,
+            |p| p.think = Span { min_ns: 5, max_ns: 1 },
+            |p| p.think = Span { min_ns: 0, max_ns: 0 },
+            |p| p.delay = Span::ms(1, 20_000),
+            |p| p.timeout_ns = 0,
+            |p| p.open_max = 0,
+            |p| p.pending_max = 0,
+        ] {
+            let mut plan = Plan::soak("elicit");
+            change(&mut plan);
+            let error = plan.check().expect_err("refused").to_string();
+            assert!(error.contains("cause:") && error.contains("remedy:"), "{error}");
+        }
+    }
+}

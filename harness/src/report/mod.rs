@@ -1,0 +1,258 @@
+//! The report: plain values, recomputed from a run directory and from nothing else.
+//!
+//! [`build`] reads the frozen plan and the frames; it never talks to a running system. A figure that
+//! was not measured is [`Measured::Unknown`] with its cause and remedy, never 0. Rendering is the
+//! command line's business.
+
+mod build;
+mod figures;
+
+pub use build::{ReportError, build};
+
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::{GateResult, Outcomes, Overall, Validity};
+
+/// Name of the JSON document that `report --format json` prints.
+pub const SCHEMA: &str = "tailbeam.report";
+/// Version of that document; additive changes keep it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A figure, or why there is none.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Measured<T> {
+    /// It was measured.
+    Known(T),
+    /// It was not measured.
+    Unknown {
+        /// What prevented it.
+        unknown: String,
+        /// What the reader can do about it.
+        remedy: String,
+    },
+}
+
+impl<T> Measured<T> {
+    /// An unknown value with its cause and remedy.
+    pub fn unknown(cause: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Unknown { unknown: cause.into(), remedy: remedy.into() }
+    }
+
+    /// The value, when there is one.
+    pub const fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(value) => Some(value),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// Everything a reader of one run may want to see.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Identity and extent of the run.
+    pub run: RunIdentity,
+    /// Things to know before believing a figure; empty is good.
+    pub caveats: Vec<String>,
+    /// The agents.
+    pub agents: AgentsSection,
+    /// Offered and served load.
+    pub load: LoadSection,
+    /// Latency series: first `system`, then `end_to_end`, `lateness` and the stages.
+    pub latency: Vec<LatencyRow>,
+    /// Little's law over the whole run.
+    pub littles_law: Measured<LittleSection>,
+    /// Per-core figures.
+    pub cores: Vec<CoreRow>,
+    /// Memory of the process.
+    pub memory: MemorySection,
+    /// Gates, in the order asked for.
+    pub gates: Vec<GateResult>,
+    /// Validity checks.
+    pub validity: Vec<Validity>,
+    /// GO / NO-GO / INCONCLUSIVE.
+    pub verdict: Overall,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunEnd {
+    /// The planned duration was reached and the run sealed.
+    Finished,
+    /// A signal ended it; what was measured is sealed.
+    Interrupted,
+    /// No end record: the process died. At most one window is missing.
+    Unsealed,
+}
+
+/// Identity and extent of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunIdentity {
+    /// Run id, also the directory's name.
+    pub id: String,
+    /// Workload name.
+    pub workload: String,
+    /// Start, RFC 3339 UTC.
+    pub started: String,
+    /// Tailbeam version that recorded it.
+    pub recorded_by: String,
+    /// Seed of every draw.
+    pub seed: u64,
+    /// Planned duration, s.
+    pub planned_s: f64,
+    /// Measured duration, s (windows on disk).
+    pub measured_s: f64,
+    /// Windows on disk.
+    pub windows: u64,
+    /// How it ended.
+    pub end: RunEnd,
+    /// Frames read.
+    pub frames: u64,
+    /// Damage found while reading, in words.
+    pub damage: Vec<String>,
+    /// Host line: kernel, CPU model.
+    pub host: String,
+}
+
+/// The agents of the run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AgentsSection {
+    /// Asked for.
+    pub asked: u64,
+    /// Smallest live count over all samples.
+    pub live_min: Measured<u64>,
+    /// Largest live count over all samples.
+    pub live_max: Measured<u64>,
+    /// Number of samples of the live count.
+    pub live_samples: u64,
+    /// Bytes of runtime memory (slot, state, cells, timers) per agent.
+    pub bytes_per_agent: Measured<f64>,
+    /// Resident bytes of the process per agent.
+    pub rss_per_agent: Measured<f64>,
+    /// Spread of completed requests per agent.
+    pub completions: Measured<Spread>,
+    /// Spread of attempts per agent.
+    pub attempts: Measured<Spread>,
+}
+
+/// Spread of a count over the agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// Agents counted.
+    pub agents: u64,
+    /// Smallest count.
+    pub min: u64,
+    /// 1st percentile.
+    pub p1: u64,
+    /// Median.
+    pub p50: u64,
+    /// 99th percentile.
+    pub p99: u64,
+    /// Largest count.
+    pub max: u64,
+    /// Mean.
+    pub mean: f64,
+    /// Agents with none at all.
+    pub zero: u64,
+}
+
+/// Offered and served load.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadSection {
+    /// Requests per second that the plan's schedule asks for.
+    pub planned_per_s: f64,
+    /// Attempts per second.
+    pub offered_per_s: Measured<f64>,
+    /// Terminal replies per second.
+    pub served_per_s: Measured<f64>,
+    /// All outcomes; their sum equals the attempts or the outcome gate fails.
+    pub outcomes: Outcomes,
+    /// Refusals because the agent's bound on open requests was reached (part of `refused`).
+    pub refused_open_bound: u64,
+    /// Answers that found the asker's mailbox or ring full (the request then expires).
+    pub answers_undelivered: u64,
+    /// Terminal replies within the deadline / (attempts - refused).
+    pub delivery: Measured<f64>,
+    /// Oldest unanswered request seen at any sample, ns.
+    pub oldest_open_ns: Measured<u64>,
+}
+
+/// One latency series.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatencyRow {
+    /// `system`, `end_to_end`, `lateness`, `request_path`, `response_timer` or `reply_path`.
+    pub series: String,
+    /// Values recorded.
+    pub count: u64,
+    /// Values above the histogram's range (in `count` too).
+    pub overflow: u64,
+    /// Exact mean, ns.
+    pub mean_ns: Measured<f64>,
+    /// Percentiles, ns; unknown when the count is too small for the rank.
+    pub p50_ns: Measured<u64>,
+    /// 90th.
+    pub p90_ns: Measured<u64>,
+    /// 99th.
+    pub p99_ns: Measured<u64>,
+    /// 99.9th.
+    pub p999_ns: Measured<u64>,
+    /// Exact maximum, ns.
+    pub max_ns: Measured<u64>,
+}
+
+/// Little's law: throughput x mean time open against the number outstanding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LittleSection {
+    /// Closed requests per second.
+    pub throughput_per_s: f64,
+    /// Mean time from send to close, s.
+    pub mean_open_s: f64,
+    /// Mean number outstanding, sampled.
+    pub mean_outstanding: f64,
+    /// throughput x mean time / outstanding.
+    pub ratio: f64,
+    /// Samples of the number outstanding.
+    pub samples: u64,
+}
+
+/// One core.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CoreRow {
+    /// CPU number.
+    pub core: u64,
+    /// Agents at the end.
+    pub agents: u64,
+    /// Share of the time running agents or the loop.
+    pub busy_share: Measured<f64>,
+    /// Agent turns per second.
+    pub turns_per_s: f64,
+    /// Doorbells rung per second.
+    pub doorbells_per_s: f64,
+    /// io_uring_enter calls per second.
+    pub enters_per_s: f64,
+    /// Largest lateness of a timer, ns.
+    pub timer_late_max_ns: u64,
+    /// Agents that panicked.
+    pub panicked: u64,
+    /// Messages whose target was gone.
+    pub dead_letters: u64,
+}
+
+/// Memory of the process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemorySection {
+    /// Resident set at the first window, bytes.
+    pub rss_first_bytes: Measured<u64>,
+    /// Resident set at the last window, bytes.
+    pub rss_last_bytes: Measured<u64>,
+    /// Largest of all windows, bytes.
+    pub rss_max_bytes: Measured<u64>,
+    /// Proportional set at the last window, bytes.
+    pub pss_last_bytes: Measured<u64>,
+    /// Allocator live bytes at the last window.
+    pub live_last_bytes: Measured<u64>,
+    /// CPU time of the process over the run / wall time x cores.
+    pub cpu_share: Measured<f64>,
+}

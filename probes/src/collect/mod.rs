@@ -1,0 +1,5 @@
+//! Readings of this process and this host.
+
+pub mod heap;
+pub mod host;
+pub mod process;

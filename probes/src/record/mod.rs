@@ -1,0 +1,9 @@
+//! Checksummed append-only segments: the truth that every report is computed from.
+
+mod format;
+mod reader;
+mod writer;
+
+pub use format::{FRAME_MAX, Frame, HEADER_LEN, KIND_SEAL, KIND_SEGMENT};
+pub use reader::{Damage, DamageKind, ReadError, read_bytes, read_dir};
+pub use writer::{LogFile, SegmentWriter, WriteError};

@@ -1,0 +1,7 @@
+//! Histograms and the judgements made from them. Pure: no clock, no I/O.
+
+mod exceedance;
+mod histogram;
+
+pub use exceedance::{Block, Exceedance, Judgement, exceedance, judge_fraction, judge_percentile};
+pub use histogram::{DecodeError, Histogram};

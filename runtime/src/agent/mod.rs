@@ -1,0 +1,100 @@
+//! Agents: the trait, addresses, and what a handler may do.
+
+mod ask;
+mod cx;
+mod mailbox;
+
+pub use ask::Reply;
+pub(crate) use ask::Asks;
+pub use cx::{Cx, SleepUntil};
+pub(crate) use mailbox::{AnyMailbox, Item, Mailbox};
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use crate::error::SendError;
+
+/// Returned by a handler to end its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stop;
+
+/// An agent: state on one core, one message at a time.
+pub trait Agent: Sized + 'static {
+    /// What it takes; at most 40 bytes, which the compiler checks.
+    type Msg: Send + 'static;
+    /// Messages its mailbox holds; one more is handed back to the sender.
+    const MAILBOX: u32 = 32;
+
+    /// Handles one message. While it is suspended the agent takes no other.
+    fn on(&mut self, msg: Self::Msg, cx: &mut Cx<'_>) -> impl Future<Output = Result<(), Stop>>;
+
+    /// A timer of [`Cx::notify_at`] fired. It comes in mailbox order and never counts as a message.
+    ///
+    /// # Errors
+    /// [`Stop`] ends the agent.
+    fn on_timer(&mut self, _token: u64, _cx: &mut Cx<'_>) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+/// Address of an agent: 8 bytes (core 8 bits, generation 24, slot 32). A stale one fails cleanly.
+pub struct Addr<A>(pub(crate) u64, PhantomData<fn(A)>);
+
+impl<A> Clone for Addr<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Addr<A> {}
+
+impl<A> fmt::Debug for Addr<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Addr({}:{}.{})", shard_of(self.0), index_of(self.0), generation_of(self.0))
+    }
+}
+
+/// Generations that a slot counts through.
+pub(crate) const GENERATIONS: u32 = 1 << 24;
+
+pub(crate) fn handle(shard: usize, generation: u32, index: u32) -> u64 {
+    (shard as u64) << 56 | u64::from(generation) << 32 | u64::from(index)
+}
+
+pub(crate) fn shard_of(handle: u64) -> usize {
+    usize::try_from(handle >> 56).expect("8 bits")
+}
+
+pub(crate) fn generation_of(handle: u64) -> u32 {
+    u32::try_from(handle >> 32 & u64::from(GENERATIONS - 1)).expect("24 bits")
+}
+
+pub(crate) fn index_of(handle: u64) -> u32 {
+    u32::try_from(handle & u64::from(u32::MAX)).expect("32 bits")
+}
+
+impl<A: Agent> Addr<A> {
+    pub(crate) const fn new(handle: u64) -> Self {
+        Self(handle, PhantomData)
+    }
+
+    /// Index of the shard the agent lives on.
+    #[must_use]
+    pub fn shard(self) -> usize {
+        shard_of(self.0)
+    }
+
+    /// The bits.
+    #[must_use]
+    pub const fn handle(self) -> u64 {
+        self.0
+    }
+
+    /// Sends a message. Never blocks; about 10 ns on the own core.
+    ///
+    /// # Errors
+    /// [`SendError`] with the message.
+    pub fn try_send(self, cx: &mut Cx<'_>, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
+        cx.shard().send::<A>(self.0, msg)
+    }
+}

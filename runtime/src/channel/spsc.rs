@@ -1,0 +1,211 @@
+#![expect(unsafe_code, reason = "a ring of uninitialised cells shared by two threads")]
+//! Single-producer single-consumer ring. The producer publishes a batch with one store, the consumer
+//! gives cells back with one store; each keeps a cached copy of the other's index.
+
+use std::mem::MaybeUninit;
+
+use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+
+/// Keeps the two indices on cache lines of their own (128: the adjacent-line prefetcher pairs lines).
+#[repr(align(128))]
+#[derive(Debug)]
+struct Line(AtomicUsize);
+
+#[derive(Debug)]
+struct Ring<T> {
+    cells: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    mask: usize,
+    /// Next cell to read; written by the consumer.
+    head: Line,
+    /// Next cell to write; written by the producer.
+    tail: Line,
+}
+
+// SAFETY: a cell is touched by the producer before `tail` passes it and by the consumer after, never by
+// both; the values themselves are Send.
+unsafe impl<T: Send> Send for Ring<T> {}
+// SAFETY: as above; the indices are atomics.
+unsafe impl<T: Send> Sync for Ring<T> {}
+
+/// The writing end.
+#[derive(Debug)]
+pub(crate) struct Producer<T> {
+    ring: Arc<Ring<T>>,
+    tail: usize,
+    published: usize,
+    head_cache: usize,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub(crate) struct Consumer<T> {
+    ring: Arc<Ring<T>>,
+    head: usize,
+    tail_cache: usize,
+}
+
+/// A ring of `slots` cells, a power of two.
+pub(crate) fn channel<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
+    assert!(slots.is_power_of_two(), "indices are masked");
+    let cells = (0..slots).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
+    let line = || Line(AtomicUsize::new(0));
+    let ring = Arc::new(Ring { cells, mask: slots - 1, head: line(), tail: line() });
+    let producer = Producer { ring: Arc::clone(&ring), tail: 0, published: 0, head_cache: 0 };
+    (producer, Consumer { ring, head: 0, tail_cache: 0 })
+}
+
+impl<T> Producer<T> {
+    /// Whether a push would succeed.
+    pub(crate) fn has_room(&mut self) -> bool {
+        if self.tail.wrapping_sub(self.head_cache) <= self.ring.mask {
+            return true;
+        }
+        // Pairs with the Release in `Consumer::release`: the cells before head have been read.
+        self.head_cache = self.ring.head.0.load(Ordering::Acquire);
+        self.tail.wrapping_sub(self.head_cache) <= self.ring.mask
+    }
+
+    /// Writes a cell; the consumer sees it after [`Producer::publish`]. Gives it back when full.
+    pub(crate) fn push(&mut self, value: T) -> Result<(), T> {
+        if !self.has_room() {
+            return Err(value);
+        }
+        self.ring.cells[self.tail & self.ring.mask].with_mut(|cell| {
+            // SAFETY: the pointer comes from a live cell; head_cache shows that the consumer is done
+            // with it and tail has not passed it, so nobody else touches it.
+            unsafe { (*cell).write(value) };
+        });
+        self.tail = self.tail.wrapping_add(1);
+        Ok(())
+    }
+
+    /// Makes every pushed cell visible; `false` when there was nothing new.
+    pub(crate) fn publish(&mut self) -> bool {
+        if self.published == self.tail {
+            return false;
+        }
+        // Pairs with the Acquire in `Consumer::pop`.
+        self.ring.tail.0.store(self.tail, Ordering::Release);
+        self.published = self.tail;
+        true
+    }
+}
+
+impl<T> Consumer<T> {
+    /// Whether a published cell waits.
+    pub(crate) fn has_some(&mut self) -> bool {
+        if self.head != self.tail_cache {
+            return true;
+        }
+        // Pairs with the Release in `Producer::publish`.
+        self.tail_cache = self.ring.tail.0.load(Ordering::Acquire);
+        self.head != self.tail_cache
+    }
+
+    /// Takes the next cell; the producer may reuse it after [`Consumer::release`].
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        if !self.has_some() {
+            return None;
+        }
+        let value = self.ring.cells[self.head & self.ring.mask].with_mut(|cell| {
+            // SAFETY: tail_cache shows that the producer has written and published this cell, and it
+            // is read once: head moves past it.
+            unsafe { (*cell).assume_init_read() }
+        });
+        self.head = self.head.wrapping_add(1);
+        Some(value)
+    }
+
+    /// Gives the cells read so far back to the producer.
+    pub(crate) fn release(&mut self) {
+        // Pairs with the Acquire in `Producer::has_room`.
+        self.ring.head.0.store(self.head, Ordering::Release);
+    }
+}
+
+impl<T> Drop for Consumer<T> {
+    fn drop(&mut self) {
+        // What was published and not read is dropped here; what was pushed and never published
+        // leaks, which a producer avoids by publishing at the end of each pass.
+        while self.pop().is_some() {}
+        self.release();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_gives_back_and_unpublished_is_unseen() {
+        let (mut producer, mut consumer) = channel(2);
+        assert_eq!(producer.push(1), Ok(()));
+        assert!(consumer.pop().is_none(), "not published");
+        assert!(producer.publish() && !producer.publish());
+        assert_eq!(producer.push(2), Ok(()));
+        assert_eq!(producer.push(3), Err(3));
+        assert_eq!(consumer.pop(), Some(1));
+        assert_eq!(producer.push(3), Err(3), "read but not released");
+        consumer.release();
+        assert_eq!(producer.push(3), Ok(()));
+        producer.publish();
+        assert_eq!((consumer.pop(), consumer.pop(), consumer.pop()), (Some(2), Some(3), None));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use loom::thread;
+
+    use super::*;
+
+    /// Boxes, so that a value read twice or lost is a double free or a leak that loom reports.
+    #[test]
+    fn loom_every_message_arrives_once_and_in_order_over_a_wrap() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = channel(2);
+            let sender = thread::spawn(move || {
+                let mut next = 0;
+                while next < 3 {
+                    match producer.push(Box::new(next)) {
+                        Ok(()) => next += 1,
+                        Err(_) => {
+                            producer.publish();
+                            thread::yield_now();
+                        }
+                    }
+                }
+                producer.publish();
+            });
+            let mut expected = 0;
+            while expected < 3 {
+                match consumer.pop() {
+                    Some(value) => {
+                        assert_eq!(*value, expected);
+                        expected += 1;
+                    }
+                    None => {
+                        consumer.release();
+                        thread::yield_now();
+                    }
+                }
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn loom_what_is_left_is_dropped_once() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = channel(2);
+            let sender = thread::spawn(move || {
+                let _ = producer.push(Box::new(1));
+                let _ = producer.push(Box::new(2));
+                producer.publish();
+            });
+            drop(consumer.pop());
+            sender.join().unwrap();
+            drop(consumer);
+        });
+    }
+}

@@ -1,0 +1,200 @@
+//! Starting, reaching and ending the shards.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use crate::agent::{Addr, Agent, Cx};
+use crate::channel::envelope::Envelope;
+use crate::channel::spsc;
+use crate::clock;
+use crate::config::Config;
+use crate::error::{StartError, Stopped};
+use crate::observe::Observer;
+use crate::ring::Ring;
+use crate::shard::run::{self, ShardReport};
+use crate::shard::shared::Shared;
+use crate::shard::{Links, Shard, pin};
+use crate::stats::ShardStats;
+
+/// What the shards left behind, in the order of the cores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// One per shard.
+    pub shards: Vec<ShardReport>,
+}
+
+/// One shard per core.
+#[derive(Debug)]
+pub struct Runtime {
+    cores: Vec<usize>,
+    shared: Vec<Arc<Shared>>,
+    threads: Vec<JoinHandle<ShardReport>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("core", &self.core).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// Starts one pinned thread per core, each with its own ring.
+    ///
+    /// # Errors
+    /// [`StartError`]; no thread is left behind.
+    pub fn start<O: Observer>(config: Config, observer: impl Fn(usize) -> O) -> Result<Self, StartError> {
+        config.check()?;
+        let cores = pin::resolve(&config.cores)?;
+        let shared = cores
+            .iter()
+            .map(|&core| Shared::new(core, config.agents_max).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut runtime = Self { cores, shared, threads: Vec::new() };
+        let (ready, started) = mpsc::channel();
+        for (index, links) in links(runtime.cores.len(), config.peer_ring_slots as usize).into_iter().enumerate() {
+            let seat = Seat {
+                index,
+                core: runtime.cores[index],
+                config: config.clone(),
+                peers: runtime.shared.clone(),
+                links,
+                observer: Box::new(observer(index)),
+                ready: ready.clone(),
+            };
+            let builder = thread::Builder::new().name(format!("shard-{}", seat.core));
+            match builder.spawn(move || seat.run()) {
+                Ok(handle) => runtime.threads.push(handle),
+                Err(source) => return Err(StartError::Kernel { action: "start a thread", source }),
+            }
+        }
+        drop(ready);
+        // An error ends every thread: dropping `runtime` stops and joins those that run.
+        for outcome in started.iter().take(runtime.cores.len()) {
+            outcome?;
+        }
+        Ok(runtime)
+    }
+
+    /// Number of shards.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shared.len()
+    }
+
+    /// CPU of each shard.
+    #[must_use]
+    pub fn cores(&self) -> &[usize] {
+        &self.cores
+    }
+
+    /// Runs `f` on a shard between two turns and waits for its result.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the shard has ended, or `f` panicked.
+    pub fn run_on<R: Send + 'static>(
+        &self,
+        shard: usize,
+        f: impl FnOnce(&mut Cx<'_>) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let shared = self.shared.get(shard).ok_or(Stopped)?;
+        if shared.ended.load(Ordering::Acquire) {
+            return Err(Stopped);
+        }
+        let (send, receive) = mpsc::sync_channel(1);
+        shared.post_job(Box::new(move |shard: &Rc<Shard>| {
+            let run = std::panic::AssertUnwindSafe(|| f(&mut Cx::new(shard, u64::MAX, clock::monotonic_ns())));
+            if let Ok(result) = std::panic::catch_unwind(run) {
+                // The caller may have gone; its result goes with it.
+                let _ = send.send(result);
+            }
+        }));
+        receive.recv().map_err(|_| Stopped)
+    }
+
+    /// Spawns an agent on a shard; `make` runs there, so the agent need not be `Send`.
+    ///
+    /// # Errors
+    /// [`Stopped`] when the shard has ended or its table is full.
+    pub fn spawn_on<A: Agent>(
+        &self,
+        shard: usize,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, Stopped> {
+        self.run_on(shard, move |cx| cx.spawn(make()).ok())?.ok_or(Stopped)
+    }
+
+    /// Counters of every shard, as last published.
+    #[must_use]
+    pub fn stats(&self) -> Vec<ShardStats> {
+        self.shared.iter().map(|shared| shared.stats()).collect()
+    }
+
+    /// Stops every shard, lets queues run empty for at most `drain_ns`, joins the threads.
+    #[must_use]
+    pub fn shutdown(mut self) -> ShutdownReport {
+        ShutdownReport { shards: self.stop() }
+    }
+
+    fn stop(&mut self) -> Vec<ShardReport> {
+        for shared in &self.shared {
+            shared.stop.store(true, Ordering::Release);
+            shared.knock();
+        }
+        // A shard's thread contains every panic of user code; one of our own shows as not drained.
+        self.threads.drain(..).map(|thread| thread.join().unwrap_or_default()).collect()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn links(shards: usize, slots: usize) -> Vec<Links> {
+    let none = || (0..shards).map(|_| None).collect();
+    let mut links: Vec<Links> = (0..shards).map(|_| Links { producers: none(), consumers: (0..shards).map(|_| None).collect() }).collect();
+    for from in 0..shards {
+        for to in (0..shards).filter(|&to| to != from) {
+            let (producer, consumer) = spsc::channel::<Envelope>(slots);
+            links[from].producers[to] = Some(producer);
+            links[to].consumers[from] = Some(consumer);
+        }
+    }
+    links
+}
+
+/// What a thread takes along to become a shard.
+struct Seat {
+    index: usize,
+    core: usize,
+    config: Config,
+    peers: Vec<Arc<Shared>>,
+    links: Links,
+    observer: Box<dyn Observer>,
+    ready: mpsc::Sender<Result<(), StartError>>,
+}
+
+impl Seat {
+    fn run(mut self) -> ShardReport {
+        let shared = Arc::clone(&self.peers[self.index]);
+        let ring = pin::pin(self.core).and_then(|()| Ring::new(self.config.uring_entries, shared.event()));
+        let mut ring = match ring {
+            Ok(ring) => ring,
+            Err(error) => {
+                shared.ended.store(true, Ordering::Release);
+                let _ = self.ready.send(Err(error));
+                return ShardReport::default();
+            }
+        };
+        shared.ring_fd.store(ring.fd(), Ordering::Release);
+        let shard = Shard::new(self.index, self.config, self.peers, self.links, clock::monotonic_ns());
+        shard.set_thread_id();
+        let _ = self.ready.send(Ok(()));
+        drop(self.ready);
+        run::run(&shard, &mut ring, self.observer.as_mut())
+    }
+}

@@ -1,0 +1,222 @@
+//! One shard: a thread, a core, a ring, its agents. The loop is [`run::run`]; this is its state.
+//!
+//! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
+
+pub(crate) mod pin;
+pub(crate) mod run;
+pub(crate) mod shared;
+mod task;
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::agent::{Addr, Agent, AnyMailbox, Asks, Mailbox, generation_of, handle, index_of, shard_of};
+use crate::channel::envelope::{Deliver, Envelope};
+use crate::channel::spsc::{Consumer, Producer};
+use crate::config::Config;
+use crate::error::{SendError, SpawnError, TimersFull};
+use crate::stats::ShardStats;
+use crate::timer::{Fired, TimerId, Wheel};
+
+use shared::{Reserve, Shared};
+use task::{Slot, Table};
+
+thread_local! {
+    /// The shard of this thread, for wakers.
+    static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+/// State of a shard.
+pub(crate) struct Shard {
+    pub(crate) index: usize,
+    pub(crate) config: Config,
+    pub(crate) peers: Vec<Arc<Shared>>,
+    pub(crate) asks: RefCell<Asks>,
+    pub(crate) now_ns: Cell<u64>,
+    stats: RefCell<ShardStats>,
+    table: RefCell<Table>,
+    ready: RefCell<VecDeque<u32>>,
+    wheel: RefCell<Wheel>,
+    producers: RefCell<Vec<Option<Producer<Envelope>>>>,
+    consumers: RefCell<Vec<Option<Consumer<Envelope>>>>,
+    /// Messages the running agent may still take in this turn, and when its turn ends.
+    turn_left: Cell<u32>,
+    turn_end_ns: Cell<u64>,
+    mailbox_bytes: Cell<u64>,
+}
+
+/// The ends of the rings of one shard, by peer.
+pub(crate) struct Links {
+    pub(crate) producers: Vec<Option<Producer<Envelope>>>,
+    pub(crate) consumers: Vec<Option<Consumer<Envelope>>>,
+}
+
+/// A message for an agent, on its way to another core.
+struct ToAgent<M>(M);
+
+impl<M: Send + 'static> Deliver for ToAgent<M> {
+    fn deliver(self, to: u64, shard: &Shard) {
+        shard.stats.borrow_mut().messages_received_remote += 1;
+        if let Err(lost) = shard.deliver(to, self.0) {
+            drop(lost);
+            shard.stats.borrow_mut().dead_letters += 1;
+        }
+    }
+}
+
+impl Shard {
+    pub(crate) fn new(index: usize, config: Config, peers: Vec<Arc<Shared>>, links: Links, now_ns: u64) -> Rc<Self> {
+        let shard = Rc::new(Self {
+            index,
+            asks: RefCell::new(Asks::new(config.asks_max)),
+            now_ns: Cell::new(now_ns),
+            stats: RefCell::default(),
+            table: RefCell::new(Table::new(config.agents_max)),
+            ready: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
+            producers: RefCell::new(links.producers),
+            consumers: RefCell::new(links.consumers),
+            turn_left: Cell::new(0),
+            turn_end_ns: Cell::new(0),
+            mailbox_bytes: Cell::new(0),
+            peers,
+            config,
+        });
+        CURRENT.set(Some(Rc::clone(&shard)));
+        shard
+    }
+
+    fn own(&self) -> &Shared {
+        &self.peers[self.index]
+    }
+
+    /// Sends to an agent here or elsewhere.
+    pub(crate) fn send<A: Agent>(&self, to: u64, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
+        let (target, index, generation) = (shard_of(to), index_of(to), generation_of(to));
+        let Some(peer) = self.peers.get(target) else { return Err(SendError::Gone(msg)) };
+        match peer.words.reserve(index, generation, A::MAILBOX) {
+            Ok(()) => {}
+            Err(Reserve::Gone) => return Err(SendError::Gone(msg)),
+            Err(Reserve::Full) => {
+                self.stats.borrow_mut().full += 1;
+                return Err(SendError::Full(msg));
+            }
+        }
+        if target == self.index {
+            self.stats.borrow_mut().messages_local += 1;
+            return self.deliver(to, msg).map_err(SendError::Gone);
+        }
+        self.send_remote(to, ToAgent(msg)).map_err(|ToAgent(msg)| {
+            peer.words.release(index, generation, 1);
+            SendError::RingFull(msg)
+        })
+    }
+
+    /// Puts `value` on the ring to the shard of `to`; gives it back when that ring is full.
+    pub(crate) fn send_remote<T: Deliver>(&self, to: u64, value: T) -> Result<(), T> {
+        let mut producers = self.producers.borrow_mut();
+        let Some(Some(producer)) = producers.get_mut(shard_of(to)) else { return Err(value) };
+        if !producer.has_room() {
+            self.stats.borrow_mut().ring_full += 1;
+            return Err(value);
+        }
+        // Room was just seen and only this thread fills it.
+        let pushed = producer.push(Envelope::new(to, value));
+        debug_assert!(pushed.is_ok(), "has_room said so");
+        self.stats.borrow_mut().messages_sent_remote += 1;
+        Ok(())
+    }
+
+    /// Puts a reserved message into a mailbox of this shard and makes its agent ready.
+    fn deliver<M: 'static>(&self, to: u64, msg: M) -> Result<(), M> {
+        let Some(mailbox) = self.table.borrow().mailbox(to) else { return Err(msg) };
+        let Some(typed) = mailbox.as_any().downcast_ref::<Mailbox<M>>() else { return Err(msg) };
+        typed.push(msg);
+        self.make_ready(to);
+        Ok(())
+    }
+
+    /// Queues a task once.
+    pub(crate) fn make_ready(&self, to: u64) {
+        if self.table.borrow_mut().queue(to) {
+            self.ready.borrow_mut().push_back(index_of(to));
+        }
+    }
+
+    pub(crate) fn complete_ask(&self, key: u64, answer: Box<dyn Any>) {
+        let asker = self.asks.borrow_mut().complete(key, answer);
+        match asker {
+            Some(asker) => self.make_ready(asker),
+            None => self.stats.borrow_mut().dead_letters += 1,
+        }
+    }
+
+    pub(crate) fn timer(&self, at_ns: u64, owner: u64, token: Option<u64>) -> Result<TimerId, TimersFull> {
+        self.wheel.borrow_mut().insert(Fired { deadline_ns: at_ns, owner, token }).ok_or(TimersFull)
+    }
+
+    pub(crate) fn cancel(&self, timer: TimerId) -> bool {
+        self.wheel.borrow_mut().cancel(timer)
+    }
+
+    pub(crate) fn spawn_agent<A: Agent>(&self, agent: A) -> Result<Addr<A>, SpawnError<A>> {
+        let Some(index) = self.table.borrow_mut().vacant() else {
+            return Err(SpawnError { agent, max: self.config.agents_max });
+        };
+        let mailbox = Rc::new(Mailbox::<A::Msg>::new());
+        let erased: Rc<dyn AnyMailbox> = Rc::clone(&mailbox) as Rc<dyn AnyMailbox>;
+        let generation = self.table.borrow().generation(index);
+        let me = handle(self.index, generation, index);
+        let shard = CURRENT.with_borrow(Clone::clone).expect("agents are spawned on their shard's thread");
+        let future = task::agent_loop(agent, mailbox, shard, me);
+        let bytes = size_of_val(&future) + size_of::<Mailbox<A::Msg>>();
+        self.occupy(index, Slot::new(Box::pin(future), Some(erased), self.waker(me), bytes));
+        self.own().words.renew(index, generation);
+        Ok(Addr::new(me))
+    }
+
+    pub(crate) fn spawn_task<F: Future<Output = ()> + 'static>(&self, future: F) -> Result<(), SpawnError<F>> {
+        let Some(index) = self.table.borrow_mut().vacant() else {
+            return Err(SpawnError { agent: future, max: self.config.agents_max });
+        };
+        let me = handle(self.index, self.table.borrow().generation(index), index);
+        let bytes = size_of_val(&future);
+        self.occupy(index, Slot::new(Box::pin(future), None, self.waker(me), bytes));
+        self.make_ready(me);
+        Ok(())
+    }
+
+    fn waker(&self, me: u64) -> std::task::Waker {
+        Arc::new(task::TaskWaker::new(me, Arc::clone(&self.peers[self.index]))).into()
+    }
+
+    fn occupy(&self, index: u32, slot: Slot) {
+        let agent = slot.is_agent();
+        self.mailbox_bytes.set(self.mailbox_bytes.get() + slot.bytes() as u64);
+        self.table.borrow_mut().occupy(index, slot);
+        let mut stats = self.stats.borrow_mut();
+        stats.spawned += u64::from(agent);
+        stats.live_agents += u64::from(agent);
+    }
+
+    /// Whether the running agent may take another message in this turn.
+    pub(crate) fn may_continue(&self) -> bool {
+        let left = self.turn_left.get();
+        if left == 0 {
+            return false;
+        }
+        self.turn_left.set(left - 1);
+        // A clock read every 16 messages: the turn's time bound is that coarse.
+        left % 16 != 0 || crate::clock::monotonic_ns() < self.turn_end_ns.get()
+    }
+}
+
+impl Shard {
+    /// Notes which thread this is.
+    pub(crate) fn set_thread_id(&self) {
+        self.stats.borrow_mut().thread_id = u64::try_from(pin::thread_id()).unwrap_or(0);
+    }
+}

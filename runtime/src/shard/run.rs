@@ -1,0 +1,259 @@
+//! The loop of a shard in one screen, and its steps.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use super::{CURRENT, Shard};
+use crate::clock;
+use crate::observe::Observer;
+use crate::ring::Ring;
+use crate::timer::Fired;
+
+/// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
+const PASS_NS: u64 = 50_000;
+/// Counters are published at least this often while busy, ns.
+const PUBLISH_NS: u64 = 10_000_000;
+/// Timers delivered between two looks at the rings.
+const TIMERS_PER_PASS: usize = 4_096;
+/// Messages taken from one peer between two looks at the others.
+const PEER_BATCH: usize = 4_096;
+
+/// What a shard leaves behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ShardReport {
+    /// CPU.
+    pub core: usize,
+    /// Agents that were alive when the shard ended.
+    pub agents_live: u64,
+    /// Agents that panicked.
+    pub agents_panicked: u64,
+    /// Messages that nobody read.
+    pub messages_undelivered: u64,
+    /// Spawned futures that had not finished.
+    pub tasks_dropped: u64,
+    /// Whether all queues ran empty before the drain's time was over.
+    pub drained: bool,
+}
+
+/// Runs until stopped and drained.
+pub(crate) fn run(shard: &Rc<Shard>, ring: &mut Ring, observer: &mut dyn Observer) -> ShardReport {
+    let mut fired = Vec::with_capacity(TIMERS_PER_PASS);
+    let mut published_ns = 0;
+    let mut stopping_since = None;
+    let mut awake_since = clock::monotonic_ns();
+    loop {
+        shard.receive();
+        shard.posted();
+        let now = clock::monotonic_ns();
+        shard.now_ns.set(now);
+        shard.fire(now, &mut fired);
+        let polls = shard.pass(now);
+        observer.turn(now, polls);
+        shard.publish_messages(ring);
+        if now - published_ns > PUBLISH_NS {
+            shard.publish_stats(ring, now - awake_since);
+            (published_ns, awake_since) = (now, now);
+        }
+        // Before the look for work: an agent that is always ready must not outlive the drain.
+        if shard.own().stop.load(Ordering::Acquire) {
+            let since = *stopping_since.get_or_insert(now);
+            if shard.drained() || now - since > shard.config.drain_ns {
+                return shard.end(ring);
+            }
+        }
+        if shard.has_work() {
+            continue;
+        }
+        let from = clock::monotonic_ns();
+        shard.publish_stats(ring, from - awake_since);
+        shard.park(ring, from, stopping_since.is_some());
+        awake_since = clock::monotonic_ns();
+        published_ns = awake_since;
+        shard.stats.borrow_mut().parked_ns += awake_since - from;
+        observer.parked(from, awake_since);
+    }
+}
+
+impl Shard {
+    /// Takes what other shards have sent.
+    fn receive(&self) {
+        let peers = self.peers.len();
+        for peer in 0..peers {
+            for _ in 0..PEER_BATCH {
+                let next = match &mut self.consumers.borrow_mut()[peer] {
+                    Some(consumer) => consumer.pop(),
+                    None => break,
+                };
+                match next {
+                    Some(envelope) => envelope.deliver(self),
+                    None => break,
+                }
+            }
+            if let Some(consumer) = &mut self.consumers.borrow_mut()[peer] {
+                consumer.release();
+            }
+        }
+    }
+
+    /// Runs what threads without a ring have posted.
+    fn posted(self: &Rc<Self>) {
+        if !self.own().has_posted() {
+            return;
+        }
+        let (jobs, wakes) = self.own().take_posted();
+        wakes.into_iter().for_each(|handle| self.make_ready(handle));
+        jobs.into_iter().for_each(|job| job(self));
+    }
+
+    /// Delivers due timers in the order of their deadlines.
+    fn fire(&self, now_ns: u64, fired: &mut Vec<Fired>) {
+        fired.clear();
+        self.wheel.borrow_mut().advance(now_ns, fired, TIMERS_PER_PASS);
+        if fired.is_empty() {
+            return;
+        }
+        fired.sort_unstable_by_key(|timer| timer.deadline_ns);
+        let mut stats = self.stats.borrow_mut();
+        stats.timers_fired += fired.len() as u64;
+        let late = now_ns.saturating_sub(fired[0].deadline_ns);
+        stats.timer_late_max_ns = stats.timer_late_max_ns.max(late);
+        drop(stats);
+        for timer in fired.iter() {
+            if let Some(token) = timer.token {
+                let Some(mailbox) = self.table.borrow().mailbox(timer.owner) else { continue };
+                mailbox.push_timer(token);
+            }
+            self.make_ready(timer.owner);
+        }
+    }
+
+    /// Polls ready tasks until the queue is empty or the pass is over.
+    fn pass(&self, from_ns: u64) -> u32 {
+        let mut polls = 0;
+        let mut now = from_ns;
+        while now - from_ns < PASS_NS {
+            let Some(index) = self.ready.borrow_mut().pop_front() else { break };
+            self.now_ns.set(now);
+            self.turn_left.set(self.config.turn_messages);
+            self.turn_end_ns.set(now + self.config.turn_ns);
+            self.poll(index);
+            polls += 1;
+            now = clock::monotonic_ns();
+        }
+        self.stats.borrow_mut().turns += u64::from(polls);
+        polls
+    }
+
+    fn poll(&self, index: u32) {
+        let Some((mut future, waker)) = self.table.borrow_mut().take(index) else { return };
+        let mut context = Context::from_waker(&waker);
+        let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        if let Ok(Poll::Pending) = outcome {
+            self.table.borrow_mut().put_back(index, future);
+            return;
+        }
+        // A panic while dropping what a panic left behind is contained too.
+        let dropped = catch_unwind(AssertUnwindSafe(move || drop(future)));
+        self.close(index, outcome.is_err() || dropped.is_err());
+    }
+
+    fn close(&self, index: u32, panicked: bool) {
+        let Some(slot) = self.table.borrow_mut().close(index) else { return };
+        let generation = self.table.borrow().generation(index);
+        let agent = slot.is_agent();
+        if agent {
+            self.own().words.renew(index, generation);
+        }
+        self.mailbox_bytes.set(self.mailbox_bytes.get().saturating_sub(slot.bytes() as u64));
+        let undelivered = slot.undelivered();
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
+        let mut stats = self.stats.borrow_mut();
+        stats.dead_letters += undelivered;
+        stats.live_agents -= u64::from(agent);
+        stats.panicked += u64::from(agent && panicked);
+        stats.stopped += u64::from(agent && !panicked);
+    }
+
+    /// Makes this pass' messages visible and rings the bells of sleepers.
+    fn publish_messages(&self, ring: &mut Ring) {
+        let mut bells = 0;
+        for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
+            let Some(producer) = producer else { continue };
+            if producer.publish() && self.peers[peer].sleep.notify() {
+                ring.ring_bell(self.peers[peer].ring_fd.load(Ordering::Acquire), peer);
+                bells += 1;
+            }
+        }
+        if bells > 0 {
+            ring.submit();
+            self.stats.borrow_mut().doorbells += bells;
+        }
+    }
+
+    fn has_work(&self) -> bool {
+        !self.ready.borrow().is_empty()
+            || self.own().has_posted()
+            || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
+            || self.wheel.borrow().next_deadline().is_some_and(|at| at <= clock::monotonic_ns())
+    }
+
+    /// Whether nothing is on its way to this shard's agents.
+    fn drained(&self) -> bool {
+        !self.has_work()
+    }
+
+    fn park(&self, ring: &mut Ring, now_ns: u64, stopping: bool) {
+        let sleep = &self.own().sleep;
+        sleep.prepare();
+        if self.has_work() || (self.own().stop.load(Ordering::Acquire) && !stopping) {
+            sleep.awake();
+            return;
+        }
+        let next = self.wheel.borrow().next_deadline();
+        let wait = next.map(|at| at.saturating_sub(now_ns).max(1));
+        self.stats.borrow_mut().parks += 1;
+        let woken = ring.wait(wait);
+        sleep.awake();
+        if let Some(peer) = woken.unreached.and_then(|peer| self.peers.get(peer)) {
+            // The ring of the peer was full or gone: its eventfd is the second way.
+            crate::ring::knock(peer.event());
+        }
+    }
+
+    fn publish_stats(&self, ring: &Ring, busy_ns: u64) {
+        let mut stats = self.stats.borrow_mut();
+        stats.busy_ns += busy_ns;
+        stats.enters = ring.enters;
+        stats.timers_pending = u64::from(self.wheel.borrow().pending());
+        stats.heartbeat_ns = clock::monotonic_ns();
+        let tables = self.table.borrow().bytes() + self.wheel.borrow().bytes() + self.own().words.bytes();
+        stats.state_bytes = tables as u64 + self.mailbox_bytes.get();
+        stats.publish(&self.own().counters);
+    }
+
+    /// Drops every task on its own thread and reports.
+    fn end(&self, ring: &Ring) -> ShardReport {
+        let stats = *self.stats.borrow();
+        let mut report = ShardReport {
+            core: self.own().core,
+            agents_live: stats.live_agents,
+            agents_panicked: stats.panicked,
+            drained: self.drained(),
+            ..ShardReport::default()
+        };
+        let occupied = self.table.borrow().occupied();
+        for index in occupied {
+            let slot = self.table.borrow_mut().close(index);
+            let Some(slot) = slot else { continue };
+            report.tasks_dropped += u64::from(!slot.is_agent());
+            report.messages_undelivered += slot.undelivered();
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
+        }
+        self.publish_stats(ring, 0);
+        CURRENT.set(None);
+        self.own().ended.store(true, Ordering::Release);
+        report
+    }
+}

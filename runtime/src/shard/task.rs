@@ -1,0 +1,200 @@
+//! Tasks: agents and spawned futures in one table of generation-tagged slots.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::shared::Shared;
+use super::{CURRENT, Shard};
+use crate::agent::{Agent, AnyMailbox, Cx, GENERATIONS, Item, Mailbox, generation_of, index_of};
+
+/// A task's future.
+pub(super) type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// One slot.
+pub(super) struct Slot {
+    pub(super) future: Option<Task>,
+    mailbox: Option<Rc<dyn AnyMailbox>>,
+    pub(super) waker: Waker,
+    queued: bool,
+    bytes: usize,
+}
+
+impl Slot {
+    pub(super) const fn new(future: Task, mailbox: Option<Rc<dyn AnyMailbox>>, waker: Waker, bytes: usize) -> Self {
+        Self { future: Some(future), mailbox, waker, queued: false, bytes }
+    }
+
+    pub(super) const fn is_agent(&self) -> bool {
+        self.mailbox.is_some()
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        // The waker's allocation and the mailbox's reference counts come on top of what was measured.
+        self.bytes + size_of::<TaskWaker>() + 4 * size_of::<usize>()
+    }
+}
+
+struct Entry {
+    slot: Option<Slot>,
+    generation: u32,
+}
+
+/// The table; grows up to its bound.
+pub(super) struct Table {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    max: u32,
+}
+
+impl Table {
+    pub(super) const fn new(max: u32) -> Self {
+        Self { entries: Vec::new(), free: Vec::new(), max }
+    }
+
+    /// An empty slot, which the caller must occupy.
+    pub(super) fn vacant(&mut self) -> Option<u32> {
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        let index = u32::try_from(self.entries.len()).ok().filter(|&index| index < self.max)?;
+        self.entries.push(Entry { slot: None, generation: 1 });
+        Some(index)
+    }
+
+    pub(super) fn generation(&self, index: u32) -> u32 {
+        self.entries[index as usize].generation
+    }
+
+    pub(super) fn occupy(&mut self, index: u32, slot: Slot) {
+        self.entries[index as usize].slot = Some(slot);
+    }
+
+    fn slot(&self, handle: u64) -> Option<&Slot> {
+        let entry = self.entries.get(index_of(handle) as usize)?;
+        (entry.generation == generation_of(handle)).then_some(entry.slot.as_ref()).flatten()
+    }
+
+    pub(super) fn mailbox(&self, handle: u64) -> Option<Rc<dyn AnyMailbox>> {
+        self.slot(handle)?.mailbox.clone()
+    }
+
+    /// Marks a task as queued; `false` when it is already, or has ended.
+    pub(super) fn queue(&mut self, handle: u64) -> bool {
+        let Some(entry) = self.entries.get_mut(index_of(handle) as usize) else { return false };
+        if entry.generation != generation_of(handle) {
+            return false;
+        }
+        entry.slot.as_mut().is_some_and(|slot| !std::mem::replace(&mut slot.queued, true))
+    }
+
+    /// Takes a queued task's future and waker out for a poll.
+    pub(super) fn take(&mut self, index: u32) -> Option<(Task, Waker)> {
+        let slot = self.entries[index as usize].slot.as_mut()?;
+        slot.queued = false;
+        Some((slot.future.take()?, slot.waker.clone()))
+    }
+
+    pub(super) fn put_back(&mut self, index: u32, future: Task) {
+        if let Some(slot) = &mut self.entries[index as usize].slot {
+            slot.future = Some(future);
+        }
+    }
+
+    /// Ends a task: the slot goes to the next generation. The caller drops what comes back.
+    pub(super) fn close(&mut self, index: u32) -> Option<Slot> {
+        let entry = &mut self.entries[index as usize];
+        let slot = entry.slot.take()?;
+        // 0 is skipped, so that the zero word of a slot never used matches no handle.
+        entry.generation = if entry.generation + 1 == GENERATIONS { 1 } else { entry.generation + 1 };
+        self.free.push(index);
+        Some(slot)
+    }
+
+    pub(super) fn occupied(&self) -> Vec<u32> {
+        (0u32..).zip(&self.entries).filter(|(_, entry)| entry.slot.is_some()).map(|(index, _)| index).collect()
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>()
+    }
+}
+
+impl Slot {
+    /// Empties the mailbox; returns the messages nobody will read.
+    pub(super) fn undelivered(&self) -> u64 {
+        self.mailbox.as_ref().map_or(0, |mailbox| mailbox.clear())
+    }
+}
+
+/// Wakes a task from anywhere.
+pub(super) struct TaskWaker {
+    handle: u64,
+    home: Arc<Shared>,
+    /// Whether a wake from another thread is on its way: bounds the list to one entry per task.
+    posted: AtomicBool,
+}
+
+impl TaskWaker {
+    pub(super) const fn new(handle: u64, home: Arc<Shared>) -> Self {
+        Self { handle, home, posted: AtomicBool::new(false) }
+    }
+}
+
+impl Wake for TaskWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        let shard = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
+        match shard.filter(|shard| Arc::ptr_eq(&shard.peers[shard.index], &self.home)) {
+            Some(shard) => {
+                self.posted.store(false, Ordering::Relaxed);
+                shard.make_ready(self.handle);
+            }
+            None if self.home.ended.load(Ordering::Acquire) => {}
+            None => self.home.post_wake(self.handle),
+        }
+    }
+}
+
+/// The life of an agent: take a message, handle it, until it stops.
+pub(super) async fn agent_loop<A: Agent>(mut agent: A, mailbox: Rc<Mailbox<A::Msg>>, shard: Rc<Shard>, me: u64) {
+    loop {
+        let item = Next { mailbox: &mailbox, shard: &shard, me }.await;
+        let mut cx = Cx::new(&shard, me, shard.now_ns.get());
+        let handled = match item {
+            Item::Message(message) => {
+                shard.peers[shard.index].words.release(index_of(me), generation_of(me), 1);
+                agent.on(message, &mut cx).await
+            }
+            Item::Timer(token) => agent.on_timer(token, &mut cx),
+        };
+        if handled.is_err() {
+            return;
+        }
+    }
+}
+
+/// Takes the next item, within the budget of the turn.
+struct Next<'a, M> {
+    mailbox: &'a Mailbox<M>,
+    shard: &'a Shard,
+    me: u64,
+}
+
+impl<M> Future for Next<'_, M> {
+    type Output = Item<M>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Item<M>> {
+        if !self.shard.may_continue() {
+            // The turn is over; the agent goes to the end of the queue.
+            self.shard.make_ready(self.me);
+            return Poll::Pending;
+        }
+        self.mailbox.pop().map_or(Poll::Pending, Poll::Ready)
+    }
+}

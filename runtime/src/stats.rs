@@ -1,0 +1,80 @@
+//! Counters that a shard publishes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
+        /// Counters of one shard since its start, as last published: at least every 10 ms while busy
+        /// and before each sleep.
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+        pub struct ShardStats {
+            /// CPU.
+            pub core: usize,
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        /// Number of counters.
+        pub(crate) const COUNTERS: usize = [$(stringify!($name)),*].len();
+
+        impl ShardStats {
+            pub(crate) fn read(core: usize, cells: &[AtomicU64; COUNTERS]) -> Self {
+                let mut cells = cells.iter();
+                let mut next = || cells.next().map_or(0, |cell| cell.load(Ordering::Relaxed));
+                Self { core, $($name: next(),)* }
+            }
+
+            pub(crate) fn publish(&self, cells: &[AtomicU64; COUNTERS]) {
+                for (cell, value) in cells.iter().zip([$(self.$name),*]) {
+                    cell.store(value, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Thread id of the shard.
+    thread_id,
+    /// Live agents.
+    live_agents,
+    /// Agents spawned.
+    spawned,
+    /// Agents that panicked.
+    panicked,
+    /// Agents that stopped.
+    stopped,
+    /// Turns of agents and futures.
+    turns,
+    /// Messages to agents of this shard from this shard.
+    messages_local,
+    /// Messages to other shards.
+    messages_sent_remote,
+    /// Messages from other shards.
+    messages_received_remote,
+    /// Messages whose agent had ended.
+    dead_letters,
+    /// Sends refused by a full mailbox.
+    full,
+    /// Sends refused by a full ring.
+    ring_full,
+    /// Doorbells rung.
+    doorbells,
+    /// Sleeps.
+    parks,
+    /// `io_uring_enter` calls.
+    enters,
+    /// Timers fired.
+    timers_fired,
+    /// Timers pending.
+    timers_pending,
+    /// Largest lateness of a timer, ns.
+    timer_late_max_ns,
+    /// Time not asleep, ns.
+    busy_ns,
+    /// Time asleep, ns.
+    parked_ns,
+    /// Bytes of slots, states, mailboxes and timers.
+    state_bytes,
+    /// Monotonic instant of this publication, ns.
+    heartbeat_ns,
+}
