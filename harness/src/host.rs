@@ -16,3 +16,25 @@ pub fn ring_features() -> Result<Vec<(String, bool)>, String> {
         ("no_iowait".to_owned(), found.no_iowait),
     ])
 }
+
+/// Kernel and CPU in one line.
+pub(crate) fn one_line(host: &Host) -> String {
+    let text = |field: &Result<String, String>| field.clone().unwrap_or_else(|cause| format!("unknown ({cause})"));
+    format!("kernel {}, {}", text(&host.kernel), text(&host.cpu))
+}
+
+/// Every field as JSON; a missing one is an object with its cause.
+pub(crate) fn json(host: &Host) -> String {
+    let fields: serde_json::Map<String, serde_json::Value> = host
+        .fields()
+        .into_iter()
+        .map(|(name, field)| {
+            let value = match field {
+                Ok(value) => serde_json::json!(value),
+                Err(cause) => serde_json::json!({ "unknown": cause }),
+            };
+            (name.to_owned(), value)
+        })
+        .collect();
+    format!("{:#}\n", serde_json::Value::Object(fields))
+}

@@ -1,1 +1,15 @@
-//! Harness.
+//! Open-loop load, evidence and verdicts for agent systems.
+//!
+//! A [`plan::Plan`] is driven by [`drive::run`] with agents of a [`load::Workload`]; everything measured
+//! goes to a run directory ([`evidence`]); a [`report::Report`] is computed from that directory alone
+//! and judged by [`verdict`].
+#![forbid(unsafe_code)]
+
+pub mod drive;
+pub mod evidence;
+pub mod host;
+pub mod load;
+pub mod plan;
+pub mod protocol;
+pub mod report;
+pub mod verdict;

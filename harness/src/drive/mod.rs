@@ -118,7 +118,6 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
     Ok(Config {
         cores,
         agents_max: bound(per_shard + 1)?,
-        cells_max: bound(per_shard + in_flight)?,
         timers_max: bound(per_shard + 2 * in_flight)?,
         ..Config::default()
     })

@@ -11,7 +11,6 @@ use super::workload::Workload;
 pub(crate) struct Exchange<W: Workload> {
     pub(crate) from: u32,
     pub(crate) key: u64,
-    pub(crate) intended_ns: u64,
     pub(crate) sent_ns: u64,
     pub(crate) deadline_ns: u64,
     pub(crate) planned_ns: u64,

@@ -125,7 +125,6 @@ impl<W: Workload> Hosted<W> {
         Box::new(Exchange {
             from: self.index,
             key,
-            intended_ns: open.intended_ns,
             sent_ns: open.sent_ns,
             deadline_ns: open.deadline_ns,
             planned_ns: open.planned_ns,

@@ -1,6 +1,6 @@
 //! Writes segments: append, then one fdatasync per window.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
 
@@ -82,7 +82,7 @@ impl SegmentWriter {
         let file = File::create_new(dir.join(format!("{number:04}.log"))).map_err(io_error("create a segment"))?;
         let mut writer = Self::over(Box::new(file), number, first_seq, prev_sha)?;
         writer.sync()?;
-        fs::File::open(dir).and_then(|d| d.sync_all()).map_err(io_error("sync the directory"))?;
+        File::open(dir).and_then(|d| d.sync_all()).map_err(io_error("sync the directory"))?;
         Ok(writer)
     }
 

@@ -1,0 +1,79 @@
+//! Open-loop load: schedule, hosted agents, recording.
+
+mod draw;
+mod elicit;
+mod exchange;
+mod host;
+mod open;
+pub(crate) mod recorder;
+mod workload;
+
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+pub use draw::{Draw, Stream};
+pub use elicit::{Elicit, Question, Verdict};
+pub use exchange::ReplyTo;
+pub(crate) use host::{Fleet, HostMsg, Hosted};
+pub(crate) use recorder::{LIMITS_MAX, Recorder, SeriesSet, empty_set};
+pub use recorder::{SecondCounts, Series};
+pub use tailbeam_runtime::Cx;
+pub use workload::{AgentInfo, Settled, Workload};
+
+use crate::drive::{self, Control, DriveError, Progress};
+use crate::evidence::Store;
+use crate::plan::{Plan, Span};
+
+/// A workload without its type, for a command line.
+pub trait AnyWorkload: Sync {
+    /// Name.
+    fn name(&self) -> &'static str;
+    /// One line.
+    fn about(&self) -> &'static str;
+    /// Planned delay when none is given.
+    fn default_delay(&self) -> Span;
+    /// Runs a plan.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn run(
+        &self,
+        plan: &Plan,
+        store: &Store,
+        control: &Control,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<PathBuf, DriveError>;
+}
+
+/// The entry of a workload in a list of workloads.
+#[derive(Debug)]
+pub struct Entry<W>(PhantomData<fn(W)>);
+
+impl<W: Workload> Entry<W> {
+    /// The one value.
+    pub const NEW: Self = Self(PhantomData);
+}
+
+impl<W: Workload> AnyWorkload for Entry<W> {
+    fn name(&self) -> &'static str {
+        W::NAME
+    }
+
+    fn about(&self) -> &'static str {
+        W::ABOUT
+    }
+
+    fn default_delay(&self) -> Span {
+        W::DELAY
+    }
+
+    fn run(
+        &self,
+        plan: &Plan,
+        store: &Store,
+        control: &Control,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<PathBuf, DriveError> {
+        drive::run::<W>(plan, store, control, progress)
+    }
+}

@@ -1,0 +1,3 @@
+//! Protocols as pure state machines: time is an argument, nothing is sent, nothing is stored.
+
+pub mod elicitation;

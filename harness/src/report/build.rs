@@ -1,0 +1,309 @@
+//! From a run directory to a report.
+
+use std::path::Path;
+
+use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
+
+use super::{AgentsSection, LoadSection, Measured, Report, RunEnd, RunIdentity, figures};
+use crate::evidence::records::SecondRecord;
+use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
+use crate::load::{SecondCounts, Series};
+use crate::verdict::{self, Gate, GateResult, GateVerdict, Outcomes, Validity};
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// The run cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadRunError),
+    /// The run did not count a limit that a gate asks for.
+    #[error("the run did not count requests above {limit_ms} ms\n  cause: only the limits of its own gates were counted exactly: {counted}\n  remedy: judge by one of them, or record a run with this gate")]
+    NotCounted {
+        /// Limit asked for, ms.
+        limit_ms: f64,
+        /// Limits counted.
+        counted: String,
+    },
+}
+
+impl ReportError {
+    /// Whether the evidence itself is damaged or foreign (exit 6).
+    #[must_use]
+    pub const fn is_corrupt(&self) -> bool {
+        matches!(self, Self::Read(_))
+    }
+}
+
+/// Everything the sections are made from.
+struct Material<'a> {
+    run: &'a RunFrames,
+    seconds: Vec<&'a SecondRecord>,
+    total: SecondCounts,
+    outcomes: Outcomes,
+    issuing_s: f64,
+}
+
+/// Builds the report of the run in `dir`, judged by `gates` or by the plan's own.
+///
+/// # Errors
+/// [`ReportError`].
+pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> {
+    let run = read_run(dir)?;
+    let seconds: Vec<&SecondRecord> = run.windows.iter().flat_map(|window| &window.seconds).collect();
+    let total = figures::totals(seconds.iter().copied());
+    let mut outcomes = total.outcomes;
+    if let Some(end) = &run.end {
+        outcomes.open_at_stop += end.open_at_stop;
+        outcomes.lost += end.lost;
+    }
+    let issuing_s = seconds.iter().filter(|s| s.issuing).map(|s| s.len_ns as f64 / 1e9).sum();
+    let material = Material { run: &run, seconds, total, outcomes, issuing_s };
+    let little = figures::little(&material.seconds, &material.total);
+    let mut results = Vec::new();
+    for gate in gates.unwrap_or(&run.plan.gates) {
+        results.push(judge(gate, &material, little.known().map(|l| (l.ratio, l.samples)))?);
+    }
+    let validity = validity(&material);
+    let verdict = verdict::combine(&mut results, &validity);
+    Ok(Report {
+        run: identity(&material),
+        caveats: caveats(&material),
+        agents: agents(&material),
+        load: load(&material),
+        latency: Series::ALL
+            .iter()
+            .zip(&run.histograms)
+            .map(|(&series, histogram)| figures::latency_row(series, histogram))
+            .collect(),
+        littles_law: little,
+        cores: run.windows.last().map_or_else(Vec::new, |window| {
+            window.cores.iter().map(|core| figures::core_row(core, material.issuing_s)).collect()
+        }),
+        memory: figures::memory(&run, material.issuing_s),
+        gates: results,
+        validity,
+        verdict,
+    })
+}
+
+fn identity(m: &Material<'_>) -> RunIdentity {
+    let manifest = &m.run.manifest;
+    RunIdentity {
+        id: manifest.id.clone(),
+        workload: manifest.workload.clone(),
+        started: rfc3339(manifest.started_unix_ns),
+        recorded_by: manifest.recorded_by.clone(),
+        seed: m.run.plan.seed,
+        planned_s: m.run.plan.duration_ns as f64 / 1e9,
+        measured_s: m.issuing_s,
+        windows: m.run.windows.len() as u64,
+        end: match m.run.end.as_ref().map(|end| end.reason.as_str()) {
+            Some("finished") => RunEnd::Finished,
+            Some(_) => RunEnd::Interrupted,
+            None => RunEnd::Unsealed,
+        },
+        frames: m.run.frames,
+        damage: m.run.damage.clone(),
+        host: manifest.host.clone(),
+    }
+}
+
+fn caveats(m: &Material<'_>) -> Vec<String> {
+    let mut caveats = m.run.damage.clone();
+    match &m.run.end {
+        None => caveats.push(
+            "the run was not sealed: its process died, and at most one window of 10 s is missing at the end".to_owned(),
+        ),
+        Some(end) if end.reason == "interrupted" => {
+            caveats.push(format!("interrupted after {:.1} s of {:.0} s", m.issuing_s, m.run.plan.duration_ns as f64 / 1e9));
+        }
+        Some(end) if !end.drained => caveats.push("the runtime did not drain at the end".to_owned()),
+        Some(_) => {}
+    }
+    let mut count = |n: u64, text: &str| {
+        if n > 0 {
+            caveats.push(format!("{n} {text}"));
+        }
+    };
+    count(m.total.refused_open_bound, "requests were refused because their agent had its bound of open requests");
+    count(m.total.generator_exhausted, "requests could not be sent or timed by the generator");
+    count(m.total.answers_undelivered, "answers found the asker's mailbox or ring full");
+    count(m.total.late_answers, "answers came after their request was closed");
+    count(m.total.early_answers, "answers came before their planned instant and have no system latency");
+    for gap in m.run.windows.iter().flat_map(|window| &window.gaps) {
+        caveats.push(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
+    }
+    caveats
+}
+
+fn agents(m: &Material<'_>) -> AgentsSection {
+    let live = || m.seconds.iter().map(|second| second.live_agents);
+    let asked = m.run.plan.agents;
+    let per_agent = |bytes: Measured<u64>| match bytes {
+        Measured::Known(bytes) => Measured::Known(bytes as f64 / asked as f64),
+        Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
+    };
+    let extreme = |value: Option<u64>| {
+        value.map_or_else(|| Measured::unknown("no second was recorded", "record for longer"), Measured::Known)
+    };
+    let last = m.run.windows.last();
+    let state = last.map(|window| window.cores.iter().map(|core| core.state_bytes).sum());
+    AgentsSection {
+        asked,
+        live_min: extreme(live().min()),
+        live_max: extreme(live().max()),
+        live_samples: m.seconds.len() as u64,
+        bytes_per_agent: per_agent(extreme(state)),
+        rss_per_agent: per_agent(figures::measured(last.map(|window| &window.rss_bytes))),
+        completions: figures::spread(m.run.completions.as_deref()),
+        attempts: figures::spread(m.run.attempts.as_deref()),
+    }
+}
+
+fn load(m: &Material<'_>) -> LoadSection {
+    let rate = |count: u64| {
+        if m.issuing_s > 0.0 {
+            Measured::Known(count as f64 / m.issuing_s)
+        } else {
+            Measured::unknown("no second was recorded", "record for longer")
+        }
+    };
+    LoadSection {
+        planned_per_s: m.run.plan.rate_per_s(),
+        offered_per_s: rate(m.outcomes.attempts),
+        served_per_s: rate(m.outcomes.ok + m.outcomes.declined),
+        outcomes: m.outcomes,
+        refused_open_bound: m.total.refused_open_bound,
+        answers_undelivered: m.total.answers_undelivered,
+        delivery: m
+            .outcomes
+            .delivery()
+            .map_or_else(|| Measured::unknown("nothing was attempted", "record for longer"), Measured::Known),
+        oldest_open_ns: m
+            .seconds
+            .iter()
+            .map(|second| second.oldest_open_ns)
+            .max()
+            .map_or_else(|| Measured::unknown("no second was recorded", "record for longer"), Measured::Known),
+    }
+}
+
+fn validity(m: &Material<'_>) -> Vec<Validity> {
+    let gaps: Vec<_> = m.run.windows.iter().flat_map(|window| &window.gaps).collect();
+    let longest = gaps.iter().max_by_key(|gap| gap.len_ns);
+    let live = m.seconds.iter().map(|second| second.live_agents).min();
+    let asked = m.run.plan.agents;
+    let sealed = m.run.end.is_some();
+    vec![
+        Validity {
+            name: "undisturbed".to_owned(),
+            holds: gaps.is_empty(),
+            text: longest.map_or_else(
+                || "no gap from outside".to_owned(),
+                |gap| format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9),
+            ),
+            outside: true,
+        },
+        Validity {
+            name: "all agents live".to_owned(),
+            holds: live == Some(asked),
+            text: live.map_or_else(|| "never sampled".to_owned(), |live| format!("{live} of {asked} at the least")),
+            outside: false,
+        },
+        Validity {
+            name: "evidence whole".to_owned(),
+            holds: sealed && m.run.damage.is_empty(),
+            text: if sealed { format!("{} damaged places", m.run.damage.len()) } else { "not sealed".to_owned() },
+            outside: false,
+        },
+    ]
+}
+
+fn judge(gate: &Gate, m: &Material<'_>, little: Option<(f64, u64)>) -> Result<GateResult, ReportError> {
+    let row = |series: Series| &m.run.histograms[series as usize];
+    Ok(match gate {
+        Gate::Percentile { q, limit_ns } => {
+            let Some(index) = m.run.manifest.limits_ns.iter().position(|limit| limit == limit_ns) else {
+                let counted: Vec<String> =
+                    m.run.manifest.limits_ns.iter().map(|ns| format!("{} ms", *ns as f64 / 1e6)).collect();
+                return Err(ReportError::NotCounted { limit_ms: *limit_ns as f64 / 1e6, counted: counted.join(", ") });
+            };
+            let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
+            let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
+            let value = row(Series::System).quantile(*q);
+            let measured = value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
+            let measured = format!("{measured}, {} above", percent(estimate.p));
+            from_blocks(gate, judgement, &estimate, measured)
+        }
+        Gate::Delivery { at_least } => {
+            let blocks = blocks(m, |counts| {
+                let o = &counts.outcomes;
+                let bad = o.expired + o.error + o.cancelled;
+                (o.ok + o.declined + bad, bad)
+            });
+            let (judgement, estimate) = judge_fraction(&blocks, 1.0 - at_least);
+            let measured = m.outcomes.delivery().map_or_else(|| "unknown".to_owned(), percent);
+            let mut result = from_blocks(gate, judgement, &estimate, measured);
+            let missing = m.outcomes.lost + m.outcomes.open_at_stop;
+            if missing > 0 && result.verdict == GateVerdict::Pass && m.outcomes.delivery() < Some(*at_least) {
+                result.verdict = GateVerdict::Fail;
+                result.reason = format!("{missing} requests were lost or still open at the end");
+            }
+            result
+        }
+        Gate::Outcomes {} => {
+            let open = m.seconds.last().map_or(0, |second| second.open_sum / second.open_samples.max(1));
+            verdict::outcome_sum(gate, &m.outcomes, m.run.end.is_some(), open)
+        }
+        Gate::LittlesLaw { within } => {
+            verdict::little(gate, *within, little.map(|l| l.0), little.map_or(0, |l| l.1))
+        }
+        Gate::Fairness { max_over_min } => {
+            let spread = figures::spread(m.run.completions.as_deref());
+            let spread = spread.known().map(|s| (s.min, s.max, s.mean, s.agents));
+            verdict::fairness(gate, *max_over_min, spread, m.issuing_s)
+        }
+        Gate::Generator { p99_lateness_ns } => {
+            let lateness = row(Series::Lateness);
+            verdict::generator(gate, *p99_lateness_ns, lateness.quantile(0.99), lateness.count(), m.total.generator_exhausted)
+        }
+    })
+}
+
+fn percent(fraction: f64) -> String {
+    format!("{:.4} %", fraction * 100.0)
+}
+
+fn blocks(m: &Material<'_>, count: impl Fn(&SecondCounts) -> (u64, u64)) -> Vec<Block> {
+    m.seconds
+        .iter()
+        .map(|second| {
+            let (n, k) = count(&second.counts);
+            Block { n, k, len_s: second.len_ns as f64 / 1e9 }
+        })
+        .collect()
+}
+
+fn from_blocks(gate: &Gate, judgement: Judgement, estimate: &Exceedance, measured: String) -> GateResult {
+    let bounds = match (estimate.lower95, estimate.upper95) {
+        (Some(lower), Some(upper)) => format!("95 % bounds {} and {}", percent(lower), percent(upper)),
+        _ => "too few blocks for bounds".to_owned(),
+    };
+    let (verdict, reason, needs_more_s) = match judgement {
+        Judgement::Pass => (GateVerdict::Pass, bounds, None),
+        Judgement::Fail => (GateVerdict::Fail, bounds, None),
+        Judgement::Undecided { reason, needed_s } => (GateVerdict::Inconclusive, reason, needed_s),
+    };
+    GateResult {
+        gate: gate.name(),
+        requirement: gate.requirement(),
+        measured,
+        n: estimate.n,
+        blocks: Some(estimate.blocks as u64),
+        verdict,
+        reason,
+        needs_more_s,
+        latency: true,
+    }
+}
