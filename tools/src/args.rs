@@ -1,0 +1,225 @@
+//! Flags to values; nothing else sees the flags.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use tailbeam_harness::load::AnyWorkload;
+use tailbeam_harness::plan::Span;
+
+const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
+5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
+
+/// Where does the tail come from, what leaks, may it ship?
+#[derive(Debug, Parser)]
+#[command(name = "tailbeam", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Directory of runs
+    #[arg(long, global = true, env = "TAILBEAM_STORE", value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Load live agents with an open-loop schedule, record, judge
+    #[command(after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'")]
+    Soak(Box<Soak>),
+    /// Recompute a run's report from its frames
+    #[command(after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json")]
+    Report(ReportArgs),
+    /// The runs of a store
+    Runs(Runs),
+    /// What this host lacks, why it matters, how to mend it
+    Doctor(Doctor),
+}
+
+/// How a result is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// One JSON document
+    Json,
+}
+
+/// How progress is shown on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// A bar on a terminal, lines elsewhere
+    Auto,
+    /// A bar
+    Bar,
+    /// Lines
+    Plain,
+    /// Nothing
+    None,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// Workload; the first one listed by an error is the default
+    #[arg(long)]
+    pub(crate) workload: Option<String>,
+    /// Agents, all live at once (10_000, 10k, 1m)
+    #[arg(long, default_value = "10k", value_parser = count)]
+    pub(crate) agents: u64,
+    /// Time during which requests are due
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) duration: u64,
+    /// Think time, a range
+    #[arg(long, default_value = "1s..5s", value_parser = span)]
+    pub(crate) think: Span,
+    /// Responder's planned delay, a range; the workload's own when not given
+    #[arg(long, value_parser = span)]
+    pub(crate) delay: Option<Span>,
+    /// Deadline of a request
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: u64,
+    /// Cores: auto, or a list such as 0,2-5
+    #[arg(long, default_value = "auto", value_parser = cores)]
+    pub(crate) cores: CoreList,
+    /// Seed of every draw
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Gates instead of the default ones, such as 'p99<300ms,delivery>=99.9%'
+    #[arg(long, value_name = "GATES")]
+    pub(crate) gate: Vec<String>,
+    /// Open requests an agent may have
+    #[arg(long, default_value_t = 16)]
+    pub(crate) open_max: u32,
+    /// Requests a responder may hold
+    #[arg(long, default_value_t = 64)]
+    pub(crate) pending_max: u32,
+    /// Progress on stderr
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: ProgressMode,
+    /// Format of the report
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Id, unique prefix, @last or @last~N
+    #[arg(required_unless_present = "schema")]
+    pub(crate) run: Option<String>,
+    /// Gates instead of the plan's own
+    #[arg(long, value_name = "GATES")]
+    pub(crate) gate: Vec<String>,
+    /// Format
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Print the JSON Schema of `--format json` and stop
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Runs {
+    #[command(subcommand)]
+    pub(crate) command: RunsCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RunsCommand {
+    /// List the runs, oldest first
+    List {
+        /// Format
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Exit with 5 when a check fails
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Format
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// A list of cores; `None` is auto.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CoreList(pub(crate) Option<Vec<usize>>);
+
+/// Parses a command line; the workloads are named in soak's help.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    workloads: &[&'static dyn AnyWorkload],
+) -> Result<Cli, clap::Error> {
+    let list: Vec<String> = workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
+    let help = format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n"));
+    let command = Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help));
+    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+fn count(text: &str) -> Result<u64, String> {
+    let digits = text.replace('_', "").to_ascii_lowercase();
+    let (digits, scale) = match digits.as_bytes().last() {
+        Some(b'k') => (&digits[..digits.len() - 1], 1_000),
+        Some(b'm') => (&digits[..digits.len() - 1], 1_000_000),
+        _ => (digits.as_str(), 1),
+    };
+    let number: u64 = digits.parse().map_err(|_| "write a count such as 10000, 10_000, 10k or 1m".to_owned())?;
+    number.checked_mul(scale).ok_or_else(|| "the count is too large".to_owned())
+}
+
+pub(crate) fn duration(text: &str) -> Result<u64, String> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(unit);
+    let scale = match unit {
+        "us" => 1e3,
+        "ms" => 1e6,
+        "s" => 1e9,
+        "m" | "min" => 60e9,
+        "h" => 3_600e9,
+        _ => return Err("write a duration with a unit, such as 300ms, 60s, 30m or 2h".to_owned()),
+    };
+    let value: f64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    if !value.is_finite() || value < 0.0 || value * scale > 1e18 {
+        return Err("a duration lies between 0 and 30 years".to_owned());
+    }
+    Ok((value * scale).round() as u64)
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    let (min, max) = text.split_once("..").unwrap_or((text, text));
+    Ok(Span { min_ns: duration(min)?, max_ns: duration(max)? })
+}
+
+fn cores(text: &str) -> Result<CoreList, String> {
+    if text == "auto" {
+        return Ok(CoreList(None));
+    }
+    let number = |part: &str| part.trim().parse::<usize>().map_err(|_| format!("{part:?} is not a core: write auto or 0,2-5"));
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last - first > 4_096 {
+            return Err(format!("{part:?} is not a range of cores"));
+        }
+        list.extend(first..=last);
+    }
+    Ok(CoreList(Some(list)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_people_type() {
+        assert_eq!([count("10_000"), count("10k"), count("1m")].map(Result::unwrap), [10_000, 10_000, 1_000_000]);
+        assert!(count("many").is_err() && count("99999999999999999m").is_err() && count("-1").is_err());
+        assert_eq!(duration("1.5s"), Ok(1_500_000_000));
+        assert!(duration("60").is_err() && duration("-1s").is_err() && duration("1e300h").is_err());
+        assert_eq!(span("1s..5s"), Ok(Span::ms(1_000, 5_000)));
+        assert_eq!(cores("0,2-4"), Ok(CoreList(Some(vec![0, 2, 3, 4]))));
+        assert!(cores("3-1").is_err() && cores("a").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! `doctor`: each check has a value, an expectation, a reason and a remedy. It changes nothing.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::Outcome;
+use super::facts::{Fact, Facts};
+use crate::args::{Doctor, Format};
+use crate::render::json;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Info,
+    Warn,
+    Fail,
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    id: &'static str,
+    status: Status,
+    value: String,
+    expected: &'static str,
+    why: &'static str,
+    remedy: &'static str,
+}
+
+pub(super) fn run(args: &Doctor, _store: &Path, out: &mut dyn Write) -> Outcome {
+    let facts = Facts::gather(Path::new("/"), tailbeam_harness::host::ring_features());
+    let checks = checks(&facts);
+    match args.format {
+        Format::Json => json::document("tailbeam.doctor", &checks, out)?,
+        Format::Table => text(&checks, out)?,
+    }
+    let failed = checks.iter().any(|check| check.status == Status::Fail);
+    Ok(if args.strict && failed { 5 } else { 0 })
+}
+
+fn checks(facts: &Facts) -> Vec<Check> {
+    vec![
+        kernel(facts),
+        ring(facts),
+        perf(facts),
+        plain("cores", &facts.allowed, Status::Ok, ("any list", "each allowed core gets a shard", "taskset -c or cpuset.cpus widen or narrow it")),
+        memlock(facts),
+        files(facts),
+        plain("pids", &facts.pids_max, Status::Ok, ("more than the cores plus 3", "a thread per core, one for housekeeping, one for signals", "raise pids.max of the cgroup")),
+        thp(facts),
+        governor(facts),
+        clocksource(facts),
+        swap(facts),
+    ]
+}
+
+/// (expected, why, remedy).
+type Words = (&'static str, &'static str, &'static str);
+
+fn check(id: &'static str, status: Status, value: String, words: Words) -> Check {
+    Check { id, status, value, expected: words.0, why: words.1, remedy: words.2 }
+}
+
+fn plain(id: &'static str, fact: &Fact, status: Status, words: Words) -> Check {
+    match fact {
+        Ok(value) => check(id, status, value.clone(), words),
+        Err(cause) => check(id, Status::Warn, format!("unknown: {cause}"), words),
+    }
+}
+
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+fn kernel(facts: &Facts) -> Check {
+    let new = facts.kernel.as_ref().ok().and_then(|release| version(release)).is_some_and(|v| v >= (6, 1));
+    let status = if new { Status::Ok } else { Status::Fail };
+    plain("kernel", &facts.kernel, status, ("6.1 or newer", "DEFER_TASKRUN and MSG_RING wake a shard cheaply", "boot Linux 6.1 or newer"))
+}
+
+fn ring(facts: &Facts) -> Check {
+    let words = ("a ring can be made; all features present", "every shard sleeps in and is woken by its own ring", "see the cause; sysctl -w kernel.io_uring_disabled=0, or allow io_uring in the container's seccomp profile");
+    match &facts.ring {
+        Err(cause) => {
+            let sysctl = facts.io_uring_disabled.as_deref().unwrap_or("unknown");
+            check("io_uring", Status::Fail, format!("{} (io_uring_disabled = {sysctl})", cause.replace('\n', ";")), words)
+        }
+        Ok(features) => {
+            let missing: Vec<&str> = features.iter().filter(|f| !f.1).map(|f| f.0.as_str()).collect();
+            if missing.is_empty() {
+                check("io_uring", Status::Ok, format!("{} of {} features", features.len(), features.len()), words)
+            } else {
+                check("io_uring", Status::Warn, format!("without {}", missing.join(", ")), words)
+            }
+        }
+    }
+}
+
+fn perf(facts: &Facts) -> Check {
+    let pmu = if facts.pmu { "hardware PMU present" } else { "no hardware PMU" };
+    let paranoid = facts.perf_paranoid.clone().unwrap_or_else(|cause| format!("unknown: {cause}"));
+    let status = if facts.pmu { Status::Ok } else { Status::Warn };
+    check(
+        "perf",
+        status,
+        format!("{pmu}, perf_event_paranoid {paranoid}"),
+        ("a hardware PMU, perf_event_paranoid 1 or lower", "cycles and cache misses are unknown without it; latency is not affected", "run on bare metal or expose the vPMU; sysctl -w kernel.perf_event_paranoid=1"),
+    )
+}
+
+fn limit(id: &'static str, limit: Result<Option<u64>, String>, at_least: u64, words: Words) -> Check {
+    match limit {
+        Ok(None) => check(id, Status::Ok, "unlimited".to_owned(), words),
+        Ok(Some(value)) => {
+            let status = if value >= at_least { Status::Ok } else { Status::Warn };
+            check(id, status, value.to_string(), words)
+        }
+        Err(cause) => check(id, Status::Warn, format!("unknown: {cause}"), words),
+    }
+}
+
+fn memlock(facts: &Facts) -> Check {
+    let words = ("1 MiB or more", "rings are charged to it for users without CAP_IPC_LOCK, about 8 KiB each", "ulimit -l unlimited");
+    limit("memlock", facts.limit("Max locked memory"), 1 << 20, words)
+}
+
+fn files(facts: &Facts) -> Check {
+    let words = ("1024 or more", "a ring and an eventfd per core, the run's segments", "ulimit -n 65536");
+    limit("nofile", facts.limit("Max open files"), 1_024, words)
+}
+
+fn thp(facts: &Facts) -> Check {
+    let never = facts.thp.as_ref().is_ok_and(|text| text.contains("[never]"));
+    let status = if never { Status::Warn } else { Status::Ok };
+    plain("thp", &facts.thp, status, ("madvise or always", "tables of a million agents miss the TLB on 4 KiB pages", "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"))
+}
+
+fn governor(facts: &Facts) -> Check {
+    let words = ("performance", "a core that changes its clock changes every latency", "cpupower frequency-set -g performance");
+    match &facts.governor {
+        Ok(value) if value == "performance" => check("governor", Status::Ok, value.clone(), words),
+        Ok(value) => check("governor", Status::Warn, value.clone(), words),
+        Err(_) => check("governor", Status::Info, "no cpufreq: virtual machine or firmware control".to_owned(), words),
+    }
+}
+
+fn clocksource(facts: &Facts) -> Check {
+    let fast = facts.clocksource.as_ref().is_ok_and(|name| ["tsc", "kvm-clock", "arch_sys_counter"].contains(&name.as_str()));
+    let status = if fast { Status::Ok } else { Status::Warn };
+    plain("clock", &facts.clocksource, status, ("tsc, kvm-clock or arch_sys_counter", "others read the time by a system call", "boot with clocksource=tsc where it is stable"))
+}
+
+fn swap(facts: &Facts) -> Check {
+    let words = ("none", "a page that comes back from disk is a latency of milliseconds", "swapoff -a");
+    match &facts.swaps {
+        Ok(text) if text.lines().count() <= 1 => check("swap", Status::Ok, "none".to_owned(), words),
+        Ok(text) => check("swap", Status::Warn, format!("{} areas", text.lines().count() - 1), words),
+        Err(cause) => check("swap", Status::Warn, format!("unknown: {cause}"), words),
+    }
+}
+
+fn text(checks: &[Check], out: &mut dyn Write) -> io::Result<()> {
+    let number = |status| checks.iter().filter(|check| check.status == status).count();
+    for check in checks {
+        let mark = match check.status {
+            Status::Ok => "ok  ",
+            Status::Info => "info",
+            Status::Warn => "WARN",
+            Status::Fail => "FAIL",
+        };
+        writeln!(out, "{mark} {:<9} {}", check.id, check.value)?;
+        if matches!(check.status, Status::Warn | Status::Fail) {
+            writeln!(out, "     expected  {}\n     why       {}\n     remedy    {}", check.expected, check.why, check.remedy)?;
+        }
+    }
+    writeln!(out, "{} ok, {} warnings, {} failures; --strict exits 5 on a failure", number(Status::Ok), number(Status::Warn), number(Status::Fail))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(kernel: &str) -> Facts {
+        let tree = tempfile::tempdir().expect("a temporary directory");
+        let write = |path: &str, text: &str| {
+            let path = tree.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("has one")).expect("made");
+            std::fs::write(path, text).expect("written");
+        };
+        write("proc/sys/kernel/osrelease", kernel);
+        write("proc/self/limits", "Max open files            64      64      files\nMax locked memory         unlimited unlimited bytes\n");
+        write("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]");
+        Facts::gather(tree.path(), Err("io_uring is disabled\n  cause: seccomp".to_owned()))
+    }
+
+    fn status(checks: &[Check], id: &str) -> Status {
+        checks.iter().find(|check| check.id == id).expect("the check exists").status
+    }
+
+    #[test]
+    fn each_lack_is_named_with_a_remedy() {
+        let checks = checks(&facts("5.10.0-8-amd64"));
+        assert_eq!(status(&checks, "kernel"), Status::Fail);
+        assert_eq!(status(&checks, "io_uring"), Status::Fail);
+        for id in ["perf", "nofile", "thp", "clock", "swap", "cores"] {
+            assert_eq!(status(&checks, id), Status::Warn, "{id}");
+        }
+        assert_eq!(status(&checks, "memlock"), Status::Ok);
+        assert_eq!(status(&checks, "governor"), Status::Info);
+        let mut page = Vec::new();
+        text(&checks, &mut page).expect("a Vec takes all");
+        let page = String::from_utf8(page).expect("text");
+        assert!(page.contains("ulimit -n 65536") && page.contains("seccomp"), "{page}");
+    }
+
+    #[test]
+    fn kernel_versions() {
+        assert_eq!(version("6.18.44-fc"), Some((6, 18)));
+        assert_eq!(status(&checks(&facts("6.1.0")), "kernel"), Status::Ok);
+    }
+}

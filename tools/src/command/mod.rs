@@ -1,0 +1,181 @@
+//! One function per command; values in, exit code out.
+
+mod doctor;
+mod facts;
+
+use std::io::{IsTerminal as _, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tailbeam_harness::drive::{Control, DriveErrorKind};
+use tailbeam_harness::evidence::Store;
+use tailbeam_harness::load::AnyWorkload;
+use tailbeam_harness::plan::Plan;
+use tailbeam_harness::report::{self, Report};
+use tailbeam_harness::verdict::{Gate, parse_gates};
+
+use crate::args::{Cli, Command, Format, ProgressMode, ReportArgs, RunsCommand, Soak};
+use crate::progress::Shown;
+use crate::{Failure, render};
+
+type Outcome = Result<u8, Failure>;
+
+pub(crate) fn run(cli: Cli, workloads: &[&'static dyn AnyWorkload], out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
+    let root = store_root(cli.store);
+    match cli.command {
+        Command::Soak(args) => soak(&args, workloads, &root, out, err),
+        Command::Report(args) => show(&args, &root, out),
+        Command::Runs(runs) => {
+            let RunsCommand::List { format } = runs.command;
+            list(&root, format, out)
+        }
+        Command::Doctor(args) => doctor::run(&args, &root, out),
+    }
+}
+
+/// `--store`, else the user's data directory, else one beside the work.
+fn store_root(given: Option<PathBuf>) -> PathBuf {
+    let data = || std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
+    given.or_else(|| data().or_else(home).map(|dir| dir.join("tailbeam"))).unwrap_or_else(|| PathBuf::from(".tailbeam"))
+}
+
+fn gates(given: &[String]) -> Result<Option<Vec<Gate>>, Failure> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    parse_gates(&given.join(",")).map(Some).map_err(|error| Failure::new(2, error))
+}
+
+fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
+    let mut plan = Plan::soak(workload.name());
+    plan.agents = args.agents;
+    plan.cores.clone_from(&args.cores.0);
+    plan.duration_ns = args.duration;
+    plan.think = args.think;
+    plan.delay = args.delay.unwrap_or_else(|| workload.default_delay());
+    plan.timeout_ns = args.timeout;
+    plan.open_max = args.open_max;
+    plan.pending_max = args.pending_max;
+    plan.seed = args.seed;
+    if let Some(gates) = gates(&args.gate)? {
+        plan.gates = gates;
+    }
+    plan.check().map_err(|error| Failure::new(2, error))?;
+    Ok(plan)
+}
+
+fn soak(
+    args: &Soak,
+    workloads: &[&'static dyn AnyWorkload],
+    root: &Path,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Outcome {
+    let names = || workloads.iter().map(|w| w.name()).collect::<Vec<_>>().join(", ");
+    let wanted = args.workload.as_deref();
+    let workload = workloads.iter().find(|w| wanted.is_none_or(|name| w.name() == name)).ok_or_else(|| {
+        let name = wanted.unwrap_or_default();
+        Failure::new(2, format!("no workload {name:?}\n  cause: this program has {}\n  remedy: name one of them", names()))
+    })?;
+    let plan = plan(args, *workload)?;
+    let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
+    let control = Control::default();
+    let signals = Watch::start(&control)?;
+    let terminal = std::io::stderr().is_terminal();
+    let mut shown = Shown::new(args.progress, terminal);
+    let ran = workload.run(&plan, &store, &control, &mut |progress| shown.show(progress, err));
+    shown.end();
+    let signal = signals.end();
+    let dir = ran.map_err(|error| {
+        let code = match error.kind() {
+            DriveErrorKind::Usage => 2,
+            DriveErrorKind::HostNotReady => 5,
+            DriveErrorKind::Failed => 1,
+        };
+        Failure::new(code, error)
+    })?;
+    let report = report::build(&dir, None).map_err(|error| Failure::new(6, error))?;
+    print(&report, args.format, out)?;
+    if args.progress != ProgressMode::None {
+        let _ = writeln!(err, "run: {}", dir.display());
+    }
+    Ok(match signal {
+        SIGINT => 130,
+        SIGTERM => 143,
+        _ => report.verdict.exit_code(),
+    })
+}
+
+fn print(report: &Report, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+    match format {
+        Format::Table => render::text::report(report, out)?,
+        Format::Json => render::json::report(report, out)?,
+    }
+    Ok(())
+}
+
+fn show(args: &ReportArgs, root: &Path, out: &mut dyn Write) -> Outcome {
+    if args.schema {
+        out.write_all(render::json::REPORT_SCHEMA.as_bytes())?;
+        return Ok(0);
+    }
+    let gates = gates(&args.gate)?;
+    let name = args.run.as_deref().unwrap_or("@last");
+    let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
+    let dir = store.resolve(name).map_err(|error| Failure::new(1, error))?;
+    let report = report::build(&dir, gates.as_deref())
+        .map_err(|error| Failure::new(if error.is_corrupt() { 6 } else { 2 }, error))?;
+    print(&report, args.format, out)?;
+    Ok(report.verdict.exit_code())
+}
+
+fn list(root: &Path, format: Format, out: &mut dyn Write) -> Outcome {
+    let runs = Store::open_existing(root).and_then(|store| store.list()).map_err(|error| Failure::new(1, error))?;
+    match format {
+        Format::Table => render::text::runs(&runs, out)?,
+        Format::Json => render::json::runs(&runs, out)?,
+    }
+    Ok(0)
+}
+
+/// Turns signals into the control's flags while a run lasts.
+struct Watch {
+    handle: signal_hook::iterator::Handle,
+    thread: thread::JoinHandle<()>,
+    last: Arc<AtomicUsize>,
+}
+
+impl Watch {
+    fn start(control: &Control) -> Result<Self, Failure> {
+        let failed = |error| Failure::new(1, format!("cannot watch signals\n  cause: {error}\n  remedy: none known"));
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).map_err(failed)?;
+        let (handle, last) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
+        let (stop, continued, seen): (Arc<AtomicBool>, _, _) =
+            (Arc::clone(&control.stop), Arc::clone(&control.continued), Arc::clone(&last));
+        let watch = move || {
+            for signal in signals.forever() {
+                if signal == SIGCONT {
+                    continued.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    seen.store(usize::try_from(signal).unwrap_or(0), Ordering::Relaxed);
+                    stop.store(true, Ordering::Relaxed);
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
+        Ok(Self { handle, thread, last })
+    }
+
+    /// Stops watching; returns the signal that ended the run, or 0.
+    fn end(self) -> i32 {
+        self.handle.close();
+        // The thread only sets flags and cannot panic.
+        let _ = self.thread.join();
+        i32::try_from(self.last.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+}

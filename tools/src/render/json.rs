@@ -1,0 +1,39 @@
+//! JSON documents; their schemas are published beside them.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use tailbeam_harness::evidence::RunSummary;
+use tailbeam_harness::report::{Report, SCHEMA, SCHEMA_VERSION};
+
+/// JSON Schema of the report document.
+pub const REPORT_SCHEMA: &str = include_str!("../../schemas/report.schema.json");
+
+#[derive(Serialize)]
+struct Document<'a, T> {
+    schema: &'static str,
+    schema_version: u32,
+    data: &'a T,
+}
+
+/// Writes any document of ours.
+pub(crate) fn document<T: Serialize>(schema: &'static str, data: &T, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Document { schema, schema_version: SCHEMA_VERSION, data })?;
+    writeln!(out)
+}
+
+/// The report as one document.
+///
+/// # Errors
+/// Those of `out`.
+pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    document(SCHEMA, report, out)
+}
+
+/// The list of runs as one document.
+///
+/// # Errors
+/// Those of `out`.
+pub fn runs(runs: &[RunSummary], out: &mut dyn Write) -> io::Result<()> {
+    document("tailbeam.runs", &runs, out)
+}

@@ -1,0 +1,5 @@
+//! Rendering: plain values in, text out, over any `Write`.
+
+pub mod json;
+pub mod text;
+pub mod units;

@@ -1,0 +1,268 @@
+//! The report as text: verdict and caveats first, then what they rest on.
+
+use std::io::{self, Write};
+
+use comfy_table::{CellAlignment, Table, presets};
+use tailbeam_harness::evidence::RunSummary;
+use tailbeam_harness::report::{LatencyRow, Measured, Report, RunEnd, Spread};
+use tailbeam_harness::verdict::{GateResult, GateVerdict, Overall};
+
+use super::units::{bytes, count, span, time};
+
+/// A figure, or `unknown` with its cause and remedy.
+fn figure<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
+    match measured {
+        Measured::Known(value) => text(value),
+        Measured::Unknown { unknown, remedy } => format!("unknown ({unknown}; {remedy})"),
+    }
+}
+
+/// The same in a table's cell, where only the word fits.
+fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
+    measured.known().map_or_else(|| "unknown".to_owned(), text)
+}
+
+fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>, left: usize) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    rows.for_each(|row| {
+        table.add_row(row);
+    });
+    for (index, column) in table.column_iter_mut().enumerate() {
+        if index >= left {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+const fn overall(verdict: Overall) -> &'static str {
+    match verdict {
+        Overall::Go => "GO",
+        Overall::NoGo => "NO-GO",
+        Overall::Inconclusive => "INCONCLUSIVE",
+    }
+}
+
+const fn word(verdict: GateVerdict) -> &'static str {
+    match verdict {
+        GateVerdict::Pass => "PASS",
+        GateVerdict::Fail => "FAIL",
+        GateVerdict::Inconclusive => "INCONCLUSIVE",
+    }
+}
+
+/// Writes the report.
+///
+/// # Errors
+/// Those of `out`.
+pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    head(report, out)?;
+    gates(report, out)?;
+    latency(&report.latency, out)?;
+    load(report, out)?;
+    agents(report, out)?;
+    cores_and_memory(report, out)
+}
+
+fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let run = &report.run;
+    let end = match run.end {
+        RunEnd::Finished => "finished",
+        RunEnd::Interrupted => "interrupted",
+        RunEnd::Unsealed => "not sealed",
+    };
+    writeln!(out, "Soak  run {}  workload {}  {end}", run.id, run.workload)?;
+    writeln!(
+        out,
+        "      {} measured of {} planned, {} windows, {} frames, seed {}, started {}",
+        span(run.measured_s),
+        span(run.planned_s),
+        run.windows,
+        run.frames,
+        run.seed,
+        run.started
+    )?;
+    writeln!(out, "      {}, recorded by tailbeam {}", run.host, run.recorded_by)?;
+    writeln!(out, "\nVerdict  {}", overall(report.verdict))?;
+    for caveat in &report.caveats {
+        writeln!(out, "  ! {caveat}")?;
+    }
+    for check in report.validity.iter().filter(|check| !check.holds) {
+        writeln!(out, "  ! validity: {}: {}", check.name, check.text)?;
+    }
+    Ok(())
+}
+
+fn gates(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nGates")?;
+    let row = |gate: &GateResult| {
+        vec![
+            gate.gate.clone(),
+            gate.requirement.clone(),
+            gate.measured.clone(),
+            count(gate.n),
+            gate.blocks.map_or_else(|| "-".to_owned(), count),
+            word(gate.verdict).to_owned(),
+        ]
+    };
+    let header = ["gate", "required", "measured", "n", "blocks", "result"];
+    writeln!(out, "{}", table(&header, report.gates.iter().map(row), 3))?;
+    for gate in report.gates.iter().filter(|gate| gate.verdict != GateVerdict::Pass) {
+        let more = gate.needs_more_s.map_or_else(String::new, |s| format!("; needs {} more", span(s)));
+        writeln!(out, "  {}: {}{more}", gate.gate, gate.reason)?;
+    }
+    Ok(())
+}
+
+fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nLatency (from the intended send instant; system = end to end - planned delay)")?;
+    let ns = |value: &u64| time(*value as f64);
+    let row = |row: &LatencyRow| {
+        vec![
+            row.series.replace('_', " "),
+            count(row.count),
+            cell(&row.p50_ns, ns),
+            cell(&row.p90_ns, ns),
+            cell(&row.p99_ns, ns),
+            cell(&row.p999_ns, ns),
+            cell(&row.max_ns, ns),
+            cell(&row.mean_ns, |mean| time(*mean)),
+        ]
+    };
+    let header = ["series", "count", "p50", "p90", "p99", "p99.9", "max", "mean"];
+    writeln!(out, "{}", table(&header, rows.iter().map(row), 1))?;
+    for row in rows.iter().filter(|row| row.overflow > 0) {
+        writeln!(out, "  {} values of {} lie above the range of 3600 s", count(row.overflow), row.series)?;
+    }
+    Ok(())
+}
+
+fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let load = &report.load;
+    let o = &load.outcomes;
+    let rate = |value: &f64| format!("{}/s", count(value.round() as u64));
+    writeln!(
+        out,
+        "\nLoad      {} planned, {} offered, {} served",
+        rate(&load.planned_per_s),
+        figure(&load.offered_per_s, rate),
+        figure(&load.served_per_s, rate)
+    )?;
+    writeln!(
+        out,
+        "Outcomes  {} attempts = {} ok + {} declined + {} cancelled + {} expired + {} refused + {} lost + {} error + {} open at stop{}",
+        count(o.attempts),
+        count(o.ok),
+        count(o.declined),
+        count(o.cancelled),
+        count(o.expired),
+        count(o.refused),
+        count(o.lost),
+        count(o.error),
+        count(o.open_at_stop),
+        if o.sum() == o.attempts { String::new() } else { format!("  (sum {}: NOT CLOSED)", count(o.sum())) }
+    )?;
+    writeln!(out, "Delivery  {} of attempts not refused", figure(&load.delivery, |d| format!("{:.4} %", d * 100.0)))?;
+    writeln!(out, "Oldest    {} was the longest any request was open at a sample", figure(&load.oldest_open_ns, |ns| time(*ns as f64)))?;
+    writeln!(
+        out,
+        "Little    {}",
+        figure(&report.littles_law, |l| format!(
+            "{:.1}/s x {} = {:.1} against {:.1} outstanding in {} samples: ratio {:.4}",
+            l.throughput_per_s,
+            time(l.mean_open_s * 1e9),
+            l.throughput_per_s * l.mean_open_s,
+            l.mean_outstanding,
+            count(l.samples),
+            l.ratio
+        ))
+    )
+}
+
+fn spread(s: &Spread) -> String {
+    format!(
+        "min {} p1 {} p50 {} p99 {} max {} mean {:.2}, {} of {} agents with none",
+        s.min,
+        s.p1,
+        s.p50,
+        s.p99,
+        s.max,
+        s.mean,
+        count(s.zero),
+        count(s.agents)
+    )
+}
+
+fn agents(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let agents = &report.agents;
+    let live = |n: &u64| count(*n);
+    writeln!(
+        out,
+        "\nAgents    {} asked, live {} to {} in {} samples",
+        count(agents.asked),
+        figure(&agents.live_min, live),
+        figure(&agents.live_max, live),
+        count(agents.live_samples)
+    )?;
+    let size = |b: &f64| bytes(*b);
+    writeln!(
+        out,
+        "          {} per agent in runtime tables, {} of RSS per agent",
+        figure(&agents.bytes_per_agent, size),
+        figure(&agents.rss_per_agent, size)
+    )?;
+    writeln!(out, "Fairness  completions per agent: {}", figure(&agents.completions, spread))?;
+    writeln!(out, "          attempts per agent: {}", figure(&agents.attempts, spread))
+}
+
+fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\nCores")?;
+    let rows = report.cores.iter().map(|core| {
+        vec![
+            core.core.to_string(),
+            count(core.agents),
+            cell(&core.busy_share, |share| format!("{:.2} %", share * 100.0)),
+            format!("{:.0}", core.turns_per_s),
+            format!("{:.0}", core.doorbells_per_s),
+            format!("{:.0}", core.enters_per_s),
+            time(core.timer_late_max_ns as f64),
+            count(core.panicked),
+            count(core.dead_letters),
+        ]
+    });
+    let header = ["core", "agents", "busy", "turns/s", "doorbells/s", "enters/s", "timer late max", "panics", "dead letters"];
+    writeln!(out, "{}", table(&header, rows, 0))?;
+    let memory = &report.memory;
+    let size = |b: &u64| bytes(*b as f64);
+    writeln!(
+        out,
+        "\nMemory    RSS {} first, {} last, {} largest window",
+        figure(&memory.rss_first_bytes, size),
+        figure(&memory.rss_last_bytes, size),
+        figure(&memory.rss_max_bytes, size)
+    )?;
+    writeln!(out, "          PSS {} last", figure(&memory.pss_last_bytes, size))?;
+    writeln!(out, "          allocator live {} last", figure(&memory.live_last_bytes, size))?;
+    writeln!(out, "CPU       {} of the cores, housekeeping included", figure(&memory.cpu_share, |s| format!("{:.2} %", s * 100.0)))
+}
+
+/// Writes the list of runs.
+///
+/// # Errors
+/// Those of `out`.
+pub fn runs(runs: &[RunSummary], out: &mut dyn Write) -> io::Result<()> {
+    let row = |run: &RunSummary| {
+        vec![
+            run.id.clone(),
+            run.started.clone(),
+            run.workload.clone(),
+            run.end.clone(),
+            count(run.agents),
+            span(run.planned_s as f64),
+            bytes(run.bytes as f64),
+        ]
+    };
+    let header = ["run", "started", "workload", "end", "agents", "planned", "size"];
+    writeln!(out, "{}", table(&header, runs.iter().map(row), 4))
+}
