@@ -19,7 +19,9 @@ pub fn ring_features() -> Result<Vec<(String, bool)>, String> {
 
 /// Kernel and CPU in one line.
 pub(crate) fn one_line(host: &Host) -> String {
-    let text = |field: &Result<String, String>| field.clone().unwrap_or_else(|cause| format!("unknown ({cause})"));
+    let text = |field: &Result<String, String>| {
+        field.clone().unwrap_or_else(|cause| format!("unknown ({cause})"))
+    };
     format!("kernel {}, {}", text(&host.kernel), text(&host.cpu))
 }
 

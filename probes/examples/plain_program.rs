@@ -15,6 +15,11 @@ fn main() {
         std::hint::black_box(vec![0u8; size]);
         histogram.record(clock::monotonic_ns() - start);
     }
-    println!("{} allocations, P99 {:?} ns, max {:?} ns", histogram.count(), histogram.quantile(0.99), histogram.max());
+    println!(
+        "{} allocations, P99 {:?} ns, max {:?} ns",
+        histogram.count(),
+        histogram.quantile(0.99),
+        histogram.max()
+    );
     println!("live: {:?}", live());
 }

@@ -7,34 +7,48 @@ use std::io;
 #[non_exhaustive]
 pub enum StartError {
     /// `kernel.io_uring_disabled` forbids rings to this process.
-    #[error("io_uring is disabled\n  cause: kernel.io_uring_disabled is {value}\n  remedy: sysctl -w kernel.io_uring_disabled=0")]
+    #[error(
+        "io_uring is disabled\n  cause: kernel.io_uring_disabled is {value}\n  remedy: sysctl -w kernel.io_uring_disabled=0"
+    )]
     Disabled {
         /// Value of the sysctl.
         value: String,
     },
     /// EPERM although the sysctl allows rings.
-    #[error("io_uring_setup was refused (EPERM)\n  cause: a seccomp profile, as containers have by default, forbids it\n  remedy: run outside the container or allow io_uring_setup, io_uring_enter and io_uring_register in its profile")]
+    #[error(
+        "io_uring_setup was refused (EPERM)\n  cause: a seccomp profile, as containers have by default, forbids it\n  remedy: run outside the container or allow io_uring_setup, io_uring_enter and io_uring_register in its profile"
+    )]
     Refused,
     /// ENOSYS.
-    #[error("this kernel has no io_uring\n  cause: io_uring_setup answered ENOSYS\n  remedy: use Linux 6.1 or newer with CONFIG_IO_URING")]
+    #[error(
+        "this kernel has no io_uring\n  cause: io_uring_setup answered ENOSYS\n  remedy: use Linux 6.1 or newer with CONFIG_IO_URING"
+    )]
     Missing,
     /// The kernel is older than what is needed.
-    #[error("this kernel's io_uring lacks {feature}\n  cause: it is older than Linux 6.1\n  remedy: use Linux 6.1 or newer")]
+    #[error(
+        "this kernel's io_uring lacks {feature}\n  cause: it is older than Linux 6.1\n  remedy: use Linux 6.1 or newer"
+    )]
     TooOld {
         /// What is missing.
         feature: &'static str,
     },
     /// ENOMEM: the ring does not fit the locked-memory limit.
-    #[error("no memory for a ring of {entries} entries\n  cause: RLIMIT_MEMLOCK is too low\n  remedy: ulimit -l unlimited, or fewer cores")]
+    #[error(
+        "no memory for a ring of {entries} entries\n  cause: RLIMIT_MEMLOCK is too low\n  remedy: ulimit -l unlimited, or fewer cores"
+    )]
     Memlock {
         /// Entries asked for.
         entries: u32,
     },
     /// EMFILE.
-    #[error("no file descriptor left\n  cause: RLIMIT_NOFILE is reached\n  remedy: ulimit -n 65536")]
+    #[error(
+        "no file descriptor left\n  cause: RLIMIT_NOFILE is reached\n  remedy: ulimit -n 65536"
+    )]
     Files,
     /// Any other answer of the kernel.
-    #[error("cannot {action}\n  cause: {source}\n  remedy: `tailbeam doctor` tells what this host lacks")]
+    #[error(
+        "cannot {action}\n  cause: {source}\n  remedy: `tailbeam doctor` tells what this host lacks"
+    )]
     Kernel {
         /// What was tried.
         action: &'static str,
@@ -43,7 +57,9 @@ pub enum StartError {
         source: io::Error,
     },
     /// A core outside the allowed ones was asked for.
-    #[error("core {core} is not allowed\n  cause: the affinity mask of this process holds {allowed:?}\n  remedy: name cores of that list, or widen it with taskset or cpuset")]
+    #[error(
+        "core {core} is not allowed\n  cause: the affinity mask of this process holds {allowed:?}\n  remedy: name cores of that list, or widen it with taskset or cpuset"
+    )]
     CoreNotAllowed {
         /// Asked for.
         core: usize,
@@ -51,7 +67,9 @@ pub enum StartError {
         allowed: Vec<usize>,
     },
     /// A core was named twice, none was named, or more than 255 were.
-    #[error("the list of cores {cores:?} cannot be used\n  cause: {cause}\n  remedy: name 1 to 255 different cores")]
+    #[error(
+        "the list of cores {cores:?} cannot be used\n  cause: {cause}\n  remedy: name 1 to 255 different cores"
+    )]
     CoreList {
         /// Asked for.
         cores: Vec<usize>,
@@ -59,7 +77,9 @@ pub enum StartError {
         cause: &'static str,
     },
     /// The thread runs on another mask than the one that was set.
-    #[error("the shard of core {core} could not be pinned\n  cause: its affinity mask reads back as {found:?}\n  remedy: check cpuset.cpus.effective of this process' cgroup")]
+    #[error(
+        "the shard of core {core} could not be pinned\n  cause: its affinity mask reads back as {found:?}\n  remedy: check cpuset.cpus.effective of this process' cgroup"
+    )]
     NotPinned {
         /// Wanted.
         core: usize,

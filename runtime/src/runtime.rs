@@ -45,7 +45,10 @@ impl Runtime {
     ///
     /// # Errors
     /// [`StartError`]; no thread is left behind.
-    pub fn start<O: Observer>(config: Config, observer: impl Fn(usize) -> O) -> Result<Self, StartError> {
+    pub fn start<O: Observer>(
+        config: Config,
+        observer: impl Fn(usize) -> O,
+    ) -> Result<Self, StartError> {
         config.check()?;
         let cores = pin::resolve(&config.cores)?;
         let shared = cores
@@ -54,7 +57,9 @@ impl Runtime {
             .collect::<Result<Vec<_>, _>>()?;
         let mut runtime = Self { cores, shared, threads: Vec::new() };
         let (ready, started) = mpsc::channel();
-        for (index, links) in links(runtime.cores.len(), config.peer_ring_slots as usize).into_iter().enumerate() {
+        for (index, links) in
+            links(runtime.cores.len(), config.peer_ring_slots as usize).into_iter().enumerate()
+        {
             let seat = Seat {
                 index,
                 core: runtime.cores[index],
@@ -105,7 +110,9 @@ impl Runtime {
         }
         let (send, receive) = mpsc::sync_channel(1);
         shared.post_job(Box::new(move |shard: &Rc<Shard>| {
-            let run = std::panic::AssertUnwindSafe(|| f(&mut Cx::new(shard, u64::MAX, clock::monotonic_ns())));
+            let run = std::panic::AssertUnwindSafe(|| {
+                f(&mut Cx::new(shard, u64::MAX, clock::monotonic_ns()))
+            });
             if let Ok(result) = std::panic::catch_unwind(run) {
                 // The caller may have gone; its result goes with it.
                 let _ = send.send(result);
@@ -156,7 +163,9 @@ impl Drop for Runtime {
 
 fn links(shards: usize, slots: usize) -> Vec<Links> {
     let none = || (0..shards).map(|_| None).collect();
-    let mut links: Vec<Links> = (0..shards).map(|_| Links { producers: none(), consumers: (0..shards).map(|_| None).collect() }).collect();
+    let mut links: Vec<Links> = (0..shards)
+        .map(|_| Links { producers: none(), consumers: (0..shards).map(|_| None).collect() })
+        .collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
             let (producer, consumer) = spsc::channel::<Envelope>(slots);
@@ -181,7 +190,8 @@ struct Seat {
 impl Seat {
     fn run(mut self) -> ShardReport {
         let shared = Arc::clone(&self.peers[self.index]);
-        let ring = pin::pin(self.core).and_then(|()| Ring::new(self.config.uring_entries, shared.event()));
+        let ring =
+            pin::pin(self.core).and_then(|()| Ring::new(self.config.uring_entries, shared.event()));
         let mut ring = match ring {
             Ok(ring) => ring,
             Err(error) => {
@@ -191,7 +201,8 @@ impl Seat {
             }
         };
         shared.ring_fd.store(ring.fd(), Ordering::Release);
-        let shard = Shard::new(self.index, self.config, self.peers, self.links, clock::monotonic_ns());
+        let shard =
+            Shard::new(self.index, self.config, self.peers, self.links, clock::monotonic_ns());
         shard.set_thread_id();
         let _ = self.ready.send(Ok(()));
         drop(self.ready);

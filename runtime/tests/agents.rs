@@ -6,7 +6,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use tailbeam_runtime::{
-    Addr, Agent, AskError, Config, Cores, Cx, NoObserver, Reply, Runtime, SendError, StartError, Stop, clock, features,
+    Addr, Agent, AskError, Config, Cores, Cx, NoObserver, Reply, Runtime, SendError, StartError,
+    Stop, clock, features,
 };
 
 /// A host without io_uring (an emulator, a container) cannot run these; everything else must.
@@ -73,7 +74,12 @@ fn sink(runtime: &Runtime, shard: usize) -> (Addr<Sink>, Arc<AtomicU64>) {
     (runtime.spawn_on(shard, move || Sink { seen: theirs, last: 0 }).expect("room"), seen)
 }
 
-fn send(runtime: &Runtime, from: usize, to: Addr<Sink>, msg: SinkMsg) -> Result<(), SendError<SinkMsg>> {
+fn send(
+    runtime: &Runtime,
+    from: usize,
+    to: Addr<Sink>,
+    msg: SinkMsg,
+) -> Result<(), SendError<SinkMsg>> {
     runtime.run_on(from, move |cx| to.try_send(cx, msg)).expect("the shard lives")
 }
 
@@ -99,7 +105,10 @@ fn messages_arrive_from_every_core_and_wake_sleepers() {
         }
     }
     let report = runtime.shutdown();
-    assert!(report.shards.iter().all(|shard| shard.drained && shard.messages_undelivered == 0), "{report:?}");
+    assert!(
+        report.shards.iter().all(|shard| shard.drained && shard.messages_undelivered == 0),
+        "{report:?}"
+    );
 }
 
 #[test]
@@ -135,7 +144,9 @@ fn a_stopped_or_panicked_agent_is_gone_and_its_shard_lives() {
         let (address, _) = sink(&runtime, 0);
         send(&runtime, 0, address, end).map_err(|_| ()).expect("room");
         let last = runtime.shards() - 1;
-        eventually("gone", || matches!(send(&runtime, last, address, SinkMsg::Add(1)), Err(SendError::Gone(_))));
+        eventually("gone", || {
+            matches!(send(&runtime, last, address, SinkMsg::Add(1)), Err(SendError::Gone(_)))
+        });
         let (next, seen) = sink(&runtime, 0);
         assert_ne!(next.handle(), address.handle(), "a stale address names nobody");
         send(&runtime, 0, next, SinkMsg::Add(9)).map_err(|_| ()).expect("room");
@@ -149,7 +160,9 @@ fn timers_fire_in_order() {
     let Some(runtime) = start(Config::default()) else { return };
     let (address, seen) = sink(&runtime, 0);
     for (in_ms, token) in [(30, 4), (10, 1), (20, 2)] {
-        send(&runtime, 0, address, SinkMsg::Timer(in_ms * 1_000_000, token)).map_err(|_| ()).expect("room");
+        send(&runtime, 0, address, SinkMsg::Timer(in_ms * 1_000_000, token))
+            .map_err(|_| ())
+            .expect("room");
     }
     eventually("all three", || seen.load(Ordering::SeqCst) == 7);
 }
@@ -165,7 +178,9 @@ fn an_ask_is_answered_or_expires() {
         async fn on(&mut self, answered: bool, cx: &mut Cx<'_>) -> Result<(), Stop> {
             let deadline = cx.fresh_ns() + if answered { 5_000_000_000 } else { 20_000_000 };
             let result = cx
-                .ask(self.0, deadline, |reply| if answered { SinkMsg::Double(21, reply) } else { SinkMsg::Forget(reply) })
+                .ask(self.0, deadline, |reply| {
+                    if answered { SinkMsg::Double(21, reply) } else { SinkMsg::Forget(reply) }
+                })
                 .await;
             if let Err(AskError::Expired) = &result {
                 assert!(cx.fresh_ns() >= deadline);
@@ -177,7 +192,8 @@ fn an_ask_is_answered_or_expires() {
     for answered in [true, false, true] {
         runtime.run_on(0, move |cx| asker.try_send(cx, answered)).expect("lives").expect("room");
     }
-    let got: Vec<_> = (0..3).map(|_| results.recv_timeout(Duration::from_secs(10)).expect("a result")).collect();
+    let got: Vec<_> =
+        (0..3).map(|_| results.recv_timeout(Duration::from_secs(10)).expect("a result")).collect();
     assert_eq!(got, [Ok(42), Err(()), Ok(42)]);
 }
 
@@ -204,7 +220,10 @@ fn an_always_ready_agent_does_not_keep_its_core_from_others() {
         eventually("delivered beside the busy one", || seen.load(Ordering::SeqCst) > sent);
     }
     eventually("the busy one went on", || runtime.stats()[0].turns > before + 100);
-    assert!(!runtime.shutdown().shards[0].drained, "it is never done, and the drain's time ends it");
+    assert!(
+        !runtime.shutdown().shards[0].drained,
+        "it is never done, and the drain's time ends it"
+    );
 }
 
 #[test]
@@ -265,11 +284,16 @@ fn a_million_messages_cross_the_cores_and_none_is_lost() {
     for _ in 0..pairs {
         let last = runtime.shards() - 1;
         let (one, two) = (Arc::clone(&seen), Arc::clone(&seen));
-        let a = runtime.spawn_on(0, move || Ping { peer: None, left: balls, seen: one }).expect("room");
-        let b = runtime.spawn_on(last, move || Ping { peer: None, left: balls, seen: two }).expect("room");
+        let a =
+            runtime.spawn_on(0, move || Ping { peer: None, left: balls, seen: one }).expect("room");
+        let b = runtime
+            .spawn_on(last, move || Ping { peer: None, left: balls, seen: two })
+            .expect("room");
         runtime
             .run_on(0, move |cx| {
-                assert!(a.try_send(cx, Ball::Peer(b)).is_ok() && b.try_send(cx, Ball::Peer(a)).is_ok());
+                assert!(
+                    a.try_send(cx, Ball::Peer(b)).is_ok() && b.try_send(cx, Ball::Peer(a)).is_ok()
+                );
                 assert!(a.try_send(cx, Ball::Hit).is_ok());
             })
             .expect("lives");
@@ -279,10 +303,16 @@ fn a_million_messages_cross_the_cores_and_none_is_lost() {
 
 #[test]
 fn what_cannot_start_says_why() {
-    let refuse = |config: Config| Runtime::start(config, |_| NoObserver).expect_err("refused").to_string();
+    let refuse =
+        |config: Config| Runtime::start(config, |_| NoObserver).expect_err("refused").to_string();
     let bad_core = refuse(Config { cores: Cores::List(vec![4_000]), ..Config::default() });
-    assert!(bad_core.contains("core 4000 is not allowed") && bad_core.contains("remedy:"), "{bad_core}");
-    assert!(refuse(Config { cores: Cores::List(vec![0, 0]), ..Config::default() }).contains("twice"));
+    assert!(
+        bad_core.contains("core 4000 is not allowed") && bad_core.contains("remedy:"),
+        "{bad_core}"
+    );
+    assert!(
+        refuse(Config { cores: Cores::List(vec![0, 0]), ..Config::default() }).contains("twice")
+    );
     assert!(refuse(Config { cores: Cores::List(vec![]), ..Config::default() }).contains("no core"));
     assert!(refuse(Config { peer_ring_slots: 3, ..Config::default() }).contains("power of two"));
     assert!(refuse(Config { agents_max: 0, ..Config::default() }).contains("agents_max"));
@@ -290,9 +320,14 @@ fn what_cannot_start_says_why() {
 
 #[test]
 fn a_full_table_hands_the_agent_back_and_a_drain_ends() {
-    let Some(runtime) = start(Config { agents_max: 2, drain_ns: 50_000_000, ..Config::default() }) else { return };
+    let Some(runtime) = start(Config { agents_max: 2, drain_ns: 50_000_000, ..Config::default() })
+    else {
+        return;
+    };
     let refused = runtime
-        .run_on(0, |cx| (0..3).filter(|_| cx.spawn(Sink { seen: Arc::default(), last: 0 }).is_err()).count())
+        .run_on(0, |cx| {
+            (0..3).filter(|_| cx.spawn(Sink { seen: Arc::default(), last: 0 }).is_err()).count()
+        })
         .expect("lives");
     assert_eq!(refused, 1);
     let report = runtime.shutdown();

@@ -1,4 +1,9 @@
 //! Flags to values; nothing else sees the flags.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,10 +29,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Load live agents with an open-loop schedule, record, judge
-    #[command(after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'")]
+    #[command(
+        after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
+    )]
     Soak(Box<Soak>),
     /// Recompute a run's report from its frames
-    #[command(after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json")]
+    #[command(
+        after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json"
+    )]
     Report(ReportArgs),
     /// The runs of a store
     Runs(Runs),
@@ -151,7 +160,8 @@ pub(crate) fn parse(
     args: impl IntoIterator<Item = OsString>,
     workloads: &[&'static dyn AnyWorkload],
 ) -> Result<Cli, clap::Error> {
-    let list: Vec<String> = workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
+    let list: Vec<String> =
+        workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
     let help = format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n"));
     let command = Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help));
     Cli::from_arg_matches(&command.try_get_matches_from(args)?)
@@ -164,7 +174,8 @@ fn count(text: &str) -> Result<u64, String> {
         Some(b'm') => (&digits[..digits.len() - 1], 1_000_000),
         _ => (digits.as_str(), 1),
     };
-    let number: u64 = digits.parse().map_err(|_| "write a count such as 10000, 10_000, 10k or 1m".to_owned())?;
+    let number: u64 =
+        digits.parse().map_err(|_| "write a count such as 10000, 10_000, 10k or 1m".to_owned())?;
     number.checked_mul(scale).ok_or_else(|| "the count is too large".to_owned())
 }
 
@@ -195,7 +206,11 @@ fn cores(text: &str) -> Result<CoreList, String> {
     if text == "auto" {
         return Ok(CoreList(None));
     }
-    let number = |part: &str| part.trim().parse::<usize>().map_err(|_| format!("{part:?} is not a core: write auto or 0,2-5"));
+    let number = |part: &str| {
+        part.trim()
+            .parse::<usize>()
+            .map_err(|_| format!("{part:?} is not a core: write auto or 0,2-5"))
+    };
     let mut list = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -214,8 +229,13 @@ mod tests {
 
     #[test]
     fn values_people_type() {
-        assert_eq!([count("10_000"), count("10k"), count("1m")].map(Result::unwrap), [10_000, 10_000, 1_000_000]);
-        assert!(count("many").is_err() && count("99999999999999999m").is_err() && count("-1").is_err());
+        assert_eq!(
+            [count("10_000"), count("10k"), count("1m")].map(Result::unwrap),
+            [10_000, 10_000, 1_000_000]
+        );
+        assert!(
+            count("many").is_err() && count("99999999999999999m").is_err() && count("-1").is_err()
+        );
         assert_eq!(duration("1.5s"), Ok(1_500_000_000));
         assert!(duration("60").is_err() && duration("-1s").is_err() && duration("1e300h").is_err());
         assert_eq!(span("1s..5s"), Ok(Span::ms(1_000, 5_000)));

@@ -32,7 +32,9 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-pub use tailbeam_harness::load::{AgentInfo, AnyWorkload, Cx, Draw, Elicit, Entry, ReplyTo, Settled, Stream, Workload};
+pub use tailbeam_harness::load::{
+    AgentInfo, AnyWorkload, Cx, Draw, Elicit, Entry, ReplyTo, Settled, Stream, Workload,
+};
 pub use tailbeam_harness::plan::Span;
 pub use tailbeam_probes::collect::heap::TailbeamAlloc;
 
@@ -61,7 +63,10 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         // A reader that has seen enough (`| head`) is no failure.
         let code = u8::from(error.kind() != io::ErrorKind::BrokenPipe);
-        Self::new(code, format!("cannot write the result\n  cause: {error}\n  remedy: check where stdout goes"))
+        Self::new(
+            code,
+            format!("cannot write the result\n  cause: {error}\n  remedy: check where stdout goes"),
+        )
     }
 }
 

@@ -1,4 +1,9 @@
 //! Progress on stderr: a bar on a terminal, one line every ten seconds elsewhere.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 use std::io::Write;
 
@@ -25,9 +30,15 @@ impl Shown {
             ProgressMode::Auto => terminal,
             ProgressMode::Plain | ProgressMode::None => false,
         };
-        let style = || ProgressStyle::with_template("{bar:30} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+        let style = || {
+            ProgressStyle::with_template("{bar:30} {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+        };
         Self {
-            bar: bar.then(|| ProgressBar::with_draw_target(Some(1_000), ProgressDrawTarget::stderr()).with_style(style())),
+            bar: bar.then(|| {
+                ProgressBar::with_draw_target(Some(1_000), ProgressDrawTarget::stderr())
+                    .with_style(style())
+            }),
             plain: !bar && mode != ProgressMode::None,
             next_s: 0.0,
         }
@@ -71,7 +82,12 @@ fn line(p: &Progress) -> String {
         count(p.open),
     );
     if let (Some(p50), Some(p99), Some(max)) = (p.p50_ns, p.p99_ns, p.max_ns) {
-        line.push_str(&format!("  last window p50 {} p99 {} max {}", time(p50 as f64), time(p99 as f64), time(max as f64)));
+        line.push_str(&format!(
+            "  last window p50 {} p99 {} max {}",
+            time(p50 as f64),
+            time(p99 as f64),
+            time(max as f64)
+        ));
     }
     if let Some(rss) = p.rss_bytes {
         line.push_str(&format!("  rss {}", bytes(rss as f64)));

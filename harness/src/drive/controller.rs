@@ -13,9 +13,14 @@ use tailbeam_runtime::{Addr, Runtime, ShardStats};
 
 use super::writer::RunWriter;
 use super::{Control, DriveError, Progress};
-use crate::evidence::records::{CoreRecord, EndRecord, Gap, Manifest, Reading, SecondRecord, WindowRecord};
 use crate::evidence::Store;
-use crate::load::{Fleet, HostMsg, Hosted, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
+use crate::evidence::records::{
+    CoreRecord, EndRecord, Gap, Manifest, Reading, SecondRecord, WindowRecord,
+};
+use crate::load::{
+    Fleet, HostMsg, Hosted, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set,
+    recorder,
+};
 use crate::plan::Plan;
 
 const MS: u64 = 1_000_000;
@@ -117,14 +122,19 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     /// Spawns every agent: agent `i` lives on shard `i % shards`.
-    pub(super) fn spawn_agents(&mut self, progress: &mut dyn FnMut(&Progress)) -> Result<(), DriveError> {
+    pub(super) fn spawn_agents(
+        &mut self,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<(), DriveError> {
         let agents = self.fleet.agents as usize;
         let mut per_shard: Vec<Vec<Addr<Hosted<W>>>> = vec![Vec::new(); self.shards];
         for (shard, addresses) in per_shard.iter_mut().enumerate() {
             let total = (agents + self.shards - 1 - shard) / self.shards;
             let open_max = total.saturating_mul(self.plan.open_max as usize);
             let limits = self.limits.clone();
-            self.on(shard, move |_| recorder::install(Box::new(Recorder::new(total, open_max, &limits))))?;
+            self.on(shard, move |_| {
+                recorder::install(Box::new(Recorder::new(total, open_max, &limits)))
+            })?;
             while addresses.len() < total {
                 let chunk = self.spawn_chunk(shard, addresses.len(), total)?;
                 addresses.extend(chunk);
@@ -142,14 +152,20 @@ impl<'a, W: Workload> Controller<'a, W> {
         Ok(())
     }
 
-    fn spawn_chunk(&self, shard: usize, from: usize, total: usize) -> Result<Vec<Addr<Hosted<W>>>, DriveError> {
+    fn spawn_chunk(
+        &self,
+        shard: usize,
+        from: usize,
+        total: usize,
+    ) -> Result<Vec<Addr<Hosted<W>>>, DriveError> {
         let fleet = Arc::clone(&self.fleet);
         let shards = self.shards;
         let to = total.min(from + CHUNK);
         let made = self.on(shard, move |cx| {
             let mut made = Vec::with_capacity(to - from);
             for local in from..to {
-                let index = u32::try_from(local * shards + shard).expect("below the agent count, a u32");
+                let index =
+                    u32::try_from(local * shards + shard).expect("below the agent count, a u32");
                 let local = u32::try_from(local).expect("below the agent count, a u32");
                 match cx.spawn(Hosted::<W>::new(Arc::clone(&fleet), index, local)) {
                     Ok(address) => made.push(address),
@@ -158,7 +174,11 @@ impl<'a, W: Workload> Controller<'a, W> {
             }
             Ok(made)
         })?;
-        made.map_err(|cause| DriveError::Spawn { live: self.live_agents(), asked: self.plan.agents, cause })
+        made.map_err(|cause| DriveError::Spawn {
+            live: self.live_agents(),
+            asked: self.plan.agents,
+            cause,
+        })
     }
 
     fn live_agents(&self) -> u64 {
@@ -174,12 +194,18 @@ impl<'a, W: Workload> Controller<'a, W> {
                 let shards = self.shards;
                 let refused = self.on(shard, move |cx| {
                     let addresses = fleet.addresses.get().expect("set after the spawn");
-                    let mine = (from..total.min(from + CHUNK)).map(|local| addresses[local * shards + shard]);
-                    mine.filter(|address| address.try_send(cx, HostMsg::Begin(start_ns)).is_err()).count()
+                    let mine = (from..total.min(from + CHUNK))
+                        .map(|local| addresses[local * shards + shard]);
+                    mine.filter(|address| address.try_send(cx, HostMsg::Begin(start_ns)).is_err())
+                        .count()
                 })?;
                 if refused > 0 {
                     let cause = format!("{refused} agents could not take their start message");
-                    return Err(DriveError::Spawn { live: self.live_agents(), asked: self.plan.agents, cause });
+                    return Err(DriveError::Spawn {
+                        live: self.live_agents(),
+                        asked: self.plan.agents,
+                        cause,
+                    });
                 }
             }
         }
@@ -240,7 +266,11 @@ impl<'a, W: Workload> Controller<'a, W> {
             limits_ns: self.limits.clone(),
             host: crate::host::one_line(&host),
         };
-        progress(&Progress { phase: "measure", event: Some(format!("run {id}")), ..Progress::default() });
+        progress(&Progress {
+            phase: "measure",
+            event: Some(format!("run {id}")),
+            ..Progress::default()
+        });
         RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))
     }
 
@@ -334,7 +364,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             let mine = self.on(shard, |_| recorder::with(|r| std::mem::take(&mut r.second)))?;
             counts.merge(&mine);
         }
-        let second = std::mem::replace(&mut self.second, Second { from_ns: now_ns, ..Second::default() });
+        let second =
+            std::mem::replace(&mut self.second, Second { from_ns: now_ns, ..Second::default() });
         let record = SecondRecord {
             from_ns: second.from_ns,
             len_ns: now_ns.saturating_sub(second.from_ns),
@@ -405,7 +436,11 @@ impl<'a, W: Workload> Controller<'a, W> {
             number: record.window + 1,
             from_ns: record.seconds.last().map_or(now_ns, |s| s.from_ns + s.len_ns),
             rss_bytes,
-            live_quantiles: merged.quantile(0.5).zip(merged.quantile(0.99)).zip(merged.max()).map(|((a, b), c)| (a, b, c)),
+            live_quantiles: merged
+                .quantile(0.5)
+                .zip(merged.quantile(0.99))
+                .zip(merged.max())
+                .map(|((a, b), c)| (a, b, c)),
             ..Window::default()
         };
         Ok(())
@@ -423,7 +458,10 @@ impl<'a, W: Workload> Controller<'a, W> {
                 let spare = empty_set();
                 self.on(shard, move |_| {
                     let mut spare = Some(spare);
-                    recorder::with(|r| spare.take().map(|empty| std::mem::replace(&mut r.set, empty))).unwrap_or_default()
+                    recorder::with(|r| {
+                        spare.take().map(|empty| std::mem::replace(&mut r.set, empty))
+                    })
+                    .unwrap_or_default()
                 })
             })
             .collect()
@@ -475,12 +513,19 @@ impl<'a, W: Workload> Controller<'a, W> {
                 recorder::with(|r| {
                     let lost = r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64;
                     let open = r.open.len() as u64 - lost;
-                    (std::mem::take(&mut r.attempts), std::mem::take(&mut r.completions), open, lost)
+                    (
+                        std::mem::take(&mut r.attempts),
+                        std::mem::take(&mut r.completions),
+                        open,
+                        lost,
+                    )
                 })
             })?;
             measured.open_at_stop += open;
             measured.lost += lost;
-            for (local, (attempts, completions)) in attempts.into_iter().zip(completions).enumerate() {
+            for (local, (attempts, completions)) in
+                attempts.into_iter().zip(completions).enumerate()
+            {
                 measured.attempts[local * self.shards + shard] = attempts;
                 measured.completions[local * self.shards + shard] = completions;
             }
@@ -514,7 +559,11 @@ fn core_record(stats: &ShardStats) -> CoreRecord {
 }
 
 /// Writes the last frames. The runtime has ended by now, so its own report is part of them.
-pub(super) fn seal(mut measured: Measured, drained: bool, agents_panicked: u64) -> Result<PathBuf, DriveError> {
+pub(super) fn seal(
+    mut measured: Measured,
+    drained: bool,
+    agents_panicked: u64,
+) -> Result<PathBuf, DriveError> {
     let end = EndRecord {
         reason: measured.reason.to_owned(),
         issued_ns: measured.issued_ns,

@@ -24,7 +24,9 @@ pub enum DriveError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Too many different latency limits.
-    #[error("{asked} different latency limits\n  cause: a run counts at most {max} exactly\n  remedy: judge the others later with `tailbeam report RUN --gate ..`")]
+    #[error(
+        "{asked} different latency limits\n  cause: a run counts at most {max} exactly\n  remedy: judge the others later with `tailbeam report RUN --gate ..`"
+    )]
     TooManyLimits {
         /// Asked for.
         asked: usize,
@@ -32,7 +34,9 @@ pub enum DriveError {
         max: usize,
     },
     /// A count does not fit the runtime's tables.
-    #[error("{asked} {what}\n  cause: a table index has 32 bits\n  remedy: use more cores or fewer agents")]
+    #[error(
+        "{asked} {what}\n  cause: a table index has 32 bits\n  remedy: use more cores or fewer agents"
+    )]
     TooMany {
         /// What.
         what: &'static str,
@@ -46,7 +50,9 @@ pub enum DriveError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// Agents could not be spawned.
-    #[error("{live} of {asked} agents could be spawned\n  cause: {cause}\n  remedy: ask for fewer agents or give the host more memory")]
+    #[error(
+        "{live} of {asked} agents could be spawned\n  cause: {cause}\n  remedy: ask for fewer agents or give the host more memory"
+    )]
     Spawn {
         /// Alive.
         live: u64,
@@ -56,7 +62,9 @@ pub enum DriveError {
         cause: String,
     },
     /// The log could not be written. Windows synced before stay readable.
-    #[error("cannot write the run in {path}\n  cause: {cause}\n  remedy: free space or name another store with --store DIR; `tailbeam report` reads the windows that were synced")]
+    #[error(
+        "cannot write the run in {path}\n  cause: {cause}\n  remedy: free space or name another store with --store DIR; `tailbeam report` reads the windows that were synced"
+    )]
     Record {
         /// Run directory.
         path: String,
@@ -64,7 +72,9 @@ pub enum DriveError {
         cause: String,
     },
     /// A shard ended before the run did.
-    #[error("core {core} stopped during the run\n  cause: its thread has ended\n  remedy: run again; `tailbeam report` reads the windows that were synced")]
+    #[error(
+        "core {core} stopped during the run\n  cause: its thread has ended\n  remedy: run again; `tailbeam report` reads the windows that were synced"
+    )]
     ShardGone {
         /// Shard index.
         core: usize,
@@ -76,7 +86,9 @@ impl DriveError {
     #[must_use]
     pub const fn kind(&self) -> DriveErrorKind {
         match self {
-            Self::Plan(_) | Self::TooManyLimits { .. } | Self::TooMany { .. } => DriveErrorKind::Usage,
+            Self::Plan(_) | Self::TooManyLimits { .. } | Self::TooMany { .. } => {
+                DriveErrorKind::Usage
+            }
             Self::Start(_) => DriveErrorKind::HostNotReady,
             _ => DriveErrorKind::Failed,
         }

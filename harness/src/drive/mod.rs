@@ -4,6 +4,11 @@
 //! looks at the clock (a wake that is late while the process used no CPU is a gap from outside), every
 //! 100 ms it samples the open requests, every second it takes the cores' counts, every 10 s it writes a
 //! window and syncs it.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 mod controller;
 mod error;
@@ -73,11 +78,12 @@ pub fn run<W: Workload>(
     plan.check()?;
     let limits = limits(plan)?;
     let runtime = Runtime::start(config(plan)?, |_| tailbeam_runtime::NoObserver)?;
-    let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits)
-        .and_then(|mut controller| {
+    let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
+        |mut controller| {
             controller.spawn_agents(progress)?;
             controller.measure(store, progress)
-        });
+        },
+    );
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
@@ -97,7 +103,10 @@ fn limits(plan: &Plan) -> Result<Vec<u64>, DriveError> {
     limits.sort_unstable();
     limits.dedup();
     if limits.len() > crate::load::LIMITS_MAX {
-        return Err(DriveError::TooManyLimits { asked: limits.len(), max: crate::load::LIMITS_MAX });
+        return Err(DriveError::TooManyLimits {
+            asked: limits.len(),
+            max: crate::load::LIMITS_MAX,
+        });
     }
     Ok(limits)
 }
@@ -110,7 +119,9 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
         Cores::Auto => std::thread::available_parallelism().map_or(1, usize::from),
     };
     let per_shard = plan.agents.div_ceil(shards as u64);
-    let bound = |n: u64| u32::try_from(n).map_err(|_| DriveError::TooMany { what: "agents per core", asked: n });
+    let bound = |n: u64| {
+        u32::try_from(n).map_err(|_| DriveError::TooMany { what: "agents per core", asked: n })
+    };
     // One tick per agent and one timer per open or pending request. Little's law gives the usual
     // number open; eight times that and a floor leave room for a stall of the whole timeout.
     let in_flight = plan.rate_per_s() * (plan.timeout_ns as f64 / 1e9) / shards as f64;

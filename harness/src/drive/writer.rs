@@ -27,12 +27,18 @@ pub(super) struct RunWriter {
 
 impl RunWriter {
     /// Writes `plan.toml`, `host.json` and the manifest frame, all synced.
-    pub(super) fn create(dir: &Path, plan: &Plan, mut manifest: Manifest, host: &str) -> Result<Self, DriveError> {
+    pub(super) fn create(
+        dir: &Path,
+        plan: &Plan,
+        mut manifest: Manifest,
+        host: &str,
+    ) -> Result<Self, DriveError> {
         let text = toml::to_string_pretty(plan).map_err(|e| failed(dir, e))?;
         manifest.plan_sha256 = sha256_hex(text.as_bytes());
         write_synced(&dir.join("plan.toml"), text.as_bytes()).map_err(|e| failed(dir, e))?;
         write_synced(&dir.join("host.json"), host.as_bytes()).map_err(|e| failed(dir, e))?;
-        let segment = SegmentWriter::create(&dir.join("seg"), 0, 0, [0; 32]).map_err(|e| failed(dir, e))?;
+        let segment =
+            SegmentWriter::create(&dir.join("seg"), 0, 0, [0; 32]).map_err(|e| failed(dir, e))?;
         let mut writer = Self { dir: dir.to_owned(), segment, number: 0 };
         let start_ns = manifest.start_ns;
         writer.json(kind::MANIFEST, start_ns, &manifest)?;
@@ -58,7 +64,12 @@ impl RunWriter {
     }
 
     /// Writes the histograms of every core, then the record that makes them count, then syncs.
-    pub(super) fn window(&mut self, mono_ns: u64, record: &WindowRecord, sets: &[SeriesSet]) -> Result<(), DriveError> {
+    pub(super) fn window(
+        &mut self,
+        mono_ns: u64,
+        record: &WindowRecord,
+        sets: &[SeriesSet],
+    ) -> Result<(), DriveError> {
         for (core, set) in sets.iter().enumerate() {
             let core = u16::try_from(core).unwrap_or(u16::MAX);
             for (series, histogram) in (0u8..).zip(set) {
@@ -84,7 +95,8 @@ impl RunWriter {
         }
         self.segment.seal().map_err(|e| failed(&self.dir, e))?;
         let seg = self.dir.join("seg");
-        let sealed = fs::read(seg.join(format!("{:04}.log", self.number))).map_err(|e| failed(&self.dir, e))?;
+        let sealed = fs::read(seg.join(format!("{:04}.log", self.number)))
+            .map_err(|e| failed(&self.dir, e))?;
         let sha: [u8; 32] = <sha2::Sha256 as sha2::Digest>::digest(&sealed).into();
         self.number += 1;
         self.segment = SegmentWriter::create(&seg, self.number, self.segment.next_seq(), sha)

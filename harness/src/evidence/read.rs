@@ -51,7 +51,9 @@ pub enum ReadRunError {
         remedy: &'static str,
     },
     /// The plan is not the one that the frames name.
-    #[error("plan.toml of run {run} does not match its frames\n  cause: SHA-256 is {found}, the manifest says {expected}\n  remedy: restore the file; a run is judged by the plan it was recorded under")]
+    #[error(
+        "plan.toml of run {run} does not match its frames\n  cause: SHA-256 is {found}, the manifest says {expected}\n  remedy: restore the file; a run is judged by the plan it was recorded under"
+    )]
     ForeignPlan {
         /// Run directory.
         run: String,
@@ -63,18 +65,26 @@ pub enum ReadRunError {
 }
 
 fn unreadable(run: &Path, file: &str, cause: impl ToString, remedy: &'static str) -> ReadRunError {
-    ReadRunError::Unreadable { file: file.to_owned(), run: run.display().to_string(), cause: cause.to_string(), remedy }
+    ReadRunError::Unreadable {
+        file: file.to_owned(),
+        run: run.display().to_string(),
+        cause: cause.to_string(),
+        remedy,
+    }
 }
 
-const RESTORE: &str = "the evidence is damaged or not a Tailbeam run; restore it from a copy or record a new run";
+const RESTORE: &str =
+    "the evidence is damaged or not a Tailbeam run; restore it from a copy or record a new run";
 
 /// Reads the run in `dir`.
 ///
 /// # Errors
 /// When the plan or the manifest cannot be had, so that nothing can be said about the run.
 pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
-    let text = fs::read_to_string(dir.join("plan.toml")).map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
-    let (frames, damage) = read_dir(&dir.join("seg")).map_err(|e| unreadable(dir, "seg", e, RESTORE))?;
+    let text = fs::read_to_string(dir.join("plan.toml"))
+        .map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
+    let (frames, damage) =
+        read_dir(&dir.join("seg")).map_err(|e| unreadable(dir, "seg", e, RESTORE))?;
     let manifest: Manifest = frames
         .iter()
         .find(|frame| frame.kind == kind::MANIFEST)
@@ -82,7 +92,11 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         .ok_or_else(|| unreadable(dir, "seg", "no readable manifest frame", RESTORE))?;
     let found = super::sha256_hex(text.as_bytes());
     if found != manifest.plan_sha256 {
-        return Err(ReadRunError::ForeignPlan { run: dir.display().to_string(), found, expected: manifest.plan_sha256 });
+        return Err(ReadRunError::ForeignPlan {
+            run: dir.display().to_string(),
+            found,
+            expected: manifest.plan_sha256,
+        });
     }
     let plan: Plan = toml::from_str(&text).map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
     let mut run = RunFrames {
@@ -112,17 +126,22 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             },
             kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
                 Ok(window) => {
-                    for (_, series, histogram) in waiting.drain(..).filter(|w| w.0 == window.window) {
+                    for (_, series, histogram) in waiting.drain(..).filter(|w| w.0 == window.window)
+                    {
                         run.histograms[series].merge(&histogram);
                     }
                     run.windows.push(window);
                 }
-                Err(error) => run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq)),
+                Err(error) => {
+                    run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
+                }
             },
             kind::PER_AGENT => per_agent(run, &frame.payload),
             kind::END => match serde_json::from_slice(&frame.payload) {
                 Ok(end) => run.end = Some(end),
-                Err(error) => run.damage.push(format!("frame {}: unreadable end: {error}", frame.seq)),
+                Err(error) => {
+                    run.damage.push(format!("frame {}: unreadable end: {error}", frame.seq))
+                }
             },
             _ => {}
         }
@@ -150,8 +169,10 @@ fn histogram(payload: &[u8]) -> Option<(u32, usize, Histogram)> {
 
 fn per_agent(run: &mut RunFrames, payload: &[u8]) {
     let Some((head, rest)) = payload.split_at_checked(4) else { return };
-    let counts =
-        rest.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect::<Vec<u32>>();
+    let counts = rest
+        .chunks_exact(4)
+        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
+        .collect::<Vec<u32>>();
     let place = if head[0] == 0 { &mut run.attempts } else { &mut run.completions };
     place.get_or_insert_default().extend(counts);
 }

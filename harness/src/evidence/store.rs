@@ -37,7 +37,9 @@ pub struct RunSummary {
 #[non_exhaustive]
 pub enum StoreError {
     /// The directory cannot be made, read or written.
-    #[error("cannot {action} {path}\n  cause: {source}\n  remedy: name a writable directory with --store DIR or TAILBEAM_STORE")]
+    #[error(
+        "cannot {action} {path}\n  cause: {source}\n  remedy: name a writable directory with --store DIR or TAILBEAM_STORE"
+    )]
     Io {
         /// What was tried.
         action: &'static str,
@@ -48,13 +50,17 @@ pub enum StoreError {
         source: io::Error,
     },
     /// There is no store at this place.
-    #[error("no runs in {path}\n  cause: the directory does not exist\n  remedy: record one with `tailbeam soak`, or name another store with --store DIR")]
+    #[error(
+        "no runs in {path}\n  cause: the directory does not exist\n  remedy: record one with `tailbeam soak`, or name another store with --store DIR"
+    )]
     Absent {
         /// Where.
         path: String,
     },
     /// No run has this name.
-    #[error("no run named {name}\n  cause: {known} runs are in {path}, none of them matches\n  remedy: `tailbeam runs list` shows their ids; @last is the newest")]
+    #[error(
+        "no run named {name}\n  cause: {known} runs are in {path}, none of them matches\n  remedy: `tailbeam runs list` shows their ids; @last is the newest"
+    )]
     NoSuchRun {
         /// Asked for.
         name: String,
@@ -64,7 +70,9 @@ pub enum StoreError {
         path: String,
     },
     /// Several runs match.
-    #[error("{name} names {count} runs\n  cause: the prefix is not unique: {some}\n  remedy: give more of the id")]
+    #[error(
+        "{name} names {count} runs\n  cause: the prefix is not unique: {some}\n  remedy: give more of the id"
+    )]
     Ambiguous {
         /// Asked for.
         name: String,

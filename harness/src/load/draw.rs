@@ -1,5 +1,10 @@
 //! Every draw of a schedule from (seed, agent, k, stream): counter-based, so that a resume, a verifier
 //! or a responder on another core gets the same number without sharing state.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 use crate::plan::Span;
 
@@ -121,7 +126,9 @@ mod tests {
             let draw = Draw::new(7, agent);
             let mut at = draw.first_ns(THINK, DELAY);
             let mut k = 0;
-            while let Some(slot) = usize::try_from(at / 1_000_000_000).ok().and_then(|s| per_second.get_mut(s)) {
+            while let Some(slot) =
+                usize::try_from(at / 1_000_000_000).ok().and_then(|s| per_second.get_mut(s))
+            {
                 *slot += 1;
                 at += draw.cycle_ns(k, THINK, DELAY);
                 k += 1;
@@ -140,7 +147,8 @@ mod tests {
         let span = Span { min_ns: 3, max_ns: 5 };
         let mut seen = [false; 3];
         for k in 0..200 {
-            seen[usize::try_from(Draw::new(1, 1).span_ns(k, Stream::Think, span) - 3).unwrap()] = true;
+            seen[usize::try_from(Draw::new(1, 1).span_ns(k, Stream::Think, span) - 3).unwrap()] =
+                true;
         }
         assert_eq!(seen, [true; 3]);
     }

@@ -42,7 +42,9 @@ pub enum Verdict {
 
 fn schema() -> Schema {
     static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    let compile = || Schema::compile(&json!({"type": "object"})).expect("a constant schema that a test compiles");
+    let compile = || {
+        Schema::compile(&json!({"type": "object"})).expect("a constant schema that a test compiles")
+    };
     SCHEMA.get_or_init(compile).clone()
 }
 
@@ -75,7 +77,8 @@ impl Workload for Elicit {
         }
         let id = u64::from(reply.from()) << 32 | (question.k & u64::from(u32::MAX));
         let parties = (reply.from(), self.info.index);
-        let asked = Elicitation::create(id, parties, cx.now_ns(), reply.deadline_ns(), question.schema);
+        let asked =
+            Elicitation::create(id, parties, cx.now_ns(), reply.deadline_ns(), question.schema);
         let due = reply.due_ns();
         let index = self.free.pop().unwrap_or_else(|| {
             self.pending.push(None);
@@ -92,7 +95,10 @@ impl Workload for Elicit {
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) {
         let Ok(index) = u32::try_from(token) else { return };
-        let Some((mut asked, reply)) = self.pending.get_mut(index as usize).and_then(Option::take) else { return };
+        let Some((mut asked, reply)) = self.pending.get_mut(index as usize).and_then(Option::take)
+        else {
+            return;
+        };
         self.free.push(index);
         let now = cx.fresh_ns();
         // Past its deadline it expires here as it does at the asker; nobody waits for an answer then.

@@ -154,6 +154,10 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
+    #[expect(
+        clippy::boxed_local,
+        reason = "the box is the message; it is freed here, on the core that made it"
+    )]
     fn answered(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
         let now = cx.fresh_ns();
         let Some(open) = recorder::with(|r| r.open.remove(exchange.key)) else {

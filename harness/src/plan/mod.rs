@@ -82,7 +82,9 @@ pub enum PlanError {
         remedy: &'static str,
     },
     /// A span is the wrong way round.
-    #[error("{name} runs backwards\n  cause: its lower bound is above its upper bound\n  remedy: write the smaller duration first, as in 1s..5s")]
+    #[error(
+        "{name} runs backwards\n  cause: its lower bound is above its upper bound\n  remedy: write the smaller duration first, as in 1s..5s"
+    )]
     Backwards {
         /// Parameter.
         name: &'static str,
@@ -120,7 +122,12 @@ impl Plan {
     /// The first parameter that no run can have.
     pub fn check(&self) -> Result<(), PlanError> {
         let ns = 1.0e9;
-        within("--agents", self.agents, (2, AGENTS_MAX), "an agent asks another one, so ask for 2 or more; split larger fleets over hosts")?;
+        within(
+            "--agents",
+            self.agents,
+            (2, AGENTS_MAX),
+            "an agent asks another one, so ask for 2 or more; split larger fleets over hosts",
+        )?;
         within_s("--duration", self.duration_ns, (1_000_000_000, DURATION_MAX_NS))?;
         within_s("--timeout", self.timeout_ns, (1_000_000, SPAN_MAX_NS))?;
         for (name, span) in [("--think", self.think), ("--delay", self.delay)] {
@@ -130,8 +137,18 @@ impl Plan {
             within_s(name, span.max_ns, (0, SPAN_MAX_NS))?;
         }
         within_s("--think", self.think.max_ns, (1_000_000, SPAN_MAX_NS))?;
-        within("--open-max", u64::from(self.open_max), (1, 4_096), "a bound on open requests per agent; 16 fits a 10 s timeout")?;
-        within("--pending-max", u64::from(self.pending_max), (1, 65_536), "a bound on requests a responder holds")?;
+        within(
+            "--open-max",
+            u64::from(self.open_max),
+            (1, 4_096),
+            "a bound on open requests per agent; 16 fits a 10 s timeout",
+        )?;
+        within(
+            "--pending-max",
+            u64::from(self.pending_max),
+            (1, 65_536),
+            "a bound on requests a responder holds",
+        )?;
         if self.delay.max_ns >= self.timeout_ns {
             return Err(PlanError::OutOfRange {
                 name: "--delay",
@@ -145,11 +162,22 @@ impl Plan {
     }
 }
 
-fn within(name: &'static str, value: u64, bounds: (u64, u64), remedy: &'static str) -> Result<(), PlanError> {
+fn within(
+    name: &'static str,
+    value: u64,
+    bounds: (u64, u64),
+    remedy: &'static str,
+) -> Result<(), PlanError> {
     if value >= bounds.0 && value <= bounds.1 {
         return Ok(());
     }
-    Err(PlanError::OutOfRange { name, value: value.to_string(), min: bounds.0.to_string(), max: bounds.1.to_string(), remedy })
+    Err(PlanError::OutOfRange {
+        name,
+        value: value.to_string(),
+        min: bounds.0.to_string(),
+        max: bounds.1.to_string(),
+        remedy,
+    })
 }
 
 fn within_s(name: &'static str, value: u64, bounds: (u64, u64)) -> Result<(), PlanError> {

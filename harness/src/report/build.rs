@@ -18,7 +18,9 @@ pub enum ReportError {
     #[error(transparent)]
     Read(#[from] ReadRunError),
     /// The run did not count a limit that a gate asks for.
-    #[error("the run did not count requests above {limit_ms} ms\n  cause: only the limits of its own gates were counted exactly: {counted}\n  remedy: judge by one of them, or record a run with this gate")]
+    #[error(
+        "the run did not count requests above {limit_ms} ms\n  cause: only the limits of its own gates were counted exactly: {counted}\n  remedy: judge by one of them, or record a run with this gate"
+    )]
     NotCounted {
         /// Limit asked for, ms.
         limit_ms: f64,
@@ -50,7 +52,8 @@ struct Material<'a> {
 /// [`ReportError`].
 pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> {
     let run = read_run(dir)?;
-    let seconds: Vec<&SecondRecord> = run.windows.iter().flat_map(|window| &window.seconds).collect();
+    let seconds: Vec<&SecondRecord> =
+        run.windows.iter().flat_map(|window| &window.seconds).collect();
     let total = figures::totals(seconds.iter().copied());
     let mut outcomes = total.outcomes;
     if let Some(end) = &run.end {
@@ -126,11 +129,17 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
             caveats.push(format!("{n} {text}"));
         }
     };
-    count(m.total.refused_open_bound, "requests were refused because their agent had its bound of open requests");
+    count(
+        m.total.refused_open_bound,
+        "requests were refused because their agent had its bound of open requests",
+    );
     count(m.total.generator_exhausted, "requests could not be sent or timed by the generator");
     count(m.total.answers_undelivered, "answers found the asker's mailbox or ring full");
     count(m.total.late_answers, "answers came after their request was closed");
-    count(m.total.early_answers, "answers came before their planned instant and have no system latency");
+    count(
+        m.total.early_answers,
+        "answers came before their planned instant and have no system latency",
+    );
     for gap in m.run.windows.iter().flat_map(|window| &window.gaps) {
         caveats.push(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
     }
@@ -145,7 +154,10 @@ fn agents(m: &Material<'_>) -> AgentsSection {
         Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
     };
     let extreme = |value: Option<u64>| {
-        value.map_or_else(|| Measured::unknown("no second was recorded", "record for longer"), Measured::Known)
+        value.map_or_else(
+            || Measured::unknown("no second was recorded", "record for longer"),
+            Measured::Known,
+        )
     };
     let last = m.run.windows.last();
     let state = last.map(|window| window.cores.iter().map(|core| core.state_bytes).sum());
@@ -176,16 +188,14 @@ fn load(m: &Material<'_>) -> LoadSection {
         outcomes: m.outcomes,
         refused_open_bound: m.total.refused_open_bound,
         answers_undelivered: m.total.answers_undelivered,
-        delivery: m
-            .outcomes
-            .delivery()
-            .map_or_else(|| Measured::unknown("nothing was attempted", "record for longer"), Measured::Known),
-        oldest_open_ns: m
-            .seconds
-            .iter()
-            .map(|second| second.oldest_open_ns)
-            .max()
-            .map_or_else(|| Measured::unknown("no second was recorded", "record for longer"), Measured::Known),
+        delivery: m.outcomes.delivery().map_or_else(
+            || Measured::unknown("nothing was attempted", "record for longer"),
+            Measured::Known,
+        ),
+        oldest_open_ns: m.seconds.iter().map(|second| second.oldest_open_ns).max().map_or_else(
+            || Measured::unknown("no second was recorded", "record for longer"),
+            Measured::Known,
+        ),
     }
 }
 
@@ -208,31 +218,52 @@ fn validity(m: &Material<'_>) -> Vec<Validity> {
         Validity {
             name: "all agents live".to_owned(),
             holds: live == Some(asked),
-            text: live.map_or_else(|| "never sampled".to_owned(), |live| format!("{live} of {asked} at the least")),
+            text: live.map_or_else(
+                || "never sampled".to_owned(),
+                |live| format!("{live} of {asked} at the least"),
+            ),
             outside: false,
         },
         Validity {
             name: "evidence whole".to_owned(),
             holds: sealed && m.run.damage.is_empty(),
-            text: if sealed { format!("{} damaged places", m.run.damage.len()) } else { "not sealed".to_owned() },
+            text: if sealed {
+                format!("{} damaged places", m.run.damage.len())
+            } else {
+                "not sealed".to_owned()
+            },
             outside: false,
         },
     ]
 }
 
-fn judge(gate: &Gate, m: &Material<'_>, little: Option<(f64, u64)>) -> Result<GateResult, ReportError> {
+fn judge(
+    gate: &Gate,
+    m: &Material<'_>,
+    little: Option<(f64, u64)>,
+) -> Result<GateResult, ReportError> {
     let row = |series: Series| &m.run.histograms[series as usize];
     Ok(match gate {
         Gate::Percentile { q, limit_ns } => {
-            let Some(index) = m.run.manifest.limits_ns.iter().position(|limit| limit == limit_ns) else {
-                let counted: Vec<String> =
-                    m.run.manifest.limits_ns.iter().map(|ns| format!("{} ms", *ns as f64 / 1e6)).collect();
-                return Err(ReportError::NotCounted { limit_ms: *limit_ns as f64 / 1e6, counted: counted.join(", ") });
+            let Some(index) = m.run.manifest.limits_ns.iter().position(|limit| limit == limit_ns)
+            else {
+                let counted: Vec<String> = m
+                    .run
+                    .manifest
+                    .limits_ns
+                    .iter()
+                    .map(|ns| format!("{} ms", *ns as f64 / 1e6))
+                    .collect();
+                return Err(ReportError::NotCounted {
+                    limit_ms: *limit_ns as f64 / 1e6,
+                    counted: counted.join(", "),
+                });
             };
             let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
             let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
             let value = row(Series::System).quantile(*q);
-            let measured = value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
+            let measured = value
+                .map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
             let measured = format!("{measured}, {} above", percent(estimate.p));
             from_blocks(gate, judgement, &estimate, measured)
         }
@@ -246,14 +277,18 @@ fn judge(gate: &Gate, m: &Material<'_>, little: Option<(f64, u64)>) -> Result<Ga
             let measured = m.outcomes.delivery().map_or_else(|| "unknown".to_owned(), percent);
             let mut result = from_blocks(gate, judgement, &estimate, measured);
             let missing = m.outcomes.lost + m.outcomes.open_at_stop;
-            if missing > 0 && result.verdict == GateVerdict::Pass && m.outcomes.delivery() < Some(*at_least) {
+            if missing > 0
+                && result.verdict == GateVerdict::Pass
+                && m.outcomes.delivery() < Some(*at_least)
+            {
                 result.verdict = GateVerdict::Fail;
                 result.reason = format!("{missing} requests were lost or still open at the end");
             }
             result
         }
         Gate::Outcomes {} => {
-            let open = m.seconds.last().map_or(0, |second| second.open_sum / second.open_samples.max(1));
+            let open =
+                m.seconds.last().map_or(0, |second| second.open_sum / second.open_samples.max(1));
             verdict::outcome_sum(gate, &m.outcomes, m.run.end.is_some(), open)
         }
         Gate::LittlesLaw { within } => {
@@ -266,7 +301,13 @@ fn judge(gate: &Gate, m: &Material<'_>, little: Option<(f64, u64)>) -> Result<Ga
         }
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);
-            verdict::generator(gate, *p99_lateness_ns, lateness.quantile(0.99), lateness.count(), m.total.generator_exhausted)
+            verdict::generator(
+                gate,
+                *p99_lateness_ns,
+                lateness.quantile(0.99),
+                lateness.count(),
+                m.total.generator_exhausted,
+            )
         }
     })
 }
@@ -285,9 +326,16 @@ fn blocks(m: &Material<'_>, count: impl Fn(&SecondCounts) -> (u64, u64)) -> Vec<
         .collect()
 }
 
-fn from_blocks(gate: &Gate, judgement: Judgement, estimate: &Exceedance, measured: String) -> GateResult {
+fn from_blocks(
+    gate: &Gate,
+    judgement: Judgement,
+    estimate: &Exceedance,
+    measured: String,
+) -> GateResult {
     let bounds = match (estimate.lower95, estimate.upper95) {
-        (Some(lower), Some(upper)) => format!("95 % bounds {} and {}", percent(lower), percent(upper)),
+        (Some(lower), Some(upper)) => {
+            format!("95 % bounds {} and {}", percent(lower), percent(upper))
+        }
         _ => "too few blocks for bounds".to_owned(),
     };
     let (verdict, reason, needs_more_s) = match judgement {

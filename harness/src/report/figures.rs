@@ -1,4 +1,9 @@
 //! Small sums that turn records into the report's figures.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 use tailbeam_probes::stats::Histogram;
 
@@ -26,7 +31,9 @@ fn quantile(histogram: &Histogram, q: f64) -> Measured<u64> {
     }
     match histogram.quantile(q) {
         Some(ns) => Measured::Known(ns),
-        None => Measured::unknown("the rank lies above the histogram's range", "see the overflow count"),
+        None => {
+            Measured::unknown("the rank lies above the histogram's range", "see the overflow count")
+        }
     }
 }
 
@@ -81,17 +88,24 @@ pub(super) fn little(seconds: &[&SecondRecord], total: &SecondCounts) -> Measure
     let samples: u64 = issuing.iter().map(|second| second.open_samples).sum();
     let length_s: f64 = issuing.iter().map(|second| second.len_ns as f64 / 1e9).sum();
     if samples == 0 || total.closed == 0 || length_s <= 0.0 {
-        return Measured::unknown("no request was closed while samples were taken", "record for longer");
+        return Measured::unknown(
+            "no request was closed while samples were taken",
+            "record for longer",
+        );
     }
     let open: u64 = issuing.iter().map(|second| second.open_sum).sum();
     // Arrivals over the issuing time, as L = lambda x W asks for the arrival rate.
     let outcomes = &total.outcomes;
-    let sent = outcomes.attempts.saturating_sub(total.refused_open_bound + total.generator_exhausted);
+    let sent =
+        outcomes.attempts.saturating_sub(total.refused_open_bound + total.generator_exhausted);
     let throughput_per_s = sent as f64 / length_s;
     let mean_open_s = total.closed_open_ns as f64 / 1e9 / total.closed as f64;
     let mean_outstanding = open as f64 / samples as f64;
     if mean_outstanding <= 0.0 {
-        return Measured::unknown("no request was open at any sample", "raise the load or the delay");
+        return Measured::unknown(
+            "no request was open at any sample",
+            "raise the load or the delay",
+        );
     }
     Measured::Known(LittleSection {
         throughput_per_s,
@@ -128,20 +142,25 @@ pub(super) fn measured(reading: Option<&Reading>) -> Measured<u64> {
     match reading {
         Some(Reading::Value(value)) => Measured::Known(*value),
         Some(Reading::Missing { unknown, remedy }) => Measured::unknown(unknown, remedy),
-        None => Measured::unknown("no window is on disk", "record for at least 10 s or end the run by SIGINT"),
+        None => Measured::unknown(
+            "no window is on disk",
+            "record for at least 10 s or end the run by SIGINT",
+        ),
     }
 }
 
 /// Memory over the windows.
 pub(super) fn memory(run: &RunFrames, length_s: f64) -> MemorySection {
     let (first, last) = (run.windows.first(), run.windows.last());
-    let largest = run.windows.iter().filter_map(|w| measured(Some(&w.rss_bytes)).known().copied()).max();
+    let largest =
+        run.windows.iter().filter_map(|w| measured(Some(&w.rss_bytes)).known().copied()).max();
     let cpu = measured(last.map(|w| &w.cpu_ns));
     let cores = run.manifest.cores.len() as f64;
     MemorySection {
         rss_first_bytes: measured(first.map(|w| &w.rss_bytes)),
         rss_last_bytes: measured(last.map(|w| &w.rss_bytes)),
-        rss_max_bytes: largest.map_or_else(|| measured(last.map(|w| &w.rss_bytes)), Measured::Known),
+        rss_max_bytes: largest
+            .map_or_else(|| measured(last.map(|w| &w.rss_bytes)), Measured::Known),
         pss_last_bytes: measured(last.map(|w| &w.pss_bytes)),
         live_last_bytes: measured(last.map(|w| &w.live_bytes)),
         cpu_share: match cpu {

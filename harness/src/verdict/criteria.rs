@@ -1,4 +1,9 @@
 //! The gates a run can be asked for, and their spelling: `p99<300ms,delivery>=99.9%`.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 use serde::{Deserialize, Serialize};
 
@@ -37,8 +42,19 @@ pub enum Gate {
     },
 }
 
-const NAMES: [&str; 11] =
-    ["p50", "p90", "p95", "p99", "p99.9", "p99.99", "delivery", "outcomes", "littles_law", "fairness", "generator"];
+const NAMES: [&str; 11] = [
+    "p50",
+    "p90",
+    "p95",
+    "p99",
+    "p99.9",
+    "p99.99",
+    "delivery",
+    "outcomes",
+    "littles_law",
+    "fairness",
+    "generator",
+];
 
 /// Why a gate cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,7 +91,11 @@ pub fn parse_gates(list: &str) -> Result<Vec<Gate>, GateError> {
         .enumerate()
         .map(|(index, text)| {
             let text = text.trim();
-            parse(text).map_err(|cause| GateError { text: text.to_owned(), position: index + 1, cause })
+            parse(text).map_err(|cause| GateError {
+                text: text.to_owned(),
+                position: index + 1,
+                cause,
+            })
         })
         .collect()
 }
@@ -84,20 +104,29 @@ fn parse(text: &str) -> Result<Gate, String> {
     let end = text.find(['<', '>', '=']).unwrap_or(text.len());
     let name = text[..end].trim();
     let rest = &text[end..];
-    let operator = if rest.get(1..2) == Some("=") { &rest[..2] } else { rest.get(..1).unwrap_or("") };
+    let operator =
+        if rest.get(1..2) == Some("=") { &rest[..2] } else { rest.get(..1).unwrap_or("") };
     let value = rest[operator.len()..].trim();
     let wants = |expected: &str| {
-        if operator == expected { Ok(()) } else { Err(format!("{name} takes {expected}, not {operator:?}")) }
+        if operator == expected {
+            Ok(())
+        } else {
+            Err(format!("{name} takes {expected}, not {operator:?}"))
+        }
     };
     match name {
         "outcomes" if rest.is_empty() => Ok(Gate::Outcomes {}),
         "outcomes" => Err("outcomes takes no value: the sum closes or it does not".to_owned()),
         "littles_law" if rest.is_empty() => Ok(Gate::LittlesLaw { within: 0.05 }),
-        "littles_law" => wants("<=").and_then(|()| Ok(Gate::LittlesLaw { within: fraction(value)? })),
+        "littles_law" => {
+            wants("<=").and_then(|()| Ok(Gate::LittlesLaw { within: fraction(value)? }))
+        }
         "fairness" if rest.is_empty() => Ok(Gate::Fairness { max_over_min: 2.0 }),
         "fairness" => wants("<").and_then(|()| Ok(Gate::Fairness { max_over_min: number(value)? })),
         "generator" if rest.is_empty() => Ok(Gate::Generator { p99_lateness_ns: 3_000_000 }),
-        "generator" => wants("<").and_then(|()| Ok(Gate::Generator { p99_lateness_ns: duration(value)? })),
+        "generator" => {
+            wants("<").and_then(|()| Ok(Gate::Generator { p99_lateness_ns: duration(value)? }))
+        }
         "delivery" => wants(">=").and_then(|()| Ok(Gate::Delivery { at_least: fraction(value)? })),
         _ if NAMES.contains(&name) => {
             wants("<")?;
@@ -114,7 +143,9 @@ fn number(text: &str) -> Result<f64, String> {
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
-    let digits = text.strip_suffix('%').ok_or_else(|| format!("{text:?} is not a percentage such as 99.9%"))?;
+    let digits = text
+        .strip_suffix('%')
+        .ok_or_else(|| format!("{text:?} is not a percentage such as 99.9%"))?;
     let percent = number(digits.trim())?;
     if percent <= 100.0 { Ok(percent / 100.0) } else { Err(format!("{text} is above 100%")) }
 }
@@ -130,7 +161,11 @@ fn duration(text: &str) -> Result<u64, String> {
         _ => return Err(format!("{text:?} is not a duration such as 300ms (units: ns us ms s)")),
     };
     let ns = number(digits.trim())? * scale;
-    if ns < 1.0 || ns > 3.6e12 { Err(format!("{text} is not between 1ns and 3600s")) } else { Ok(ns.round() as u64) }
+    if !(1.0..=3.6e12).contains(&ns) {
+        Err(format!("{text} is not between 1ns and 3600s"))
+    } else {
+        Ok(ns.round() as u64)
+    }
 }
 
 impl Gate {
@@ -151,7 +186,9 @@ impl Gate {
     #[must_use]
     pub fn requirement(&self) -> String {
         match self {
-            Self::Percentile { limit_ns, .. } => format!("system latency < {} ms", trimmed(*limit_ns as f64 / 1e6)),
+            Self::Percentile { limit_ns, .. } => {
+                format!("system latency < {} ms", trimmed(*limit_ns as f64 / 1e6))
+            }
             Self::Delivery { at_least } => format!(">= {} %", trimmed(at_least * 100.0)),
             Self::Outcomes {} => "attempts = sum of outcomes".to_owned(),
             Self::LittlesLaw { within } => format!("within {} %", trimmed(within * 100.0)),

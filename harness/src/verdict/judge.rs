@@ -35,33 +35,52 @@ fn open(mut result: GateResult, reason: &str, needs_more_s: Option<f64>) -> Gate
 /// Attempts against the sum of outcomes; no tolerance. `sealed`: whether the run has its end record.
 #[must_use]
 pub fn outcome_sum(gate: &Gate, outcomes: &Outcomes, sealed: bool, open_last: u64) -> GateResult {
-    let result = result(gate, outcomes.attempts, format!("{} of {}", outcomes.sum(), outcomes.attempts));
+    let result =
+        result(gate, outcomes.attempts, format!("{} of {}", outcomes.sum(), outcomes.attempts));
     if outcomes.attempts == 0 {
         return open(result, "nothing was attempted", None);
     }
     if !sealed {
-        let reason = format!("the run was not sealed; {open_last} requests were open at the last sample");
+        let reason =
+            format!("the run was not sealed; {open_last} requests were open at the last sample");
         return open(result, &reason, None);
     }
-    decided(result, outcomes.sum() == outcomes.attempts, "every attempt must have exactly one outcome")
+    decided(
+        result,
+        outcomes.sum() == outcomes.attempts,
+        "every attempt must have exactly one outcome",
+    )
 }
 
 /// Little's law: `ratio` is throughput x mean time / outstanding.
 #[must_use]
 pub fn little(gate: &Gate, within: f64, ratio: Option<f64>, samples: u64) -> GateResult {
     let Some(ratio) = ratio else {
-        return open(result(gate, samples, "unknown".to_owned()), "there is nothing to compare", None);
+        return open(
+            result(gate, samples, "unknown".to_owned()),
+            "there is nothing to compare",
+            None,
+        );
     };
     let result = result(gate, samples, format!("ratio {ratio:.4}"));
     if samples < 30 {
         return open(result, "fewer than 30 samples of the number outstanding", Some(3.0));
     }
-    decided(result, (ratio - 1.0).abs() <= within, "requests would be missing from the latencies, or counted twice")
+    decided(
+        result,
+        (ratio - 1.0).abs() <= within,
+        "requests would be missing from the latencies, or counted twice",
+    )
 }
 
 /// Spread of completions per agent, given as (min, max, mean, agents); `length_s` is how long they took.
 #[must_use]
-pub fn fairness(gate: &Gate, limit: f64, spread: Option<(u64, u64, f64, u64)>, length_s: f64) -> GateResult {
+pub fn fairness(
+    gate: &Gate,
+    limit: f64,
+    spread: Option<(u64, u64, f64, u64)>,
+    length_s: f64,
+) -> GateResult {
     let Some((min, max, mean, agents)) = spread else {
         let unknown = result(gate, 0, "unknown".to_owned());
         return open(unknown, "per-agent counts are written when a run is sealed", None);
@@ -69,23 +88,39 @@ pub fn fairness(gate: &Gate, limit: f64, spread: Option<(u64, u64, f64, u64)>, l
     let result = result(gate, agents, format!("min {min}, mean {mean:.1}, max {max}"));
     if mean < FAIR_MEAN {
         let needed = (mean > 0.0).then(|| length_s * (FAIR_MEAN / mean) - length_s);
-        let reason = format!("{mean:.1} completions per agent; below {FAIR_MEAN} chance alone spreads them this much");
+        let reason = format!(
+            "{mean:.1} completions per agent; below {FAIR_MEAN} chance alone spreads them this much"
+        );
         return open(result, &reason, needed);
     }
-    decided(result, min > 0 && max as f64 / (min as f64) < limit, "the slowest agent against the fastest")
+    decided(
+        result,
+        min > 0 && max as f64 / (min as f64) < limit,
+        "the slowest agent against the fastest",
+    )
 }
 
 /// Lateness of the sends. Late because our own cores were busy is the subject's doing: it FAILs. A
 /// generator whose own tables were full measured something else than it was asked: INCONCLUSIVE.
 #[must_use]
-pub fn generator(gate: &Gate, limit_ns: u64, p99_ns: Option<u64>, n: u64, exhausted: u64) -> GateResult {
+pub fn generator(
+    gate: &Gate,
+    limit_ns: u64,
+    p99_ns: Option<u64>,
+    n: u64,
+    exhausted: u64,
+) -> GateResult {
     let Some(p99_ns) = p99_ns else {
         return open(result(gate, n, "unknown".to_owned()), "too few sends for a P99", None);
     };
     let mut result = result(gate, n, format!("{:.3} ms", p99_ns as f64 / 1e6));
     result.latency = true;
     if exhausted > 0 {
-        return open(result, &format!("generator exhausted: {exhausted} requests were not sent or timed"), None);
+        return open(
+            result,
+            &format!("generator exhausted: {exhausted} requests were not sent or timed"),
+            None,
+        );
     }
     decided(result, p99_ns < limit_ns, "lateness of sends counts in every latency")
 }
@@ -94,7 +129,10 @@ pub fn generator(gate: &Gate, limit_ns: u64, p99_ns: Option<u64>, n: u64, exhaus
 /// holds, NO-GO if any gate fails, INCONCLUSIVE otherwise; also when no gate was asked for.
 pub fn combine(gates: &mut [GateResult], validity: &[Validity]) -> Overall {
     for broken in validity.iter().filter(|check| !check.holds && check.outside) {
-        for gate in gates.iter_mut().filter(|gate| gate.latency && gate.verdict != GateVerdict::Inconclusive) {
+        for gate in gates
+            .iter_mut()
+            .filter(|gate| gate.latency && gate.verdict != GateVerdict::Inconclusive)
+        {
             gate.verdict = GateVerdict::Inconclusive;
             gate.reason.clone_from(&broken.text);
         }
@@ -104,7 +142,11 @@ pub fn combine(gates: &mut [GateResult], validity: &[Validity]) -> Overall {
         return Overall::NoGo;
     }
     let valid = validity.iter().all(|check| check.holds);
-    if gates.is_empty() || any(GateVerdict::Inconclusive) || !valid { Overall::Inconclusive } else { Overall::Go }
+    if gates.is_empty() || any(GateVerdict::Inconclusive) || !valid {
+        Overall::Inconclusive
+    } else {
+        Overall::Go
+    }
 }
 
 #[cfg(test)]
@@ -121,10 +163,16 @@ mod tests {
         let closed = Outcomes { attempts: 10, ok: 9, expired: 1, ..Outcomes::default() };
         let leaky = Outcomes { attempts: 11, ..closed };
         let sum = |outcomes, sealed| outcome_sum(&Gate::Outcomes {}, outcomes, sealed, 0).verdict;
-        assert_eq!((sum(&closed, true), sum(&leaky, true), sum(&closed, false)), (Pass, Fail, Inconclusive));
+        assert_eq!(
+            (sum(&closed, true), sum(&leaky, true), sum(&closed, false)),
+            (Pass, Fail, Inconclusive)
+        );
         assert_eq!(sum(&Outcomes::default(), true), Inconclusive);
         let law = |ratio, samples| little(&LITTLE, 0.05, ratio, samples).verdict;
-        assert_eq!((law(Some(1.04), 99), law(Some(0.9), 99), law(Some(1.1), 99)), (Pass, Fail, Fail));
+        assert_eq!(
+            (law(Some(1.04), 99), law(Some(0.9), 99), law(Some(1.1), 99)),
+            (Pass, Fail, Fail)
+        );
         assert_eq!((law(Some(1.0), 9), law(None, 99)), (Inconclusive, Inconclusive));
         let fair = |spread| fairness(&FAIR, 2.0, spread, 60.0);
         assert_eq!(fair(Some((90, 110, 100.0, 9))).verdict, Pass);
@@ -139,8 +187,14 @@ mod tests {
 
     #[test]
     fn nothing_but_all_passes_and_all_valid_is_go() {
-        let gate = |verdict| GateResult { verdict, latency: true, ..result(&FAIR, 1, String::new()) };
-        let check = |holds, outside| Validity { name: "x".into(), holds, text: "process stopped 5.0 s".into(), outside };
+        let gate =
+            |verdict| GateResult { verdict, latency: true, ..result(&FAIR, 1, String::new()) };
+        let check = |holds, outside| Validity {
+            name: "x".into(),
+            holds,
+            text: "process stopped 5.0 s".into(),
+            outside,
+        };
         use GateVerdict::{Fail, Inconclusive, Pass};
         assert_eq!(combine(&mut [gate(Pass)], &[check(true, true)]), Overall::Go);
         assert_eq!(combine(&mut [], &[]), Overall::Inconclusive);
@@ -150,6 +204,9 @@ mod tests {
         let mut stopped = [gate(Fail)];
         assert_eq!(combine(&mut stopped, &[check(false, true)]), Overall::Inconclusive);
         assert_eq!(stopped[0].reason, "process stopped 5.0 s");
-        assert_eq!([Overall::Go, Overall::NoGo, Overall::Inconclusive].map(Overall::exit_code), [0, 3, 4]);
+        assert_eq!(
+            [Overall::Go, Overall::NoGo, Overall::Inconclusive].map(Overall::exit_code),
+            [0, 3, 4]
+        );
     }
 }

@@ -110,7 +110,14 @@ impl Outcomes {
     /// Sum of the outcomes.
     #[must_use]
     pub const fn sum(&self) -> u64 {
-        self.ok + self.declined + self.cancelled + self.expired + self.refused + self.lost + self.error + self.open_at_stop
+        self.ok
+            + self.declined
+            + self.cancelled
+            + self.expired
+            + self.refused
+            + self.lost
+            + self.error
+            + self.open_at_stop
     }
 
     /// Terminal replies within the deadline / (attempts - refused).

@@ -29,7 +29,6 @@ pub struct Host {
 
 impl Host {
     /// Every field with its name.
-    #[must_use]
     pub fn fields(&self) -> [(&'static str, &Field); 8] {
         [
             ("kernel", &self.kernel),
@@ -58,12 +57,17 @@ pub fn describe_under(root: &Path) -> Host {
             .map(|text| text.trim().replace('\n', " "))
             .map_err(|error| format!("/{path}: {error}"))
     };
-    let cpu = fs::read_to_string(root.join("proc/cpuinfo")).map_err(|e| format!("/proc/cpuinfo: {e}"));
+    let cpu =
+        fs::read_to_string(root.join("proc/cpuinfo")).map_err(|e| format!("/proc/cpuinfo: {e}"));
     Host {
         kernel: read("proc/sys/kernel/osrelease"),
         cpu: cpu.and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name") || line.starts_with("CPU part"));
-            let value = line.and_then(|line| line.split_once(':')).map(|(_, value)| value.trim().to_owned());
+            let line = text
+                .lines()
+                .find(|line| line.starts_with("model name") || line.starts_with("CPU part"));
+            let value = line
+                .and_then(|line| line.split_once(':'))
+                .map(|(_, value)| value.trim().to_owned());
             value.ok_or_else(|| "/proc/cpuinfo names no model".to_owned())
         }),
         clocksource: read("sys/devices/system/clocksource/clocksource0/current_clocksource"),

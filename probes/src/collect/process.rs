@@ -18,13 +18,15 @@ pub struct Memory {
 /// # Errors
 /// [`Unavailable`] when /proc is not mounted.
 pub fn memory() -> Result<Memory, Unavailable> {
-    let status = fs::read_to_string("/proc/self/status").map_err(|e| unreadable("/proc/self/status", &e))?;
+    let status =
+        fs::read_to_string("/proc/self/status").map_err(|e| unreadable("/proc/self/status", &e))?;
     let rss_bytes = kib(&status, "VmRSS:").ok_or_else(|| Unavailable {
         source: "/proc/self/status",
         cause: "it has no VmRSS line".to_owned(),
         remedy: "use a kernel with CONFIG_MMU and an unrestricted /proc".to_owned(),
     })?;
-    let pss_bytes = fs::read_to_string("/proc/self/smaps_rollup").ok().and_then(|text| kib(&text, "Pss:"));
+    let pss_bytes =
+        fs::read_to_string("/proc/self/smaps_rollup").ok().and_then(|text| kib(&text, "Pss:"));
     Ok(Memory { rss_bytes, pss_bytes })
 }
 

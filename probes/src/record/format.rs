@@ -67,8 +67,11 @@ impl Frame {
             return Err(Broken::Short);
         }
         let u16_at = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
-        let u64_at = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes of the header"));
-        let length = u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes of the header")) as usize;
+        let u64_at = |at: usize| {
+            u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes of the header"))
+        };
+        let length =
+            u32::from_le_bytes(bytes[8..12].try_into().expect("four bytes of the header")) as usize;
         if length > FRAME_MAX {
             return Err(Broken::Length);
         }

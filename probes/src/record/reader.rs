@@ -80,7 +80,13 @@ pub fn read_dir(dir: &Path) -> Result<(Vec<Frame>, Vec<Damage>), ReadError> {
 }
 
 /// Reads one segment's bytes, appending to `frames` and `damage`.
-pub fn read_bytes(name: &str, bytes: &[u8], last: bool, frames: &mut Vec<Frame>, damage: &mut Vec<Damage>) {
+pub fn read_bytes(
+    name: &str,
+    bytes: &[u8],
+    last: bool,
+    frames: &mut Vec<Frame>,
+    damage: &mut Vec<Damage>,
+) {
     let mut at = 0;
     while at < bytes.len() {
         let rest = &bytes[at..];
@@ -150,7 +156,9 @@ mod tests {
     impl LogFile for Faulty {
         fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
             let mut held = self.bytes.lock().unwrap();
-            let room = self.tear.map_or(bytes.len(), |tear| tear.saturating_sub(held.len()).min(bytes.len()));
+            let room = self
+                .tear
+                .map_or(bytes.len(), |tear| tear.saturating_sub(held.len()).min(bytes.len()));
             held.extend_from_slice(&bytes[..room]);
             if room < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
         }
@@ -179,10 +187,18 @@ mod tests {
         let (mut frames, mut damage) = (Vec::new(), Vec::new());
         read_bytes("0000.log", &file.bytes.lock().unwrap(), true, &mut frames, &mut damage);
         assert_eq!((frames.len(), damage[0].kind), (1, DamageKind::TornTail));
-        let mut writer =
-            SegmentWriter::over(Box::new(Faulty { bad_sync: true, ..Faulty::default() }), 0, 0, [0; 32]).unwrap();
+        let mut writer = SegmentWriter::over(
+            Box::new(Faulty { bad_sync: true, ..Faulty::default() }),
+            0,
+            0,
+            [0; 32],
+        )
+        .unwrap();
         assert!(matches!(writer.sync(), Err(WriteError::Io { .. })));
-        assert!(matches!(writer.sync(), Err(WriteError::Poisoned)), "a failed sync is never retried");
+        assert!(
+            matches!(writer.sync(), Err(WriteError::Poisoned)),
+            "a failed sync is never retried"
+        );
     }
 
     #[test]
@@ -197,7 +213,10 @@ mod tests {
         second.sync().unwrap();
         let (frames, damage) = read_dir(dir.path()).unwrap();
         assert_eq!(damage, []);
-        assert_eq!(frames.iter().map(|f| (f.kind, f.payload.as_slice())).collect::<Vec<_>>(), [(3, &b"abc"[..]), (4, b"d")]);
+        assert_eq!(
+            frames.iter().map(|f| (f.kind, f.payload.as_slice())).collect::<Vec<_>>(),
+            [(3, &b"abc"[..]), (4, b"d")]
+        );
         fs::remove_file(dir.path().join("0000.log")).unwrap();
         fs::write(dir.path().join("0002.log"), b"hello, I am a text").unwrap();
         let (_, damage) = read_dir(dir.path()).unwrap();

@@ -65,7 +65,10 @@ pub struct SegmentWriter {
 
 impl std::fmt::Debug for SegmentWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SegmentWriter").field("seq", &self.seq).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("SegmentWriter")
+            .field("seq", &self.seq)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -78,8 +81,14 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// [`WriteError::Io`]; an existing file is never overwritten.
-    pub fn create(dir: &Path, number: u32, first_seq: u64, prev_sha: [u8; 32]) -> Result<Self, WriteError> {
-        let file = File::create_new(dir.join(format!("{number:04}.log"))).map_err(io_error("create a segment"))?;
+    pub fn create(
+        dir: &Path,
+        number: u32,
+        first_seq: u64,
+        prev_sha: [u8; 32],
+    ) -> Result<Self, WriteError> {
+        let file = File::create_new(dir.join(format!("{number:04}.log")))
+            .map_err(io_error("create a segment"))?;
         let mut writer = Self::over(Box::new(file), number, first_seq, prev_sha)?;
         writer.sync()?;
         File::open(dir).and_then(|d| d.sync_all()).map_err(io_error("sync the directory"))?;
@@ -90,7 +99,12 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// [`WriteError::Io`] when its first frame cannot be written.
-    pub fn over(file: Box<dyn LogFile>, number: u32, first_seq: u64, prev_sha: [u8; 32]) -> Result<Self, WriteError> {
+    pub fn over(
+        file: Box<dyn LogFile>,
+        number: u32,
+        first_seq: u64,
+        prev_sha: [u8; 32],
+    ) -> Result<Self, WriteError> {
         let mut writer = Self { file, seq: first_seq, bytes: 0, poisoned: false };
         let mut payload = number.to_le_bytes().to_vec();
         payload.extend_from_slice(&prev_sha);
@@ -102,7 +116,13 @@ impl SegmentWriter {
     ///
     /// # Errors
     /// [`WriteError`].
-    pub fn append(&mut self, kind: u16, version: u16, mono_ns: u64, payload: &[u8]) -> Result<(), WriteError> {
+    pub fn append(
+        &mut self,
+        kind: u16,
+        version: u16,
+        mono_ns: u64,
+        payload: &[u8],
+    ) -> Result<(), WriteError> {
         if self.poisoned {
             return Err(WriteError::Poisoned);
         }

@@ -110,7 +110,9 @@ pub fn exceedance(seconds: &[Block], block_s: u32) -> Exceedance {
     let squares: f64 = blocks.iter().map(|b| (b.k as f64 - p * b.n as f64).powi(2)).sum();
     let b = count as f64;
     let se = (b / (b - 1.0) * squares).sqrt() / block_n as f64;
-    let t = StudentsT::new(0.0, 1.0, b - 1.0).expect("at least one degree of freedom").inverse_cdf(0.95);
+    let t = StudentsT::new(0.0, 1.0, b - 1.0)
+        .expect("at least one degree of freedom")
+        .inverse_cdf(0.95);
     estimate.se = Some(se);
     estimate.lower95 = Some((p - t * se).max(0.0));
     // Rule of three for rare events: with few exceedances the batch error is too small, so the upper
@@ -124,7 +126,8 @@ fn lag1(blocks: &[Block]) -> Option<f64> {
     if blocks.len() < 3 {
         return None;
     }
-    let fractions: Vec<f64> = blocks.iter().map(|b| if b.n == 0 { 0.0 } else { b.k as f64 / b.n as f64 }).collect();
+    let fractions: Vec<f64> =
+        blocks.iter().map(|b| if b.n == 0 { 0.0 } else { b.k as f64 / b.n as f64 }).collect();
     let mean = fractions.iter().sum::<f64>() / fractions.len() as f64;
     let variance: f64 = fractions.iter().map(|f| (f - mean).powi(2)).sum();
     if variance == 0.0 {
@@ -180,7 +183,9 @@ fn failing(seconds: &[Block], allowed: f64) -> Option<Exceedance> {
         && estimate.blocks >= 2 * FAIL_BLOCKS
     {
         let double = exceedance(seconds, block_s * 2);
-        let above = |e: &Exceedance| e.blocks >= FAIL_BLOCKS && e.lower95.is_some_and(|lower| lower > allowed);
+        let above = |e: &Exceedance| {
+            e.blocks >= FAIL_BLOCKS && e.lower95.is_some_and(|lower| lower > allowed)
+        };
         // The longest length counts: a short one that fails and a long one that does not is a burst.
         found = (above(&estimate) && above(&double)).then_some(estimate);
         block_s *= 2;
@@ -192,7 +197,9 @@ fn failing(seconds: &[Block], allowed: f64) -> Option<Exceedance> {
 fn lengthened(seconds: &[Block], block_s: u32) -> Exceedance {
     let mut estimate = exceedance(seconds, block_s);
     let mut length = block_s;
-    while estimate.lag1.is_some_and(|lag| lag >= LAG1_MAX) && estimate.blocks / 2 >= LENGTHEN_BLOCKS.max(PASS_BLOCKS) {
+    while estimate.lag1.is_some_and(|lag| lag >= LAG1_MAX)
+        && estimate.blocks / 2 >= LENGTHEN_BLOCKS.max(PASS_BLOCKS)
+    {
         length *= 2;
         estimate = exceedance(seconds, length);
     }
@@ -239,16 +246,23 @@ mod tests {
             pass += usize::from(good == Judgement::Pass);
             fail += usize::from(bad == Judgement::Fail);
         }
-        assert!(false_fail <= 10 && false_pass <= 10, "false FAIL {false_fail}, false PASS {false_pass} of 200");
+        assert!(
+            false_fail <= 10 && false_pass <= 10,
+            "false FAIL {false_fail}, false PASS {false_pass} of 200"
+        );
         assert!(pass > 150 && fail > 150, "power: PASS {pass}, FAIL {fail} of 200");
         let mut rng = Rng(43);
-        let on_the_line = (0..200).map(|_| judge_percentile(&run(&mut rng, 1_800, 30, 0.01), 0.01).0);
+        let on_the_line =
+            (0..200).map(|_| judge_percentile(&run(&mut rng, 1_800, 30, 0.01), 0.01).0);
         let (mut passes, mut fails) = (0, 0);
         for verdict in on_the_line {
             passes += usize::from(verdict == Judgement::Pass);
             fails += usize::from(verdict == Judgement::Fail);
         }
-        assert!(passes <= 22 && fails <= 22, "at the limit itself: PASS {passes}, FAIL {fails} of 200");
+        assert!(
+            passes <= 22 && fails <= 22,
+            "at the limit itself: PASS {passes}, FAIL {fails} of 200"
+        );
     }
 
     #[test]
@@ -259,13 +273,17 @@ mod tests {
         let Judgement::Undecided { needed_s, .. } = judgement else { panic!("{judgement:?}") };
         assert!((needed_s.unwrap() - 1_740.0).abs() < 1.0);
         assert_eq!(judge_fraction(&clean, 0.001).0, Judgement::Pass);
-        let bad: Vec<Block> = (0..60).map(|i| Block { n: 3_000, k: 140 + i % 7, len_s: 1.0 }).collect();
+        let bad: Vec<Block> =
+            (0..60).map(|i| Block { n: 3_000, k: 140 + i % 7, len_s: 1.0 }).collect();
         assert_eq!(judge_percentile(&bad, 0.01).0, Judgement::Fail);
     }
 
     #[test]
     fn half_an_hour_without_exceedance_passes() {
-        assert_eq!(judge_percentile(&vec![Block { n: 30, k: 0, len_s: 1.0 }; 1_800], 0.01).0, Judgement::Pass);
+        assert_eq!(
+            judge_percentile(&vec![Block { n: 30, k: 0, len_s: 1.0 }; 1_800], 0.01).0,
+            Judgement::Pass
+        );
         // 298 requests in all are one too few: with k = 0 the bound is above 1 %.
         let mut few = vec![Block { n: 0, k: 0, len_s: 1.0 }; 1_800];
         few.iter_mut().take(298).for_each(|b| b.n = 1);
@@ -280,6 +298,9 @@ mod tests {
         burst[30].k = 3_000;
         assert!(matches!(judge_percentile(&burst, 0.01).0, Judgement::Undecided { .. }));
         assert!(matches!(judge_percentile(&[], 0.01).0, Judgement::Undecided { .. }));
-        assert!(matches!(judge_fraction(&[Block { n: 0, k: 0, len_s: 1.0 }; 60], 0.01).0, Judgement::Undecided { .. }));
+        assert!(matches!(
+            judge_fraction(&[Block { n: 0, k: 0, len_s: 1.0 }; 60], 0.01).0,
+            Judgement::Undecided { .. }
+        ));
     }
 }

@@ -46,7 +46,8 @@ impl Histogram {
     /// An empty histogram; allocates about 216 KiB once.
     #[must_use]
     pub fn new() -> Self {
-        let hdr = Hdr::new_with_bounds(1, RANGE_NS, 3).expect("the bounds are constants that hdrhistogram accepts");
+        let hdr = Hdr::new_with_bounds(1, RANGE_NS, 3)
+            .expect("the bounds are constants that hdrhistogram accepts");
         Self { hdr, count: 0, overflow: 0, min: u64::MAX, max: 0, sum: 0 }
     }
 
@@ -151,7 +152,9 @@ impl Histogram {
         bytes.extend_from_slice(&self.min.to_le_bytes());
         bytes.extend_from_slice(&self.max.to_le_bytes());
         bytes.extend_from_slice(&self.sum.to_le_bytes());
-        V2Serializer::new().serialize(&self.hdr, &mut bytes).expect("writing to a Vec cannot fail and u64 counts fit V2");
+        V2Serializer::new()
+            .serialize(&self.hdr, &mut bytes)
+            .expect("writing to a Vec cannot fail and u64 counts fit V2");
         bytes
     }
 
@@ -161,12 +164,18 @@ impl Histogram {
     /// [`DecodeError`] for bytes that are not such an encoding; never panics.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let wrong = |cause: &str| DecodeError { cause: cause.to_owned() };
-        let (header, mut rest) = bytes.split_at_checked(HEADER).ok_or_else(|| wrong("shorter than its header"))?;
-        let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes of a 48-byte header"));
+        let (header, mut rest) =
+            bytes.split_at_checked(HEADER).ok_or_else(|| wrong("shorter than its header"))?;
+        let word = |at: usize| {
+            u64::from_le_bytes(
+                header[at..at + 8].try_into().expect("eight bytes of a 48-byte header"),
+            )
+        };
         let mut sum = [0; 16];
         sum.copy_from_slice(&header[32..48]);
-        let hdr: Hdr<u64> =
-            Deserializer::new().deserialize(&mut rest).map_err(|error| DecodeError { cause: error.to_string() })?;
+        let hdr: Hdr<u64> = Deserializer::new()
+            .deserialize(&mut rest)
+            .map_err(|error| DecodeError { cause: error.to_string() })?;
         let mut histogram = Self::new();
         if hdr.high() != RANGE_NS || hdr.sigfig() != 3 || hdr.low() != 1 {
             return Err(wrong("other bounds than 1 ns to 3600 s with 3 digits"));

@@ -43,9 +43,9 @@ impl<R: Send + 'static> Reply<R> {
             return Ok(());
         }
         let boxed: Box<dyn Any + Send> = Box::new(answer);
-        shard.send_remote(self.home, Answer { key: self.key, boxed }).map_err(|answer| {
-            *answer.boxed.downcast::<R>().expect("packed as R three lines above")
-        })
+        shard
+            .send_remote(self.home, Answer { key: self.key, boxed })
+            .map_err(|answer| *answer.boxed.downcast::<R>().expect("packed as R three lines above"))
     }
 }
 
@@ -96,7 +96,9 @@ impl Asks {
 
     fn slot(&mut self, key: u64) -> Option<&mut Slot> {
         let index = usize::try_from(key & u64::from(u32::MAX)).ok()?;
-        self.slots.get_mut(index).filter(|slot| slot.open && u64::from(slot.generation) == key >> 32)
+        self.slots
+            .get_mut(index)
+            .filter(|slot| slot.open && u64::from(slot.generation) == key >> 32)
     }
 
     /// Stores an answer; returns who waits for it, or `None` when nobody does.

@@ -19,7 +19,10 @@ pub struct Cx<'a> {
 
 impl std::fmt::Debug for Cx<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cx").field("me", &self.me).field("now_ns", &self.now_ns).finish_non_exhaustive()
+        f.debug_struct("Cx")
+            .field("me", &self.me)
+            .field("now_ns", &self.now_ns)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,7 +71,10 @@ impl<'a> Cx<'a> {
     ///
     /// # Errors
     /// [`SpawnError`] with the future when the table is full.
-    pub fn spawn_future<F: Future<Output = ()> + 'static>(&mut self, future: F) -> Result<(), SpawnError<F>> {
+    pub fn spawn_future<F: Future<Output = ()> + 'static>(
+        &mut self,
+        future: F,
+    ) -> Result<(), SpawnError<F>> {
         self.shard.spawn_task(future)
     }
 

@@ -4,8 +4,8 @@ mod ask;
 mod cx;
 mod mailbox;
 
-pub use ask::Reply;
 pub(crate) use ask::Asks;
+pub use ask::Reply;
 pub use cx::{Cx, SleepUntil};
 pub(crate) use mailbox::{AnyMailbox, Item, Mailbox};
 

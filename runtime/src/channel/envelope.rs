@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "a message of any type, moved inline through a ring of equal cells")]
+#![expect(
+    unsafe_code,
+    reason = "a message of any type, moved inline through a ring of equal cells"
+)]
 //! A message on its way to another core: 64 bytes, no allocation.
 
 use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
@@ -33,8 +36,14 @@ impl Envelope {
     /// Packs `value` for the addressee `to`.
     pub(crate) fn new<T: Deliver>(to: u64, value: T) -> Self {
         const {
-            assert!(size_of::<T>() <= MESSAGE_MAX, "a message has at most 40 bytes: box its content");
-            assert!(align_of::<T>() <= 8, "a message is aligned to at most 8 bytes: box its content");
+            assert!(
+                size_of::<T>() <= MESSAGE_MAX,
+                "a message has at most 40 bytes: box its content"
+            );
+            assert!(
+                align_of::<T>() <= 8,
+                "a message is aligned to at most 8 bytes: box its content"
+            );
         }
         let mut payload: Payload = [MaybeUninit::uninit(); MESSAGE_MAX / 8];
         // SAFETY: the payload is large enough and aligned enough for T by the assertions above.

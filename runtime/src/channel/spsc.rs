@@ -108,9 +108,11 @@ impl<T> Consumer<T> {
             return None;
         }
         let value = self.ring.cells[self.head & self.ring.mask].with_mut(|cell| {
-            // SAFETY: tail_cache shows that the producer has written and published this cell, and it
-            // is read once: head moves past it.
-            unsafe { (*cell).assume_init_read() }
+            // SAFETY: the pointer comes from a live cell, and tail_cache shows that the producer is
+            // done with it.
+            let value = unsafe { cell.read() };
+            // SAFETY: the producer wrote it before it published it, and it is read once: head moves on.
+            unsafe { value.assume_init() }
         });
         self.head = self.head.wrapping_add(1);
         Some(value)

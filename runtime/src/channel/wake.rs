@@ -27,7 +27,10 @@ impl Sleep {
         fence(Ordering::SeqCst);
         // Relaxed: the fences order it; AcqRel on the exchange hands the sleep over to one sender.
         self.state.load(Ordering::Relaxed) == SLEEPING
-            && self.state.compare_exchange(SLEEPING, NOTIFIED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            && self
+                .state
+                .compare_exchange(SLEEPING, NOTIFIED, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     /// Before sleeping. Every source of work must be looked at once more after this.

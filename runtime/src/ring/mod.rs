@@ -61,7 +61,9 @@ impl Ring {
         builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(entries * 8);
         let uring = match builder.build(entries) {
             // Linux 6.0 has SINGLE_ISSUER but not DEFER_TASKRUN; without both the ring works, dearer.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::builder().build(entries),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                IoUring::builder().build(entries)
+            }
             other => other,
         };
         let uring = uring.map_err(|error| probe::explain(error, entries))?;
@@ -88,7 +90,8 @@ impl Ring {
     }
 
     fn arm_event(&mut self) {
-        let poll = opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32).build().user_data(EVENT);
+        let poll =
+            opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32).build().user_data(EVENT);
         self.push(&poll);
     }
 

@@ -13,7 +13,9 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::agent::{Addr, Agent, AnyMailbox, Asks, Mailbox, generation_of, handle, index_of, shard_of};
+use crate::agent::{
+    Addr, Agent, AnyMailbox, Asks, Mailbox, generation_of, handle, index_of, shard_of,
+};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::spsc::{Consumer, Producer};
 use crate::config::Config;
@@ -68,7 +70,13 @@ impl<M: Send + 'static> Deliver for ToAgent<M> {
 }
 
 impl Shard {
-    pub(crate) fn new(index: usize, config: Config, peers: Vec<Arc<Shared>>, links: Links, now_ns: u64) -> Rc<Self> {
+    pub(crate) fn new(
+        index: usize,
+        config: Config,
+        peers: Vec<Arc<Shared>>,
+        links: Links,
+        now_ns: u64,
+    ) -> Rc<Self> {
         let shard = Rc::new(Self {
             index,
             asks: RefCell::new(Asks::new(config.asks_max)),
@@ -154,7 +162,12 @@ impl Shard {
         }
     }
 
-    pub(crate) fn timer(&self, at_ns: u64, owner: u64, token: Option<u64>) -> Result<TimerId, TimersFull> {
+    pub(crate) fn timer(
+        &self,
+        at_ns: u64,
+        owner: u64,
+        token: Option<u64>,
+    ) -> Result<TimerId, TimersFull> {
         self.wheel.borrow_mut().insert(Fired { deadline_ns: at_ns, owner, token }).ok_or(TimersFull)
     }
 
@@ -170,7 +183,8 @@ impl Shard {
         let erased: Rc<dyn AnyMailbox> = Rc::clone(&mailbox) as Rc<dyn AnyMailbox>;
         let generation = self.table.borrow().generation(index);
         let me = handle(self.index, generation, index);
-        let shard = CURRENT.with_borrow(Clone::clone).expect("agents are spawned on their shard's thread");
+        let shard =
+            CURRENT.with_borrow(Clone::clone).expect("agents are spawned on their shard's thread");
         let future = task::agent_loop(agent, mailbox, shard, me);
         let bytes = size_of_val(&future) + size_of::<Mailbox<A::Msg>>();
         self.occupy(index, Slot::new(Box::pin(future), Some(erased), self.waker(me), bytes));
@@ -178,7 +192,10 @@ impl Shard {
         Ok(Addr::new(me))
     }
 
-    pub(crate) fn spawn_task<F: Future<Output = ()> + 'static>(&self, future: F) -> Result<(), SpawnError<F>> {
+    pub(crate) fn spawn_task<F: Future<Output = ()> + 'static>(
+        &self,
+        future: F,
+    ) -> Result<(), SpawnError<F>> {
         let Some(index) = self.table.borrow_mut().vacant() else {
             return Err(SpawnError { agent: future, max: self.config.agents_max });
         };
@@ -210,7 +227,7 @@ impl Shard {
         }
         self.turn_left.set(left - 1);
         // A clock read every 16 messages: the turn's time bound is that coarse.
-        left % 16 != 0 || crate::clock::monotonic_ns() < self.turn_end_ns.get()
+        !left.is_multiple_of(16) || crate::clock::monotonic_ns() < self.turn_end_ns.get()
     }
 }
 

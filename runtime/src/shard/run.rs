@@ -228,7 +228,8 @@ impl Shard {
         stats.enters = ring.enters;
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
         stats.heartbeat_ns = clock::monotonic_ns();
-        let tables = self.table.borrow().bytes() + self.wheel.borrow().bytes() + self.own().words.bytes();
+        let tables =
+            self.table.borrow().bytes() + self.wheel.borrow().bytes() + self.own().words.bytes();
         stats.state_bytes = tables as u64 + self.mailbox_bytes.get();
         stats.publish(&self.own().counters);
     }

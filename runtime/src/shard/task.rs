@@ -23,7 +23,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) const fn new(future: Task, mailbox: Option<Rc<dyn AnyMailbox>>, waker: Waker, bytes: usize) -> Self {
+    pub(super) const fn new(
+        future: Task,
+        mailbox: Option<Rc<dyn AnyMailbox>>,
+        waker: Waker,
+        bytes: usize,
+    ) -> Self {
         Self { future: Some(future), mailbox, waker, queued: false, bytes }
     }
 
@@ -108,13 +113,18 @@ impl Table {
         let entry = &mut self.entries[index as usize];
         let slot = entry.slot.take()?;
         // 0 is skipped, so that the zero word of a slot never used matches no handle.
-        entry.generation = if entry.generation + 1 == GENERATIONS { 1 } else { entry.generation + 1 };
+        entry.generation =
+            if entry.generation + 1 == GENERATIONS { 1 } else { entry.generation + 1 };
         self.free.push(index);
         Some(slot)
     }
 
     pub(super) fn occupied(&self) -> Vec<u32> {
-        (0u32..).zip(&self.entries).filter(|(_, entry)| entry.slot.is_some()).map(|(index, _)| index).collect()
+        (0u32..)
+            .zip(&self.entries)
+            .filter(|(_, entry)| entry.slot.is_some())
+            .map(|(index, _)| index)
+            .collect()
     }
 
     pub(super) const fn bytes(&self) -> usize {
@@ -162,7 +172,12 @@ impl Wake for TaskWaker {
 }
 
 /// The life of an agent: take a message, handle it, until it stops.
-pub(super) async fn agent_loop<A: Agent>(mut agent: A, mailbox: Rc<Mailbox<A::Msg>>, shard: Rc<Shard>, me: u64) {
+pub(super) async fn agent_loop<A: Agent>(
+    mut agent: A,
+    mailbox: Rc<Mailbox<A::Msg>>,
+    shard: Rc<Shard>,
+    me: u64,
+) {
     loop {
         let item = Next { mailbox: &mailbox, shard: &shard, me }.await;
         let mut cx = Cx::new(&shard, me, shard.now_ns.get());

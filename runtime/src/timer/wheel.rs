@@ -1,6 +1,10 @@
 //! Hierarchical timing wheel (Varghese and Lauck 1987): 4 levels of 256 slots, intrusive lists in a
 //! slab, bitmaps to find the next event. It does not know the time. Insert and cancel are O(1); a timer
 //! never fires early and at most one tick (131 us) late, plus the time until `advance` is called.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "level numbers and list numbers are below 1025"
+)]
 
 /// log2 of a tick in ns: 131 us. Sleeps shorter than that are rounded up to it.
 const TICK_BITS: u32 = 17;
@@ -91,7 +95,15 @@ impl Wheel {
         }
         let index = u32::try_from(self.nodes.len()).ok().filter(|&i| i < self.max && i != NONE)?;
         let fired = Fired { deadline_ns: 0, owner: 0, token: None };
-        self.nodes.push(Node { fired, tick: 0, list: DUE, prev: NONE, next: NONE, generation: 0, used: false });
+        self.nodes.push(Node {
+            fired,
+            tick: 0,
+            list: DUE,
+            prev: NONE,
+            next: NONE,
+            generation: 0,
+            used: false,
+        });
         Some(index)
     }
 
@@ -277,19 +289,26 @@ mod tests {
                     }
                 }
                 2 if !model.is_empty() => {
-                    let key = *model.keys().nth((rng(&mut seed) % model.len().min(50) as u64) as usize).unwrap();
+                    let key = *model
+                        .keys()
+                        .nth((rng(&mut seed) % model.len().min(50) as u64) as usize)
+                        .unwrap();
                     let (_, id) = model.remove(&key).unwrap();
                     assert!(wheel.cancel(id) && !wheel.cancel(id));
                 }
                 _ => {
                     let next = wheel.next_deadline();
-                    now += rng(&mut seed) % [100_000, 5_000_000, 10_000_000_000][(rng(&mut seed) % 3) as usize];
+                    now += rng(&mut seed)
+                        % [100_000, 5_000_000, 10_000_000_000][(rng(&mut seed) % 3) as usize];
                     out.clear();
                     wheel.advance(now, &mut out, usize::MAX);
                     for fired in &out {
                         let (deadline, _) = model.remove(&fired.owner).expect("fired once");
                         assert!(deadline <= now, "early");
-                        assert!(next.is_some_and(|next| next <= now), "the park would have overslept");
+                        assert!(
+                            next.is_some_and(|next| next <= now),
+                            "the park would have overslept"
+                        );
                     }
                     let late = model.values().filter(|(d, _)| d + (2 << TICK_BITS) <= now).count();
                     assert_eq!(late, 0, "left behind");

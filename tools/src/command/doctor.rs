@@ -47,10 +47,28 @@ fn checks(facts: &Facts) -> Vec<Check> {
         kernel(facts),
         ring(facts),
         perf(facts),
-        plain("cores", &facts.allowed, Status::Ok, ("any list", "each allowed core gets a shard", "taskset -c or cpuset.cpus widen or narrow it")),
+        plain(
+            "cores",
+            &facts.allowed,
+            Status::Ok,
+            (
+                "any list",
+                "each allowed core gets a shard",
+                "taskset -c or cpuset.cpus widen or narrow it",
+            ),
+        ),
         memlock(facts),
         files(facts),
-        plain("pids", &facts.pids_max, Status::Ok, ("more than the cores plus 3", "a thread per core, one for housekeeping, one for signals", "raise pids.max of the cgroup")),
+        plain(
+            "pids",
+            &facts.pids_max,
+            Status::Ok,
+            (
+                "more than the cores plus 3",
+                "a thread per core, one for housekeeping, one for signals",
+                "raise pids.max of the cgroup",
+            ),
+        ),
         thp(facts),
         governor(facts),
         clocksource(facts),
@@ -78,22 +96,51 @@ fn version(release: &str) -> Option<(u32, u32)> {
 }
 
 fn kernel(facts: &Facts) -> Check {
-    let new = facts.kernel.as_ref().ok().and_then(|release| version(release)).is_some_and(|v| v >= (6, 1));
+    let new = facts
+        .kernel
+        .as_ref()
+        .ok()
+        .and_then(|release| version(release))
+        .is_some_and(|v| v >= (6, 1));
     let status = if new { Status::Ok } else { Status::Fail };
-    plain("kernel", &facts.kernel, status, ("6.1 or newer", "DEFER_TASKRUN and MSG_RING wake a shard cheaply", "boot Linux 6.1 or newer"))
+    plain(
+        "kernel",
+        &facts.kernel,
+        status,
+        (
+            "6.1 or newer",
+            "DEFER_TASKRUN and MSG_RING wake a shard cheaply",
+            "boot Linux 6.1 or newer",
+        ),
+    )
 }
 
 fn ring(facts: &Facts) -> Check {
-    let words = ("a ring can be made; all features present", "every shard sleeps in and is woken by its own ring", "see the cause; sysctl -w kernel.io_uring_disabled=0, or allow io_uring in the container's seccomp profile");
+    let words = (
+        "a ring can be made; all features present",
+        "every shard sleeps in and is woken by its own ring",
+        "see the cause; sysctl -w kernel.io_uring_disabled=0, or allow io_uring in the container's seccomp profile",
+    );
     match &facts.ring {
         Err(cause) => {
             let sysctl = facts.io_uring_disabled.as_deref().unwrap_or("unknown");
-            check("io_uring", Status::Fail, format!("{} (io_uring_disabled = {sysctl})", cause.replace('\n', ";")), words)
+            check(
+                "io_uring",
+                Status::Fail,
+                format!("{} (io_uring_disabled = {sysctl})", cause.replace('\n', ";")),
+                words,
+            )
         }
         Ok(features) => {
-            let missing: Vec<&str> = features.iter().filter(|f| !f.1).map(|f| f.0.as_str()).collect();
+            let missing: Vec<&str> =
+                features.iter().filter(|f| !f.1).map(|f| f.0.as_str()).collect();
             if missing.is_empty() {
-                check("io_uring", Status::Ok, format!("{} of {} features", features.len(), features.len()), words)
+                check(
+                    "io_uring",
+                    Status::Ok,
+                    format!("{} of {} features", features.len(), features.len()),
+                    words,
+                )
             } else {
                 check("io_uring", Status::Warn, format!("without {}", missing.join(", ")), words)
             }
@@ -109,11 +156,20 @@ fn perf(facts: &Facts) -> Check {
         "perf",
         status,
         format!("{pmu}, perf_event_paranoid {paranoid}"),
-        ("a hardware PMU, perf_event_paranoid 1 or lower", "cycles and cache misses are unknown without it; latency is not affected", "run on bare metal or expose the vPMU; sysctl -w kernel.perf_event_paranoid=1"),
+        (
+            "a hardware PMU, perf_event_paranoid 1 or lower",
+            "cycles and cache misses are unknown without it; latency is not affected",
+            "run on bare metal or expose the vPMU; sysctl -w kernel.perf_event_paranoid=1",
+        ),
     )
 }
 
-fn limit(id: &'static str, limit: Result<Option<u64>, String>, at_least: u64, words: Words) -> Check {
+fn limit(
+    id: &'static str,
+    limit: Result<Option<u64>, String>,
+    at_least: u64,
+    words: Words,
+) -> Check {
     match limit {
         Ok(None) => check(id, Status::Ok, "unlimited".to_owned(), words),
         Ok(Some(value)) => {
@@ -125,41 +181,81 @@ fn limit(id: &'static str, limit: Result<Option<u64>, String>, at_least: u64, wo
 }
 
 fn memlock(facts: &Facts) -> Check {
-    let words = ("1 MiB or more", "rings are charged to it for users without CAP_IPC_LOCK, about 8 KiB each", "ulimit -l unlimited");
+    let words = (
+        "1 MiB or more",
+        "rings are charged to it for users without CAP_IPC_LOCK, about 8 KiB each",
+        "ulimit -l unlimited",
+    );
     limit("memlock", facts.limit("Max locked memory"), 1 << 20, words)
 }
 
 fn files(facts: &Facts) -> Check {
-    let words = ("1024 or more", "a ring and an eventfd per core, the run's segments", "ulimit -n 65536");
+    let words =
+        ("1024 or more", "a ring and an eventfd per core, the run's segments", "ulimit -n 65536");
     limit("nofile", facts.limit("Max open files"), 1_024, words)
 }
 
 fn thp(facts: &Facts) -> Check {
     let never = facts.thp.as_ref().is_ok_and(|text| text.contains("[never]"));
     let status = if never { Status::Warn } else { Status::Ok };
-    plain("thp", &facts.thp, status, ("madvise or always", "tables of a million agents miss the TLB on 4 KiB pages", "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"))
+    plain(
+        "thp",
+        &facts.thp,
+        status,
+        (
+            "madvise or always",
+            "tables of a million agents miss the TLB on 4 KiB pages",
+            "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
+        ),
+    )
 }
 
 fn governor(facts: &Facts) -> Check {
-    let words = ("performance", "a core that changes its clock changes every latency", "cpupower frequency-set -g performance");
+    let words = (
+        "performance",
+        "a core that changes its clock changes every latency",
+        "cpupower frequency-set -g performance",
+    );
     match &facts.governor {
         Ok(value) if value == "performance" => check("governor", Status::Ok, value.clone(), words),
         Ok(value) => check("governor", Status::Warn, value.clone(), words),
-        Err(_) => check("governor", Status::Info, "no cpufreq: virtual machine or firmware control".to_owned(), words),
+        Err(_) => check(
+            "governor",
+            Status::Info,
+            "no cpufreq: virtual machine or firmware control".to_owned(),
+            words,
+        ),
     }
 }
 
 fn clocksource(facts: &Facts) -> Check {
-    let fast = facts.clocksource.as_ref().is_ok_and(|name| ["tsc", "kvm-clock", "arch_sys_counter"].contains(&name.as_str()));
+    let fast = facts
+        .clocksource
+        .as_ref()
+        .is_ok_and(|name| ["tsc", "kvm-clock", "arch_sys_counter"].contains(&name.as_str()));
     let status = if fast { Status::Ok } else { Status::Warn };
-    plain("clock", &facts.clocksource, status, ("tsc, kvm-clock or arch_sys_counter", "others read the time by a system call", "boot with clocksource=tsc where it is stable"))
+    plain(
+        "clock",
+        &facts.clocksource,
+        status,
+        (
+            "tsc, kvm-clock or arch_sys_counter",
+            "others read the time by a system call",
+            "boot with clocksource=tsc where it is stable",
+        ),
+    )
 }
 
 fn swap(facts: &Facts) -> Check {
-    let words = ("none", "a page that comes back from disk is a latency of milliseconds", "swapoff -a");
+    let words =
+        ("none", "a page that comes back from disk is a latency of milliseconds", "swapoff -a");
     match &facts.swaps {
-        Ok(text) if text.lines().count() <= 1 => check("swap", Status::Ok, "none".to_owned(), words),
-        Ok(text) => check("swap", Status::Warn, format!("{} areas", text.lines().count() - 1), words),
+        Ok(text) if text.lines().count() <= 1 => {
+            check("swap", Status::Ok, "none".to_owned(), words)
+        }
+        Ok(text) => {
+            check("swap", Status::Warn, format!("{} areas", text.lines().count() - 1), words)
+        }
         Err(cause) => check("swap", Status::Warn, format!("unknown: {cause}"), words),
     }
 }
@@ -175,10 +271,20 @@ fn text(checks: &[Check], out: &mut dyn Write) -> io::Result<()> {
         };
         writeln!(out, "{mark} {:<9} {}", check.id, check.value)?;
         if matches!(check.status, Status::Warn | Status::Fail) {
-            writeln!(out, "     expected  {}\n     why       {}\n     remedy    {}", check.expected, check.why, check.remedy)?;
+            writeln!(
+                out,
+                "     expected  {}\n     why       {}\n     remedy    {}",
+                check.expected, check.why, check.remedy
+            )?;
         }
     }
-    writeln!(out, "{} ok, {} warnings, {} failures; --strict exits 5 on a failure", number(Status::Ok), number(Status::Warn), number(Status::Fail))
+    writeln!(
+        out,
+        "{} ok, {} warnings, {} failures; --strict exits 5 on a failure",
+        number(Status::Ok),
+        number(Status::Warn),
+        number(Status::Fail)
+    )
 }
 
 #[cfg(test)]
@@ -193,7 +299,10 @@ mod tests {
             std::fs::write(path, text).expect("written");
         };
         write("proc/sys/kernel/osrelease", kernel);
-        write("proc/self/limits", "Max open files            64      64      files\nMax locked memory         unlimited unlimited bytes\n");
+        write(
+            "proc/self/limits",
+            "Max open files            64      64      files\nMax locked memory         unlimited unlimited bytes\n",
+        );
         write("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]");
         Facts::gather(tree.path(), Err("io_uring is disabled\n  cause: seccomp".to_owned()))
     }

@@ -27,7 +27,9 @@ impl Facts {
     /// Reads the facts; `ring` comes from the kernel itself, not from a file.
     pub(super) fn gather(root: &Path, ring: Result<Vec<(String, bool)>, String>) -> Self {
         let read = |path: &str| {
-            fs::read_to_string(root.join(path)).map(|t| t.trim().to_owned()).map_err(|e| format!("/{path}: {e}"))
+            fs::read_to_string(root.join(path))
+                .map(|t| t.trim().to_owned())
+                .map_err(|e| format!("/{path}: {e}"))
         };
         let status = read("proc/self/status").and_then(|text| {
             let line = text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -54,7 +56,10 @@ impl Facts {
     /// Soft limit of a line of /proc/self/limits; `None` in `Ok` means unlimited.
     pub(super) fn limit(&self, name: &str) -> Result<Option<u64>, String> {
         let text = self.limits.as_ref().map_err(Clone::clone)?;
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).ok_or_else(|| format!("no line {name:?}"))?;
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .ok_or_else(|| format!("no line {name:?}"))?;
         let soft = line.split_whitespace().next().unwrap_or_default();
         if soft == "unlimited" {
             return Ok(None);

@@ -24,7 +24,12 @@ use crate::{Failure, render};
 
 type Outcome = Result<u8, Failure>;
 
-pub(crate) fn run(cli: Cli, workloads: &[&'static dyn AnyWorkload], out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
+pub(crate) fn run(
+    cli: Cli,
+    workloads: &[&'static dyn AnyWorkload],
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Outcome {
     let root = store_root(cli.store);
     match cli.command {
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
@@ -39,9 +44,12 @@ pub(crate) fn run(cli: Cli, workloads: &[&'static dyn AnyWorkload], out: &mut dy
 
 /// `--store`, else the user's data directory, else one beside the work.
 fn store_root(given: Option<PathBuf>) -> PathBuf {
-    let data = || std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let data =
+        || std::env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".local/share"));
-    given.or_else(|| data().or_else(home).map(|dir| dir.join("tailbeam"))).unwrap_or_else(|| PathBuf::from(".tailbeam"))
+    given
+        .or_else(|| data().or_else(home).map(|dir| dir.join("tailbeam")))
+        .unwrap_or_else(|| PathBuf::from(".tailbeam"))
 }
 
 fn gates(given: &[String]) -> Result<Option<Vec<Gate>>, Failure> {
@@ -135,7 +143,9 @@ fn show(args: &ReportArgs, root: &Path, out: &mut dyn Write) -> Outcome {
 }
 
 fn list(root: &Path, format: Format, out: &mut dyn Write) -> Outcome {
-    let runs = Store::open_existing(root).and_then(|store| store.list()).map_err(|error| Failure::new(1, error))?;
+    let runs = Store::open_existing(root)
+        .and_then(|store| store.list())
+        .map_err(|error| Failure::new(1, error))?;
     match format {
         Format::Table => render::text::runs(&runs, out)?,
         Format::Json => render::json::runs(&runs, out)?,
@@ -152,7 +162,9 @@ struct Watch {
 
 impl Watch {
     fn start(control: &Control) -> Result<Self, Failure> {
-        let failed = |error| Failure::new(1, format!("cannot watch signals\n  cause: {error}\n  remedy: none known"));
+        let failed = |error| {
+            Failure::new(1, format!("cannot watch signals\n  cause: {error}\n  remedy: none known"))
+        };
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).map_err(failed)?;
         let (handle, last) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
         let (stop, continued, seen): (Arc<AtomicBool>, _, _) =
@@ -167,7 +179,8 @@ impl Watch {
                 }
             }
         };
-        let thread = thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
+        let thread =
+            thread::Builder::new().name("signals".to_owned()).spawn(watch).map_err(failed)?;
         Ok(Self { handle, thread, last })
     }
 

@@ -17,8 +17,15 @@ struct Document<'a, T> {
 }
 
 /// Writes any document of ours.
-pub(crate) fn document<T: Serialize>(schema: &'static str, data: &T, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, &Document { schema, schema_version: SCHEMA_VERSION, data })?;
+pub(crate) fn document<T: Serialize>(
+    schema: &'static str,
+    data: &T,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(
+        &mut *out,
+        &Document { schema, schema_version: SCHEMA_VERSION, data },
+    )?;
     writeln!(out)
 }
 

@@ -1,4 +1,9 @@
 //! The report as text: verdict and caveats first, then what they rest on.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
 
 use std::io::{self, Write};
 
@@ -109,14 +114,18 @@ fn gates(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let header = ["gate", "required", "measured", "n", "blocks", "result"];
     writeln!(out, "{}", table(&header, report.gates.iter().map(row), 3))?;
     for gate in report.gates.iter().filter(|gate| gate.verdict != GateVerdict::Pass) {
-        let more = gate.needs_more_s.map_or_else(String::new, |s| format!("; needs {} more", span(s)));
+        let more =
+            gate.needs_more_s.map_or_else(String::new, |s| format!("; needs {} more", span(s)));
         writeln!(out, "  {}: {}{more}", gate.gate, gate.reason)?;
     }
     Ok(())
 }
 
 fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "\nLatency (from the intended send instant; system = end to end - planned delay)")?;
+    writeln!(
+        out,
+        "\nLatency (from the intended send instant; system = end to end - planned delay)"
+    )?;
     let ns = |value: &u64| time(*value as f64);
     let row = |row: &LatencyRow| {
         vec![
@@ -133,7 +142,12 @@ fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()> {
     let header = ["series", "count", "p50", "p90", "p99", "p99.9", "max", "mean"];
     writeln!(out, "{}", table(&header, rows.iter().map(row), 1))?;
     for row in rows.iter().filter(|row| row.overflow > 0) {
-        writeln!(out, "  {} values of {} lie above the range of 3600 s", count(row.overflow), row.series)?;
+        writeln!(
+            out,
+            "  {} values of {} lie above the range of 3600 s",
+            count(row.overflow),
+            row.series
+        )?;
     }
     Ok(())
 }
@@ -161,10 +175,22 @@ fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         count(o.lost),
         count(o.error),
         count(o.open_at_stop),
-        if o.sum() == o.attempts { String::new() } else { format!("  (sum {}: NOT CLOSED)", count(o.sum())) }
+        if o.sum() == o.attempts {
+            String::new()
+        } else {
+            format!("  (sum {}: NOT CLOSED)", count(o.sum()))
+        }
     )?;
-    writeln!(out, "Delivery  {} of attempts not refused", figure(&load.delivery, |d| format!("{:.4} %", d * 100.0)))?;
-    writeln!(out, "Oldest    {} was the longest any request was open at a sample", figure(&load.oldest_open_ns, |ns| time(*ns as f64)))?;
+    writeln!(
+        out,
+        "Delivery  {} of attempts not refused",
+        figure(&load.delivery, |d| format!("{:.4} %", d * 100.0))
+    )?;
+    writeln!(
+        out,
+        "Oldest    {} was the longest any request was open at a sample",
+        figure(&load.oldest_open_ns, |ns| time(*ns as f64))
+    )?;
     writeln!(
         out,
         "Little    {}",
@@ -231,7 +257,17 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             count(core.dead_letters),
         ]
     });
-    let header = ["core", "agents", "busy", "turns/s", "doorbells/s", "enters/s", "timer late max", "panics", "dead letters"];
+    let header = [
+        "core",
+        "agents",
+        "busy",
+        "turns/s",
+        "doorbells/s",
+        "enters/s",
+        "timer late max",
+        "panics",
+        "dead letters",
+    ];
     writeln!(out, "{}", table(&header, rows, 0))?;
     let memory = &report.memory;
     let size = |b: &u64| bytes(*b as f64);
@@ -244,7 +280,11 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )?;
     writeln!(out, "          PSS {} last", figure(&memory.pss_last_bytes, size))?;
     writeln!(out, "          allocator live {} last", figure(&memory.live_last_bytes, size))?;
-    writeln!(out, "CPU       {} of the cores, housekeeping included", figure(&memory.cpu_share, |s| format!("{:.2} %", s * 100.0)))
+    writeln!(
+        out,
+        "CPU       {} of the cores, housekeeping included",
+        figure(&memory.cpu_share, |s| format!("{:.2} %", s * 100.0))
+    )
 }
 
 /// Writes the list of runs.

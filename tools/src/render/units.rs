@@ -68,7 +68,10 @@ mod tests {
         assert_eq!(time(5.0e9), "5.00 s");
         assert_eq!(bytes(512.0), "512 B");
         assert_eq!(bytes(1_536.0), "1.50 KiB");
-        assert_eq!([count(0), count(999), count(1_000), count(1_234_567)], ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!(
+            [count(0), count(999), count(1_000), count(1_234_567)],
+            ["0", "999", "1,000", "1,234,567"]
+        );
         assert_eq!(span(1_740.0), "29 min");
     }
 }

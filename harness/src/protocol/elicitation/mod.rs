@@ -76,7 +76,9 @@ impl Schema {
     /// # Errors
     /// What is wrong with the schema.
     pub fn compile(schema: &Value) -> Result<Self, String> {
-        jsonschema::validator_for(schema).map(|validator| Self(Arc::new(validator))).map_err(|e| e.to_string())
+        jsonschema::validator_for(schema)
+            .map(|validator| Self(Arc::new(validator)))
+            .map_err(|e| e.to_string())
     }
 
     fn check(&self, data: &Value) -> Result<(), Refusal> {
@@ -104,8 +106,22 @@ pub struct Elicitation {
 impl Elicitation {
     /// A pending elicitation.
     #[must_use]
-    pub const fn create(id: u64, parties: (u32, u32), created_ns: u64, expires_ns: u64, schema: Schema) -> Self {
-        Self { id, from: parties.0, to: parties.1, created_ns, expires_ns, schema, state: State::Pending }
+    pub const fn create(
+        id: u64,
+        parties: (u32, u32),
+        created_ns: u64,
+        expires_ns: u64,
+        schema: Schema,
+    ) -> Self {
+        Self {
+            id,
+            from: parties.0,
+            to: parties.1,
+            created_ns,
+            expires_ns,
+            schema,
+            state: State::Pending,
+        }
     }
 
     /// Where it stands.
@@ -194,7 +210,10 @@ mod tests {
         let data = json!({"response": "From agent_2"});
         let reply = asked.respond(199, 2, Answer::Accept(data.clone())).unwrap();
         assert_eq!((reply.state, reply.data), (State::Accepted, Some(data)));
-        assert_eq!(asked.respond(199, 2, Answer::Decline), Err(Refusal::AlreadyTerminal(State::Accepted)));
+        assert_eq!(
+            asked.respond(199, 2, Answer::Decline),
+            Err(Refusal::AlreadyTerminal(State::Accepted))
+        );
         assert_eq!(make().respond(200, 2, Answer::Decline), Err(Refusal::Expired));
         assert!(Schema::compile(&json!({"type": 5})).is_err());
     }
