@@ -174,8 +174,7 @@ mod tests {
             writer.append(7, 1, u64::from(i), &vec![i; usize::from(i) * 3]).unwrap();
         }
         writer.seal().unwrap();
-        let bytes = file.bytes.lock().unwrap().clone();
-        bytes
+        std::mem::take(&mut *file.bytes.lock().unwrap())
     }
 
     #[test]

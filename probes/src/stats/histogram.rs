@@ -192,6 +192,7 @@ impl Histogram {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "ranks of short lists")]
 mod tests {
     use proptest::prelude::*;
 
