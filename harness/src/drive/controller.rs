@@ -11,6 +11,7 @@ use tailbeam_probes::collect::{heap, host, process};
 use tailbeam_probes::stats::Histogram;
 use tailbeam_runtime::{Addr, Runtime, ShardStats};
 
+use super::watch::{Look, WATCH_NS, Watch};
 use super::writer::RunWriter;
 use super::{Control, DriveError, Progress};
 use crate::evidence::Store;
@@ -25,14 +26,10 @@ use crate::plan::Plan;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Clock watch: a stop is measured to this resolution.
-const WATCH_NS: u64 = 20 * MS;
 /// Sampling of the open requests.
 const SAMPLE_NS: u64 = 100 * MS;
 /// A window on disk.
 const WINDOW_NS: u64 = 10 * SECOND;
-/// A wake later than this, in a process that used less than a fifth of that time in CPU, is a gap.
-const GAP_NS: u64 = 250 * MS;
 /// Agents spawned or begun per visit to a core, so that no visit is long.
 const CHUNK: usize = 16_384;
 
@@ -57,7 +54,21 @@ pub(super) struct Controller<'a, W: Workload> {
     shards: usize,
     second: Second,
     window: Window,
-    cpu_start_ns: Result<u64, tailbeam_probes::Unavailable>,
+    watch: Watch,
+    /// Read when the first request was due: what came before is not part of the run.
+    before: Before,
+}
+
+/// Counters at the start of the measured part.
+struct Before {
+    cpu_ns: Result<u64, tailbeam_probes::Unavailable>,
+    cores: Vec<ShardStats>,
+}
+
+impl Before {
+    fn read(runtime: &Runtime) -> Self {
+        Self { cpu_ns: process::cpu_time_ns(), cores: runtime.stats() }
+    }
 }
 
 /// What has been gathered of the current second.
@@ -105,7 +116,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             shards: runtime.shards(),
             second: Second::default(),
             window: Window::default(),
-            cpu_start_ns: process::cpu_time_ns(),
+            watch: Watch::default(),
+            before: Before::read(runtime),
         })
     }
 
@@ -228,6 +240,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         }
         self.begin(start_ns)?;
         self.wait_until(start_ns)?;
+        self.before = Before::read(self.runtime);
         self.second.from_ns = start_ns;
         self.window.from_ns = start_ns;
         let mut reason = "finished";
@@ -284,13 +297,15 @@ impl<'a, W: Workload> Controller<'a, W> {
     ) -> Result<(), DriveError> {
         let next_second = self.second.from_ns + SECOND;
         let until = (clock::monotonic_ns() + SAMPLE_NS).min(next_second).min(end_ns);
-        self.watch_until(until, progress);
+        self.watch_until(until, issuing, progress);
         self.sample()?;
         let now = clock::monotonic_ns();
         if now >= next_second {
             self.close_second(now, issuing, progress)?;
             if now - self.window.from_ns >= WINDOW_NS {
+                self.look(false, progress);
                 self.write_window(writer)?;
+                self.look(true, progress);
             }
         }
         Ok(())
@@ -307,30 +322,31 @@ impl<'a, W: Workload> Controller<'a, W> {
         Ok(())
     }
 
-    /// Sleeps in watch periods and records a gap when a wake is late though the process was idle.
-    fn watch_until(&mut self, until_ns: u64, progress: &mut dyn FnMut(&Progress)) {
+    /// Sleeps in watch periods and looks for gaps; ends at once at a stop while requests are `issuing`.
+    fn watch_until(&mut self, until_ns: u64, issuing: bool, progress: &mut dyn FnMut(&Progress)) {
         loop {
-            let before = clock::monotonic_ns();
-            if before >= until_ns || self.stopping() {
+            let now_ns = self.look(false, progress);
+            if now_ns >= until_ns || (issuing && self.stopping()) {
                 return;
             }
-            let cpu_before = process::cpu_time_ns().ok();
-            let continued = self.control.continued.load(Ordering::Relaxed);
-            std::thread::park_timeout(Duration::from_nanos((until_ns - before).min(WATCH_NS)));
-            let len_ns = clock::monotonic_ns() - before;
-            if len_ns < GAP_NS {
-                continue;
-            }
-            let used = process::cpu_time_ns().ok().zip(cpu_before).map(|(now, then)| now - then);
-            if used.is_none_or(|used| used >= len_ns / 5) {
-                continue;
-            }
-            let stopped = self.control.continued.load(Ordering::Relaxed) != continued;
-            let cause = if stopped { "process stopped" } else { "host gap" }.to_owned();
-            let event = Some(format!("{cause} {:.1} s", len_ns as f64 / 1e9));
-            self.window.gaps.push(Gap { from_ns: before, len_ns, cause });
-            progress(&Progress { phase: "measure", event, ..Progress::default() });
+            std::thread::park_timeout(Duration::from_nanos((until_ns - now_ns).min(WATCH_NS)));
         }
+    }
+
+    fn look(&mut self, blocking: bool, progress: &mut dyn FnMut(&Progress)) -> u64 {
+        let now_ns = clock::monotonic_ns();
+        let continued = self.control.continued.load(Ordering::Relaxed);
+        let cpu_ns = process::cpu_time_ns().ok();
+        let gap = self.watch.look(Look { now_ns, cpu_ns, continued }, blocking);
+        self.note(gap, progress);
+        now_ns
+    }
+
+    fn note(&mut self, gap: Option<Gap>, progress: &mut dyn FnMut(&Progress)) {
+        let Some(gap) = gap else { return };
+        let event = Some(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
+        self.window.gaps.push(gap);
+        progress(&Progress { phase: "measure", event, ..Progress::default() });
     }
 
     fn sample(&mut self) -> Result<(), DriveError> {
@@ -420,7 +436,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let record = WindowRecord {
             window: window.number,
             seconds: window.seconds,
-            cores: self.runtime.stats().iter().map(core_record).collect(),
+            cores: self.core_records(),
             rss_bytes: reading(memory.map(|m| m.rss_bytes)),
             pss_bytes: reading(pss),
             live_bytes: reading(heap::live().map(|live| live.bytes)),
@@ -447,8 +463,13 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     fn cpu_since_start(&self) -> Result<u64, tailbeam_probes::Unavailable> {
-        let start = self.cpu_start_ns.as_ref().map_err(Clone::clone)?;
+        let start = self.before.cpu_ns.as_ref().map_err(Clone::clone)?;
         Ok(process::cpu_time_ns()?.saturating_sub(*start))
+    }
+
+    fn core_records(&self) -> Vec<CoreRecord> {
+        let now = self.runtime.stats();
+        now.iter().zip(&self.before.cores).map(|(now, before)| core_record(now, before)).collect()
     }
 
     /// Swaps every core's histograms for empty ones that were made here, off the cores.
@@ -484,8 +505,11 @@ impl<'a, W: Workload> Controller<'a, W> {
             if now >= self.second.from_ns + SECOND {
                 self.close_second(now, false, progress)?;
             }
-            std::thread::park_timeout(Duration::from_nanos(WATCH_NS));
+            self.watch_until(now + WATCH_NS, false, progress);
         }
+        self.look(false, progress);
+        let gap = self.watch.settle(self.control.continued.load(Ordering::Relaxed));
+        self.note(gap, progress);
         self.close_second(clock::monotonic_ns(), false, progress)?;
         self.write_window(writer)
     }
@@ -542,16 +566,16 @@ fn no_pss() -> tailbeam_probes::Unavailable {
     }
 }
 
-fn core_record(stats: &ShardStats) -> CoreRecord {
+fn core_record(stats: &ShardStats, before: &ShardStats) -> CoreRecord {
     CoreRecord {
         core: stats.core as u64,
         agents: stats.live_agents,
         panicked: stats.panicked,
-        turns: stats.turns,
-        doorbells: stats.doorbells,
-        enters: stats.enters,
-        busy_ns: stats.busy_ns,
-        parked_ns: stats.parked_ns,
+        turns: stats.turns - before.turns,
+        doorbells: stats.doorbells - before.doorbells,
+        enters: stats.enters - before.enters,
+        busy_ns: stats.busy_ns - before.busy_ns,
+        parked_ns: stats.parked_ns - before.parked_ns,
         timer_late_max_ns: stats.timer_late_max_ns,
         dead_letters: stats.dead_letters,
         state_bytes: stats.state_bytes,

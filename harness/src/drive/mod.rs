@@ -12,6 +12,7 @@
 
 mod controller;
 mod error;
+mod watch;
 mod writer;
 
 use std::path::PathBuf;

@@ -66,7 +66,7 @@ pub struct SecondRecord {
     pub issuing: bool,
 }
 
-/// One core's counters since the start.
+/// One core's counters since the first request was due.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CoreRecord {
     /// CPU number.
@@ -134,7 +134,7 @@ pub struct WindowRecord {
     pub pss_bytes: Reading,
     /// Allocator live bytes.
     pub live_bytes: Reading,
-    /// CPU time of the process since the start of the run, ns.
+    /// CPU time of the process since the first request was due, ns.
     pub cpu_ns: Reading,
     /// Gaps that ended in this window.
     pub gaps: Vec<Gap>,

@@ -44,6 +44,8 @@ struct Material<'a> {
     total: SecondCounts,
     outcomes: Outcomes,
     issuing_s: f64,
+    /// With the drain: the length that counters and CPU time cover.
+    whole_s: f64,
 }
 
 /// Builds the report of the run in `dir`, judged by `gates` or by the plan's own.
@@ -61,7 +63,8 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         outcomes.lost += end.lost;
     }
     let issuing_s = seconds.iter().filter(|s| s.issuing).map(|s| s.len_ns as f64 / 1e9).sum();
-    let material = Material { run: &run, seconds, total, outcomes, issuing_s };
+    let whole_s = seconds.iter().map(|s| s.len_ns as f64 / 1e9).sum();
+    let material = Material { run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
     let mut results = Vec::new();
     for gate in gates.unwrap_or(&run.plan.gates) {
@@ -81,9 +84,9 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
             .collect(),
         littles_law: little,
         cores: run.windows.last().map_or_else(Vec::new, |window| {
-            window.cores.iter().map(|core| figures::core_row(core, material.issuing_s)).collect()
+            window.cores.iter().map(|core| figures::core_row(core, material.whole_s)).collect()
         }),
-        memory: figures::memory(&run, material.issuing_s),
+        memory: figures::memory(&run, material.whole_s),
         gates: results,
         validity,
         verdict,
