@@ -49,7 +49,7 @@ impl<const LATE_MS: u64, const DROP_IN: u64> Workload for Case<LATE_MS, DROP_IN>
 
 type Prompt = Case<0, 0>;
 type Late = Case<400, 0>;
-type Dropper = Case<0, 50>;
+type Dropper = Case<0, 100>;
 
 /// Runs a command line; returns exit code, stdout, stderr.
 fn tailbeam(store: &Path, line: &str) -> (u8, String, String) {

@@ -43,6 +43,30 @@ pub enum DriveError {
         /// How many.
         asked: u64,
     },
+    /// The agents would not fit into memory.
+    #[error(
+        "{agents} agents need about {} MB of memory\n  cause: {} MB are available to this process\n  remedy: ask for fewer agents, or give the host or its cgroup more memory",
+        .needed / 1_000_000, .available / 1_000_000
+    )]
+    Memory {
+        /// Agents asked for.
+        agents: u64,
+        /// Bytes needed, an estimate.
+        needed: u64,
+        /// Bytes available.
+        available: u64,
+    },
+    /// The run would not fit into the store.
+    #[error(
+        "the run needs about {} kB of free space in its store\n  cause: {} kB are free there\n  remedy: free space, or name another store with --store DIR or TAILBEAM_STORE",
+        .needed / 1_000, .available / 1_000
+    )]
+    StoreFull {
+        /// Bytes needed, an estimate.
+        needed: u64,
+        /// Bytes free.
+        available: u64,
+    },
     /// The runtime did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -89,7 +113,9 @@ impl DriveError {
             Self::Plan(_) | Self::TooManyLimits { .. } | Self::TooMany { .. } => {
                 DriveErrorKind::Usage
             }
-            Self::Start(_) => DriveErrorKind::HostNotReady,
+            Self::Start(_) | Self::Memory { .. } | Self::StoreFull { .. } => {
+                DriveErrorKind::HostNotReady
+            }
             _ => DriveErrorKind::Failed,
         }
     }

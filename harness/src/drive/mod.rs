@@ -12,6 +12,7 @@
 
 mod controller;
 mod error;
+mod room;
 mod watch;
 mod writer;
 
@@ -78,7 +79,10 @@ pub fn run<W: Workload>(
 ) -> Result<PathBuf, DriveError> {
     plan.check()?;
     let limits = limits(plan)?;
+    room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let runtime = Runtime::start(config(plan)?, |_| tailbeam_runtime::NoObserver)?;
+    let cores = runtime.shards() as u64;
+    room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(store.root()).ok())?;
     let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
         |mut controller| {
             controller.spawn_agents(progress)?;

@@ -120,6 +120,12 @@ impl Store {
         Err(StoreError::Absent { path: root.display().to_string() })
     }
 
+    /// The directory of the store.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Makes the directory of a new run and returns its id and path.
     ///
     /// # Errors

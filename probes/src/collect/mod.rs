@@ -3,3 +3,4 @@
 pub mod heap;
 pub mod host;
 pub mod process;
+pub mod room;

@@ -1,0 +1,73 @@
+//! Whether memory and store have room for a plan, before anything is begun.
+
+use super::error::DriveError;
+use crate::plan::Plan;
+
+/// Resident bytes of a hosted agent: 966 B were measured at 1,000,000 agents of the soak workload
+/// (`soak --agents 1000000 --think 30s..60s`); a half more for agents with a larger state.
+const BYTES_PER_AGENT: u64 = 1_500;
+/// Fixed costs: rings, histograms, program text.
+const BYTES_FIXED: u64 = 64 << 20;
+/// Largest bytes of one window's histograms per core (2 cores wrote 12 to 25 kB) and of its record.
+const WINDOW_PER_CORE_BYTES: u64 = 32_000;
+const WINDOW_BYTES: u64 = 8_000;
+const WINDOW_NS: u64 = 10_000_000_000;
+/// Two u32 per agent when the run is sealed.
+const SEAL_PER_AGENT_BYTES: u64 = 8;
+/// Plan, manifest, end record, directory blocks.
+const RUN_FIXED_BYTES: u64 = 128 << 10;
+
+/// Memory that `plan` needs, bytes.
+const fn memory_needed(plan: &Plan) -> u64 {
+    plan.agents.saturating_mul(BYTES_PER_AGENT).saturating_add(BYTES_FIXED)
+}
+
+/// Disk that `plan` needs on `cores` cores, bytes.
+const fn disk_needed(plan: &Plan, cores: u64) -> u64 {
+    let windows = plan.duration_ns.saturating_add(plan.timeout_ns).div_ceil(WINDOW_NS) + 1;
+    let window = WINDOW_PER_CORE_BYTES.saturating_mul(cores).saturating_add(WINDOW_BYTES);
+    windows
+        .saturating_mul(window)
+        .saturating_add(plan.agents.saturating_mul(SEAL_PER_AGENT_BYTES))
+        .saturating_add(RUN_FIXED_BYTES)
+}
+
+/// Refuses a plan that memory cannot hold. What could not be read does not refuse.
+pub(super) fn check_memory(plan: &Plan, available: Option<u64>) -> Result<(), DriveError> {
+    let needed = memory_needed(plan);
+    match available.filter(|&available| needed > available) {
+        Some(available) => Err(DriveError::Memory { agents: plan.agents, needed, available }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a plan that the store cannot hold.
+pub(super) fn check_disk(
+    plan: &Plan,
+    cores: u64,
+    available: Option<u64>,
+) -> Result<(), DriveError> {
+    let needed = disk_needed(plan, cores);
+    match available.filter(|&available| needed > available) {
+        Some(available) => Err(DriveError::StoreFull { needed, available }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_enough_to_the_byte() {
+        let plan = Plan::soak("elicit");
+        let (memory, disk) = (memory_needed(&plan), disk_needed(&plan, 2));
+        assert!(check_memory(&plan, Some(memory)).is_ok() && check_memory(&plan, None).is_ok());
+        assert!(check_memory(&plan, Some(memory - 1)).is_err());
+        assert!(check_disk(&plan, 2, Some(disk)).is_ok());
+        let refused = check_disk(&plan, 2, Some(disk - 1)).unwrap_err().to_string();
+        assert!(refused.contains("free space") && refused.contains("remedy:"), "{refused}");
+        let absurd = Plan { agents: u64::MAX, duration_ns: u64::MAX, ..plan };
+        assert!(check_memory(&absurd, Some(u64::MAX - 1)).is_err());
+    }
+}

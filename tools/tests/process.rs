@@ -1,0 +1,260 @@
+//! The program as a process: signals, limits, a full disk, and every command of the README.
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
+
+fn command(store: &Path, line: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--store").arg(store).args(line.split(' ')).stdin(Stdio::null());
+    command
+}
+
+fn run(store: &Path, line: &str) -> Output {
+    command(store, line).output().unwrap()
+}
+
+fn start(store: &Path, line: &str) -> Child {
+    command(store, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_ms(ms: u64) {
+    thread::park_timeout(Duration::from_millis(ms));
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+fn exit_code(output: &Output) -> i32 {
+    output.status.code().unwrap_or(-1)
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn data(output: &Output) -> Value {
+    let value: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", text(&output.stderr)));
+    value["data"].clone()
+}
+
+fn report(store: &Path) -> Output {
+    run(store, "report @last --format json")
+}
+
+fn seconds(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("no figure: {value}")) / 1e9
+}
+
+/// Whether this machine's kernel gives us rings at all; an emulator's does not.
+fn has_rings() -> bool {
+    let store = tempfile::tempdir().unwrap();
+    let output = run(store.path(), "soak --agents 2 --duration 1s --progress none");
+    exit_code(&output) != 5
+}
+
+#[test]
+fn a_stopped_process_is_in_the_tail_and_makes_the_run_inconclusive() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let line = "soak --agents 2000 --duration 30s --progress none --format json";
+    let child = start(store.path(), line);
+    wait_ms(8_000);
+    signal(&child, Signal::STOP);
+    wait_ms(5_000);
+    signal(&child, Signal::CONT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(exit_code(&output), 4, "{}", text(&output.stderr));
+    let data = data(&output);
+    assert_eq!(data["verdict"], "INCONCLUSIVE");
+    let stops: Vec<&str> = data["caveats"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .filter(|caveat| caveat.starts_with("process stopped"))
+        .collect();
+    assert!(matches!(stops[..], [stop] if stop.starts_with("process stopped 5.")), "{stops:?}");
+    let system = &data["latency"][0];
+    let max = seconds(&system["max_ns"]);
+    assert!((4.9..7.0).contains(&max), "the stop was 5 s, the maximum {max}");
+    // A sixth of the schedule fell into the stop, evenly: the 99th of 100 waited nearly all of it.
+    assert!(seconds(&system["p99_ns"]) > 4.0, "{system}");
+    let outcomes = &data["load"]["outcomes"];
+    assert_eq!(outcomes["attempts"], outcomes["ok"], "{outcomes}");
+    // The schedule went on meanwhile: the requests of the stop were sent, late.
+    let (offered, planned) = (&data["load"]["offered_per_s"], &data["load"]["planned_per_s"]);
+    let ratio = offered.as_f64().unwrap() / planned.as_f64().unwrap();
+    assert!((0.95..1.05).contains(&ratio), "{ratio}");
+}
+
+#[test]
+fn a_killed_run_is_read_and_loses_at_most_one_window() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut child = start(store.path(), "soak --agents 500 --duration 60s --progress none");
+    wait_ms(15_000);
+    signal(&child, Signal::KILL);
+    child.wait().unwrap();
+    let output = report(store.path());
+    assert_eq!(exit_code(&output), 4, "{}", text(&output.stderr));
+    let data = data(&output);
+    assert_eq!(data["run"]["end"], "unsealed");
+    assert_eq!(data["run"]["windows"], 1, "15 s hold one window of 10 s");
+    assert!(data["run"]["measured_s"].as_f64().unwrap() >= 9.9);
+    assert!(data["caveats"].to_string().contains("at most one window"), "{}", data["caveats"]);
+    assert!(data["load"]["outcomes"]["ok"].as_u64().unwrap() > 100);
+}
+
+#[test]
+fn sigint_seals_the_run() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let child =
+        start(store.path(), "soak --agents 500 --duration 60s --progress none --format json");
+    wait_ms(4_000);
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(exit_code(&output), 130);
+    let data = data(&output);
+    assert_eq!(data["run"]["end"], "interrupted");
+    assert!(data["run"]["measured_s"].as_f64().unwrap() < 6.0);
+    let outcomes = &data["load"]["outcomes"];
+    assert_eq!(outcomes["attempts"], outcomes["ok"], "the drain closed every open request");
+}
+
+/// Lines of the README's shell blocks.
+fn readme_commands() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let mut inside = false;
+    let mut lines = Vec::new();
+    for line in readme.lines() {
+        match (line.trim(), inside) {
+            ("```sh", _) => inside = true,
+            ("```", true) => inside = false,
+            (command, true) if !command.is_empty() => lines.push(command.to_owned()),
+            _ => {}
+        }
+    }
+    lines
+}
+
+/// Runs every command in its order with one store; a comment `# exits N` names the exit code. The
+/// release build is the only part left out: the program of this test build stands for it.
+#[test]
+fn every_command_of_the_readme_does_what_it_says() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let commands = readme_commands();
+    assert!(commands.len() >= 8, "{commands:?}");
+    for line in commands {
+        let (command, comment) = line.split_once(" # ").unwrap_or((&line, ""));
+        let expected: i32 =
+            comment.trim().strip_prefix("exits ").map_or(0, |code| code.parse().unwrap());
+        let Some(arguments) = command.trim().strip_prefix("cargo run --release -- ") else {
+            // What is running now, and what CI runs: it cannot run itself.
+            let ci = fs::read_to_string(root.join(".ci/run")).unwrap();
+            assert!(ci.contains(command.trim()), "nothing runs {command}");
+            continue;
+        };
+        let mut program = Command::new("sh");
+        let script = format!("exec \"$PROGRAM\" {arguments}");
+        program.args(["-c", &script]).env("PROGRAM", PROGRAM).env("TAILBEAM_STORE", store.path());
+        let output = program.stdin(Stdio::null()).output().unwrap();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(exit_code(&output), expected, "{command}\n{out}{err}");
+        assert!(!out.is_empty(), "{command} printed nothing");
+    }
+}
+
+/// A store of 256 KiB in a mount namespace of its own, which ends with the shell in it.
+#[test]
+fn a_full_store_is_refused_at_the_start_and_named_when_it_fills_up() {
+    let Ok(probe) = Command::new("unshare").args(["-m", "true"]).status() else { return };
+    if !probe.success() || !has_rings() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let within = |size: &str, commands: &str| {
+        let script = format!("mount -t tmpfs -o size={size} tmpfs \"$PLACE\" && {commands}");
+        let mut shell = Command::new("unshare");
+        shell.args(["-m", "sh", "-c", &script]).env("PROGRAM", PROGRAM).env("PLACE", place.path());
+        shell.stdin(Stdio::null()).output().unwrap()
+    };
+    let soak = "\"$PROGRAM\" --store \"$PLACE\" soak --agents 2000 --progress none";
+    let output = within("64k", &format!("{soak} --duration 10s"));
+    let err = text(&output.stderr);
+    assert_eq!(exit_code(&output), 5, "{err}");
+    assert!(err.contains("free space") && err.contains("remedy:"), "{err}");
+    // Another program takes the space while the run goes on; the window before that stays readable.
+    let commands = format!(
+        "(sleep 15; head -c 100m /dev/zero > \"$PLACE/other\") 2> /dev/null & {soak} --duration 40s; \
+         code=$?; \"$PROGRAM\" --store \"$PLACE\" report @last --format json; exit $code"
+    );
+    let output = within("20m", &commands);
+    let err = text(&output.stderr);
+    assert_eq!(exit_code(&output), 1, "{err}{}", text(&output.stdout));
+    assert!(err.contains("No space left") && err.contains("remedy:"), "{err}");
+    let data = data(&output);
+    assert_eq!((&data["run"]["end"], &data["run"]["windows"]), (&"unsealed".into(), &1.into()));
+}
+
+#[test]
+fn too_few_descriptors_and_too_little_memory_get_one_clear_error() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let limited = |limit: &str, line: &str| {
+        let script = format!("{limit} && exec \"$PROGRAM\" --store \"$STORE\" {line}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]).env("PROGRAM", PROGRAM).env("STORE", store.path());
+        shell.stdin(Stdio::null()).output().unwrap()
+    };
+    let output = limited("ulimit -n 8", "soak --agents 10 --duration 1s --progress none");
+    let err = text(&output.stderr);
+    assert_eq!(exit_code(&output), 5, "{err}");
+    assert!(err.contains("ulimit -n") && output.stdout.is_empty(), "{err}");
+    let output = limited("true", "soak --agents 900000000 --duration 1s --progress none");
+    let err = text(&output.stderr);
+    assert_eq!(exit_code(&output), 5, "{err}");
+    assert!(err.contains("memory") && err.contains("remedy:"), "{err}");
+    assert_eq!(fs::read_dir(store.path()).unwrap().count(), 0, "nothing was begun");
+}
+
+#[test]
+fn progress_goes_to_stderr_and_results_to_stdout() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let mut child =
+        start(store.path(), "soak --agents 50 --duration 2s --gate outcomes --format json");
+    let mut err = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(data(&output)["verdict"], "GO");
+    assert!(err.contains("50 agents live"), "{err}");
+}
