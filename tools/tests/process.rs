@@ -227,20 +227,27 @@ fn too_few_descriptors_and_too_little_memory_get_one_clear_error() {
         return;
     }
     let store = tempfile::tempdir().unwrap();
-    let limited = |limit: &str, line: &str| {
-        let script = format!("{limit} && exec \"$PROGRAM\" --store \"$STORE\" {line}");
-        let mut shell = Command::new("sh");
-        shell.args(["-c", &script]).env("PROGRAM", PROGRAM).env("STORE", store.path());
-        shell.stdin(Stdio::null()).output().unwrap()
+    let limited = |limit: &str, shell: &[&str]| {
+        let soak = "--store \"$STORE\" soak --agents 2000000 --duration 1s --progress none";
+        let script = format!("{limit} && exec \"$PROGRAM\" {soak}");
+        let mut command = Command::new(shell[0]);
+        command.args(&shell[1..]).args(["-c", &script]).env("STORE", store.path());
+        command.env("PROGRAM", PROGRAM).stdin(Stdio::null()).output().unwrap()
     };
-    let output = limited("ulimit -n 8", "soak --agents 10 --duration 1s --progress none");
+    let output = limited("ulimit -n 8", &["sh"]);
     let err = text(&output.stderr);
     assert_eq!(exit_code(&output), 5, "{err}");
     assert!(err.contains("ulimit -n") && output.stdout.is_empty(), "{err}");
-    let output = limited("true", "soak --agents 900000000 --duration 1s --progress none");
+    // A meminfo of a small host, seen by this process only.
+    let small = tempfile::NamedTempFile::new().unwrap();
+    fs::write(small.path(), "MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\n").unwrap();
+    let limit = format!("mount --bind {} /proc/meminfo", small.path().display());
+    let output = limited(&limit, &["unshare", "-m", "sh"]);
     let err = text(&output.stderr);
-    assert_eq!(exit_code(&output), 5, "{err}");
-    assert!(err.contains("memory") && err.contains("remedy:"), "{err}");
+    if !err.contains("unshare") {
+        assert_eq!(exit_code(&output), 5, "{err}");
+        assert!(err.contains("MB of memory") && err.contains("remedy:"), "{err}");
+    }
     assert_eq!(fs::read_dir(store.path()).unwrap().count(), 0, "nothing was begun");
 }
 
