@@ -9,7 +9,7 @@ use std::time::Duration;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::{heap, host, process};
 use tailbeam_probes::stats::Histogram;
-use tailbeam_runtime::{Addr, Runtime, ShardStats};
+use tailbeam_runtime::{Runtime, ShardStats};
 
 use super::watch::{Look, WATCH_NS, Watch};
 use super::writer::RunWriter;
@@ -18,10 +18,7 @@ use crate::evidence::Store;
 use crate::evidence::records::{
     CoreRecord, EndRecord, Gap, Manifest, Reading, SecondRecord, WindowRecord,
 };
-use crate::load::{
-    Fleet, HostMsg, Hosted, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set,
-    recorder,
-};
+use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
 use crate::plan::Plan;
 
 const MS: u64 = 1_000_000;
@@ -30,9 +27,6 @@ const SECOND: u64 = 1_000 * MS;
 const SAMPLE_NS: u64 = 100 * MS;
 /// A window on disk.
 const WINDOW_NS: u64 = 10 * SECOND;
-/// Agents spawned or begun per visit to a core, so that no visit is long.
-const CHUNK: usize = 16_384;
-
 /// How the measured part of a run ended.
 pub(super) struct Measured {
     writer: RunWriter,
@@ -45,13 +39,13 @@ pub(super) struct Measured {
 }
 
 pub(super) struct Controller<'a, W: Workload> {
-    plan: &'a Plan,
+    pub(super) plan: &'a Plan,
     control: &'a Control,
     /// Taken by the end of the run.
     runtime: &'a Runtime,
-    fleet: Arc<Fleet<W>>,
-    limits: Vec<u64>,
-    shards: usize,
+    pub(super) fleet: Arc<Fleet<W>>,
+    pub(super) limits: Vec<u64>,
+    pub(super) shards: usize,
     second: Second,
     window: Window,
     watch: Watch,
@@ -125,7 +119,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.control.stop.load(Ordering::Relaxed)
     }
 
-    fn on<R: Send + 'static>(
+    pub(super) fn on<R: Send + 'static>(
         &self,
         shard: usize,
         f: impl FnOnce(&mut tailbeam_runtime::Cx<'_>) -> R + Send + 'static,
@@ -133,95 +127,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.runtime.run_on(shard, f).map_err(|_| DriveError::ShardGone { core: shard })
     }
 
-    /// Spawns every agent: agent `i` lives on shard `i % shards`.
-    pub(super) fn spawn_agents(
-        &mut self,
-        progress: &mut dyn FnMut(&Progress),
-    ) -> Result<(), DriveError> {
-        let agents = self.fleet.agents as usize;
-        let mut per_shard: Vec<Vec<Addr<Hosted<W>>>> = vec![Vec::new(); self.shards];
-        for (shard, addresses) in per_shard.iter_mut().enumerate() {
-            let total = (agents + self.shards - 1 - shard) / self.shards;
-            let open_max = total.saturating_mul(self.plan.open_max as usize);
-            let limits = self.limits.clone();
-            self.on(shard, move |_| {
-                recorder::install(Box::new(Recorder::new(total, open_max, &limits)))
-            })?;
-            while addresses.len() < total {
-                let chunk = self.spawn_chunk(shard, addresses.len(), total)?;
-                addresses.extend(chunk);
-            }
-        }
-        let spawned = (0..agents).map(|i| per_shard[i % self.shards][i / self.shards]).collect();
-        self.fleet.addresses.set(spawned).expect("set once, before any agent begins");
-        progress(&Progress {
-            phase: "spawn",
-            live_agents: self.live_agents(),
-            planned_s: self.plan.duration_ns as f64 / 1e9,
-            event: Some(format!("{agents} agents live on {} cores", self.shards)),
-            ..Progress::default()
-        });
-        Ok(())
-    }
-
-    fn spawn_chunk(
-        &self,
-        shard: usize,
-        from: usize,
-        total: usize,
-    ) -> Result<Vec<Addr<Hosted<W>>>, DriveError> {
-        let fleet = Arc::clone(&self.fleet);
-        let shards = self.shards;
-        let to = total.min(from + CHUNK);
-        let made = self.on(shard, move |cx| {
-            let mut made = Vec::with_capacity(to - from);
-            for local in from..to {
-                let index =
-                    u32::try_from(local * shards + shard).expect("below the agent count, a u32");
-                let local = u32::try_from(local).expect("below the agent count, a u32");
-                match cx.spawn(Hosted::<W>::new(Arc::clone(&fleet), index, local)) {
-                    Ok(address) => made.push(address),
-                    Err(error) => return Err(error.to_string()),
-                }
-            }
-            Ok(made)
-        })?;
-        made.map_err(|cause| DriveError::Spawn {
-            live: self.live_agents(),
-            asked: self.plan.agents,
-            cause,
-        })
-    }
-
-    fn live_agents(&self) -> u64 {
+    pub(super) fn live_agents(&self) -> u64 {
         self.runtime.stats().iter().map(|shard| shard.live_agents).sum()
-    }
-
-    fn begin(&self, start_ns: u64) -> Result<(), DriveError> {
-        let agents = self.fleet.agents as usize;
-        for shard in 0..self.shards {
-            let total = (agents + self.shards - 1 - shard) / self.shards;
-            for from in (0..total).step_by(CHUNK) {
-                let fleet = Arc::clone(&self.fleet);
-                let shards = self.shards;
-                let refused = self.on(shard, move |cx| {
-                    let addresses = fleet.addresses.get().expect("set after the spawn");
-                    let mine = (from..total.min(from + CHUNK))
-                        .map(|local| addresses[local * shards + shard]);
-                    mine.filter(|address| address.try_send(cx, HostMsg::Begin(start_ns)).is_err())
-                        .count()
-                })?;
-                if refused > 0 {
-                    let cause = format!("{refused} agents could not take their start message");
-                    return Err(DriveError::Spawn {
-                        live: self.live_agents(),
-                        asked: self.plan.agents,
-                        cause,
-                    });
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The measured part: from the first due request to the end of the drain.

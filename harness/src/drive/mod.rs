@@ -13,6 +13,7 @@
 mod controller;
 mod error;
 mod room;
+mod spawn;
 mod watch;
 mod writer;
 
