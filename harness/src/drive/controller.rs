@@ -57,11 +57,19 @@ pub(super) struct Controller<'a, W: Workload> {
 struct Before {
     cpu_ns: Result<u64, tailbeam_probes::Unavailable>,
     cores: Vec<ShardStats>,
+    run_delays: Vec<Delay>,
+}
+
+type Delay = Result<u64, tailbeam_probes::Unavailable>;
+
+fn run_delays(cores: &[ShardStats]) -> Vec<Delay> {
+    cores.iter().map(|core| process::run_delay_ns(core.thread_id)).collect()
 }
 
 impl Before {
     fn read(runtime: &Runtime) -> Self {
-        Self { cpu_ns: process::cpu_time_ns(), cores: runtime.stats() }
+        let cores = runtime.stats();
+        Self { cpu_ns: process::cpu_time_ns(), run_delays: run_delays(&cores), cores }
     }
 }
 
@@ -334,10 +342,6 @@ impl<'a, W: Workload> Controller<'a, W> {
         let memory = process::memory();
         let window = std::mem::take(&mut self.window);
         let now_ns = clock::monotonic_ns();
-        let reading = |value: Result<u64, tailbeam_probes::Unavailable>| match value {
-            Ok(value) => Reading::Value(value),
-            Err(gone) => Reading::Missing { unknown: gone.cause, remedy: gone.remedy },
-        };
         let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
         let rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
         let record = WindowRecord {
@@ -376,7 +380,10 @@ impl<'a, W: Workload> Controller<'a, W> {
 
     fn core_records(&self) -> Vec<CoreRecord> {
         let now = self.runtime.stats();
-        now.iter().zip(&self.before.cores).map(|(now, before)| core_record(now, before)).collect()
+        let delays = run_delays(&now).into_iter().zip(&self.before.run_delays);
+        let delays = delays.map(|(now, before)| Ok(now? - before.as_ref().map_err(Clone::clone)?));
+        let cores = now.iter().zip(&self.before.cores).zip(delays);
+        cores.map(|((now, before), delay)| core_record(now, before, reading(delay))).collect()
     }
 
     /// Swaps every core's histograms for empty ones that were made here, off the cores.
@@ -473,7 +480,14 @@ fn no_pss() -> tailbeam_probes::Unavailable {
     }
 }
 
-fn core_record(stats: &ShardStats, before: &ShardStats) -> CoreRecord {
+fn reading(value: Result<u64, tailbeam_probes::Unavailable>) -> Reading {
+    match value {
+        Ok(value) => Reading::Value(value),
+        Err(gone) => Reading::Missing { unknown: gone.cause, remedy: gone.remedy },
+    }
+}
+
+fn core_record(stats: &ShardStats, before: &ShardStats, run_delay_ns: Reading) -> CoreRecord {
     CoreRecord {
         core: stats.core as u64,
         agents: stats.live_agents,
@@ -483,6 +497,7 @@ fn core_record(stats: &ShardStats, before: &ShardStats) -> CoreRecord {
         enters: stats.enters - before.enters,
         busy_ns: stats.busy_ns - before.busy_ns,
         parked_ns: stats.parked_ns - before.parked_ns,
+        run_delay_ns,
         timer_late_max_ns: stats.timer_late_max_ns,
         dead_letters: stats.dead_letters,
         state_bytes: stats.state_bytes,

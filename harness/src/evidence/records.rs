@@ -85,6 +85,9 @@ pub struct CoreRecord {
     pub busy_ns: u64,
     /// Time parked, ns.
     pub parked_ns: u64,
+    /// Time ready to run while another thread had the CPU, ns.
+    #[serde(default = "Reading::not_recorded")]
+    pub run_delay_ns: Reading,
     /// Largest timer lateness, ns.
     pub timer_late_max_ns: u64,
     /// Messages to agents that were gone.
@@ -106,6 +109,16 @@ pub enum Reading {
         /// What to do.
         remedy: String,
     },
+}
+
+impl Reading {
+    /// The value of a field that older runs do not have.
+    fn not_recorded() -> Self {
+        Self::Missing {
+            unknown: "the run was recorded before this was read".to_owned(),
+            remedy: "record a new run".to_owned(),
+        }
+    }
 }
 
 /// A hole in the run that the subject did not cause.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
 
-use super::{AgentsSection, LoadSection, Measured, Report, RunEnd, RunIdentity, figures};
+use super::{AgentsSection, CoreRow, LoadSection, Measured, Report, RunEnd, RunIdentity, figures};
 use crate::evidence::records::SecondRecord;
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
 use crate::load::{SecondCounts, Series};
@@ -39,6 +39,7 @@ impl ReportError {
 
 /// Everything the sections are made from.
 struct Material<'a> {
+    cores: Vec<CoreRow>,
     run: &'a RunFrames,
     seconds: Vec<&'a SecondRecord>,
     total: SecondCounts,
@@ -64,7 +65,10 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     }
     let issuing_s = seconds.iter().filter(|s| s.issuing).map(|s| s.len_ns as f64 / 1e9).sum();
     let whole_s = seconds.iter().map(|s| s.len_ns as f64 / 1e9).sum();
-    let material = Material { run: &run, seconds, total, outcomes, issuing_s, whole_s };
+    let cores = run.windows.last().map_or_else(Vec::new, |window| {
+        window.cores.iter().map(|core| figures::core_row(core, whole_s)).collect()
+    });
+    let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
     let mut results = Vec::new();
     for gate in gates.unwrap_or(&run.plan.gates) {
@@ -83,9 +87,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
             .map(|(&series, histogram)| figures::latency_row(series, histogram))
             .collect(),
         littles_law: little,
-        cores: run.windows.last().map_or_else(Vec::new, |window| {
-            window.cores.iter().map(|core| figures::core_row(core, material.whole_s)).collect()
-        }),
+        cores: material.cores,
         memory: figures::memory(&run, material.whole_s),
         gates: results,
         validity,
@@ -143,6 +145,13 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
         m.total.early_answers,
         "answers came before their planned instant and have no system latency",
     );
+    for core in m.cores.iter().filter(|core| contended(core)) {
+        caveats.push(format!(
+            "core {} was ready but other threads had it for {} of the time",
+            core.core,
+            core.waited_share.known().map_or_else(String::new, |share| percent(*share)),
+        ));
+    }
     for gap in m.run.windows.iter().flat_map(|window| &window.gaps) {
         caveats.push(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
     }
@@ -304,15 +313,20 @@ fn judge(
         }
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);
-            verdict::generator(
-                gate,
-                *p99_lateness_ns,
-                lateness.quantile(0.99),
-                lateness.count(),
-                m.total.generator_exhausted,
-            )
+            let sends = verdict::Sends {
+                p99_ns: lateness.quantile(0.99),
+                n: lateness.count(),
+                exhausted: m.total.generator_exhausted,
+                contended: m.cores.iter().any(contended),
+            };
+            verdict::generator(gate, *p99_lateness_ns, sends)
         }
     })
+}
+
+/// A P99 is made by 1 % of the requests, so a core that others had for 1 % of the time may explain it.
+fn contended(core: &CoreRow) -> bool {
+    core.waited_share.known().is_some_and(|&share| share > 0.01)
 }
 
 fn percent(fraction: f64) -> String {

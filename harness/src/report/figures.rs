@@ -128,6 +128,10 @@ pub(super) fn core_row(core: &CoreRecord, length_s: f64) -> CoreRow {
         } else {
             Measured::Known(core.busy_ns as f64 / accounted as f64)
         },
+        waited_share: match measured(Some(&core.run_delay_ns)) {
+            Measured::Known(ns) => Measured::Known(ns as f64 / 1e9 / length_s.max(1e-9)),
+            Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
+        },
         turns_per_s: per_s(core.turns),
         doorbells_per_s: per_s(core.doorbells),
         enters_per_s: per_s(core.enters),

@@ -226,6 +226,8 @@ pub struct CoreRow {
     pub agents: u64,
     /// Share of the time running agents or the loop.
     pub busy_share: Measured<f64>,
+    /// Share of the time ready to run while another thread had the CPU.
+    pub waited_share: Measured<f64>,
     /// Agent turns per second.
     pub turns_per_s: f64,
     /// Doorbells rung per second.

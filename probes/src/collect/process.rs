@@ -48,6 +48,23 @@ pub fn cpu_time_ns() -> Result<u64, Unavailable> {
     Ok(clock::process_cpu_ns())
 }
 
+/// Time that a thread of this process was ready to run and waited for its CPU, ns: the second field of
+/// schedstat (Documentation/scheduler/sched-stats.rst). Costs one file read.
+///
+/// # Errors
+/// [`Unavailable`] when the thread has ended or the kernel keeps no such count.
+pub fn run_delay_ns(thread: u64) -> Result<u64, Unavailable> {
+    let unavailable = |cause: String| Unavailable {
+        source: "/proc/self/task/TID/schedstat",
+        cause,
+        remedy: "use a kernel with CONFIG_SCHED_INFO".to_owned(),
+    };
+    let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))
+        .map_err(|error| unavailable(error.to_string()))?;
+    let field = text.split_whitespace().nth(1).and_then(|field| field.parse().ok());
+    field.ok_or_else(|| unavailable(format!("it reads {text:?}")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +78,13 @@ mod tests {
             x = std::hint::black_box(x.wrapping_mul(i | 1));
         }
         assert!(cpu_time_ns().unwrap() > before);
+    }
+
+    #[test]
+    fn a_thread_has_a_run_delay_and_one_that_is_gone_has_a_cause() {
+        let own = u64::from(std::process::id());
+        assert!(run_delay_ns(own).is_ok());
+        assert!(run_delay_ns(u64::MAX).unwrap_err().cause.contains("No such file"));
     }
 
     #[test]
