@@ -1,5 +1,6 @@
 //! Starting, reaching and ending the shards.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +14,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
-use crate::ring::Ring;
+use crate::ring::{Doorbells, Ring};
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
 use crate::shard::{Links, Shard, pin};
@@ -49,6 +50,18 @@ impl Runtime {
         config: Config,
         observer: impl Fn(usize) -> O,
     ) -> Result<Self, StartError> {
+        let make = |entries: u32, event: &OwnedFd| -> Result<Box<dyn Doorbells>, StartError> {
+            Ok(Box::new(Ring::new(entries, event)?))
+        };
+        Self::start_on(config, observer, make)
+    }
+
+    /// [`Runtime::start`] on rings of the caller's; tests give faulty ones.
+    fn start_on<O: Observer>(
+        config: Config,
+        observer: impl Fn(usize) -> O,
+        make_ring: MakeRing,
+    ) -> Result<Self, StartError> {
         config.check()?;
         let cores = pin::resolve(&config.cores)?;
         let shared = cores
@@ -68,6 +81,7 @@ impl Runtime {
                 links,
                 observer: Box::new(observer(index)),
                 ready: ready.clone(),
+                make_ring,
             };
             let builder = thread::Builder::new().name(format!("shard-{}", seat.core));
             match builder.spawn(move || seat.run()) {
@@ -176,6 +190,9 @@ fn links(shards: usize, slots: usize) -> Vec<Links> {
     links
 }
 
+/// Makes the ring of a shard, on its thread.
+type MakeRing = fn(u32, &OwnedFd) -> Result<Box<dyn Doorbells>, StartError>;
+
 /// What a thread takes along to become a shard.
 struct Seat {
     index: usize,
@@ -185,13 +202,14 @@ struct Seat {
     links: Links,
     observer: Box<dyn Observer>,
     ready: mpsc::Sender<Result<(), StartError>>,
+    make_ring: MakeRing,
 }
 
 impl Seat {
     fn run(mut self) -> ShardReport {
         let shared = Arc::clone(&self.peers[self.index]);
-        let ring =
-            pin::pin(self.core).and_then(|()| Ring::new(self.config.uring_entries, shared.event()));
+        let ring = pin::pin(self.core)
+            .and_then(|()| (self.make_ring)(self.config.uring_entries, shared.event()));
         let mut ring = match ring {
             Ok(ring) => ring,
             Err(error) => {
@@ -206,6 +224,75 @@ impl Seat {
         shard.set_thread_id();
         let _ = self.ready.send(Ok(()));
         drop(self.ready);
-        run::run(&shard, &mut ring, self.observer.as_mut())
+        run::run(&shard, ring.as_mut(), self.observer.as_mut())
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::agent::Stop;
+    use crate::observe::NoObserver;
+    use crate::ring::twin;
+
+    /// Two agents on two cores that throw one ball: each throw finds the other shard asleep.
+    struct Player(Option<Addr<Self>>, mpsc::Sender<u32>);
+
+    enum Play {
+        With(Addr<Player>),
+        Ball(u32),
+    }
+
+    impl Agent for Player {
+        type Msg = Play;
+
+        async fn on(&mut self, play: Play, cx: &mut Cx<'_>) -> Result<(), Stop> {
+            match (play, self.0) {
+                (Play::With(other), _) => self.0 = Some(other),
+                (Play::Ball(0), _) => self.1.send(0).map_err(|_| Stop)?,
+                (Play::Ball(left), Some(other)) => {
+                    other.try_send(cx, Play::Ball(left - 1)).map_err(|_| Stop)?;
+                }
+                (Play::Ball(_), None) => return Err(Stop),
+            }
+            Ok(())
+        }
+    }
+
+    /// Throws 500 balls; returns the failed ring calls.
+    fn play(make: MakeRing) -> Option<u64> {
+        let runtime = match Runtime::start_on(Config::default(), |_| NoObserver, make) {
+            Err(StartError::Missing) => return None,
+            runtime => runtime.expect("has io_uring"),
+        };
+        let last = runtime.shards() - 1;
+        let (done, finished) = mpsc::channel();
+        let other = done.clone();
+        let one = runtime.spawn_on(0, move || Player(None, done)).expect("room");
+        let two = runtime.spawn_on(last, move || Player(None, other)).expect("room");
+        let begin = move |cx: &mut Cx<'_>| {
+            one.try_send(cx, Play::With(two)).is_ok()
+                && two.try_send(cx, Play::With(one)).is_ok()
+                && one.try_send(cx, Play::Ball(500)).is_ok()
+        };
+        assert!(runtime.run_on(0, begin).expect("lives"));
+        assert_eq!(finished.recv(), Ok(0));
+        let failed = runtime.stats().iter().map(|shard| shard.ring_failed).sum();
+        assert!(runtime.shutdown().shards.iter().all(|shard| shard.drained));
+        Some(failed)
+    }
+
+    #[test]
+    fn no_message_is_lost_when_rings_fail() {
+        let Some(failed) = play(|entries, event| twin::make(entries, event, twin::Fault::None))
+        else {
+            return;
+        };
+        assert_eq!(failed, 0);
+        play(|entries, event| twin::make(entries, event, twin::Fault::BellsUnqueued));
+        play(|entries, event| twin::make(entries, event, twin::Fault::BellsUnreached));
+        play(|entries, event| twin::make(entries, event, twin::Fault::EarlyWakes));
+        let failed = play(|entries, event| twin::make(entries, event, twin::Fault::EnterFails));
+        assert!(failed.is_some_and(|failed| failed > 0), "the fault must have happened");
     }
 }

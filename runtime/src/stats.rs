@@ -63,6 +63,8 @@ counters! {
     parks,
     /// `io_uring_enter` calls.
     enters,
+    /// Of those, failed for good; the shard then sleeps on its eventfd, at most 1 ms at a time.
+    ring_failed,
     /// Timers fired.
     timers_fired,
     /// Timers pending.

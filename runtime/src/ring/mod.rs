@@ -10,6 +10,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 use crate::error::StartError;
 
 pub(crate) mod probe;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod twin;
 
 /// A doorbell from another shard's ring.
 const BELL: u64 = 1;
@@ -18,19 +20,44 @@ const EVENT: u64 = 2;
 /// A doorbell that this ring sent failed.
 const SENT: u64 = 1 << 32;
 
+/// Longest sleep on the eventfd alone, when the ring itself fails: bells of other rings cannot be seen
+/// then, so a message is at most this late. Milliseconds.
+const BROKEN_WAIT_MS: i32 = 1;
+
+/// What a shard needs of its ring.
+pub(crate) trait Doorbells {
+    /// Descriptor that other rings ring.
+    fn fd(&self) -> RawFd;
+    /// Queues a doorbell for the shard whose ring is `target`; `false` when it could not be queued.
+    #[must_use]
+    fn ring_bell(&mut self, target: RawFd, shard: usize) -> bool;
+    /// Submits what was queued, without waiting; `false` when it may not have been sent.
+    #[must_use]
+    fn submit(&mut self) -> bool;
+    /// Sleeps until a completion, a knock or until `wait_ns` is over; may return early.
+    fn wait(&mut self, wait_ns: Option<u64>);
+    /// A shard that a doorbell of ours did not reach, as far as submits and waits have shown.
+    fn unreached(&mut self) -> Option<usize>;
+    /// Calls into the kernel, and how many of them failed for good.
+    fn calls(&self) -> Calls;
+}
+
+/// Counts of a ring.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Calls {
+    /// `io_uring_enter` calls.
+    pub(crate) enters: u64,
+    /// Of those, failed with an error that is no reason to look around.
+    pub(crate) failed: u64,
+}
+
 /// The ring of one shard; created and used on its thread only.
 pub(crate) struct Ring {
     uring: IoUring,
     event: RawFd,
-    /// `io_uring_enter` calls.
-    pub(crate) enters: u64,
-}
-
-/// What woke the shard.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Woken {
-    /// Shards that a doorbell of ours did not reach.
-    pub(crate) unreached: Option<usize>,
+    calls: Calls,
+    /// Filled by `reap`, one entry per failed bell, so at most as many as entries were in flight.
+    unreached: Vec<usize>,
 }
 
 /// The eventfd on which threads without a ring knock.
@@ -70,52 +97,108 @@ impl Ring {
         if !uring.params().is_feature_ext_arg() {
             return Err(StartError::TooOld { feature: "timed waits (EXT_ARG)" });
         }
-        let mut ring = Self { uring, event: event.as_raw_fd(), enters: 0 };
+        let unreached = Vec::with_capacity(entries as usize);
+        let event = event.as_raw_fd();
+        let mut ring = Self { uring, event, calls: Calls::default(), unreached };
         ring.arm_event();
         Ok(ring)
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
-        self.uring.as_raw_fd()
-    }
-
-    fn push(&mut self, entry: &squeue::Entry) {
+    /// Whether the entry is in the queue.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: every entry of this file names descriptors that outlive the ring and no buffers.
         let pushed = unsafe { self.uring.submission().push(entry) };
-        if pushed.is_err() {
-            self.submit();
-            // SAFETY: as above; the queue is empty after a submit.
-            let _ = unsafe { self.uring.submission().push(entry) };
+        if pushed.is_ok() {
+            return true;
         }
+        // SAFETY: as above; a submit empties the queue.
+        self.submit() && unsafe { self.uring.submission().push(entry) }.is_ok()
     }
 
     fn arm_event(&mut self) {
-        let poll =
-            opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32).build().user_data(EVENT);
-        self.push(&poll);
+        let poll = opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32);
+        // SAFETY: the descriptor outlives the ring and the entry has no buffer.
+        let queued = unsafe { self.uring.submission().push(&poll.build().user_data(EVENT)) };
+        if queued.is_err() {
+            self.calls.failed += 1;
+        }
     }
 
-    /// Rings the doorbell of the shard whose ring is `target`; `shard` comes back if it fails.
-    pub(crate) fn ring_bell(&mut self, target: RawFd, shard: usize) {
+    /// Judges the result of an enter: `false` when it failed for good.
+    fn entered(&mut self, result: io::Result<usize>) -> bool {
+        // ETIME is the deadline, EINTR a signal, EBUSY and EAGAIN leave the entries queued for the
+        // next enter: all are reasons to look around.
+        let passing = [libc::ETIME, libc::EINTR, libc::EBUSY, libc::EAGAIN];
+        let fine = match result {
+            Ok(_) => true,
+            Err(error) => error.raw_os_error().is_some_and(|errno| passing.contains(&errno)),
+        };
+        self.calls.failed += u64::from(!fine);
+        fine
+    }
+
+    /// The second way to sleep, when the ring has failed.
+    fn wait_for_knock(&self, wait_ns: Option<u64>) {
+        let ms = wait_ns.map_or(BROKEN_WAIT_MS, |ns| {
+            i32::try_from(ns / 1_000_000).unwrap_or(BROKEN_WAIT_MS).min(BROKEN_WAIT_MS)
+        });
+        let mut poll = libc::pollfd { fd: self.event, events: libc::POLLIN, revents: 0 };
+        // SAFETY: poll(2) of one live pollfd.
+        unsafe { libc::poll(&raw mut poll, 1, ms) };
+        self.take_knocks();
+    }
+
+    fn take_knocks(&self) {
+        let mut count = 0u64;
+        // SAFETY: read(2) of eight bytes into a live u64; the descriptor does not block.
+        unsafe { libc::read(self.event, (&raw mut count).cast(), 8) };
+    }
+
+    fn reap(&mut self) {
+        let mut rearm = false;
+        for completion in self.uring.completion() {
+            let completion: cqueue::Entry = completion;
+            match completion.user_data() {
+                EVENT => rearm = true,
+                data if data & SENT != 0 => {
+                    self.unreached.extend(usize::try_from(data & !SENT).ok());
+                }
+                _ => {}
+            }
+        }
+        if rearm {
+            self.take_knocks();
+            self.arm_event();
+        }
+    }
+}
+
+impl Doorbells for Ring {
+    fn fd(&self) -> RawFd {
+        self.uring.as_raw_fd()
+    }
+
+    fn ring_bell(&mut self, target: RawFd, shard: usize) -> bool {
         let bell = opcode::MsgRingData::new(Fd(target), 0, BELL, None)
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS)
             .user_data(SENT | shard as u64);
-        self.push(&bell);
+        self.push(&bell)
     }
 
-    /// Submits what was pushed, without waiting.
-    pub(crate) fn submit(&mut self) {
-        if !self.uring.submission().is_empty() {
-            self.enters += 1;
-            // EINTR and EBUSY leave the entries queued; the next enter takes them.
-            let _ = self.uring.submit();
+    fn submit(&mut self) -> bool {
+        if self.uring.submission().is_empty() {
+            return true;
         }
+        self.calls.enters += 1;
+        let result = self.uring.submit();
+        let fine = self.entered(result);
+        self.reap();
+        fine
     }
 
-    /// Sleeps until a completion or until `wait_ns` is over.
-    pub(crate) fn wait(&mut self, wait_ns: Option<u64>) -> Woken {
-        self.enters += 1;
+    fn wait(&mut self, wait_ns: Option<u64>) {
+        self.calls.enters += 1;
         let result = match wait_ns {
             Some(ns) => {
                 let nanos = u32::try_from(ns % 1_000_000_000).expect("below 1e9");
@@ -124,28 +207,17 @@ impl Ring {
             }
             None => self.uring.submit_and_wait(1),
         };
-        // ETIME is the deadline, EINTR a signal: both are reasons to look around.
-        drop(result);
-        self.reap()
+        if !self.entered(result) {
+            self.wait_for_knock(wait_ns);
+        }
+        self.reap();
     }
 
-    fn reap(&mut self) -> Woken {
-        let mut woken = Woken::default();
-        let mut rearm = false;
-        for completion in self.uring.completion() {
-            let completion: cqueue::Entry = completion;
-            match completion.user_data() {
-                EVENT => rearm = true,
-                data if data & SENT != 0 => woken.unreached = usize::try_from(data & !SENT).ok(),
-                _ => {}
-            }
-        }
-        if rearm {
-            let mut count = 0u64;
-            // SAFETY: read(2) of eight bytes into a live u64; the descriptor does not block.
-            unsafe { libc::read(self.event, (&raw mut count).cast(), 8) };
-            self.arm_event();
-        }
-        woken
+    fn unreached(&mut self) -> Option<usize> {
+        self.unreached.pop()
+    }
+
+    fn calls(&self) -> Calls {
+        self.calls
     }
 }

@@ -10,6 +10,7 @@ mod task;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -63,7 +64,8 @@ impl<M: Send + 'static> Deliver for ToAgent<M> {
     fn deliver(self, to: u64, shard: &Shard) {
         shard.stats.borrow_mut().messages_received_remote += 1;
         if let Err(lost) = shard.deliver(to, self.0) {
-            drop(lost);
+            // Its drop is user code: a panic there must not end the shard.
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(lost)));
             shard.stats.borrow_mut().dead_letters += 1;
         }
     }

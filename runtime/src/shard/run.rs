@@ -5,10 +5,11 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use super::task::Slot;
 use super::{CURRENT, Shard};
 use crate::clock;
 use crate::observe::Observer;
-use crate::ring::Ring;
+use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
 /// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
@@ -38,7 +39,11 @@ pub struct ShardReport {
 }
 
 /// Runs until stopped and drained.
-pub(crate) fn run(shard: &Rc<Shard>, ring: &mut Ring, observer: &mut dyn Observer) -> ShardReport {
+pub(crate) fn run(
+    shard: &Rc<Shard>,
+    ring: &mut dyn Doorbells,
+    observer: &mut dyn Observer,
+) -> ShardReport {
     let mut fired = Vec::with_capacity(TIMERS_PER_PASS);
     let mut published_ns = 0;
     let mut stopping_since = None;
@@ -74,6 +79,13 @@ pub(crate) fn run(shard: &Rc<Shard>, ring: &mut Ring, observer: &mut dyn Observe
         shard.stats.borrow_mut().parked_ns += awake_since - from;
         observer.parked(from, awake_since);
     }
+}
+
+/// Drops a task with its unread messages, whose own drops may panic; returns how many there were.
+fn discard(slot: Slot) -> u64 {
+    let undelivered = slot.undelivered();
+    let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
+    undelivered
 }
 
 impl Shard {
@@ -167,8 +179,7 @@ impl Shard {
             self.own().words.renew(index, generation);
         }
         self.mailbox_bytes.set(self.mailbox_bytes.get().saturating_sub(slot.bytes() as u64));
-        let undelivered = slot.undelivered();
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
+        let undelivered = discard(slot);
         let mut stats = self.stats.borrow_mut();
         stats.dead_letters += undelivered;
         stats.live_agents -= u64::from(agent);
@@ -177,18 +188,31 @@ impl Shard {
     }
 
     /// Makes this pass' messages visible and rings the bells of sleepers.
-    fn publish_messages(&self, ring: &mut Ring) {
-        let mut bells = 0;
+    fn publish_messages(&self, ring: &mut dyn Doorbells) {
+        let (mut bells, mut missed) = (0, false);
         for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
             let Some(producer) = producer else { continue };
             if producer.publish() && self.peers[peer].sleep.notify() {
-                ring.ring_bell(self.peers[peer].ring_fd.load(Ordering::Acquire), peer);
+                let target = self.peers[peer].ring_fd.load(Ordering::Acquire);
+                missed |= !ring.ring_bell(target, peer);
                 bells += 1;
             }
         }
         if bells > 0 {
-            ring.submit();
+            missed |= !ring.submit();
             self.stats.borrow_mut().doorbells += bells;
+            self.knock_instead(ring, missed);
+        }
+    }
+
+    /// The second way to wake a peer, when its ring was full or gone or our own has failed. A knock that
+    /// was not needed costs the peer one look around.
+    fn knock_instead(&self, ring: &mut dyn Doorbells, everywhere: bool) {
+        while let Some(peer) = ring.unreached() {
+            self.peers.get(peer).into_iter().for_each(|peer| knock(peer.event()));
+        }
+        if everywhere {
+            self.peers.iter().for_each(|peer| knock(peer.event()));
         }
     }
 
@@ -204,7 +228,7 @@ impl Shard {
         !self.has_work()
     }
 
-    fn park(&self, ring: &mut Ring, now_ns: u64, stopping: bool) {
+    fn park(&self, ring: &mut dyn Doorbells, now_ns: u64, stopping: bool) {
         let sleep = &self.own().sleep;
         sleep.prepare();
         if self.has_work() || (self.own().stop.load(Ordering::Acquire) && !stopping) {
@@ -214,18 +238,16 @@ impl Shard {
         let next = self.wheel.borrow().next_deadline();
         let wait = next.map(|at| at.saturating_sub(now_ns).max(1));
         self.stats.borrow_mut().parks += 1;
-        let woken = ring.wait(wait);
+        ring.wait(wait);
         sleep.awake();
-        if let Some(peer) = woken.unreached.and_then(|peer| self.peers.get(peer)) {
-            // The ring of the peer was full or gone: its eventfd is the second way.
-            crate::ring::knock(peer.event());
-        }
+        self.knock_instead(ring, false);
     }
 
-    fn publish_stats(&self, ring: &Ring, busy_ns: u64) {
+    fn publish_stats(&self, ring: &dyn Doorbells, busy_ns: u64) {
         let mut stats = self.stats.borrow_mut();
         stats.busy_ns += busy_ns;
-        stats.enters = ring.enters;
+        let calls = ring.calls();
+        (stats.enters, stats.ring_failed) = (calls.enters, calls.failed);
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
         stats.heartbeat_ns = clock::monotonic_ns();
         let tables =
@@ -235,7 +257,7 @@ impl Shard {
     }
 
     /// Drops every task on its own thread and reports.
-    fn end(&self, ring: &Ring) -> ShardReport {
+    fn end(&self, ring: &dyn Doorbells) -> ShardReport {
         let stats = *self.stats.borrow();
         let mut report = ShardReport {
             core: self.own().core,
@@ -249,8 +271,7 @@ impl Shard {
             let slot = self.table.borrow_mut().close(index);
             let Some(slot) = slot else { continue };
             report.tasks_dropped += u64::from(!slot.is_agent());
-            report.messages_undelivered += slot.undelivered();
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
+            report.messages_undelivered += discard(slot);
         }
         self.publish_stats(ring, 0);
         CURRENT.set(None);
