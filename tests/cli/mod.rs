@@ -23,8 +23,9 @@ impl<const LATE_MS: u64, const DROP_IN: u64> Workload for Case<LATE_MS, DROP_IN>
     type Request = ();
     type Reply = ();
 
-    fn new(_: AgentInfo) -> Self {
-        Self(Vec::new(), 0)
+    fn new(info: AgentInfo) -> Self {
+        // Agents start at different counts, so that the drops are spread over the whole run.
+        Self(Vec::new(), u64::from(info.index))
     }
 
     fn request(&mut self, _: u64) {}
