@@ -141,6 +141,26 @@ fn sigint_seals_the_run() {
     assert_eq!(outcomes["attempts"], outcomes["ok"], "the drain closed every open request");
 }
 
+#[test]
+fn a_second_sigint_ends_the_drain_and_counts_what_was_open() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let line = "soak --agents 500 --duration 60s --delay 8s..9s --progress none --format json";
+    let child = start(store.path(), line);
+    wait_ms(3_000);
+    signal(&child, Signal::INT);
+    wait_ms(1_000);
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(exit_code(&output), 130);
+    let outcomes = &data(&output)["load"]["outcomes"];
+    let open = outcomes["open_at_stop"].as_u64().unwrap();
+    assert!(open > 0, "no answer was due yet: {outcomes}");
+    assert_eq!(outcomes["attempts"].as_u64().unwrap(), open + outcomes["ok"].as_u64().unwrap());
+}
+
 /// Lines of the README's shell blocks.
 fn readme_commands() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

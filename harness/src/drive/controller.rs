@@ -413,7 +413,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         loop {
             self.sample()?;
             let now = clock::monotonic_ns();
-            if self.second.open_last == 0 || now >= limit_ns {
+            let hurry = self.control.hurry.load(Ordering::Relaxed);
+            if self.second.open_last == 0 || now >= limit_ns || hurry {
                 break;
             }
             if now >= self.second.from_ns + SECOND {

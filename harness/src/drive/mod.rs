@@ -35,6 +35,8 @@ pub use error::{DriveError, DriveErrorKind};
 pub struct Control {
     /// Set to end the run early: it drains, seals and says `interrupted`.
     pub stop: Arc<AtomicBool>,
+    /// Set to end the drain too: what is still open then is counted as open at stop.
+    pub hurry: Arc<AtomicBool>,
     /// Counts SIGCONT, which tells a stopped process from a host gap.
     pub continued: Arc<AtomicUsize>,
 }

@@ -6,7 +6,7 @@ mod facts;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
@@ -167,15 +167,16 @@ impl Watch {
         };
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).map_err(failed)?;
         let (handle, last) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
-        let (stop, continued, seen): (Arc<AtomicBool>, _, _) =
-            (Arc::clone(&control.stop), Arc::clone(&control.continued), Arc::clone(&last));
+        let (stop, hurry) = (Arc::clone(&control.stop), Arc::clone(&control.hurry));
+        let (continued, seen) = (Arc::clone(&control.continued), Arc::clone(&last));
         let watch = move || {
             for signal in signals.forever() {
                 if signal == SIGCONT {
                     continued.fetch_add(1, Ordering::Relaxed);
                 } else {
                     seen.store(usize::try_from(signal).unwrap_or(0), Ordering::Relaxed);
-                    stop.store(true, Ordering::Relaxed);
+                    // The first ends the load, the second the drain as well.
+                    hurry.store(stop.swap(true, Ordering::Relaxed), Ordering::Relaxed);
                 }
             }
         };
