@@ -31,8 +31,8 @@ struct Check {
     remedy: &'static str,
 }
 
-pub(super) fn run(args: &Doctor, _store: &Path, out: &mut dyn Write) -> Outcome {
-    let facts = Facts::gather(Path::new("/"), tailbeam_harness::host::ring_features());
+pub(super) fn run(args: &Doctor, store: &Path, out: &mut dyn Write) -> Outcome {
+    let facts = Facts::gather(Path::new("/"), store, tailbeam_harness::host::ring_features());
     let checks = checks(&facts);
     match args.format {
         Format::Json => json::document("tailbeam.doctor", &checks, out)?,
@@ -59,16 +59,10 @@ fn checks(facts: &Facts) -> Vec<Check> {
         ),
         memlock(facts),
         files(facts),
-        plain(
-            "pids",
-            &facts.pids_max,
-            Status::Ok,
-            (
-                "more than the cores plus 3",
-                "a thread per core, one for housekeeping, one for signals",
-                "raise pids.max of the cgroup",
-            ),
-        ),
+        pids(facts),
+        quota(facts),
+        memory(facts),
+        store(facts),
         thp(facts),
         governor(facts),
         clocksource(facts),
@@ -195,6 +189,68 @@ fn files(facts: &Facts) -> Check {
     limit("nofile", facts.limit("Max open files"), 1_024, words)
 }
 
+/// Threads: one per core, one for housekeeping, one for signals; and the rest of the user's programs.
+const PIDS_MIN: u64 = 256;
+
+fn pids(facts: &Facts) -> Check {
+    let words = (
+        "256 or more",
+        "a thread per core, one for housekeeping, one for signals, beside all other programs",
+        "raise pids.max of the cgroup",
+    );
+    let parsed = facts
+        .pids_max
+        .clone()
+        .and_then(|text| text.parse().map(Some).map_err(|_| format!("{text:?} is not a number")));
+    limit("pids", parsed, PIDS_MIN, words)
+}
+
+fn quota(facts: &Facts) -> Check {
+    let words = (
+        "no quota",
+        "a quota stops every thread of the run for the rest of a period, 100 ms as a rule",
+        "run outside of the limited cgroup, or set its cpu.max to max",
+    );
+    match &facts.quota {
+        Ok(text) if text == "max" => check("quota", Status::Ok, "none".to_owned(), words),
+        Ok(text) => check("quota", Status::Warn, format!("cpu.max {text}"), words),
+        Err(cause) => check("quota", Status::Warn, format!("unknown: {cause}"), words),
+    }
+}
+
+fn bytes_at_least(
+    id: &'static str,
+    bytes: &Result<u64, String>,
+    at_least: u64,
+    words: Words,
+) -> Check {
+    match bytes {
+        Ok(bytes) => {
+            let status = if *bytes >= at_least { Status::Ok } else { Status::Warn };
+            check(id, status, crate::render::units::bytes(*bytes as f64), words)
+        }
+        Err(cause) => check(id, Status::Warn, format!("unknown: {cause}"), words),
+    }
+}
+
+fn memory(facts: &Facts) -> Check {
+    let words = (
+        "2 GB available or more",
+        "an agent of the soak workload takes about 1 kB, a million of them 1.1 GB",
+        "ask for fewer agents, or give the host or the cgroup more memory",
+    );
+    bytes_at_least("memory", &facts.memory, 2_000_000_000, words)
+}
+
+fn store(facts: &Facts) -> Check {
+    let words = (
+        "2 GB free or more",
+        "a core writes up to 32 kB every 10 s, so 72 hours on two cores take up to 2 GB",
+        "free space, or name another store with --store DIR or TAILBEAM_STORE",
+    );
+    bytes_at_least("store", &facts.store, 2_000_000_000, words)
+}
+
 fn thp(facts: &Facts) -> Check {
     let never = facts.thp.as_ref().is_ok_and(|text| text.contains("[never]"));
     let status = if never { Status::Warn } else { Status::Ok };
@@ -303,8 +359,16 @@ mod tests {
             "proc/self/limits",
             "Max open files            64      64      files\nMax locked memory         unlimited unlimited bytes\n",
         );
+        write("proc/self/cgroup", "0::/a/b\n");
+        write("sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+        write("sys/fs/cgroup/a/cpu.max", "50000 100000\n");
+        write("sys/fs/cgroup/a/b/pids.max", "20\n");
         write("sys/kernel/mm/transparent_hugepage/enabled", "always madvise [never]");
-        Facts::gather(tree.path(), Err("io_uring is disabled\n  cause: seccomp".to_owned()))
+        Facts::gather(
+            tree.path(),
+            tree.path(),
+            Err("io_uring is disabled\n  cause: seccomp".to_owned()),
+        )
     }
 
     fn status(checks: &[Check], id: &str) -> Status {
@@ -316,6 +380,8 @@ mod tests {
         let checks = checks(&facts("5.10.0-8-amd64"));
         assert_eq!(status(&checks, "kernel"), Status::Fail);
         assert_eq!(status(&checks, "io_uring"), Status::Fail);
+        assert_eq!(status(&checks, "quota"), Status::Warn);
+        assert_eq!(status(&checks, "pids"), Status::Warn);
         for id in ["perf", "nofile", "thp", "clock", "swap", "cores"] {
             assert_eq!(status(&checks, id), Status::Warn, "{id}");
         }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use tailbeam_probes::collect::room;
+
 /// A reading, or why there is none.
 pub(super) type Fact = Result<String, String>;
 
@@ -21,11 +23,42 @@ pub(super) struct Facts {
     pub(super) governor: Fact,
     pub(super) clocksource: Fact,
     pub(super) swaps: Fact,
+    pub(super) quota: Fact,
+    /// Bytes.
+    pub(super) memory: Result<u64, String>,
+    /// Bytes.
+    pub(super) store: Result<u64, String>,
+}
+
+/// The first of `name` in this process' cgroup and those above it that holds a limit; "max" without one.
+fn cgroup(root: &Path, name: &str) -> Fact {
+    let own = fs::read_to_string(root.join("proc/self/cgroup"))
+        .map_err(|e| format!("/proc/self/cgroup: {e}"))?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).ok_or("no cgroup v2")?;
+    let mount = root.join("sys/fs/cgroup");
+    let path = mount.join(own);
+    let mut limits = path
+        .ancestors()
+        .take_while(|path| path.starts_with(&mount))
+        .filter_map(|path| fs::read_to_string(path.join(name)).ok())
+        .map(|text| text.trim().to_owned());
+    Ok(limits.find(|text| !text.starts_with("max")).unwrap_or_else(|| "max".to_owned()))
+}
+
+/// What is free for a store that may not exist yet: its nearest directory that does.
+fn store_bytes(store: &Path) -> Result<u64, String> {
+    let absolute = std::path::absolute(store).map_err(|error| error.to_string())?;
+    let existing = absolute.ancestors().find(|path| path.is_dir()).ok_or("no such directory")?;
+    room::disk_bytes(existing).map_err(|gone| gone.cause)
 }
 
 impl Facts {
     /// Reads the facts; `ring` comes from the kernel itself, not from a file.
-    pub(super) fn gather(root: &Path, ring: Result<Vec<(String, bool)>, String>) -> Self {
+    pub(super) fn gather(
+        root: &Path,
+        store: &Path,
+        ring: Result<Vec<(String, bool)>, String>,
+    ) -> Self {
         let read = |path: &str| {
             fs::read_to_string(root.join(path))
                 .map(|t| t.trim().to_owned())
@@ -45,11 +78,17 @@ impl Facts {
                 .any(|name| root.join("sys/bus/event_source/devices").join(name).exists()),
             allowed: status,
             limits: read("proc/self/limits"),
-            pids_max: read("sys/fs/cgroup/pids.max").or_else(|_| read("proc/sys/kernel/pid_max")),
+            pids_max: match cgroup(root, "pids.max") {
+                Ok(limit) if limit != "max" => Ok(limit),
+                _ => read("proc/sys/kernel/pid_max"),
+            },
             thp: read("sys/kernel/mm/transparent_hugepage/enabled"),
             governor: read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             clocksource: read("sys/devices/system/clocksource/clocksource0/current_clocksource"),
             swaps: read("proc/swaps"),
+            quota: cgroup(root, "cpu.max"),
+            memory: room::memory_bytes().map_err(|gone| gone.cause),
+            store: store_bytes(store),
         }
     }
 
