@@ -218,7 +218,8 @@ fn a_full_store_is_refused_at_the_start_and_named_when_it_fills_up() {
     }
     let place = tempfile::tempdir().unwrap();
     let within = |size: &str, commands: &str| {
-        let script = format!("mount -t tmpfs -o size={size} tmpfs \"$PLACE\" || exit 99; {commands}");
+        let script =
+            format!("mount -t tmpfs -o size={size} tmpfs \"$PLACE\" || exit 99; {commands}");
         let mut shell = Command::new("unshare");
         shell.args(["-m", "sh", "-c", &script]).env("PROGRAM", PROGRAM).env("PLACE", place.path());
         shell.stdin(Stdio::null()).output().unwrap()
