@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
@@ -270,6 +271,27 @@ fn too_few_descriptors_and_too_little_memory_get_one_clear_error() {
         assert!(err.contains("MB of memory") && err.contains("remedy:"), "{err}");
     }
     assert_eq!(fs::read_dir(store.path()).unwrap().count(), 0, "nothing was begun");
+}
+
+/// Rings are charged to RLIMIT_MEMLOCK for users without CAP_IPC_LOCK, so this needs root to become one.
+#[test]
+fn a_memlock_limit_too_low_for_the_rings_is_named() {
+    if !has_rings() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let program = place.path().join("tailbeam");
+    fs::copy(PROGRAM, &program).unwrap();
+    fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let script = "ulimit -l 0 && exec \"$PROGRAM\" --store \"$STORE\" soak --agents 10";
+    let mut shell = Command::new("setpriv");
+    shell.args(["--reuid", "65534", "--clear-groups", "sh", "-c", script]).env("PROGRAM", program);
+    let Ok(output) = shell.env("STORE", place.path().join("runs")).output() else { return };
+    let err = text(&output.stderr);
+    if !err.starts_with("setpriv") {
+        assert_eq!(exit_code(&output), 5, "{err}");
+        assert!(err.contains("RLIMIT_MEMLOCK") && err.contains("ulimit -l"), "{err}");
+    }
 }
 
 #[test]
