@@ -334,7 +334,7 @@ impl<'a, W: Workload> Controller<'a, W> {
 
     fn elapsed_s(&self, record: &SecondRecord) -> f64 {
         let windows = f64::from(self.window.number) * (WINDOW_NS as f64 / 1e9);
-        windows + (record.from_ns + record.len_ns - self.window.from_ns) as f64 / 1e9
+        windows + (record.from_ns + record.len_ns).saturating_sub(self.window.from_ns) as f64 / 1e9
     }
 
     fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {

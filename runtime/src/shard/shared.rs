@@ -1,6 +1,6 @@
 //! What other threads may touch of a shard.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Mutex;
@@ -89,7 +89,7 @@ pub(crate) struct Shared {
     pub(crate) counters: [AtomicU64; COUNTERS],
     event: OwnedFd,
     jobs: Mutex<VecDeque<Job>>,
-    wakes: Mutex<Vec<u64>>,
+    wakes: Mutex<BTreeSet<u64>>,
     /// Whether jobs or wakes wait; so that a pass without any costs one load.
     posted: AtomicBool,
 }
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     pub(crate) fn post_wake(&self, handle: u64) {
-        self.wakes.lock().expect("no code runs under the lock").push(handle);
+        self.wakes.lock().expect("no code runs under the lock").insert(handle);
         self.posted.store(true, Ordering::Release);
         self.knock();
     }
@@ -139,7 +139,7 @@ impl Shared {
     }
 
     /// Takes what was posted.
-    pub(crate) fn take_posted(&self) -> (VecDeque<Job>, Vec<u64>) {
+    pub(crate) fn take_posted(&self) -> (VecDeque<Job>, BTreeSet<u64>) {
         self.posted.store(false, Ordering::Release);
         let jobs = std::mem::take(&mut *self.jobs.lock().expect("no job runs under the lock"));
         let wakes = std::mem::take(&mut *self.wakes.lock().expect("no code runs under the lock"));

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::shared::Shared;
@@ -143,13 +143,11 @@ impl Slot {
 pub(super) struct TaskWaker {
     handle: u64,
     home: Arc<Shared>,
-    /// Whether a wake from another thread is on its way: bounds the list to one entry per task.
-    posted: AtomicBool,
 }
 
 impl TaskWaker {
     pub(super) const fn new(handle: u64, home: Arc<Shared>) -> Self {
-        Self { handle, home, posted: AtomicBool::new(false) }
+        Self { handle, home }
     }
 }
 
@@ -161,10 +159,7 @@ impl Wake for TaskWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         let shard = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
         match shard.filter(|shard| Arc::ptr_eq(&shard.peers[shard.index], &self.home)) {
-            Some(shard) => {
-                self.posted.store(false, Ordering::Relaxed);
-                shard.make_ready(self.handle);
-            }
+            Some(shard) => shard.make_ready(self.handle),
             None if self.home.ended.load(Ordering::Acquire) => {}
             None => self.home.post_wake(self.handle),
         }
