@@ -148,11 +148,11 @@ fn a_second_sigint_ends_the_drain_and_counts_what_was_open() {
         return;
     }
     let store = tempfile::tempdir().unwrap();
-    let line = "soak --agents 500 --duration 60s --delay 8s..9s --progress none --format json";
+    let line = "soak --agents 10000 --duration 60s --progress none --format json --gate outcomes";
     let child = start(store.path(), line);
     wait_ms(3_000);
     signal(&child, Signal::INT);
-    wait_ms(1_000);
+    wait_ms(100);
     signal(&child, Signal::INT);
     let output = child.wait_with_output().unwrap();
     assert_eq!(exit_code(&output), 130);

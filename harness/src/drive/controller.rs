@@ -170,8 +170,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             }
         }
         self.close_second(end_ns, true, progress)?;
-        self.drain(&mut writer, end_ns, progress)?;
-        self.finish(writer, end_ns, start_ns, reason)
+        self.drain(end_ns, progress)?;
+        self.finish(writer, end_ns.saturating_sub(start_ns), reason, progress)
     }
 
     fn open_run(
@@ -295,6 +295,17 @@ impl<'a, W: Workload> Controller<'a, W> {
             let mine = self.on(shard, |_| recorder::with(|r| std::mem::take(&mut r.second)))?;
             counts.merge(&mine);
         }
+        self.record_second(counts, now_ns, issuing, progress);
+        Ok(())
+    }
+
+    fn record_second(
+        &mut self,
+        counts: SecondCounts,
+        now_ns: u64,
+        issuing: bool,
+        progress: &mut dyn FnMut(&Progress),
+    ) {
         let second =
             std::mem::replace(&mut self.second, Second { from_ns: now_ns, ..Second::default() });
         let record = SecondRecord {
@@ -309,7 +320,6 @@ impl<'a, W: Workload> Controller<'a, W> {
         };
         progress(&self.progress(&record, second.open_last));
         self.window.seconds.push(record);
-        Ok(())
     }
 
     fn progress(&self, record: &SecondRecord, open: u64) -> Progress {
@@ -405,7 +415,6 @@ impl<'a, W: Workload> Controller<'a, W> {
     /// After the last due instant: waits for the open requests, at most one timeout and a second.
     fn drain(
         &mut self,
-        writer: &mut RunWriter,
         end_ns: u64,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
@@ -425,41 +434,45 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.look(false, progress);
         let gap = self.watch.settle(self.control.continued.load(Ordering::Relaxed));
         self.note(gap, progress);
-        self.close_second(clock::monotonic_ns(), false, progress)?;
-        self.write_window(writer)
+        Ok(())
     }
 
+    /// Takes the last counts of every core together with what is open there, so that an answer is either
+    /// in an outcome or open at stop, and writes the last window.
     fn finish(
-        &self,
+        &mut self,
         writer: RunWriter,
-        end_ns: u64,
-        start_ns: u64,
+        issued_ns: u64,
         reason: &'static str,
+        progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
         let agents = self.fleet.agents as usize;
         let mut measured = Measured {
             writer,
             reason,
-            issued_ns: end_ns.saturating_sub(start_ns),
+            issued_ns,
             open_at_stop: 0,
             lost: 0,
             attempts: vec![0; agents],
             completions: vec![0; agents],
         };
+        let mut counts = SecondCounts::default();
         for shard in 0..self.shards {
-            let (attempts, completions, open, lost) = self.on(shard, |cx| {
+            let (second, attempts, completions, open, lost) = self.on(shard, |cx| {
                 let now = cx.fresh_ns();
                 recorder::with(|r| {
                     let lost = r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64;
                     let open = r.open.len() as u64 - lost;
                     (
-                        std::mem::take(&mut r.attempts),
-                        std::mem::take(&mut r.completions),
+                        std::mem::take(&mut r.second),
+                        r.attempts.clone(),
+                        r.completions.clone(),
                         open,
                         lost,
                     )
                 })
             })?;
+            counts.merge(&second);
             measured.open_at_stop += open;
             measured.lost += lost;
             for (local, (attempts, completions)) in
@@ -469,6 +482,8 @@ impl<'a, W: Workload> Controller<'a, W> {
                 measured.completions[local * self.shards + shard] = completions;
             }
         }
+        self.record_second(counts, clock::monotonic_ns(), false, progress);
+        self.write_window(&mut measured.writer)?;
         Ok(measured)
     }
 }
