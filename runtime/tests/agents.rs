@@ -1,22 +1,16 @@
 //! The runtime through its public boundary, on the real kernel.
 
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use common::{eventually, start};
 use tailbeam_runtime::{
-    Addr, Agent, AskError, Config, Cores, Cx, NoObserver, Reply, Runtime, SendError, StartError,
-    Stop, clock, features,
+    Addr, Agent, AskError, Config, Cores, Cx, NoObserver, Reply, Runtime, SendError, Stop,
 };
-
-/// A host without io_uring (an emulator, a container) cannot run these; everything else must.
-fn start(config: Config) -> Option<Runtime> {
-    if matches!(features::probe(), Err(StartError::Missing)) {
-        return None;
-    }
-    Some(Runtime::start(config, |_| NoObserver).expect("this host has io_uring"))
-}
 
 struct Sink {
     seen: Arc<AtomicU64>,
@@ -81,15 +75,6 @@ fn send(
     msg: SinkMsg,
 ) -> Result<(), SendError<SinkMsg>> {
     runtime.run_on(from, move |cx| to.try_send(cx, msg)).expect("the shard lives")
-}
-
-/// Waits for a condition on another thread, bounded.
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let end = clock::monotonic_ns() + 10_000_000_000;
-    while !condition() {
-        assert!(clock::monotonic_ns() < end, "{what}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
 }
 
 #[test]

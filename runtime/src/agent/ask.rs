@@ -108,6 +108,11 @@ impl Asks {
         Some(slot.asker)
     }
 
+    /// Answers that nobody has taken.
+    pub(crate) fn unread(&self) -> u64 {
+        self.slots.iter().filter(|slot| slot.answer.is_some()).count() as u64
+    }
+
     fn take(&mut self, key: u64) -> Option<Box<dyn Any>> {
         self.slot(key)?.answer.take()
     }

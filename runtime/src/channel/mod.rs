@@ -1,5 +1,6 @@
-//! What crosses cores: one ring per ordered pair of shards, and the word that says who sleeps.
+//! What crosses cores: one ring per ordered pair of shards, the word that says who sleeps, and how all end.
 
+pub(crate) mod ending;
 #[cfg(not(loom))]
 pub(crate) mod envelope;
 pub(crate) mod spsc;

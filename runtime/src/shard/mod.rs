@@ -49,6 +49,12 @@ pub(crate) struct Shard {
     turn_left: Cell<u32>,
     turn_end_ns: Cell<u64>,
     mailbox_bytes: Cell<u64>,
+    /// Messages in the mailboxes of this shard.
+    unread: Cell<u64>,
+    /// Cells taken from the rings of other shards.
+    arrived: Cell<u64>,
+    /// Whether it is too late to send or spawn from here.
+    closed: Cell<bool>,
 }
 
 /// The ends of the rings of one shard, by peer.
@@ -92,6 +98,9 @@ impl Shard {
             turn_left: Cell::new(0),
             turn_end_ns: Cell::new(0),
             mailbox_bytes: Cell::new(0),
+            unread: Cell::new(0),
+            arrived: Cell::new(0),
+            closed: Cell::new(false),
             peers,
             config,
         });
@@ -129,6 +138,9 @@ impl Shard {
     pub(crate) fn send_remote<T: Deliver>(&self, to: u64, value: T) -> Result<(), T> {
         let mut producers = self.producers.borrow_mut();
         let Some(Some(producer)) = producers.get_mut(shard_of(to)) else { return Err(value) };
+        if self.closed.get() {
+            return Err(value);
+        }
         if !producer.has_room() {
             self.stats.borrow_mut().ring_full += 1;
             return Err(value);
@@ -145,6 +157,7 @@ impl Shard {
         let Some(mailbox) = self.table.borrow().mailbox(to) else { return Err(msg) };
         let Some(typed) = mailbox.as_any().downcast_ref::<Mailbox<M>>() else { return Err(msg) };
         typed.push(msg);
+        self.unread.set(self.unread.get() + 1);
         self.make_ready(to);
         Ok(())
     }
@@ -178,7 +191,7 @@ impl Shard {
     }
 
     pub(crate) fn spawn_agent<A: Agent>(&self, agent: A) -> Result<Addr<A>, SpawnError<A>> {
-        let Some(index) = self.table.borrow_mut().vacant() else {
+        let Some(index) = self.vacant() else {
             return Err(SpawnError { agent, max: self.config.agents_max });
         };
         let mailbox = Rc::new(Mailbox::<A::Msg>::new());
@@ -198,7 +211,7 @@ impl Shard {
         &self,
         future: F,
     ) -> Result<(), SpawnError<F>> {
-        let Some(index) = self.table.borrow_mut().vacant() else {
+        let Some(index) = self.vacant() else {
             return Err(SpawnError { agent: future, max: self.config.agents_max });
         };
         let me = handle(self.index, self.table.borrow().generation(index), index);
@@ -206,6 +219,11 @@ impl Shard {
         self.occupy(index, Slot::new(Box::pin(future), None, self.waker(me), bytes));
         self.make_ready(me);
         Ok(())
+    }
+
+    /// An empty slot; none while the shard ends.
+    fn vacant(&self) -> Option<u32> {
+        if self.closed.get() { None } else { self.table.borrow_mut().vacant() }
     }
 
     fn waker(&self, me: u64) -> std::task::Waker {
@@ -219,6 +237,11 @@ impl Shard {
         let mut stats = self.stats.borrow_mut();
         stats.spawned += u64::from(agent);
         stats.live_agents += u64::from(agent);
+    }
+
+    /// Notes that `count` messages have left the mailboxes.
+    fn taken(&self, count: u64) {
+        self.unread.set(self.unread.get().saturating_sub(count));
     }
 
     /// Whether the running agent may take another message in this turn.

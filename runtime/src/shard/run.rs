@@ -13,13 +13,15 @@ use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
 /// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
-const PASS_NS: u64 = 50_000;
+const PASS_NS: u64 = 20_000;
 /// Counters are published at least this often while busy, ns.
 const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
 const TIMERS_PER_PASS: usize = 4_096;
 /// Messages taken from one peer between two looks at the others.
 const PEER_BATCH: usize = 4_096;
+/// Longest sleep while other shards are waited for, ns; they knock when they have sealed.
+const SEAL_WAIT_NS: u64 = 1_000_000;
 
 /// What a shard leaves behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,11 +32,11 @@ pub struct ShardReport {
     pub agents_live: u64,
     /// Agents that panicked.
     pub agents_panicked: u64,
-    /// Messages that nobody read.
+    /// Messages and answers that nobody read, those on their way to this shard included.
     pub messages_undelivered: u64,
     /// Spawned futures that had not finished.
     pub tasks_dropped: u64,
-    /// Whether all queues ran empty before the drain's time was over.
+    /// Whether every queue, mailbox and ring to this shard was empty when it ended.
     pub drained: bool,
 }
 
@@ -46,9 +48,12 @@ pub(crate) fn run(
 ) -> ShardReport {
     let mut fired = Vec::with_capacity(TIMERS_PER_PASS);
     let mut published_ns = 0;
-    let mut stopping_since = None;
     let mut awake_since = clock::monotonic_ns();
     loop {
+        let stopping = shard.own().ending.is_stopping();
+        if stopping {
+            shard.own().ending.work();
+        }
         shard.receive();
         shard.posted();
         let now = clock::monotonic_ns();
@@ -62,18 +67,19 @@ pub(crate) fn run(
             (published_ns, awake_since) = (now, now);
         }
         // Before the look for work: an agent that is always ready must not outlive the drain.
-        if shard.own().stop.load(Ordering::Acquire) {
-            let since = *stopping_since.get_or_insert(now);
-            if shard.drained() || now - since > shard.config.drain_ns {
-                return shard.end(ring);
-            }
+        if shard.own().ending.is_closing() {
+            return shard.end(ring);
         }
         if shard.has_work() {
             continue;
         }
+        if stopping && shard.unread.get() == 0 {
+            let sent = shard.stats.borrow().messages_sent_remote;
+            shard.own().ending.rest(sent, shard.arrived.get());
+        }
         let from = clock::monotonic_ns();
         shard.publish_stats(ring, from - awake_since);
-        shard.park(ring, from, stopping_since.is_some());
+        shard.park(ring, from, stopping);
         awake_since = clock::monotonic_ns();
         published_ns = awake_since;
         shard.stats.borrow_mut().parked_ns += awake_since - from;
@@ -99,7 +105,10 @@ impl Shard {
                     None => break,
                 };
                 match next {
-                    Some(envelope) => envelope.deliver(self),
+                    Some(envelope) => {
+                        self.arrived.set(self.arrived.get() + 1);
+                        envelope.deliver(self);
+                    }
                     None => break,
                 }
             }
@@ -180,6 +189,7 @@ impl Shard {
         }
         self.mailbox_bytes.set(self.mailbox_bytes.get().saturating_sub(slot.bytes() as u64));
         let undelivered = discard(slot);
+        self.taken(undelivered);
         let mut stats = self.stats.borrow_mut();
         stats.dead_letters += undelivered;
         stats.live_agents -= u64::from(agent);
@@ -223,15 +233,11 @@ impl Shard {
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= clock::monotonic_ns())
     }
 
-    /// Whether nothing is on its way to this shard's agents.
-    fn drained(&self) -> bool {
-        !self.has_work()
-    }
-
     fn park(&self, ring: &mut dyn Doorbells, now_ns: u64, stopping: bool) {
         let sleep = &self.own().sleep;
         sleep.prepare();
-        if self.has_work() || (self.own().stop.load(Ordering::Acquire) && !stopping) {
+        let ending = &self.own().ending;
+        if self.has_work() || ending.is_closing() || (ending.is_stopping() && !stopping) {
             sleep.awake();
             return;
         }
@@ -256,26 +262,53 @@ impl Shard {
         stats.publish(&self.own().counters);
     }
 
-    /// Drops every task on its own thread and reports.
-    fn end(&self, ring: &dyn Doorbells) -> ShardReport {
+    /// Seals the shard, waits until all have sealed, counts what nobody will read, drops every task on its
+    /// own thread and reports.
+    fn end(&self, ring: &mut dyn Doorbells) -> ShardReport {
+        let mut drained = !self.has_work();
+        self.closed.set(true);
+        self.own().words.seal(self.table.borrow().len());
+        self.publish_messages(ring);
+        self.own().ending.seal();
+        self.peers.iter().for_each(|peer| knock(peer.event()));
+        while !self.peers.iter().all(|peer| peer.ending.is_sealed()) {
+            ring.wait(Some(SEAL_WAIT_NS));
+        }
+        let mut undelivered = self.empty_rings() + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
-        let mut report = ShardReport {
-            core: self.own().core,
-            agents_live: stats.live_agents,
-            agents_panicked: stats.panicked,
-            drained: self.drained(),
-            ..ShardReport::default()
-        };
+        let mut tasks_dropped = 0;
         let occupied = self.table.borrow().occupied();
         for index in occupied {
             let slot = self.table.borrow_mut().close(index);
             let Some(slot) = slot else { continue };
-            report.tasks_dropped += u64::from(!slot.is_agent());
-            report.messages_undelivered += discard(slot);
+            tasks_dropped += u64::from(!slot.is_agent());
+            undelivered += discard(slot);
         }
+        drained &= undelivered == 0;
         self.publish_stats(ring, 0);
         CURRENT.set(None);
-        self.own().ended.store(true, Ordering::Release);
-        report
+        ShardReport {
+            core: self.own().core,
+            agents_live: stats.live_agents,
+            agents_panicked: stats.panicked,
+            messages_undelivered: undelivered,
+            tasks_dropped,
+            drained,
+        }
+    }
+
+    /// Drops what other shards have sent and this one has not taken; returns how much.
+    fn empty_rings(&self) -> u64 {
+        let mut left = 0;
+        for peer in 0..self.peers.len() {
+            loop {
+                let next = self.consumers.borrow_mut()[peer].as_mut().and_then(|ring| ring.pop());
+                let Some(envelope) = next else { break };
+                left += 1;
+                // Its drop is user code: a panic there must not keep the others waiting.
+                let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+            }
+        }
+        left
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use super::Shard;
+use crate::channel::ending::Ending;
 use crate::channel::wake::Sleep;
 use crate::error::StartError;
 use crate::ring;
@@ -73,6 +74,12 @@ impl SlotWords {
         self.0[index as usize].store(u64::from(generation) << 32, Ordering::Relaxed);
     }
 
+    /// Lets every later reservation in the first `slots` slots fail.
+    pub(crate) fn seal(&self, slots: usize) {
+        // Generation 0 matches no handle.
+        self.0.iter().take(slots).for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.0.len() * size_of::<AtomicU64>()
     }
@@ -84,8 +91,7 @@ pub(crate) struct Shared {
     pub(crate) sleep: Sleep,
     pub(crate) words: SlotWords,
     pub(crate) ring_fd: AtomicI32,
-    pub(crate) stop: AtomicBool,
-    pub(crate) ended: AtomicBool,
+    pub(crate) ending: Ending,
     pub(crate) counters: [AtomicU64; COUNTERS],
     event: OwnedFd,
     jobs: Mutex<VecDeque<Job>>,
@@ -101,8 +107,7 @@ impl Shared {
             sleep: Sleep::new(),
             words: SlotWords::new(slots),
             ring_fd: AtomicI32::new(-1),
-            stop: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
+            ending: Ending::new(),
             counters: [const { AtomicU64::new(0) }; COUNTERS],
             event: ring::event_fd()?,
             jobs: Mutex::default(),
@@ -167,5 +172,8 @@ mod tests {
         words.release(1, 7, 1);
         assert_eq!(words.reserve(1, 7, 1), Ok(()));
         assert_eq!(words.reserve(9, 0, 1), Err(Reserve::Gone));
+        words.release(1, 7, 1);
+        words.seal(2);
+        assert_eq!(words.reserve(1, 7, 1), Err(Reserve::Gone));
     }
 }

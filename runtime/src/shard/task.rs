@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 
 use super::shared::Shared;
@@ -127,6 +126,11 @@ impl Table {
             .collect()
     }
 
+    /// Slots ever used.
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) const fn bytes(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
     }
@@ -160,7 +164,7 @@ impl Wake for TaskWaker {
         let shard = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
         match shard.filter(|shard| Arc::ptr_eq(&shard.peers[shard.index], &self.home)) {
             Some(shard) => shard.make_ready(self.handle),
-            None if self.home.ended.load(Ordering::Acquire) => {}
+            None if self.home.ending.has_ended() => {}
             None => self.home.post_wake(self.handle),
         }
     }
@@ -178,7 +182,8 @@ pub(super) async fn agent_loop<A: Agent>(
         let mut cx = Cx::new(&shard, me, shard.now_ns.get());
         let handled = match item {
             Item::Message(message) => {
-                shard.peers[shard.index].words.release(index_of(me), generation_of(me), 1);
+                shard.taken(1);
+                shard.own().words.release(index_of(me), generation_of(me), 1);
                 agent.on(message, &mut cx).await
             }
             Item::Timer(token) => agent.on_timer(token, &mut cx),

@@ -47,6 +47,7 @@ pub(crate) struct Wheel {
     nodes: Vec<Node>,
     free: u32,
     heads: Vec<u32>,
+    tails: Vec<u32>,
     bits: [[u64; SLOTS / 64]; LEVELS],
     now_tick: u64,
     pending: u32,
@@ -59,6 +60,7 @@ impl Wheel {
             nodes: Vec::new(),
             free: NONE,
             heads: vec![NONE; LEVELS * SLOTS + 1],
+            tails: vec![NONE; LEVELS * SLOTS + 1],
             bits: [[0; SLOTS / 64]; LEVELS],
             now_tick: now_ns >> TICK_BITS,
             pending: 0,
@@ -72,7 +74,7 @@ impl Wheel {
 
     /// Bytes of the tables.
     pub(crate) const fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>() + self.heads.capacity() * size_of::<u32>()
+        self.nodes.capacity() * size_of::<Node>() + 2 * self.heads.capacity() * size_of::<u32>()
     }
 
     /// Inserts a timer; `None` when the bound is reached.
@@ -111,13 +113,14 @@ impl Wheel {
     fn link(&mut self, index: u32) {
         let tick = self.nodes[index as usize].tick;
         let list = self.list_of(tick);
-        let head = self.heads[list as usize];
+        // At the tail: what is due first is delivered first, however much is due at once.
+        let tail = std::mem::replace(&mut self.tails[list as usize], index);
         let node = &mut self.nodes[index as usize];
-        (node.list, node.prev, node.next) = (list, NONE, head);
-        if head != NONE {
-            self.nodes[head as usize].prev = index;
+        (node.list, node.prev, node.next) = (list, tail, NONE);
+        match tail {
+            NONE => self.heads[list as usize] = index,
+            _ => self.nodes[tail as usize].next = index,
         }
-        self.heads[list as usize] = index;
         self.mark(list, true);
     }
 
@@ -162,8 +165,9 @@ impl Wheel {
             NONE => self.heads[list as usize] = next,
             _ => self.nodes[prev as usize].next = next,
         }
-        if next != NONE {
-            self.nodes[next as usize].prev = prev;
+        match next {
+            NONE => self.tails[list as usize] = prev,
+            _ => self.nodes[next as usize].prev = prev,
         }
         if self.heads[list as usize] == NONE {
             self.mark(list, false);
@@ -245,6 +249,7 @@ impl Wheel {
 
     fn relink(&mut self, list: usize) {
         let mut index = std::mem::replace(&mut self.heads[list], NONE);
+        self.tails[list] = NONE;
         self.mark(u32::try_from(list).expect("a list number is below 1025"), false);
         while index != NONE {
             let next = self.nodes[index as usize].next;
@@ -316,6 +321,26 @@ mod tests {
             }
             assert_eq!(wheel.pending() as usize, model.len());
         }
+    }
+
+    #[test]
+    fn more_due_timers_than_room_come_in_the_order_of_their_ticks() {
+        let mut wheel = Wheel::new(0, 10_000);
+        for owner in 0..10_000u64 {
+            let deadline_ns = (owner * 7_919 % 10_000) << TICK_BITS;
+            assert!(wheel.insert(Fired { deadline_ns, owner, token: None }).is_some());
+        }
+        let (mut out, mut last) = (Vec::new(), 0);
+        for _ in 0..10 {
+            out.clear();
+            wheel.advance(20_000 << TICK_BITS, &mut out, 1_000);
+            assert_eq!(out.len(), 1_000);
+            for fired in &out {
+                assert!(fired.deadline_ns >= last, "an earlier one was overtaken");
+                last = fired.deadline_ns;
+            }
+        }
+        assert_eq!((wheel.pending(), wheel.next_deadline()), (0, None));
     }
 
     #[test]
