@@ -1,13 +1,13 @@
 //! Commands as a user types them; each run has a store of its own.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::Value;
 use tailbeam::{AgentInfo, Cx, ReplyTo, Span, Workload, workloads};
-use tailbeam_probes::record::{Frame, read_dir};
-use tailbeam_probes::stats::Histogram;
 
 /// Answers at the planned instant, or what the case wants instead.
 struct Case<const LATE_MS: u64, const DROP_IN: u64>(Vec<Option<ReplyTo<Self>>>, u64);
@@ -48,6 +48,31 @@ impl<const LATE_MS: u64, const DROP_IN: u64> Workload for Case<LATE_MS, DROP_IN>
     }
 }
 
+/// Blocks its core for a second, once, without using it.
+struct Blocker(u32, u64);
+
+impl Workload for Blocker {
+    const NAME: &'static str = "blocker";
+    const ABOUT: &'static str = "a planted case";
+    type Request = ();
+    type Reply = ();
+
+    fn new(info: AgentInfo) -> Self {
+        Self(info.index, 0)
+    }
+
+    fn request(&mut self, _: u64) {}
+
+    async fn serve(&mut self, (): (), reply: ReplyTo<Self>, cx: &mut Cx<'_>) {
+        self.1 += 1;
+        let until = cx.fresh_ns() + 1_000_000_000;
+        while (self.0, self.1) == (0, 3) && cx.fresh_ns() < until {
+            std::thread::park_timeout(Duration::from_secs(1));
+        }
+        reply.send(cx, ());
+    }
+}
+
 type Prompt = Case<0, 0>;
 type Late = Case<400, 0>;
 type Dropper = Case<0, 100>;
@@ -60,7 +85,7 @@ fn tailbeam(store: &Path, line: &str) -> (u8, String, String) {
         words.chain([store.as_os_str().to_owned()]).chain(line.split(' ').map(OsString::from));
     let code = tailbeam::run(
         words,
-        workloads![Prompt, Late, Dropper, tailbeam::Elicit],
+        workloads![Prompt, Late, Dropper, Blocker, tailbeam::Elicit],
         &mut out,
         &mut err,
     );
@@ -76,10 +101,81 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn frames(run: &Path) -> Vec<Frame> {
-    let (frames, damage) = read_dir(&run.join("seg")).unwrap();
-    assert!(damage.is_empty(), "{damage:?}");
+/// A reader of its own, from the table of bytes in probes/src/record/format.rs: kind and payload of every
+/// frame, without a line of the product's code.
+fn raw_frames(run: &Path) -> Vec<(u16, Vec<u8>)> {
+    let mut frames = Vec::new();
+    let mut segments: Vec<PathBuf> =
+        fs::read_dir(run.join("seg")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    for segment in segments {
+        let bytes = fs::read(segment).unwrap();
+        let mut at = 0;
+        while at < bytes.len() {
+            assert_eq!(&bytes[at..at + 4], b"TBF1");
+            let kind = u16::from_le_bytes(bytes[at + 6..at + 8].try_into().unwrap());
+            let length = u32::from_le_bytes(bytes[at + 8..at + 12].try_into().unwrap()) as usize;
+            frames.push((kind, bytes[at + 28..at + 28 + length].to_vec()));
+            at += 28 + length + 4;
+        }
+    }
     frames
+}
+
+/// Count, maximum and buckets of a series, summed by hand.
+#[derive(Default)]
+struct Raw {
+    count: u64,
+    max: u64,
+    buckets: BTreeMap<u64, u64>,
+}
+
+impl Raw {
+    /// Adds the bytes of probes/src/stats/histogram.rs: 48 of header, then HdrHistogram's own V2.
+    fn add(&mut self, bytes: &[u8]) {
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        self.count += word(0);
+        self.max = self.max.max(word(24));
+        let mut deserializer = hdrhistogram::serialization::Deserializer::new();
+        let hdr: hdrhistogram::Histogram<u64> =
+            deserializer.deserialize(&mut &bytes[48..]).unwrap();
+        for bucket in hdr.iter_recorded() {
+            let upper = hdr.highest_equivalent(bucket.value_iterated_to());
+            *self.buckets.entry(upper).or_default() += bucket.count_since_last_iteration();
+        }
+    }
+
+    /// The smallest bucket that at least 99 of 100 values do not exceed.
+    fn p99(&self) -> u64 {
+        assert_eq!(self.buckets.values().sum::<u64>(), self.count);
+        let mut seen = 0;
+        let reached = |(_, count): &(&u64, &u64)| {
+            seen += **count;
+            seen * 100 >= self.count * 99
+        };
+        (*self.buckets.iter().find(reached).unwrap().0).min(self.max)
+    }
+}
+
+/// System latency, attempts and the sum of all outcomes.
+fn raw_figures(run: &Path) -> (Raw, u64, u64) {
+    let (mut system, mut attempts, mut closed) = (Raw::default(), 0, 0);
+    for (kind, payload) in raw_frames(run) {
+        match kind {
+            3 if payload[6] == 0 => system.add(&payload[8..]),
+            2 => {
+                let window = json(std::str::from_utf8(&payload).unwrap());
+                for second in window["seconds"].as_array().unwrap() {
+                    let outcomes = second["counts"]["outcomes"].as_object().unwrap();
+                    attempts += outcomes["attempts"].as_u64().unwrap();
+                    let others = outcomes.iter().filter(|(name, _)| *name != "attempts");
+                    closed += others.map(|(_, count)| count.as_u64().unwrap()).sum::<u64>();
+                }
+            }
+            _ => {}
+        }
+    }
+    (system, attempts, closed)
 }
 
 const FAST: &str = "--agents 400 --think 100ms..300ms --timeout 2s --progress none --format json";
@@ -100,35 +196,11 @@ fn a_run_is_reported_from_its_frames_alone() {
     assert_eq!(code, 0);
     let schema = jsonschema::validator_for(&json(&schema)).unwrap();
     schema.validate(&printed).unwrap();
-    // A small reader of its own: count, P99, maximum and outcome sum from the raw frames.
-    let mut system = Histogram::new();
-    let (mut attempts, mut closed) = (0, 0);
-    for frame in frames(&only_run(store.path())) {
-        match frame.kind {
-            3 if frame.payload[6] == 0 => {
-                system.merge(&Histogram::decode(&frame.payload[8..]).unwrap())
-            }
-            2 => {
-                for second in json(std::str::from_utf8(&frame.payload).unwrap())["seconds"]
-                    .as_array()
-                    .unwrap()
-                {
-                    let outcomes = &second["counts"]["outcomes"];
-                    attempts += outcomes["attempts"].as_u64().unwrap();
-                    closed +=
-                        ["ok", "declined", "cancelled", "expired", "refused", "lost", "error"]
-                            .map(|name| outcomes[name].as_u64().unwrap())
-                            .iter()
-                            .sum::<u64>();
-                }
-            }
-            _ => {}
-        }
-    }
+    let (system, attempts, closed) = raw_figures(&only_run(store.path()));
     let row = &data["latency"][0];
-    assert_eq!(row["count"], system.count());
-    assert_eq!(row["p99_ns"], system.quantile(0.99).unwrap());
-    assert_eq!(row["max_ns"], system.max().unwrap());
+    assert_eq!(row["count"], system.count);
+    assert_eq!(row["p99_ns"], system.p99());
+    assert_eq!(row["max_ns"], system.max);
     assert_eq!(data["load"]["outcomes"]["attempts"], attempts);
     assert_eq!(attempts, closed);
     let (_, again, _) = tailbeam(store.path(), "report @last --format json");
@@ -160,6 +232,31 @@ fn a_late_responder_fails_the_percentile_and_a_dropping_one_the_delivery() {
     let line = format!("soak --workload dropper {FAST} --duration 22s --gate delivery>=99.9%");
     let (code, out, err) = tailbeam(store.path(), &line);
     assert_eq!(code, 3, "{out}{err}");
+}
+
+#[test]
+fn a_core_that_its_own_agent_blocks_is_no_gap_from_outside() {
+    let store = tempfile::tempdir().unwrap();
+    let line = format!("soak --workload blocker {FAST} --duration 5s --gate generator");
+    let (code, out, err) = tailbeam(store.path(), &line);
+    assert_eq!(code, 3, "{out}{err}");
+    let data = &json(&out)["data"];
+    assert_eq!(data["validity"][0]["holds"], true, "{}", data["validity"]);
+    assert!(
+        data["latency"][0]["max_ns"].as_u64().unwrap() > 900_000_000,
+        "the block is in the tail"
+    );
+}
+
+/// Answers that take half of the run: their requests are closed in the drain.
+#[test]
+fn littles_law_holds_when_requests_are_long_against_the_run() {
+    let store = tempfile::tempdir().unwrap();
+    let line = format!(
+        "soak --workload elicit {FAST} --timeout 10s --delay 2s..3s --duration 5s --gate littles_law,outcomes"
+    ).replace("--timeout 2s ", "");
+    let (code, out, err) = tailbeam(store.path(), &line);
+    assert_eq!(code, 0, "{out}{err}");
 }
 
 #[test]
@@ -211,6 +308,9 @@ fn bad_input_gets_one_clear_error_and_the_right_code() {
         ("soak --agents 999999m", 2, "--agents is"),
         ("soak --duration 5", 2, "duration with a unit"),
         ("soak --think 5s..1s", 2, "runs backwards"),
+        ("soak --duration 99999999d", 2, "remedy:"),
+        ("soak --seed x", 2, "cause: invalid digit"),
+        ("soak --pending-max 99999999999", 2, "remedy:"),
         ("soak --gate p98<1s", 2, "no gate"),
         ("soak --workload none", 2, "no workload"),
         ("soak --cores 4000 --agents 10 --duration 1s", 5, "not allowed"),

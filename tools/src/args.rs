@@ -5,9 +5,11 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::Span;
@@ -165,6 +167,18 @@ pub(crate) fn parse(
     let help = format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n"));
     let command = Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help));
     Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+}
+
+/// What a person reads who typed something that cannot be.
+pub(crate) fn usage(error: &clap::Error) -> String {
+    let context = |kind| error.get(kind).map(ToString::to_string);
+    let (flag, value) = (context(ContextKind::InvalidArg), context(ContextKind::InvalidValue));
+    match (error.kind(), flag, value, error.source()) {
+        (ErrorKind::ValueValidation, Some(flag), Some(value), Some(cause)) => format!(
+            "error: {flag} cannot be {value:?}\n  cause: {cause}\n  remedy: `--help` shows what each flag takes and its default\n"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 fn count(text: &str) -> Result<u64, String> {

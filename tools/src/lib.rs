@@ -88,7 +88,10 @@ pub fn run(
         Err(error) => {
             // clap's own text: help and version are results, the rest are usage errors.
             let usage = error.use_stderr();
-            let written = if usage { write!(err, "{error}") } else { write!(out, "{error}") };
+            let written = match usage {
+                true => err.write_all(args::usage(&error).as_bytes()),
+                false => write!(out, "{error}"),
+            };
             return if usage { 2 } else { u8::from(written.is_err()) };
         }
     };

@@ -83,7 +83,7 @@ fn line(p: &Progress) -> String {
     );
     if let (Some(p50), Some(p99), Some(max)) = (p.p50_ns, p.p99_ns, p.max_ns) {
         line.push_str(&format!(
-            "  last window p50 {} p99 {} max {}",
+            "  last second p50 {} p99 {} max {}",
             time(p50 as f64),
             time(p99 as f64),
             time(max as f64)

@@ -9,22 +9,25 @@ use std::time::Duration;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::{heap, host, process};
 use tailbeam_probes::stats::Histogram;
-use tailbeam_runtime::{Runtime, ShardStats};
+use tailbeam_runtime::Runtime;
 
-use super::watch::{Look, WATCH_NS, Watch};
+use super::readings::{Before, no_pss, reading};
+use super::watch::Watcher;
 use super::writer::RunWriter;
 use super::{Control, DriveError, Progress};
 use crate::evidence::Store;
-use crate::evidence::records::{
-    CoreRecord, EndRecord, Gap, Manifest, Reading, SecondRecord, WindowRecord,
+use crate::evidence::records::{EndRecord, Gap, Manifest, SecondRecord, WindowRecord};
+use crate::load::{
+    Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
 };
-use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
 use crate::plan::Plan;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// Sampling of the open requests.
 const SAMPLE_NS: u64 = 100 * MS;
+/// Sampling of the open requests while they drain, and the longest sleep before a stop is seen.
+const NAP_NS: u64 = 20 * MS;
 /// A window on disk.
 const WINDOW_NS: u64 = 10 * SECOND;
 /// How the measured part of a run ended.
@@ -48,29 +51,12 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) shards: usize,
     second: Second,
     window: Window,
-    watch: Watch,
+    live: Live,
+    /// Histograms of the window so far, per core, and empty ones to give the cores for theirs.
+    sets: Vec<SeriesSet>,
+    spares: Vec<SeriesSet>,
     /// Read when the first request was due: what came before is not part of the run.
     before: Before,
-}
-
-/// Counters at the start of the measured part.
-struct Before {
-    cpu_ns: Result<u64, tailbeam_probes::Unavailable>,
-    cores: Vec<ShardStats>,
-    run_delays: Vec<Delay>,
-}
-
-type Delay = Result<u64, tailbeam_probes::Unavailable>;
-
-fn run_delays(cores: &[ShardStats]) -> Vec<Delay> {
-    cores.iter().map(|core| process::run_delay_ns(core.thread_id)).collect()
-}
-
-impl Before {
-    fn read(runtime: &Runtime) -> Self {
-        let cores = runtime.stats();
-        Self { cpu_ns: process::cpu_time_ns(), run_delays: run_delays(&cores), cores }
-    }
 }
 
 /// What has been gathered of the current second.
@@ -79,8 +65,45 @@ struct Second {
     from_ns: u64,
     open_sum: u64,
     open_samples: u64,
-    open_last: u64,
     oldest_open_ns: u64,
+}
+
+/// What a core hands over at the end of a second.
+#[derive(Default)]
+struct Handed {
+    counts: SecondCounts,
+    set: SeriesSet,
+    open: u64,
+    open_age_ns: u64,
+    last: Last,
+}
+
+/// What a core hands over at the end of the run, besides.
+#[derive(Default)]
+struct Last {
+    /// Requests open past their deadline (part of the open ones).
+    lost: u64,
+    attempts: Vec<u32>,
+    completions: Vec<u32>,
+}
+
+/// Where in the run a second lies.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Issuing,
+    Draining,
+    /// The end of the drain.
+    Last,
+}
+
+/// The last second, for whoever watches.
+#[derive(Default)]
+struct Live {
+    /// Latencies of all cores in it.
+    system: Histogram,
+    /// Open requests at the last sample.
+    open: u64,
+    rss_bytes: Option<u64>,
 }
 
 /// What has been gathered of the current window.
@@ -90,8 +113,6 @@ struct Window {
     from_ns: u64,
     seconds: Vec<SecondRecord>,
     gaps: Vec<Gap>,
-    rss_bytes: Option<u64>,
-    live_quantiles: Option<(u64, u64, u64)>,
 }
 
 impl<'a, W: Workload> Controller<'a, W> {
@@ -118,7 +139,9 @@ impl<'a, W: Workload> Controller<'a, W> {
             shards: runtime.shards(),
             second: Second::default(),
             window: Window::default(),
-            watch: Watch::default(),
+            live: Live::default(),
+            sets: (0..runtime.shards()).map(|_| empty_set()).collect(),
+            spares: (0..runtime.shards()).map(|_| empty_set()).collect(),
             before: Before::read(runtime),
         })
     }
@@ -153,25 +176,42 @@ impl<'a, W: Workload> Controller<'a, W> {
         for shard in 0..self.shards {
             self.on(shard, move |_| recorder::with(|r| r.end_ns = end_ns))?;
         }
+        let mut watcher = Watcher::start(Arc::clone(&self.control.continued))?;
         self.begin(start_ns)?;
-        self.wait_until(start_ns)?;
+        self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
         self.second.from_ns = start_ns;
         self.window.from_ns = start_ns;
         let mut reason = "finished";
-        while clock::monotonic_ns() < end_ns {
-            self.step(&mut writer, end_ns, true, progress)?;
+        // Stopped before the first request was due: nothing was measured, and nothing is recorded.
+        let begun = clock::monotonic_ns() >= start_ns;
+        while begun && reason == "finished" && clock::monotonic_ns() < end_ns {
+            self.step(&mut writer, &watcher, end_ns, progress)?;
             if self.stopping() {
                 reason = "interrupted";
                 end_ns = end_ns.min(clock::monotonic_ns());
-                for shard in 0..self.shards {
-                    self.on(shard, move |_| recorder::with(|r| r.end_ns = r.end_ns.min(end_ns)))?;
-                }
+                self.end_load(end_ns)?;
             }
         }
-        self.close_second(end_ns, true, progress)?;
-        self.drain(end_ns, progress)?;
-        self.finish(writer, end_ns.saturating_sub(start_ns), reason, progress)
+        if begun {
+            self.close_second(end_ns, Phase::Issuing, progress)?;
+            self.drain(end_ns, progress)?;
+        } else {
+            (reason, end_ns) = ("interrupted", start_ns);
+            self.end_load(start_ns)?;
+        }
+        watcher.end();
+        self.note_gaps(&watcher, progress);
+        let issued_ns = end_ns.saturating_sub(start_ns);
+        self.finish(writer, (issued_ns, reason), progress)
+    }
+
+    /// Requests due at or after `end_ns` are not sent.
+    fn end_load(&self, end_ns: u64) -> Result<(), DriveError> {
+        for shard in 0..self.shards {
+            self.on(shard, move |_| recorder::with(|r| r.end_ns = r.end_ns.min(end_ns)))?;
+        }
+        Ok(())
     }
 
     fn open_run(
@@ -202,66 +242,48 @@ impl<'a, W: Workload> Controller<'a, W> {
         RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))
     }
 
-    /// Waits one watch period, notes a gap, samples, closes the second and the window when due.
+    /// Waits one sampling period, samples, closes the second and the window when due.
     fn step(
         &mut self,
         writer: &mut RunWriter,
+        watcher: &Watcher,
         end_ns: u64,
-        issuing: bool,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
         let next_second = self.second.from_ns + SECOND;
-        let until = (clock::monotonic_ns() + SAMPLE_NS).min(next_second).min(end_ns);
-        self.watch_until(until, issuing, progress);
+        self.wait_until((clock::monotonic_ns() + SAMPLE_NS).min(next_second).min(end_ns));
         self.sample()?;
         let now = clock::monotonic_ns();
         if now >= next_second {
-            self.close_second(now, issuing, progress)?;
+            self.note_gaps(watcher, progress);
+            self.close_second(now, Phase::Issuing, progress)?;
             if now - self.window.from_ns >= WINDOW_NS {
-                self.look(false, progress);
                 self.write_window(writer)?;
-                self.look(true, progress);
             }
         }
         Ok(())
     }
 
-    fn wait_until(&mut self, until_ns: u64) -> Result<(), DriveError> {
+    /// Sleeps until `until_ns` or a stop.
+    fn wait_until(&self, until_ns: u64) {
         while !self.stopping() {
             let now = clock::monotonic_ns();
             if now >= until_ns {
                 break;
             }
-            std::thread::park_timeout(Duration::from_nanos((until_ns - now).min(WATCH_NS)));
+            nap(until_ns - now);
         }
-        Ok(())
     }
 
-    /// Sleeps in watch periods and looks for gaps; ends at once at a stop while requests are `issuing`.
-    fn watch_until(&mut self, until_ns: u64, issuing: bool, progress: &mut dyn FnMut(&Progress)) {
-        loop {
-            let now_ns = self.look(false, progress);
-            if now_ns >= until_ns || (issuing && self.stopping()) {
-                return;
+    /// Takes over the gaps that touch the measured part.
+    fn note_gaps(&mut self, watcher: &Watcher, progress: &mut dyn FnMut(&Progress)) {
+        for gap in watcher.take() {
+            if gap.from_ns + gap.len_ns > self.second.from_ns {
+                let event = Some(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
+                self.window.gaps.push(gap);
+                progress(&Progress { phase: "measure", event, ..Progress::default() });
             }
-            std::thread::park_timeout(Duration::from_nanos((until_ns - now_ns).min(WATCH_NS)));
         }
-    }
-
-    fn look(&mut self, blocking: bool, progress: &mut dyn FnMut(&Progress)) -> u64 {
-        let now_ns = clock::monotonic_ns();
-        let continued = self.control.continued.load(Ordering::Relaxed);
-        let cpu_ns = process::cpu_time_ns().ok();
-        let gap = self.watch.look(Look { now_ns, cpu_ns, continued }, blocking);
-        self.note(gap, progress);
-        now_ns
-    }
-
-    fn note(&mut self, gap: Option<Gap>, progress: &mut dyn FnMut(&Progress)) {
-        let Some(gap) = gap else { return };
-        let event = Some(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
-        self.window.gaps.push(gap);
-        progress(&Progress { phase: "measure", event, ..Progress::default() });
     }
 
     fn sample(&mut self) -> Result<(), DriveError> {
@@ -279,33 +301,61 @@ impl<'a, W: Workload> Controller<'a, W> {
         }
         self.second.open_sum += open;
         self.second.open_samples += 1;
-        self.second.open_last = open;
+        self.live.open = open;
         self.second.oldest_open_ns = self.second.oldest_open_ns.max(oldest);
         Ok(())
     }
 
+    /// Takes what a core has recorded since the last visit, in one job: a request is in the counts or open.
+    fn visit(&mut self, shard: usize, phase: Phase) -> Result<Handed, DriveError> {
+        let mut spare = Some(std::mem::take(&mut self.spares[shard]));
+        self.on(shard, move |cx| {
+            let now = cx.fresh_ns();
+            let last = |r: &Recorder| Last {
+                lost: r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64,
+                attempts: r.attempts.clone(),
+                completions: r.completions.clone(),
+            };
+            recorder::with(|r| Handed {
+                last: if phase == Phase::Last { last(r) } else { Last::default() },
+                counts: std::mem::take(&mut r.second),
+                set: std::mem::replace(&mut r.set, spare.take().unwrap_or_else(empty_set)),
+                open: r.open.len() as u64,
+                open_age_ns: r.open.age_ns(now),
+            })
+        })
+    }
+
+    /// Adds a second's histograms to the window's and empties them for the next.
+    fn gather(&mut self, shard: usize, mut set: SeriesSet) {
+        if let Some(system) = set.get(Series::System as usize) {
+            self.live.system.merge(system);
+        }
+        for (sum, part) in self.sets[shard].iter_mut().zip(&mut set) {
+            sum.merge(part);
+            part.clear();
+        }
+        self.spares[shard] = set;
+    }
+
+    /// Closes the second at `now_ns`; returns what each core hands over at the end of the run.
     fn close_second(
         &mut self,
         now_ns: u64,
-        issuing: bool,
+        phase: Phase,
         progress: &mut dyn FnMut(&Progress),
-    ) -> Result<(), DriveError> {
-        let mut counts = SecondCounts::default();
+    ) -> Result<Vec<Last>, DriveError> {
+        let (mut counts, mut open, mut open_age_ns) = (SecondCounts::default(), 0, 0);
+        let mut lasts = Vec::with_capacity(self.shards);
+        self.live.system.clear();
         for shard in 0..self.shards {
-            let mine = self.on(shard, |_| recorder::with(|r| std::mem::take(&mut r.second)))?;
-            counts.merge(&mine);
+            let handed = self.visit(shard, phase)?;
+            counts.merge(&handed.counts);
+            open += handed.open;
+            open_age_ns += handed.open_age_ns;
+            self.gather(shard, handed.set);
+            lasts.push(handed.last);
         }
-        self.record_second(counts, now_ns, issuing, progress);
-        Ok(())
-    }
-
-    fn record_second(
-        &mut self,
-        counts: SecondCounts,
-        now_ns: u64,
-        issuing: bool,
-        progress: &mut dyn FnMut(&Progress),
-    ) {
         let second =
             std::mem::replace(&mut self.second, Second { from_ns: now_ns, ..Second::default() });
         let record = SecondRecord {
@@ -316,16 +366,22 @@ impl<'a, W: Workload> Controller<'a, W> {
             open_sum: second.open_sum,
             open_samples: second.open_samples,
             oldest_open_ns: second.oldest_open_ns,
-            issuing,
+            open_end: open,
+            open_age_ns,
+            issuing: phase == Phase::Issuing,
         };
-        progress(&self.progress(&record, second.open_last));
-        self.window.seconds.push(record);
+        // Without length it began in the future: the run was stopped before its start.
+        if record.len_ns > 0 {
+            progress(&self.progress(&record));
+            self.window.seconds.push(record);
+        }
+        Ok(lasts)
     }
 
-    fn progress(&self, record: &SecondRecord, open: u64) -> Progress {
+    fn progress(&self, record: &SecondRecord) -> Progress {
         let length_s = (record.len_ns as f64 / 1e9).max(1e-9);
         let outcomes = &record.counts.outcomes;
-        let quantiles = self.window.live_quantiles;
+        let system = &self.live.system;
         Progress {
             elapsed_s: self.elapsed_s(record),
             planned_s: self.plan.duration_ns as f64 / 1e9,
@@ -333,11 +389,11 @@ impl<'a, W: Workload> Controller<'a, W> {
             live_agents: record.live_agents,
             attempts_per_s: outcomes.attempts as f64 / length_s,
             served_per_s: (outcomes.ok + outcomes.declined) as f64 / length_s,
-            open,
-            p50_ns: quantiles.map(|q| q.0),
-            p99_ns: quantiles.map(|q| q.1),
-            max_ns: quantiles.map(|q| q.2),
-            rss_bytes: self.window.rss_bytes,
+            open: self.live.open,
+            p50_ns: system.quantile(0.5),
+            p99_ns: system.quantile(0.99),
+            max_ns: system.max(),
+            rss_bytes: self.live.rss_bytes,
             event: None,
         }
     }
@@ -348,68 +404,29 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {
-        let sets = self.take_histograms()?;
         let memory = process::memory();
         let window = std::mem::take(&mut self.window);
         let now_ns = clock::monotonic_ns();
         let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
-        let rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
+        self.live.rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
         let record = WindowRecord {
             window: window.number,
             seconds: window.seconds,
-            cores: self.core_records(),
+            cores: self.before.cores_since(self.runtime),
             rss_bytes: reading(memory.map(|m| m.rss_bytes)),
             pss_bytes: reading(pss),
             live_bytes: reading(heap::live().map(|live| live.bytes)),
-            cpu_ns: reading(self.cpu_since_start()),
+            cpu_ns: reading(self.before.cpu_since()),
             gaps: window.gaps,
         };
-        writer.window(now_ns, &record, &sets)?;
-        let mut merged = Histogram::new();
-        for set in &sets {
-            merged.merge(&set[Series::System as usize]);
-        }
+        writer.window(now_ns, &record, &self.sets)?;
+        self.sets.iter_mut().flatten().for_each(Histogram::clear);
         self.window = Window {
             number: record.window + 1,
             from_ns: record.seconds.last().map_or(now_ns, |s| s.from_ns + s.len_ns),
-            rss_bytes,
-            live_quantiles: merged
-                .quantile(0.5)
-                .zip(merged.quantile(0.99))
-                .zip(merged.max())
-                .map(|((a, b), c)| (a, b, c)),
             ..Window::default()
         };
         Ok(())
-    }
-
-    fn cpu_since_start(&self) -> Result<u64, tailbeam_probes::Unavailable> {
-        let start = self.before.cpu_ns.as_ref().map_err(Clone::clone)?;
-        Ok(process::cpu_time_ns()?.saturating_sub(*start))
-    }
-
-    fn core_records(&self) -> Vec<CoreRecord> {
-        let now = self.runtime.stats();
-        let delays = run_delays(&now).into_iter().zip(&self.before.run_delays);
-        let delays = delays.map(|(now, before)| Ok(now? - before.as_ref().map_err(Clone::clone)?));
-        let cores = now.iter().zip(&self.before.cores).zip(delays);
-        cores.map(|((now, before), delay)| core_record(now, before, reading(delay))).collect()
-    }
-
-    /// Swaps every core's histograms for empty ones that were made here, off the cores.
-    fn take_histograms(&self) -> Result<Vec<SeriesSet>, DriveError> {
-        (0..self.shards)
-            .map(|shard| {
-                let spare = empty_set();
-                self.on(shard, move |_| {
-                    let mut spare = Some(spare);
-                    recorder::with(|r| {
-                        spare.take().map(|empty| std::mem::replace(&mut r.set, empty))
-                    })
-                    .unwrap_or_default()
-                })
-            })
-            .collect()
     }
 
     /// After the last due instant: waits for the open requests, at most one timeout and a second.
@@ -423,27 +440,23 @@ impl<'a, W: Workload> Controller<'a, W> {
             self.sample()?;
             let now = clock::monotonic_ns();
             let hurry = self.control.hurry.load(Ordering::Relaxed);
-            if self.second.open_last == 0 || now >= limit_ns || hurry {
+            if self.live.open == 0 || now >= limit_ns || hurry {
                 break;
             }
             if now >= self.second.from_ns + SECOND {
-                self.close_second(now, false, progress)?;
+                self.close_second(now, Phase::Draining, progress)?;
             }
-            self.watch_until(now + WATCH_NS, false, progress);
+            nap(NAP_NS);
         }
-        self.look(false, progress);
-        let gap = self.watch.settle(self.control.continued.load(Ordering::Relaxed));
-        self.note(gap, progress);
         Ok(())
     }
 
-    /// Takes the last counts of every core together with what is open there, so that an answer is either
-    /// in an outcome or open at stop, and writes the last window.
+    /// Closes the last second with what is open then, so that an answer is either in an outcome or open at
+    /// stop, and writes the last window.
     fn finish(
         &mut self,
         writer: RunWriter,
-        issued_ns: u64,
-        reason: &'static str,
+        (issued_ns, reason): (u64, &'static str),
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
         let agents = self.fleet.agents as usize;
@@ -456,68 +469,25 @@ impl<'a, W: Workload> Controller<'a, W> {
             attempts: vec![0; agents],
             completions: vec![0; agents],
         };
-        let mut counts = SecondCounts::default();
-        for shard in 0..self.shards {
-            let (second, attempts, completions, open, lost) = self.on(shard, |cx| {
-                let now = cx.fresh_ns();
-                recorder::with(|r| {
-                    let lost = r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64;
-                    let open = r.open.len() as u64 - lost;
-                    (
-                        std::mem::take(&mut r.second),
-                        r.attempts.clone(),
-                        r.completions.clone(),
-                        open,
-                        lost,
-                    )
-                })
-            })?;
-            counts.merge(&second);
-            measured.open_at_stop += open;
-            measured.lost += lost;
-            for (local, (attempts, completions)) in
-                attempts.into_iter().zip(completions).enumerate()
-            {
+        let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
+        let open = self.window.seconds.last().map_or(0, |second| second.open_end);
+        measured.lost = lasts.iter().map(|last| last.lost).sum();
+        measured.open_at_stop = open.saturating_sub(measured.lost);
+        for (shard, last) in lasts.into_iter().enumerate() {
+            let counts = last.attempts.into_iter().zip(last.completions);
+            for (local, (attempts, completions)) in counts.enumerate() {
                 measured.attempts[local * self.shards + shard] = attempts;
                 measured.completions[local * self.shards + shard] = completions;
             }
         }
-        self.record_second(counts, clock::monotonic_ns(), false, progress);
         self.write_window(&mut measured.writer)?;
         Ok(measured)
     }
 }
 
-fn no_pss() -> tailbeam_probes::Unavailable {
-    tailbeam_probes::Unavailable {
-        source: "/proc/self/smaps_rollup",
-        cause: "the kernel gives no smaps_rollup for this process".to_owned(),
-        remedy: "use a kernel with CONFIG_PROC_PAGE_MONITOR".to_owned(),
-    }
-}
-
-fn reading(value: Result<u64, tailbeam_probes::Unavailable>) -> Reading {
-    match value {
-        Ok(value) => Reading::Value(value),
-        Err(gone) => Reading::Missing { unknown: gone.cause, remedy: gone.remedy },
-    }
-}
-
-fn core_record(stats: &ShardStats, before: &ShardStats, run_delay_ns: Reading) -> CoreRecord {
-    CoreRecord {
-        core: stats.core as u64,
-        agents: stats.live_agents,
-        panicked: stats.panicked,
-        turns: stats.turns - before.turns,
-        doorbells: stats.doorbells - before.doorbells,
-        enters: stats.enters - before.enters,
-        busy_ns: stats.busy_ns - before.busy_ns,
-        parked_ns: stats.parked_ns - before.parked_ns,
-        run_delay_ns,
-        timer_late_max_ns: stats.timer_late_max_ns,
-        dead_letters: stats.dead_letters,
-        state_bytes: stats.state_bytes,
-    }
+/// Sleeps, but not so long that a stop would be seen late.
+fn nap(ns: u64) {
+    std::thread::park_timeout(Duration::from_nanos(ns.min(NAP_NS)));
 }
 
 /// Writes the last frames. The runtime has ended by now, so its own report is part of them.

@@ -1,9 +1,9 @@
 //! Runs a plan: spawn, begin, sample, record, drain, seal.
 //!
-//! One controller thread (housekeeping) drives the run; it never sends a request itself. Every 20 ms it
-//! looks at the clock (a wake that is late while the process used no CPU is a gap from outside), every
-//! 100 ms it samples the open requests, every second it takes the cores' counts, every 10 s it writes a
-//! window and syncs it.
+//! One controller thread (housekeeping) drives the run; it never sends a request itself. Every 100 ms it
+//! samples the open requests, every second it takes the cores' counts and histograms, every 10 s it
+//! writes a window and syncs it. A second thread looks at the clock every 20 ms: a look that is late while
+//! the process used no CPU is a gap from outside.
 #![expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
@@ -12,6 +12,7 @@
 
 mod controller;
 mod error;
+mod readings;
 mod room;
 mod spawn;
 mod watch;
@@ -58,7 +59,7 @@ pub struct Progress {
     pub served_per_s: f64,
     /// Open requests at the last sample.
     pub open: u64,
-    /// Median system latency of the current window so far, ns.
+    /// Median system latency of the last second, ns.
     pub p50_ns: Option<u64>,
     /// Its P99, ns.
     pub p99_ns: Option<u64>,

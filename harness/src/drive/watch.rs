@@ -1,30 +1,115 @@
 //! Finds the holes in a run that the subject did not cause: a stopped process, a stalled host.
 //!
-//! Pure: the caller looks at the clocks and says what it saw.
+//! A thread of its own looks at the clock; it waits for nothing but its own sleep, so a core that an agent
+//! blocks does not make it late. [`Watch`] decides and is pure: it is told what was seen.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tailbeam_probes::clock;
+use tailbeam_probes::collect::process;
+use tailbeam_runtime::StartError;
 
 use crate::evidence::records::Gap;
 
 const MS: u64 = 1_000_000;
-/// The caller looks this often, so a hole is measured to this resolution.
-pub(super) const WATCH_NS: u64 = 20 * MS;
+/// Time between two looks, so a hole is measured to this resolution.
+const WATCH_NS: u64 = 20 * MS;
 /// Two looks further apart than this, in a process that used less than a fifth of that time in CPU, are
-/// a gap. A fifth: a process that waits for its own busy cores burns at least one of them.
-pub(super) const GAP_NS: u64 = 250 * MS;
+/// a gap. A fifth: a watch that waits for its CPU while our own cores burn theirs sees at least one of them.
+const GAP_NS: u64 = 250 * MS;
+/// Gaps kept between two visits of the controller; more of them in one second cannot be.
+const GAPS_MAX: usize = 64;
+
+/// The thread that looks.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    gaps: Mutex<Vec<Gap>>,
+    end: AtomicBool,
+}
+
+impl Watcher {
+    /// Starts to look. `continued` counts SIGCONT.
+    pub(super) fn start(continued: Arc<AtomicUsize>) -> Result<Self, StartError> {
+        let shared = Arc::<Shared>::default();
+        let theirs = Arc::clone(&shared);
+        let thread = thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || theirs.run(&continued))
+            .map_err(|source| StartError::Kernel { action: "start the watch thread", source })?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// The gaps found since the last call.
+    pub(super) fn take(&self) -> Vec<Gap> {
+        std::mem::take(&mut *self.shared.gaps.lock().expect("no code runs under the lock"))
+    }
+
+    /// Ends the thread after a last look.
+    pub(super) fn end(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        self.shared.end.store(true, Ordering::Release);
+        thread.thread().unpark();
+        // It cannot panic but for a poisoned lock, under which no code runs.
+        let _ = thread.join();
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Shared {
+    fn run(&self, continued: &AtomicUsize) {
+        let mut watch = Watch::default();
+        loop {
+            let look = Look {
+                now_ns: clock::monotonic_ns(),
+                cpu_ns: process::cpu_time_ns().ok(),
+                continued: continued.load(Ordering::Relaxed),
+            };
+            self.note(watch.look(look));
+            if self.end.load(Ordering::Acquire) {
+                break;
+            }
+            thread::park_timeout(Duration::from_nanos(WATCH_NS));
+        }
+        self.note(watch.settle(continued.load(Ordering::Relaxed)));
+    }
+
+    fn note(&self, gap: Option<Gap>) {
+        let Some(gap) = gap else { return };
+        let mut gaps = self.gaps.lock().expect("no code runs under the lock");
+        if gaps.len() < GAPS_MAX {
+            gaps.push(gap);
+        }
+    }
+}
 
 /// What was seen at one instant.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Look {
+struct Look {
     /// Monotonic clock, ns.
-    pub(super) now_ns: u64,
+    now_ns: u64,
     /// CPU time of the process, ns; `None` when it cannot be read.
-    pub(super) cpu_ns: Option<u64>,
+    cpu_ns: Option<u64>,
     /// SIGCONTs so far.
-    pub(super) continued: usize,
+    continued: usize,
 }
 
 /// The looks of one run.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
+struct Watch {
     last: Option<Look>,
     /// A hole whose cause is settled at the next look: the thread that counts SIGCONT wakes at the same
     /// time as the one that looks.
@@ -36,34 +121,28 @@ struct Suspect {
     from_ns: u64,
     len_ns: u64,
     continued: usize,
-    /// The caller was in a system call that may block for its own reasons.
-    blocking: bool,
 }
 
 impl Watch {
-    /// Takes a look. `blocking` says that since the last one the caller made a call that may block by
-    /// itself (a sync of the log): then only a SIGCONT makes a gap of it.
-    pub(super) fn look(&mut self, look: Look, blocking: bool) -> Option<Gap> {
+    /// Takes a look; returns the gap that the look before found.
+    fn look(&mut self, look: Look) -> Option<Gap> {
         let settled = self.settle(look.continued);
         if let Some(last) = self.last.replace(look) {
             let len_ns = look.now_ns.saturating_sub(last.now_ns);
             let used = look.cpu_ns.zip(last.cpu_ns).map(|(now, then)| now.saturating_sub(then));
             if len_ns >= GAP_NS && used.is_some_and(|used| used < len_ns / 5) {
                 let (from_ns, continued) = (last.now_ns, last.continued);
-                self.suspect = Some(Suspect { from_ns, len_ns, continued, blocking });
+                self.suspect = Some(Suspect { from_ns, len_ns, continued });
             }
         }
         settled
     }
 
-    /// Settles what is left at the end of a window or run.
-    pub(super) fn settle(&mut self, continued: usize) -> Option<Gap> {
+    /// Settles what is left at the end of a run.
+    fn settle(&mut self, continued: usize) -> Option<Gap> {
         let suspect = self.suspect.take()?;
-        let cause = match (continued != suspect.continued, suspect.blocking) {
-            (true, _) => "process stopped",
-            (false, true) => return None,
-            (false, false) => "host gap",
-        };
+        let stopped = continued != suspect.continued;
+        let cause = if stopped { "process stopped" } else { "host gap" };
         Some(Gap { from_ns: suspect.from_ns, len_ns: suspect.len_ns, cause: cause.to_owned() })
     }
 }
@@ -72,12 +151,12 @@ impl Watch {
 mod tests {
     use super::*;
 
-    fn looks(looks: &[(u64, u64, usize, bool)]) -> Vec<(u64, u64, String)> {
+    fn looks(looks: &[(u64, u64, usize)]) -> Vec<(u64, u64, String)> {
         let mut watch = Watch::default();
         let mut gaps: Vec<Gap> = Vec::new();
-        for &(now_ms, cpu_ms, continued, blocking) in looks {
+        for &(now_ms, cpu_ms, continued) in looks {
             let look = Look { now_ns: now_ms * MS, cpu_ns: Some(cpu_ms * MS), continued };
-            gaps.extend(watch.look(look, blocking));
+            gaps.extend(watch.look(look));
         }
         gaps.extend(watch.settle(looks.last().map_or(0, |look| look.2)));
         gaps.into_iter().map(|gap| (gap.from_ns / MS, gap.len_ns / MS, gap.cause)).collect()
@@ -86,24 +165,24 @@ mod tests {
     #[test]
     fn a_stop_and_a_stall_are_told_apart_by_sigcont_even_when_it_is_counted_late() {
         let stop = |cause: &str| vec![(20, 5_000, cause.to_owned())];
-        assert_eq!(
-            looks(&[(0, 0, 0, false), (20, 1, 0, false), (5_020, 2, 1, false)]),
-            stop("process stopped")
-        );
-        let late = [(20, 1, 0, false), (5_020, 2, 0, false), (5_040, 3, 1, false)];
+        assert_eq!(looks(&[(0, 0, 0), (20, 1, 0), (5_020, 2, 1)]), stop("process stopped"));
+        let late = [(20, 1, 0), (5_020, 2, 0), (5_040, 3, 1)];
         assert_eq!(looks(&late), stop("process stopped"));
-        let never = [(20, 1, 0, false), (5_020, 2, 0, false), (5_040, 3, 0, false)];
+        let never = [(20, 1, 0), (5_020, 2, 0), (5_040, 3, 0)];
         assert_eq!(looks(&never), stop("host gap"));
     }
 
     #[test]
-    fn our_own_work_and_our_own_sync_are_no_gap_but_a_stop_within_a_sync_is() {
-        assert_eq!(looks(&[(0, 0, 0, false), (1_000, 400, 0, false), (1_020, 401, 0, false)]), []);
-        assert_eq!(looks(&[(0, 0, 0, false), (1_000, 1, 0, true), (1_020, 2, 0, false)]), []);
-        assert_eq!(
-            looks(&[(0, 0, 0, false), (1_000, 1, 1, true), (1_020, 2, 1, false)]),
-            [(0, 1_000, "process stopped".to_owned())]
-        );
-        assert_eq!(looks(&[(0, 0, 0, false), (249, 1, 1, false), (269, 2, 1, false)]), []);
+    fn our_own_work_and_short_delays_are_no_gap() {
+        assert_eq!(looks(&[(0, 0, 0), (1_000, 400, 0), (1_020, 401, 0)]), []);
+        assert_eq!(looks(&[(0, 0, 0), (249, 1, 1), (269, 2, 1)]), []);
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_on_time_finds_nothing() {
+        let mut watcher = Watcher::start(Arc::default()).expect("a thread");
+        thread::park_timeout(Duration::from_millis(100));
+        watcher.end();
+        assert_eq!(watcher.take().len(), 0);
     }
 }

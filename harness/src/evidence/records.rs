@@ -62,6 +62,12 @@ pub struct SecondRecord {
     pub open_samples: u64,
     /// Age of the oldest open request at the samples, the largest, ns.
     pub oldest_open_ns: u64,
+    /// Requests open when the counts were taken, at its end.
+    #[serde(default)]
+    pub open_end: u64,
+    /// Sum of their ages, ns.
+    #[serde(default)]
+    pub open_age_ns: u64,
     /// Whether requests were still due (false while draining).
     pub issuing: bool,
 }
@@ -81,13 +87,16 @@ pub struct CoreRecord {
     pub doorbells: u64,
     /// io_uring_enter calls.
     pub enters: u64,
-    /// Time running, ns.
+    /// Time between sleeps, ns; without the kernel's part of going to sleep and waking up.
     pub busy_ns: u64,
     /// Time parked, ns.
     pub parked_ns: u64,
     /// Time ready to run while another thread had the CPU, ns.
     #[serde(default = "Reading::not_recorded")]
     pub run_delay_ns: Reading,
+    /// CPU time of the shard's thread, kernel included, ns.
+    #[serde(default = "Reading::not_recorded")]
+    pub cpu_ns: Reading,
     /// Largest timer lateness, ns.
     pub timer_late_max_ns: u64,
     /// Messages to agents that were gone.

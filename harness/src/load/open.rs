@@ -35,11 +35,13 @@ pub(crate) struct OpenTable {
     tail: u32,
     len: usize,
     max: usize,
+    /// Sum of the send instants, modulo 2^64.
+    sent_sum: u64,
 }
 
 impl OpenTable {
     pub(crate) const fn new(max: usize) -> Self {
-        Self { slots: Vec::new(), free: NONE, head: NONE, tail: NONE, len: 0, max }
+        Self { slots: Vec::new(), free: NONE, head: NONE, tail: NONE, len: 0, max, sent_sum: 0 }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -50,6 +52,7 @@ impl OpenTable {
     pub(crate) fn insert(&mut self, open: Open) -> Option<u64> {
         let index = self.vacant()?;
         let tail = self.tail;
+        self.sent_sum = self.sent_sum.wrapping_add(open.sent_ns);
         let slot = &mut self.slots[index as usize];
         slot.open = Some(open);
         slot.prev = tail;
@@ -111,6 +114,7 @@ impl OpenTable {
             _ => self.slots[next as usize].prev = prev,
         }
         self.len -= 1;
+        self.sent_sum = self.sent_sum.wrapping_sub(open.sent_ns);
         Some(open)
     }
 
@@ -118,6 +122,12 @@ impl OpenTable {
     pub(crate) fn oldest_sent_ns(&self) -> Option<u64> {
         let slot = self.slots.get(self.head as usize)?;
         slot.open.map(|open| open.sent_ns)
+    }
+
+    /// Sum of the ages of the open requests, ns. The sum of their instants may wrap, the difference does
+    /// not: a million requests of an hour are below 2^62 ns.
+    pub(crate) const fn age_ns(&self, now_ns: u64) -> u64 {
+        (self.len as u64).wrapping_mul(now_ns).wrapping_sub(self.sent_sum)
     }
 
     /// Every open request.
@@ -149,5 +159,7 @@ mod tests {
         table.remove(keys[2]);
         assert_eq!((table.oldest_sent_ns(), table.len()), (Some(7), 1));
         assert_eq!(table.iter().count(), 1);
+        table.insert(open(17)).unwrap();
+        assert_eq!(table.age_ns(20), 13 + 3);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use tailbeam_probes::record::DamageKind;
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
 
 use super::{AgentsSection, CoreRow, LoadSection, Measured, Report, RunEnd, RunIdentity, figures};
@@ -59,14 +60,21 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         run.windows.iter().flat_map(|window| &window.seconds).collect();
     let total = figures::totals(seconds.iter().copied());
     let mut outcomes = total.outcomes;
-    if let Some(end) = &run.end {
-        outcomes.open_at_stop += end.open_at_stop;
-        outcomes.lost += end.lost;
+    match &run.end {
+        Some(end) => {
+            outcomes.open_at_stop += end.open_at_stop;
+            outcomes.lost += end.lost;
+        }
+        None => outcomes.open_at_stop += seconds.last().map_or(0, |second| second.open_end),
     }
-    let issuing_s = seconds.iter().filter(|s| s.issuing).map(|s| s.len_ns as f64 / 1e9).sum();
-    let whole_s = seconds.iter().map(|s| s.len_ns as f64 / 1e9).sum();
+    let length_s = |only_issuing: bool| {
+        let counted = seconds.iter().filter(|second| second.issuing || !only_issuing);
+        counted.fold(0.0, |sum, second| sum + second.len_ns as f64 / 1e9)
+    };
+    let (issuing_s, whole_s) = (length_s(true), length_s(false));
+    let housekeeping = figures::housekeeping_ns(run.windows.last());
     let cores = run.windows.last().map_or_else(Vec::new, |window| {
-        window.cores.iter().map(|core| figures::core_row(core, whole_s)).collect()
+        window.cores.iter().map(|core| figures::core_row(core, whole_s, &housekeeping)).collect()
     });
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
@@ -120,13 +128,17 @@ fn identity(m: &Material<'_>) -> RunIdentity {
 fn caveats(m: &Material<'_>) -> Vec<String> {
     let mut caveats = m.run.damage.clone();
     match &m.run.end {
-        None => caveats.push(
-            "the run was not sealed: its process died, and at most one window of 10 s is missing at the end".to_owned(),
-        ),
+        None => caveats.push(unsealed(m)),
         Some(end) if end.reason == "interrupted" => {
-            caveats.push(format!("interrupted after {:.1} s of {:.0} s", m.issuing_s, m.run.plan.duration_ns as f64 / 1e9));
+            caveats.push(format!(
+                "interrupted after {:.1} s of {:.0} s",
+                m.issuing_s,
+                m.run.plan.duration_ns as f64 / 1e9
+            ));
         }
-        Some(end) if !end.drained => caveats.push("the runtime did not drain at the end".to_owned()),
+        Some(end) if !end.drained => {
+            caveats.push("the runtime did not drain at the end".to_owned())
+        }
         Some(_) => {}
     }
     let mut count = |n: u64, text: &str| {
@@ -147,15 +159,31 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
     );
     for core in m.cores.iter().filter(|core| contended(core)) {
         caveats.push(format!(
-            "core {} was ready but other threads had it for {} of the time",
+            "core {} was ready but other programs had it for {} of the time",
             core.core,
-            core.waited_share.known().map_or_else(String::new, |share| percent(*share)),
+            core.outside_share.known().map_or_else(String::new, |share| percent(*share)),
         ));
     }
     for gap in m.run.windows.iter().flat_map(|window| &window.gaps) {
         caveats.push(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
     }
     caveats
+}
+
+/// What can be said of a run without an end: a window is written and synced every 10 s, so the one that
+/// was open is missing; when the log itself is damaged more may be.
+fn unsealed(m: &Material<'_>) -> String {
+    let torn = DamageKind::TornTail.to_string();
+    let missing = if m.run.damage.iter().all(|damage| damage.starts_with(&torn)) {
+        "at most one window is missing, the one that was open"
+    } else {
+        "the log is damaged, so it cannot be said how much is missing"
+    };
+    format!(
+        "the run was not sealed: its process died; {} windows are on disk, up to {:.1} s after the start; {missing}",
+        m.run.windows.len(),
+        m.whole_s,
+    )
 }
 
 fn agents(m: &Material<'_>) -> AgentsSection {
@@ -180,8 +208,20 @@ fn agents(m: &Material<'_>) -> AgentsSection {
         live_samples: m.seconds.len() as u64,
         bytes_per_agent: per_agent(extreme(state)),
         rss_per_agent: per_agent(figures::measured(last.map(|window| &window.rss_bytes))),
-        completions: figures::spread(m.run.completions.as_deref()),
-        attempts: figures::spread(m.run.attempts.as_deref()),
+        completions: figures::spread(m.run.completions.as_deref(), m.outcomes.attempts > 0),
+        attempts: figures::spread(m.run.attempts.as_deref(), m.outcomes.attempts > 0),
+    }
+}
+
+/// A count is a figure only where something was counted.
+fn counted_only<T>(counted: bool, value: T) -> Measured<T> {
+    if counted {
+        Measured::Known(value)
+    } else {
+        Measured::unknown(
+            "no second of load is on disk",
+            "record for at least 10 s, or end the run by SIGINT",
+        )
     }
 }
 
@@ -193,13 +233,14 @@ fn load(m: &Material<'_>) -> LoadSection {
             Measured::unknown("no second was recorded", "record for longer")
         }
     };
+    let counted = m.seconds.iter().any(|second| second.issuing);
     LoadSection {
         planned_per_s: m.run.plan.rate_per_s(),
         offered_per_s: rate(m.outcomes.attempts),
         served_per_s: rate(m.outcomes.ok + m.outcomes.declined),
-        outcomes: m.outcomes,
-        refused_open_bound: m.total.refused_open_bound,
-        answers_undelivered: m.total.answers_undelivered,
+        outcomes: counted_only(counted, m.outcomes),
+        refused_open_bound: counted_only(counted, m.total.refused_open_bound),
+        answers_undelivered: counted_only(counted, m.total.answers_undelivered),
         delivery: m.outcomes.delivery().map_or_else(
             || Measured::unknown("nothing was attempted", "record for longer"),
             Measured::Known,
@@ -276,27 +317,16 @@ fn judge(
             let value = row(Series::System).quantile(*q);
             let measured = value
                 .map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
-            let measured = format!("{measured}, {} above", percent(estimate.p));
+            let above = || format!("{measured}, {} above", percent(estimate.p));
+            let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
             from_blocks(gate, judgement, &estimate, measured)
         }
         Gate::Delivery { at_least } => {
-            let blocks = blocks(m, |counts| {
-                let o = &counts.outcomes;
-                let bad = o.expired + o.error + o.cancelled;
-                (o.ok + o.declined + bad, bad)
-            });
+            let blocks = delivery_blocks(m);
             let (judgement, estimate) = judge_fraction(&blocks, 1.0 - at_least);
             let measured = m.outcomes.delivery().map_or_else(|| "unknown".to_owned(), percent);
-            let mut result = from_blocks(gate, judgement, &estimate, measured);
-            let missing = m.outcomes.lost + m.outcomes.open_at_stop;
-            if missing > 0
-                && result.verdict == GateVerdict::Pass
-                && m.outcomes.delivery() < Some(*at_least)
-            {
-                result.verdict = GateVerdict::Fail;
-                result.reason = format!("{missing} requests were lost or still open at the end");
-            }
-            result
+            let result = from_blocks(gate, judgement, &estimate, measured);
+            verdict::undecided_requests(result, *at_least, &m.outcomes)
         }
         Gate::Outcomes {} => {
             let open =
@@ -307,7 +337,8 @@ fn judge(
             verdict::little(gate, *within, little.map(|l| l.0), little.map_or(0, |l| l.1))
         }
         Gate::Fairness { max_over_min } => {
-            let spread = figures::spread(m.run.completions.as_deref());
+            let attempted = m.outcomes.attempts > 0;
+            let spread = figures::spread(m.run.completions.as_deref(), attempted);
             let spread = spread.known().map(|s| (s.min, s.max, s.mean, s.agents));
             verdict::fairness(gate, *max_over_min, spread, m.issuing_s)
         }
@@ -316,17 +347,42 @@ fn judge(
             let sends = verdict::Sends {
                 p99_ns: lateness.quantile(0.99),
                 n: lateness.count(),
+                late: lateness.count_above(*p99_lateness_ns),
                 exhausted: m.total.generator_exhausted,
-                contended: m.cores.iter().any(contended),
+                taken: taken(&m.cores),
             };
             verdict::generator(gate, *p99_lateness_ns, sends)
         }
     })
 }
 
-/// A P99 is made by 1 % of the requests, so a core that others had for 1 % of the time may explain it.
+/// What is worth a line: a P99 is made by 1 % of the requests.
 fn contended(core: &CoreRow) -> bool {
-    core.waited_share.known().is_some_and(|&share| share > 0.01)
+    core.outside_share.known().is_some_and(|&share| share > 0.01)
+}
+
+/// The largest share of a core's time that other programs had for certain; 0 where it is not known, so
+/// that nothing is excused by it.
+fn taken(cores: &[CoreRow]) -> f64 {
+    cores
+        .iter()
+        .filter_map(|core| core.outside_share.known())
+        .fold(0.0, |max, &share| share.max(max))
+}
+
+/// Answered and unanswered requests per second. One that was lost was closed in no second; it counts
+/// against the last. One that was open before its deadline when the run was stopped is neither.
+fn delivery_blocks(m: &Material<'_>) -> Vec<Block> {
+    let mut blocks = blocks(m, |counts| {
+        let o = &counts.outcomes;
+        let bad = o.expired + o.error + o.cancelled + o.lost;
+        (o.ok + o.declined + bad, bad)
+    });
+    if let (Some(last), Some(end)) = (blocks.last_mut(), &m.run.end) {
+        last.n += end.lost;
+        last.k += end.lost;
+    }
+    blocks
 }
 
 fn percent(fraction: f64) -> String {

@@ -9,7 +9,7 @@ use tailbeam_probes::stats::Histogram;
 
 use super::{CoreRow, LatencyRow, LittleSection, Measured, MemorySection, Spread};
 use crate::evidence::RunFrames;
-use crate::evidence::records::{CoreRecord, Reading, SecondRecord};
+use crate::evidence::records::{CoreRecord, Reading, SecondRecord, WindowRecord};
 use crate::load::{SecondCounts, Series};
 
 /// Sum of all seconds.
@@ -57,8 +57,11 @@ fn unknown<T>((cause, remedy): (&str, &str)) -> Measured<T> {
     Measured::unknown(cause, remedy)
 }
 
-/// Spread of a count over the agents.
-pub(super) fn spread(counts: Option<&[u32]>) -> Measured<Spread> {
+/// Spread of a count over the agents. `attempted`: whether there was anything to count.
+pub(super) fn spread(counts: Option<&[u32]>, attempted: bool) -> Measured<Spread> {
+    if !attempted {
+        return Measured::unknown("nothing was attempted", "record for longer");
+    }
     let Some(counts) = counts.filter(|counts| !counts.is_empty()) else {
         return Measured::unknown(
             "per-agent counts are written when a run is sealed, and this run was not",
@@ -82,31 +85,36 @@ pub(super) fn spread(counts: Option<&[u32]>) -> Measured<Spread> {
     })
 }
 
-/// Little's law over the seconds in which requests were due.
+/// Little's law over all seconds, the drain included, so that both sides see every request whole: the
+/// times open are exact sums, those of requests still open at the end included; the number outstanding is
+/// the mean of independent samples, each second weighted by its length.
 pub(super) fn little(seconds: &[&SecondRecord], total: &SecondCounts) -> Measured<LittleSection> {
-    let issuing: Vec<_> = seconds.iter().filter(|second| second.issuing).collect();
-    let samples: u64 = issuing.iter().map(|second| second.open_samples).sum();
-    let length_s: f64 = issuing.iter().map(|second| second.len_ns as f64 / 1e9).sum();
-    if samples == 0 || total.closed == 0 || length_s <= 0.0 {
+    let samples: u64 = seconds.iter().map(|second| second.open_samples).sum();
+    let length_s: f64 = seconds.iter().map(|second| second.len_ns as f64 / 1e9).sum();
+    let (open_end, open_age_ns) =
+        seconds.last().map_or((0, 0), |last| (last.open_end, last.open_age_ns));
+    let requests = (total.closed + open_end) as f64;
+    if samples == 0 || requests <= 0.0 || length_s <= 0.0 {
         return Measured::unknown(
-            "no request was closed while samples were taken",
+            "no request was open while samples were taken",
             "record for longer",
         );
     }
-    let open: u64 = issuing.iter().map(|second| second.open_sum).sum();
-    // Arrivals over the issuing time, as L = lambda x W asks for the arrival rate.
-    let outcomes = &total.outcomes;
-    let sent =
-        outcomes.attempts.saturating_sub(total.refused_open_bound + total.generator_exhausted);
-    let throughput_per_s = sent as f64 / length_s;
-    let mean_open_s = total.closed_open_ns as f64 / 1e9 / total.closed as f64;
-    let mean_outstanding = open as f64 / samples as f64;
+    let sampled = seconds.iter().filter(|second| second.open_samples > 0);
+    let (weighted, sampled_s) = sampled.fold((0.0, 0.0), |(sum, length), second| {
+        let (mean, len_s) =
+            (second.open_sum as f64 / second.open_samples as f64, second.len_ns as f64 / 1e9);
+        (sum + mean * len_s, length + len_s)
+    });
+    let mean_outstanding = weighted / sampled_s;
     if mean_outstanding <= 0.0 {
         return Measured::unknown(
             "no request was open at any sample",
             "raise the load or the delay",
         );
     }
+    let throughput_per_s = requests / length_s;
+    let mean_open_s = (total.closed_open_ns + open_age_ns) as f64 / 1e9 / requests;
     Measured::Known(LittleSection {
         throughput_per_s,
         mean_open_s,
@@ -116,22 +124,49 @@ pub(super) fn little(seconds: &[&SecondRecord], total: &SecondCounts) -> Measure
     })
 }
 
+/// CPU time of everything but the shards, ns: the controller, the watch, signals.
+pub(super) fn housekeeping_ns(window: Option<&WindowRecord>) -> Measured<u64> {
+    let process = measured(window.map(|window| &window.cpu_ns));
+    let cores = window.map_or(&[][..], |window| &window.cores);
+    cores.iter().fold(process, |left, core| match (left, measured(Some(&core.cpu_ns))) {
+        (Measured::Known(left), Measured::Known(ns)) => Measured::Known(left.saturating_sub(ns)),
+        (unknown @ Measured::Unknown { .. }, _) | (_, unknown) => unknown,
+    })
+}
+
+/// A sum over the run as a share or rate of its length.
+fn over(value: Measured<u64>, scale: f64, length_s: f64) -> Measured<f64> {
+    match value {
+        Measured::Known(_) if length_s <= 0.0 => {
+            Measured::unknown("no second was recorded", "record for longer")
+        }
+        Measured::Known(value) => Measured::Known(value as f64 / scale / length_s),
+        Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
+    }
+}
+
 /// The row of one core over `length_s`.
-pub(super) fn core_row(core: &CoreRecord, length_s: f64) -> CoreRow {
-    let per_s = |count: u64| count as f64 / length_s.max(1e-9);
+pub(super) fn core_row(core: &CoreRecord, length_s: f64, housekeeping: &Measured<u64>) -> CoreRow {
+    let per_s = |count: u64| over(Measured::Known(count), 1.0, length_s);
     let accounted = core.busy_ns + core.parked_ns;
+    let waited = measured(Some(&core.run_delay_ns));
+    let outside = match (waited.clone(), housekeeping.clone()) {
+        (Measured::Known(waited), Measured::Known(own)) => {
+            Measured::Known(waited.saturating_sub(own))
+        }
+        (unknown @ Measured::Unknown { .. }, _) | (_, unknown) => unknown,
+    };
     CoreRow {
         core: core.core,
         agents: core.agents,
+        cpu_share: over(measured(Some(&core.cpu_ns)), 1e9, length_s),
         busy_share: if accounted == 0 {
             Measured::unknown("the core has not reported", "record for longer")
         } else {
             Measured::Known(core.busy_ns as f64 / accounted as f64)
         },
-        waited_share: match measured(Some(&core.run_delay_ns)) {
-            Measured::Known(ns) => Measured::Known(ns as f64 / 1e9 / length_s.max(1e-9)),
-            Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
-        },
+        waited_share: over(waited, 1e9, length_s),
+        outside_share: over(outside, 1e9, length_s),
         turns_per_s: per_s(core.turns),
         doorbells_per_s: per_s(core.doorbells),
         enters_per_s: per_s(core.enters),
@@ -167,9 +202,62 @@ pub(super) fn memory(run: &RunFrames, length_s: f64) -> MemorySection {
             .map_or_else(|| measured(last.map(|w| &w.rss_bytes)), Measured::Known),
         pss_last_bytes: measured(last.map(|w| &w.pss_bytes)),
         live_last_bytes: measured(last.map(|w| &w.live_bytes)),
-        cpu_share: match cpu {
-            Measured::Known(ns) => Measured::Known(ns as f64 / 1e9 / (length_s.max(1e-9) * cores)),
-            Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
-        },
+        cpu_share: over(cpu, 1e9, length_s * cores),
+        housekeeping_share: over(housekeeping_ns(last), 1e9, length_s * cores),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S: u64 = 1_000_000_000;
+
+    fn second(len_ns: u64, open: (u64, u64), end: (u64, u64), closed: (u64, u64)) -> SecondRecord {
+        SecondRecord {
+            from_ns: 0,
+            len_ns,
+            counts: SecondCounts {
+                closed: closed.0,
+                closed_open_ns: closed.1,
+                ..SecondCounts::default()
+            },
+            live_agents: 2,
+            open_sum: open.0,
+            open_samples: open.1,
+            oldest_open_ns: 0,
+            open_end: end.0,
+            open_age_ns: end.1,
+            issuing: true,
+        }
+    }
+
+    fn ratio(seconds: &[SecondRecord]) -> Option<f64> {
+        let total = totals(seconds.iter());
+        little(&seconds.iter().collect::<Vec<_>>(), &total).known().map(|law| law.ratio)
+    }
+
+    /// Requests that are open for 2 s each, 10 begun in the first second: the law holds over the whole
+    /// run, at a cut in its middle, and with seconds of unequal length; a lost or doubled one breaks it.
+    #[test]
+    fn littles_law_is_exact_wherever_the_run_is_cut() {
+        let first = second(S, (100, 10), (10, 10 * S), (0, 0));
+        assert_eq!(ratio(std::slice::from_ref(&first)), Some(1.0));
+        let drain = second(S, (1_000, 100), (0, 0), (10, 20 * S));
+        assert_eq!(ratio(&[first.clone(), drain.clone()]), Some(1.0));
+        let late = second(S / 4, (0, 9), (0, 0), (0, 0));
+        assert_eq!(ratio(&[first.clone(), drain, late]), Some(1.0));
+        let lost = second(S, (1_000, 100), (0, 0), (9, 18 * S));
+        assert_eq!(ratio(&[first.clone(), lost]), Some(0.9));
+        let doubled = second(S, (1_000, 100), (0, 0), (11, 22 * S));
+        assert_eq!(ratio(&[first, doubled]), Some(1.1));
+        assert_eq!(ratio(&[]), None);
+    }
+
+    #[test]
+    fn a_run_without_length_has_no_rates() {
+        assert!(over(Measured::Known(5), 1.0, 0.0).known().is_none());
+        assert_eq!(over(Measured::Known(5), 1.0, 2.0).known(), Some(&2.5));
+        assert!(spread(Some(&[0, 0]), false).known().is_none());
     }
 }

@@ -83,7 +83,7 @@ pub enum RunEnd {
     Finished,
     /// A signal ended it; what was measured is sealed.
     Interrupted,
-    /// No end record: the process died. At most one window is missing.
+    /// No end record: the process died, and the window that was open then is missing.
     Unsealed,
 }
 
@@ -167,12 +167,13 @@ pub struct LoadSection {
     pub offered_per_s: Measured<f64>,
     /// Terminal replies per second.
     pub served_per_s: Measured<f64>,
-    /// All outcomes; their sum equals the attempts or the outcome gate fails.
-    pub outcomes: Outcomes,
+    /// All outcomes; their sum equals the attempts or the outcome gate fails. In a run that was not sealed
+    /// `open_at_stop` is what was open at the end of the last window.
+    pub outcomes: Measured<Outcomes>,
     /// Refusals because the agent's bound on open requests was reached (part of `refused`).
-    pub refused_open_bound: u64,
+    pub refused_open_bound: Measured<u64>,
     /// Answers that found the asker's mailbox or ring full (the request then expires).
-    pub answers_undelivered: u64,
+    pub answers_undelivered: Measured<u64>,
     /// Terminal replies within the deadline / (attempts - refused).
     pub delivery: Measured<f64>,
     /// Oldest unanswered request seen at any sample, ns.
@@ -205,9 +206,9 @@ pub struct LatencyRow {
 /// Little's law: throughput x mean time open against the number outstanding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LittleSection {
-    /// Closed requests per second.
+    /// Requests that were open at some time, per second of the run, its drain included.
     pub throughput_per_s: f64,
-    /// Mean time from send to close, s.
+    /// Mean time from send to close, or to the end of the run, s.
     pub mean_open_s: f64,
     /// Mean number outstanding, sampled.
     pub mean_outstanding: f64,
@@ -224,16 +225,21 @@ pub struct CoreRow {
     pub core: u64,
     /// Agents at the end.
     pub agents: u64,
-    /// Share of the time running agents or the loop.
+    /// CPU time of the shard's thread, kernel included / wall time.
+    pub cpu_share: Measured<f64>,
+    /// Share of the time between sleeps; without the kernel's part of sleeping and waking up.
     pub busy_share: Measured<f64>,
     /// Share of the time ready to run while another thread had the CPU.
     pub waited_share: Measured<f64>,
+    /// Of that, at least this share went to other programs: what is left when all CPU time of our own
+    /// housekeeping is taken off.
+    pub outside_share: Measured<f64>,
     /// Agent turns per second.
-    pub turns_per_s: f64,
+    pub turns_per_s: Measured<f64>,
     /// Doorbells rung per second.
-    pub doorbells_per_s: f64,
+    pub doorbells_per_s: Measured<f64>,
     /// io_uring_enter calls per second.
-    pub enters_per_s: f64,
+    pub enters_per_s: Measured<f64>,
     /// Largest lateness of a timer, ns.
     pub timer_late_max_ns: u64,
     /// Agents that panicked.
@@ -257,4 +263,6 @@ pub struct MemorySection {
     pub live_last_bytes: Measured<u64>,
     /// CPU time of the process over the run / wall time x cores.
     pub cpu_share: Measured<f64>,
+    /// Of that, the part of everything but the shards.
+    pub housekeeping_share: Measured<f64>,
 }

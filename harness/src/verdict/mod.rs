@@ -4,7 +4,7 @@ mod criteria;
 mod judge;
 
 pub use criteria::{Gate, GateError, default_gates, parse_gates};
-pub use judge::{Sends, combine, fairness, generator, little, outcome_sum};
+pub use judge::{Sends, combine, fairness, generator, little, outcome_sum, undecided_requests};
 
 use serde::{Deserialize, Serialize};
 

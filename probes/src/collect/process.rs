@@ -48,12 +48,21 @@ pub fn cpu_time_ns() -> Result<u64, Unavailable> {
     Ok(clock::process_cpu_ns())
 }
 
-/// Time that a thread of this process was ready to run and waited for its CPU, ns: the second field of
-/// schedstat (Documentation/scheduler/sched-stats.rst). Costs one file read.
+/// How a thread of this process has spent its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThreadTimes {
+    /// On a CPU, in user space and in the kernel, ns.
+    pub cpu_ns: u64,
+    /// Ready to run and waiting for its CPU, ns.
+    pub run_delay_ns: u64,
+}
+
+/// Reads a thread's times: the first two fields of schedstat
+/// (Documentation/scheduler/sched-stats.rst). Costs one file read.
 ///
 /// # Errors
 /// [`Unavailable`] when the thread has ended or the kernel keeps no such count.
-pub fn run_delay_ns(thread: u64) -> Result<u64, Unavailable> {
+pub fn thread_times(thread: u64) -> Result<ThreadTimes, Unavailable> {
     let unavailable = |cause: String| Unavailable {
         source: "/proc/self/task/TID/schedstat",
         cause,
@@ -61,8 +70,12 @@ pub fn run_delay_ns(thread: u64) -> Result<u64, Unavailable> {
     };
     let text = fs::read_to_string(format!("/proc/self/task/{thread}/schedstat"))
         .map_err(|error| unavailable(error.to_string()))?;
-    let field = text.split_whitespace().nth(1).and_then(|field| field.parse().ok());
-    field.ok_or_else(|| unavailable(format!("it reads {text:?}")))
+    let mut fields = text.split_whitespace().map(|field| field.parse().ok());
+    let (cpu_ns, run_delay_ns) = (fields.next().flatten(), fields.next().flatten());
+    let times = cpu_ns.zip(run_delay_ns);
+    times
+        .map(|(cpu_ns, run_delay_ns)| ThreadTimes { cpu_ns, run_delay_ns })
+        .ok_or_else(|| unavailable(format!("it reads {text:?}")))
 }
 
 #[cfg(test)]
@@ -81,10 +94,10 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_has_a_run_delay_and_one_that_is_gone_has_a_cause() {
+    fn a_thread_has_times_and_one_that_is_gone_has_a_cause() {
         let own = u64::from(std::process::id());
-        assert!(run_delay_ns(own).is_ok());
-        assert!(run_delay_ns(u64::MAX).unwrap_err().cause.contains("No such file"));
+        assert!(thread_times(own).unwrap().cpu_ns > 0);
+        assert!(thread_times(u64::MAX).unwrap_err().cause.contains("No such file"));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
 use super::format::{Broken, Frame, KIND_SEAL, KIND_SEGMENT};
 
 /// What kind of damage.
@@ -17,6 +19,9 @@ pub enum DamageKind {
     SequenceGap,
     /// A file that is not a segment.
     ForeignFile,
+    /// A segment that does not follow the one before it: another run's, or one was changed after it was
+    /// sealed.
+    BrokenChain,
 }
 
 /// Damage at a place.
@@ -32,15 +37,21 @@ pub struct Damage {
     pub text: String,
 }
 
+impl std::fmt::Display for DamageKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::TornTail => "torn tail",
+            Self::BadFrame => "damaged frame",
+            Self::SequenceGap => "missing frames",
+            Self::ForeignFile => "foreign file",
+            Self::BrokenChain => "broken chain",
+        })
+    }
+}
+
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let kind = match self.kind {
-            DamageKind::TornTail => "torn tail",
-            DamageKind::BadFrame => "damaged frame",
-            DamageKind::SequenceGap => "missing frames",
-            DamageKind::ForeignFile => "foreign file",
-        };
-        write!(f, "{kind} in {} at byte {}: {}", self.segment, self.offset, self.text)
+        write!(f, "{} in {} at byte {}: {}", self.kind, self.segment, self.offset, self.text)
     }
 }
 
@@ -69,10 +80,20 @@ pub fn read_dir(dir: &Path) -> Result<(Vec<Frame>, Vec<Damage>), ReadError> {
     names.retain(|name| name.ends_with(".log"));
     names.sort();
     let (mut frames, mut damage) = (Vec::new(), Vec::new());
+    let mut before = None;
     for (index, name) in names.iter().enumerate() {
         let bytes = fs::read(dir.join(name)).map_err(error)?;
         let last = index + 1 == names.len();
+        let known = frames.len();
         read_bytes(name, &bytes, last, &mut frames, &mut damage);
+        let broken = chain(name, &frames[known..], before.as_ref(), last);
+        damage.extend(broken.map(|text| Damage {
+            segment: name.clone(),
+            offset: 0,
+            kind: DamageKind::BrokenChain,
+            text,
+        }));
+        before = Some(Sha256::digest(&bytes).into());
     }
     gaps(&frames, &mut damage);
     frames.retain(|frame| frame.kind != KIND_SEGMENT && frame.kind != KIND_SEAL);
@@ -112,6 +133,24 @@ pub fn read_bytes(
             }
         }
     }
+}
+
+/// What a segment's first and last frames say against its name and the SHA-256 of the segment before.
+fn chain(name: &str, frames: &[Frame], before: Option<&[u8; 32]>, last: bool) -> Option<String> {
+    // Nothing readable: that is damage of its own.
+    let (first, end) = (frames.first()?, frames.last()?);
+    let head = (first.kind == KIND_SEGMENT).then(|| first.payload.split_at_checked(4)).flatten();
+    let Some((number, sha)) = head else {
+        return Some("its first frame is not the head of a segment".to_owned());
+    };
+    let number = u32::from_le_bytes([number[0], number[1], number[2], number[3]]);
+    if format!("{number:04}.log") != name {
+        return Some(format!("its first frame says that it is segment {number}"));
+    }
+    if sha != before.unwrap_or(&[0; 32]) {
+        return Some("the SHA-256 it holds is not that of the segment before".to_owned());
+    }
+    (!last && end.kind != KIND_SEAL).then(|| "it was not sealed, and another follows".to_owned())
 }
 
 const fn classify(broken: Broken, at: usize, tail: bool) -> DamageKind {
@@ -207,7 +246,8 @@ mod tests {
         first.append(3, 1, 9, b"abc").unwrap();
         first.seal().unwrap();
         assert!(SegmentWriter::create(dir.path(), 0, 0, [0; 32]).is_err(), "never overwritten");
-        let mut second = SegmentWriter::create(dir.path(), 1, first.next_seq(), [1; 32]).unwrap();
+        let sha = Sha256::digest(fs::read(dir.path().join("0000.log")).unwrap()).into();
+        let mut second = SegmentWriter::create(dir.path(), 1, first.next_seq(), sha).unwrap();
         second.append(4, 2, 10, b"d").unwrap();
         second.sync().unwrap();
         let (frames, damage) = read_dir(dir.path()).unwrap();
@@ -220,6 +260,35 @@ mod tests {
         fs::write(dir.path().join("0002.log"), b"hello, I am a text").unwrap();
         let (_, damage) = read_dir(dir.path()).unwrap();
         assert!(damage.iter().any(|d| d.kind == DamageKind::ForeignFile), "{damage:?}");
+    }
+
+    /// Two segments, sealed as `seal` says, the second with the hash that `sha` makes of the true one.
+    fn two(seal: bool, sha: impl Fn([u8; 32]) -> [u8; 32], name: &str) -> Vec<String> {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = SegmentWriter::create(dir.path(), 0, 0, [0; 32]).unwrap();
+        first.append(3, 1, 9, b"abc").unwrap();
+        if seal {
+            first.seal().unwrap()
+        } else {
+            first.sync().unwrap()
+        }
+        let held = Sha256::digest(fs::read(dir.path().join("0000.log")).unwrap()).into();
+        drop(SegmentWriter::create(dir.path(), 1, first.next_seq(), sha(held)).unwrap());
+        fs::rename(dir.path().join("0001.log"), dir.path().join(name)).unwrap();
+        let (_, damage) = read_dir(dir.path()).unwrap();
+        damage.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_segment_must_follow_the_one_before_it() {
+        assert_eq!(two(true, |sha| sha, "0001.log"), [""; 0]);
+        for (damage, says) in [
+            (two(true, |_| [7; 32], "0001.log"), "SHA-256"),
+            (two(true, |sha| sha, "0002.log"), "says that it is segment 1"),
+            (two(false, |sha| sha, "0001.log"), "not sealed"),
+        ] {
+            assert!(matches!(&damage[..], [one] if one.contains(says)), "{damage:?}");
+        }
     }
 
     proptest! {

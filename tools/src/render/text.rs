@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use tailbeam_harness::evidence::RunSummary;
 use tailbeam_harness::report::{LatencyRow, Measured, Report, RunEnd, Spread};
-use tailbeam_harness::verdict::{GateResult, GateVerdict, Overall};
+use tailbeam_harness::verdict::{GateResult, GateVerdict, Outcomes, Overall};
 
 use super::units::{bytes, count, span, time};
 
@@ -152,9 +152,28 @@ fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+fn outcomes(o: &Outcomes) -> String {
+    let parts = [
+        (o.ok, "ok"),
+        (o.declined, "declined"),
+        (o.cancelled, "cancelled"),
+        (o.expired, "expired"),
+        (o.refused, "refused"),
+        (o.lost, "lost"),
+        (o.error, "error"),
+        (o.open_at_stop, "open at stop"),
+    ];
+    let sum = parts.map(|(n, name)| format!("{} {name}", count(n))).join(" + ");
+    let closed = if o.sum() == o.attempts {
+        String::new()
+    } else {
+        format!("  (sum {}: NOT CLOSED)", count(o.sum()))
+    };
+    format!("{} attempts = {sum}{closed}", count(o.attempts))
+}
+
 fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let load = &report.load;
-    let o = &load.outcomes;
     let rate = |value: &f64| format!("{}/s", count(value.round() as u64));
     writeln!(
         out,
@@ -163,24 +182,7 @@ fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         figure(&load.offered_per_s, rate),
         figure(&load.served_per_s, rate)
     )?;
-    writeln!(
-        out,
-        "Outcomes  {} attempts = {} ok + {} declined + {} cancelled + {} expired + {} refused + {} lost + {} error + {} open at stop{}",
-        count(o.attempts),
-        count(o.ok),
-        count(o.declined),
-        count(o.cancelled),
-        count(o.expired),
-        count(o.refused),
-        count(o.lost),
-        count(o.error),
-        count(o.open_at_stop),
-        if o.sum() == o.attempts {
-            String::new()
-        } else {
-            format!("  (sum {}: NOT CLOSED)", count(o.sum()))
-        }
-    )?;
+    writeln!(out, "Outcomes  {}", figure(&load.outcomes, outcomes))?;
     writeln!(
         out,
         "Delivery  {} of attempts not refused",
@@ -243,16 +245,23 @@ fn agents(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "\nCores")?;
+    writeln!(
+        out,
+        "\nCores (cpu with the kernel's part, busy without; waited: ready while others had the CPU)"
+    )?;
+    let share = |share: &f64| format!("{:.2} %", share * 100.0);
+    let rate = |rate: &f64| format!("{rate:.0}");
     let rows = report.cores.iter().map(|core| {
         vec![
             core.core.to_string(),
             count(core.agents),
-            cell(&core.busy_share, |share| format!("{:.2} %", share * 100.0)),
-            cell(&core.waited_share, |share| format!("{:.2} %", share * 100.0)),
-            format!("{:.0}", core.turns_per_s),
-            format!("{:.0}", core.doorbells_per_s),
-            format!("{:.0}", core.enters_per_s),
+            cell(&core.cpu_share, share),
+            cell(&core.busy_share, share),
+            cell(&core.waited_share, share),
+            cell(&core.outside_share, share),
+            cell(&core.turns_per_s, rate),
+            cell(&core.doorbells_per_s, rate),
+            cell(&core.enters_per_s, rate),
             time(core.timer_late_max_ns as f64),
             count(core.panicked),
             count(core.dead_letters),
@@ -261,8 +270,10 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let header = [
         "core",
         "agents",
+        "cpu",
         "busy",
-        "others",
+        "waited",
+        "outside",
         "turns/s",
         "doorbells/s",
         "enters/s",
@@ -284,8 +295,9 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "          allocator live {} last", figure(&memory.live_last_bytes, size))?;
     writeln!(
         out,
-        "CPU       {} of the cores, housekeeping included",
-        figure(&memory.cpu_share, |s| format!("{:.2} %", s * 100.0))
+        "CPU       {} of the cores, housekeeping {} of them",
+        figure(&memory.cpu_share, share),
+        figure(&memory.housekeeping_share, share)
     )
 }
 

@@ -1,0 +1,82 @@
+//! What the kernel and the runtime say of the process, as differences from the start of the measured part.
+
+use tailbeam_probes::collect::process;
+use tailbeam_runtime::{Runtime, ShardStats};
+
+use crate::evidence::records::{CoreRecord, Reading};
+
+/// Counters at the start of the measured part.
+pub(super) struct Before {
+    cpu_ns: Result<u64, tailbeam_probes::Unavailable>,
+    cores: Vec<ShardStats>,
+    times: Vec<Times>,
+}
+
+type Times = Result<process::ThreadTimes, tailbeam_probes::Unavailable>;
+
+fn times(cores: &[ShardStats]) -> Vec<Times> {
+    cores.iter().map(|core| process::thread_times(core.thread_id)).collect()
+}
+
+impl Before {
+    pub(super) fn read(runtime: &Runtime) -> Self {
+        let cores = runtime.stats();
+        Self { cpu_ns: process::cpu_time_ns(), times: times(&cores), cores }
+    }
+
+    /// CPU time of the process since then.
+    pub(super) fn cpu_since(&self) -> Result<u64, tailbeam_probes::Unavailable> {
+        let start = self.cpu_ns.as_ref().map_err(Clone::clone)?;
+        Ok(process::cpu_time_ns()?.saturating_sub(*start))
+    }
+
+    /// What every core has done since then.
+    pub(super) fn cores_since(&self, runtime: &Runtime) -> Vec<CoreRecord> {
+        let now = runtime.stats();
+        let spent = times(&now).into_iter().zip(&self.times).map(|(now, before)| {
+            let (now, before) = (now?, before.as_ref().map_err(Clone::clone)?);
+            Ok(process::ThreadTimes {
+                cpu_ns: now.cpu_ns.saturating_sub(before.cpu_ns),
+                run_delay_ns: now.run_delay_ns.saturating_sub(before.run_delay_ns),
+            })
+        });
+        let cores = now.iter().zip(&self.cores).zip(spent);
+        cores.map(|((now, before), spent)| core_record(now, before, &spent)).collect()
+    }
+}
+
+pub(super) fn no_pss() -> tailbeam_probes::Unavailable {
+    tailbeam_probes::Unavailable {
+        source: "/proc/self/smaps_rollup",
+        cause: "the kernel gives no smaps_rollup for this process".to_owned(),
+        remedy: "use a kernel with CONFIG_PROC_PAGE_MONITOR".to_owned(),
+    }
+}
+
+pub(super) fn reading(value: Result<u64, tailbeam_probes::Unavailable>) -> Reading {
+    match value {
+        Ok(value) => Reading::Value(value),
+        Err(gone) => Reading::Missing { unknown: gone.cause, remedy: gone.remedy },
+    }
+}
+
+fn core_record(stats: &ShardStats, before: &ShardStats, spent: &Times) -> CoreRecord {
+    let part = |take: fn(&process::ThreadTimes) -> u64| {
+        reading(spent.as_ref().map(take).map_err(Clone::clone))
+    };
+    CoreRecord {
+        core: stats.core as u64,
+        agents: stats.live_agents,
+        panicked: stats.panicked,
+        turns: stats.turns - before.turns,
+        doorbells: stats.doorbells - before.doorbells,
+        enters: stats.enters - before.enters,
+        busy_ns: stats.busy_ns - before.busy_ns,
+        parked_ns: stats.parked_ns - before.parked_ns,
+        run_delay_ns: part(|times| times.run_delay_ns),
+        cpu_ns: part(|times| times.cpu_ns),
+        timer_late_max_ns: stats.timer_late_max_ns,
+        dead_letters: stats.dead_letters,
+        state_bytes: stats.state_bytes,
+    }
+}
