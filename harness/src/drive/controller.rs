@@ -49,6 +49,7 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) fleet: Arc<Fleet<W>>,
     pub(super) limits: Vec<u64>,
     pub(super) shards: usize,
+    start_ns: u64,
     second: Second,
     window: Window,
     live: Live,
@@ -137,6 +138,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             fleet,
             limits,
             shards: runtime.shards(),
+            start_ns: 0,
             second: Second::default(),
             window: Window::default(),
             live: Live::default(),
@@ -180,6 +182,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.begin(start_ns)?;
         self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
+        self.start_ns = start_ns;
         self.second.from_ns = start_ns;
         self.window.from_ns = start_ns;
         let mut reason = "finished";
@@ -278,7 +281,8 @@ impl<'a, W: Workload> Controller<'a, W> {
     /// Takes over the gaps that touch the measured part.
     fn note_gaps(&mut self, watcher: &Watcher, progress: &mut dyn FnMut(&Progress)) {
         for gap in watcher.take() {
-            if gap.from_ns + gap.len_ns > self.second.from_ns {
+            // What ended before the first request was due is not part of the run.
+            if gap.from_ns + gap.len_ns > self.start_ns {
                 let event = Some(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
                 self.window.gaps.push(gap);
                 progress(&Progress { phase: "measure", event, ..Progress::default() });
