@@ -4,12 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 9] = [
+const UNSAFE: [(&str, &str); 10] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
     ("runtime/src/ring/mod.rs", "io_uring submission, eventfd"),
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
+    ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),
     ("probes/src/collect/heap.rs", "GlobalAlloc"),
     ("runtime/tests/alloc_free.rs", "GlobalAlloc that counts"),
     ("tools/tests/seccomp.rs", "a filter between fork and exec"),

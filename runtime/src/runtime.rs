@@ -19,6 +19,7 @@ use crate::observe::Observer;
 use crate::ring::{Doorbells, Ring};
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
+use crate::shard::waker::Home;
 use crate::shard::{Links, Shard, pin};
 use crate::stats::ShardStats;
 
@@ -39,6 +40,7 @@ pub struct Runtime {
     shared: Vec<Arc<Shared>>,
     threads: Vec<JoinHandle<ShardReport>>,
     drain_ns: u64,
+    home: Home,
 }
 
 impl std::fmt::Debug for Shared {
@@ -75,13 +77,19 @@ impl Runtime {
             .map(|&core| Shared::new(core, config.agents_max).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let drain_ns = config.drain_ns;
-        let mut runtime = Self { cores, shared, threads: Vec::new(), drain_ns };
+        let mut runtime = Self {
+            cores,
+            home: Home::take(shared.clone().into())?,
+            shared,
+            threads: Vec::new(),
+            drain_ns,
+        };
         let (ready, started) = mpsc::channel();
         for (index, links) in
             links(runtime.cores.len(), config.peer_ring_slots as usize).into_iter().enumerate()
         {
             let seat = Seat {
-                index,
+                place: (runtime.home.number(), index),
                 core: runtime.cores[index],
                 config: config.clone(),
                 peers: runtime.shared.clone(),
@@ -131,9 +139,7 @@ impl Runtime {
         }
         let (send, receive) = mpsc::sync_channel(1);
         shared.post_job(Box::new(move |shard: &Rc<Shard>| {
-            let run = std::panic::AssertUnwindSafe(|| {
-                f(&mut Cx::new(shard, u64::MAX, clock::monotonic_ns()))
-            });
+            let run = std::panic::AssertUnwindSafe(|| f(&mut Cx::new(shard, u64::MAX)));
             if let Ok(result) = std::panic::catch_unwind(run) {
                 // The caller may have gone; its result goes with it.
                 let _ = send.send(result);
@@ -218,7 +224,8 @@ type MakeRing = fn(u32, &OwnedFd) -> Result<Box<dyn Doorbells>, StartError>;
 
 /// What a thread takes along to become a shard.
 struct Seat {
-    index: usize,
+    /// Numbers of the runtime and of the shard in it.
+    place: (u16, usize),
     core: usize,
     config: Config,
     peers: Vec<Arc<Shared>>,
@@ -239,7 +246,7 @@ impl Drop for Ends {
 
 impl Seat {
     fn run(mut self) -> ShardReport {
-        let shared = Arc::clone(&self.peers[self.index]);
+        let shared = Arc::clone(&self.peers[self.place.1]);
         let _ends = Ends(Arc::clone(&shared));
         let ring = pin::pin(self.core)
             .and_then(|()| (self.make_ring)(self.config.uring_entries, shared.event()));
@@ -252,7 +259,7 @@ impl Seat {
         };
         shared.ring_fd.store(ring.fd(), Ordering::Release);
         let shard =
-            Shard::new(self.index, self.config, self.peers, self.links, clock::monotonic_ns());
+            Shard::new(self.place, self.config, self.peers, self.links, clock::monotonic_ns());
         shard.set_thread_id();
         let _ = self.ready.send(Ok(()));
         drop(self.ready);

@@ -14,37 +14,34 @@ use crate::timer::TimerId;
 pub struct Cx<'a> {
     shard: &'a Shard,
     me: u64,
-    now_ns: u64,
 }
 
 impl std::fmt::Debug for Cx<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cx")
-            .field("me", &self.me)
-            .field("now_ns", &self.now_ns)
-            .finish_non_exhaustive()
+        f.debug_struct("Cx").field("me", &self.me).finish_non_exhaustive()
     }
 }
 
 impl<'a> Cx<'a> {
-    pub(crate) const fn new(shard: &'a Shard, me: u64, now_ns: u64) -> Self {
-        Self { shard, me, now_ns }
+    pub(crate) const fn new(shard: &'a Shard, me: u64) -> Self {
+        Self { shard, me }
     }
 
     pub(crate) const fn shard(&self) -> &'a Shard {
         self.shard
     }
 
-    /// `CLOCK_MONOTONIC` at the start of this turn, ns. Free.
+    /// `CLOCK_MONOTONIC` when it was first asked for in this turn, ns. About 20 ns once per turn.
     #[must_use]
-    pub const fn now_ns(&self) -> u64 {
-        self.now_ns
+    pub fn now_ns(&self) -> u64 {
+        self.shard.turn_now_ns()
     }
 
     /// `CLOCK_MONOTONIC` now, ns. About 20 ns.
     pub fn fresh_ns(&mut self) -> u64 {
-        self.now_ns = clock::monotonic_ns();
-        self.now_ns
+        let now_ns = clock::monotonic_ns();
+        self.shard.now_ns.set(now_ns);
+        now_ns
     }
 
     /// Index of the shard.

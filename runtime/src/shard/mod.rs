@@ -6,6 +6,7 @@ pub(crate) mod pin;
 pub(crate) mod run;
 pub(crate) mod shared;
 mod task;
+pub(crate) mod waker;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
@@ -35,9 +36,11 @@ thread_local! {
 /// State of a shard.
 pub(crate) struct Shard {
     pub(crate) index: usize,
+    runtime: u16,
     pub(crate) config: Config,
     pub(crate) peers: Vec<Arc<Shared>>,
     pub(crate) asks: RefCell<Asks>,
+    /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
     stats: RefCell<ShardStats>,
     table: RefCell<Table>,
@@ -79,7 +82,7 @@ impl<M: Send + 'static> Deliver for ToAgent<M> {
 
 impl Shard {
     pub(crate) fn new(
-        index: usize,
+        (runtime, index): (u16, usize),
         config: Config,
         peers: Vec<Arc<Shared>>,
         links: Links,
@@ -87,6 +90,7 @@ impl Shard {
     ) -> Rc<Self> {
         let shard = Rc::new(Self {
             index,
+            runtime,
             asks: RefCell::new(Asks::new(config.asks_max)),
             now_ns: Cell::new(now_ns),
             stats: RefCell::default(),
@@ -154,19 +158,37 @@ impl Shard {
 
     /// Puts a reserved message into a mailbox of this shard and makes its agent ready.
     fn deliver<M: 'static>(&self, to: u64, msg: M) -> Result<(), M> {
-        let Some(mailbox) = self.table.borrow().mailbox(to) else { return Err(msg) };
-        let Some(typed) = mailbox.as_any().downcast_ref::<Mailbox<M>>() else { return Err(msg) };
+        let mut table = self.table.borrow_mut();
+        let Some(slot) = table.slot_mut(to) else { return Err(msg) };
+        let typed = slot.mailbox().and_then(|any| any.as_any().downcast_ref::<Mailbox<M>>());
+        let Some(typed) = typed else { return Err(msg) };
         typed.push(msg);
         self.unread.set(self.unread.get() + 1);
-        self.make_ready(to);
+        self.ready_if(slot.queue(), index_of(to));
         Ok(())
     }
 
     /// Queues a task once.
     pub(crate) fn make_ready(&self, to: u64) {
-        if self.table.borrow_mut().queue(to) {
-            self.ready.borrow_mut().push_back(index_of(to));
+        let queued = self.table.borrow_mut().slot_mut(to).is_some_and(Slot::queue);
+        self.ready_if(queued, index_of(to));
+    }
+
+    fn ready_if(&self, queued: bool, index: u32) {
+        if queued {
+            self.ready.borrow_mut().push_back(index);
         }
+    }
+
+    /// Queues the task that a wake is for.
+    pub(crate) fn make_woken_ready(&self, wake: waker::Wake) {
+        let queued = self.table.borrow_mut().woken_mut(wake).is_some_and(Slot::queue);
+        self.ready_if(queued, wake.slot());
+    }
+
+    /// Whether this is that shard of that runtime.
+    fn is(&self, runtime: usize, shard: usize) -> bool {
+        (usize::from(self.runtime), self.index) == (runtime, shard)
     }
 
     pub(crate) fn complete_ask(&self, key: u64, answer: Box<dyn Any>) {
@@ -202,7 +224,7 @@ impl Shard {
             CURRENT.with_borrow(Clone::clone).expect("agents are spawned on their shard's thread");
         let future = task::agent_loop(agent, mailbox, shard, me);
         let bytes = size_of_val(&future) + size_of::<Mailbox<A::Msg>>();
-        self.occupy(index, Slot::new(Box::pin(future), Some(erased), self.waker(me), bytes));
+        self.occupy(index, Slot::new(Box::pin(future), Some(erased), bytes));
         self.own().words.renew(index, generation);
         Ok(Addr::new(me))
     }
@@ -216,7 +238,7 @@ impl Shard {
         };
         let me = handle(self.index, self.table.borrow().generation(index), index);
         let bytes = size_of_val(&future);
-        self.occupy(index, Slot::new(Box::pin(future), None, self.waker(me), bytes));
+        self.occupy(index, Slot::new(Box::pin(future), None, bytes));
         self.make_ready(me);
         Ok(())
     }
@@ -224,10 +246,6 @@ impl Shard {
     /// An empty slot; none while the shard ends.
     fn vacant(&self) -> Option<u32> {
         if self.closed.get() { None } else { self.table.borrow_mut().vacant() }
-    }
-
-    fn waker(&self, me: u64) -> std::task::Waker {
-        Arc::new(task::TaskWaker::new(me, Arc::clone(&self.peers[self.index]))).into()
     }
 
     fn occupy(&self, index: u32, slot: Slot) {
@@ -251,8 +269,23 @@ impl Shard {
             return false;
         }
         self.turn_left.set(left - 1);
-        // A clock read every 16 messages: the turn's time bound is that coarse.
-        !left.is_multiple_of(16) || crate::clock::monotonic_ns() < self.turn_end_ns.get()
+        // A clock read every 16 messages: the turn's time bound is that coarse, and begins at the first.
+        if !left.is_multiple_of(16) {
+            return true;
+        }
+        let now_ns = crate::clock::monotonic_ns();
+        if self.turn_end_ns.get() == 0 {
+            self.turn_end_ns.set(now_ns + self.config.turn_ns);
+        }
+        now_ns < self.turn_end_ns.get()
+    }
+
+    /// The clock at the first look of this turn.
+    pub(crate) fn turn_now_ns(&self) -> u64 {
+        if self.now_ns.get() == 0 {
+            self.now_ns.set(crate::clock::monotonic_ns());
+        }
+        self.now_ns.get()
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use super::task::Slot;
+use super::waker::waker;
 use super::{CURRENT, Shard};
+use crate::agent::{handle, index_of};
 use crate::clock;
 use crate::observe::Observer;
 use crate::ring::{Doorbells, knock};
@@ -14,6 +16,10 @@ use crate::timer::Fired;
 
 /// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
 const PASS_NS: u64 = 20_000;
+/// Turns that take less than this on average share looks at the clock, ns.
+const SHORT_TURN_NS: u64 = 1_000;
+/// Turns between two looks at the clock while they are short.
+const TURNS_PER_LOOK: u32 = 4;
 /// Counters are published at least this often while busy, ns.
 const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
@@ -124,7 +130,7 @@ impl Shard {
             return;
         }
         let (jobs, wakes) = self.own().take_posted();
-        wakes.into_iter().for_each(|handle| self.make_ready(handle));
+        wakes.into_iter().for_each(|wake| self.make_woken_ready(wake));
         jobs.into_iter().for_each(|job| job(self));
     }
 
@@ -142,33 +148,43 @@ impl Shard {
         stats.timer_late_max_ns = stats.timer_late_max_ns.max(late);
         drop(stats);
         for timer in fired.iter() {
-            if let Some(token) = timer.token {
-                let Some(mailbox) = self.table.borrow().mailbox(timer.owner) else { continue };
+            let mut table = self.table.borrow_mut();
+            let Some(slot) = table.slot_mut(timer.owner) else { continue };
+            if let (Some(token), Some(mailbox)) = (timer.token, slot.mailbox()) {
                 mailbox.push_timer(token);
             }
-            self.make_ready(timer.owner);
+            self.ready_if(slot.queue(), index_of(timer.owner));
         }
     }
 
     /// Polls ready tasks until the queue is empty or the pass is over.
     fn pass(&self, from_ns: u64) -> u32 {
-        let mut polls = 0;
-        let mut now = from_ns;
-        while now - from_ns < PASS_NS {
+        let (mut polls, mut look_at) = (0, 1);
+        loop {
             let Some(index) = self.ready.borrow_mut().pop_front() else { break };
-            self.now_ns.set(now);
+            self.now_ns.set(0);
             self.turn_left.set(self.config.turn_messages);
-            self.turn_end_ns.set(now + self.config.turn_ns);
+            self.turn_end_ns.set(0);
             self.poll(index);
             polls += 1;
-            now = clock::monotonic_ns();
+            if polls == look_at {
+                let spent_ns = clock::monotonic_ns() - from_ns;
+                if spent_ns >= PASS_NS {
+                    break;
+                }
+                // Short turns share a look at the clock, which costs as much as a message.
+                let short = spent_ns < u64::from(polls) * SHORT_TURN_NS;
+                look_at += if short { TURNS_PER_LOOK } else { 1 };
+            }
         }
+        self.now_ns.set(0);
         self.stats.borrow_mut().turns += u64::from(polls);
         polls
     }
 
     fn poll(&self, index: u32) {
-        let Some((mut future, waker)) = self.table.borrow_mut().take(index) else { return };
+        let Some((mut future, generation)) = self.table.borrow_mut().take(index) else { return };
+        let waker = waker(self.runtime, handle(self.index, generation, index));
         let mut context = Context::from_waker(&waker);
         let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
         if let Ok(Poll::Pending) = outcome {

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use super::Shard;
+use super::waker::Wake;
 use crate::channel::ending::Ending;
 use crate::channel::wake::Sleep;
 use crate::error::StartError;
@@ -95,7 +96,7 @@ pub(crate) struct Shared {
     pub(crate) counters: [AtomicU64; COUNTERS],
     event: OwnedFd,
     jobs: Mutex<VecDeque<Job>>,
-    wakes: Mutex<BTreeSet<u64>>,
+    wakes: Mutex<BTreeSet<Wake>>,
     /// Whether jobs or wakes wait; so that a pass without any costs one load.
     posted: AtomicBool,
 }
@@ -133,8 +134,8 @@ impl Shared {
         self.knock();
     }
 
-    pub(crate) fn post_wake(&self, handle: u64) {
-        self.wakes.lock().expect("no code runs under the lock").insert(handle);
+    pub(crate) fn post_wake(&self, wake: Wake) {
+        self.wakes.lock().expect("no code runs under the lock").insert(wake);
         self.posted.store(true, Ordering::Release);
         self.knock();
     }
@@ -144,7 +145,7 @@ impl Shared {
     }
 
     /// Takes what was posted.
-    pub(crate) fn take_posted(&self) -> (VecDeque<Job>, BTreeSet<u64>) {
+    pub(crate) fn take_posted(&self) -> (VecDeque<Job>, BTreeSet<Wake>) {
         self.posted.store(false, Ordering::Release);
         let jobs = std::mem::take(&mut *self.jobs.lock().expect("no job runs under the lock"));
         let wakes = std::mem::take(&mut *self.wakes.lock().expect("no code runs under the lock"));

@@ -2,11 +2,10 @@
 
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 
-use super::shared::Shared;
-use super::{CURRENT, Shard};
+use super::Shard;
+use super::waker::Wake;
 use crate::agent::{Agent, AnyMailbox, Cx, GENERATIONS, Item, Mailbox, generation_of, index_of};
 
 /// A task's future.
@@ -16,7 +15,6 @@ pub(super) type Task = Pin<Box<dyn Future<Output = ()>>>;
 pub(super) struct Slot {
     pub(super) future: Option<Task>,
     mailbox: Option<Rc<dyn AnyMailbox>>,
-    pub(super) waker: Waker,
     queued: bool,
     bytes: usize,
 }
@@ -25,10 +23,9 @@ impl Slot {
     pub(super) const fn new(
         future: Task,
         mailbox: Option<Rc<dyn AnyMailbox>>,
-        waker: Waker,
         bytes: usize,
     ) -> Self {
-        Self { future: Some(future), mailbox, waker, queued: false, bytes }
+        Self { future: Some(future), mailbox, queued: false, bytes }
     }
 
     pub(super) const fn is_agent(&self) -> bool {
@@ -36,8 +33,8 @@ impl Slot {
     }
 
     pub(super) const fn bytes(&self) -> usize {
-        // The waker's allocation and the mailbox's reference counts come on top of what was measured.
-        self.bytes + size_of::<TaskWaker>() + 4 * size_of::<usize>()
+        // The mailbox's reference counts come on top of what was measured.
+        self.bytes + 2 * size_of::<usize>()
     }
 }
 
@@ -76,29 +73,24 @@ impl Table {
         self.entries[index as usize].slot = Some(slot);
     }
 
-    fn slot(&self, handle: u64) -> Option<&Slot> {
-        let entry = self.entries.get(index_of(handle) as usize)?;
-        (entry.generation == generation_of(handle)).then_some(entry.slot.as_ref()).flatten()
+    /// The slot of a handle that is not stale.
+    pub(super) fn slot_mut(&mut self, handle: u64) -> Option<&mut Slot> {
+        let entry = self.entries.get_mut(index_of(handle) as usize)?;
+        if entry.generation == generation_of(handle) { entry.slot.as_mut() } else { None }
     }
 
-    pub(super) fn mailbox(&self, handle: u64) -> Option<Rc<dyn AnyMailbox>> {
-        self.slot(handle)?.mailbox.clone()
+    /// The slot that a wake is for.
+    pub(super) fn woken_mut(&mut self, wake: Wake) -> Option<&mut Slot> {
+        let entry = self.entries.get_mut(wake.slot() as usize)?;
+        if wake.is_for(entry.generation) { entry.slot.as_mut() } else { None }
     }
 
-    /// Marks a task as queued; `false` when it is already, or has ended.
-    pub(super) fn queue(&mut self, handle: u64) -> bool {
-        let Some(entry) = self.entries.get_mut(index_of(handle) as usize) else { return false };
-        if entry.generation != generation_of(handle) {
-            return false;
-        }
-        entry.slot.as_mut().is_some_and(|slot| !std::mem::replace(&mut slot.queued, true))
-    }
-
-    /// Takes a queued task's future and waker out for a poll.
-    pub(super) fn take(&mut self, index: u32) -> Option<(Task, Waker)> {
-        let slot = self.entries[index as usize].slot.as_mut()?;
+    /// Takes a queued task's future out for a poll; with its generation, for the waker.
+    pub(super) fn take(&mut self, index: u32) -> Option<(Task, u32)> {
+        let entry = &mut self.entries[index as usize];
+        let slot = entry.slot.as_mut()?;
         slot.queued = false;
-        Some((slot.future.take()?, slot.waker.clone()))
+        Some((slot.future.take()?, entry.generation))
     }
 
     pub(super) fn put_back(&mut self, index: u32, future: Task) {
@@ -137,36 +129,18 @@ impl Table {
 }
 
 impl Slot {
+    /// Marks the task as queued; `false` when it is already.
+    pub(super) const fn queue(&mut self) -> bool {
+        !std::mem::replace(&mut self.queued, true)
+    }
+
+    pub(super) fn mailbox(&self) -> Option<&dyn AnyMailbox> {
+        self.mailbox.as_deref()
+    }
+
     /// Empties the mailbox; returns the messages nobody will read.
     pub(super) fn undelivered(&self) -> u64 {
         self.mailbox.as_ref().map_or(0, |mailbox| mailbox.clear())
-    }
-}
-
-/// Wakes a task from anywhere.
-pub(super) struct TaskWaker {
-    handle: u64,
-    home: Arc<Shared>,
-}
-
-impl TaskWaker {
-    pub(super) const fn new(handle: u64, home: Arc<Shared>) -> Self {
-        Self { handle, home }
-    }
-}
-
-impl Wake for TaskWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let shard = CURRENT.try_with(|current| current.borrow().clone()).ok().flatten();
-        match shard.filter(|shard| Arc::ptr_eq(&shard.peers[shard.index], &self.home)) {
-            Some(shard) => shard.make_ready(self.handle),
-            None if self.home.ending.has_ended() => {}
-            None => self.home.post_wake(self.handle),
-        }
     }
 }
 
@@ -179,7 +153,7 @@ pub(super) async fn agent_loop<A: Agent>(
 ) {
     loop {
         let item = Next { mailbox: &mailbox, shard: &shard, me }.await;
-        let mut cx = Cx::new(&shard, me, shard.now_ns.get());
+        let mut cx = Cx::new(&shard, me);
         let handled = match item {
             Item::Message(message) => {
                 shard.taken(1);

@@ -1,0 +1,132 @@
+#![expect(unsafe_code, reason = "a RawWaker whose data is a number")]
+//! Wakers without memory: the task's handle is the waker's data word, so cloning and dropping one is free
+//! and touches nothing, and one that outlives its task or its runtime is harmless.
+//!
+//! The word: runtime 10 bits, shard 8, generation 14 (the low bits of the slot's), slot 32. Numbers of
+//! runtimes and generations come round; a waker that is so old that it names another task wakes that task
+//! once for nothing.
+
+use std::ptr;
+use std::sync::{Arc, Mutex};
+use std::task::{RawWaker, RawWakerVTable, Waker};
+
+use super::CURRENT;
+use super::shared::Shared;
+use crate::agent::{generation_of, index_of, shard_of};
+use crate::error::StartError;
+
+const _: () = assert!(size_of::<usize>() == 8, "a handle fits a waker's data word");
+
+/// Runtimes that a process can have at once.
+const RUNTIMES: usize = 1 << 10;
+const GENERATION_MASK: u32 = (1 << 14) - 1;
+
+type Shards = Arc<[Arc<Shared>]>;
+
+/// Where wakes from other threads find the shards of a runtime.
+static HOMES: [Mutex<Option<Shards>>; RUNTIMES] = [const { Mutex::new(None) }; RUNTIMES];
+
+/// The place of a runtime among those of this process; freed when dropped.
+#[derive(Debug)]
+pub(crate) struct Home(u16);
+
+impl Home {
+    pub(crate) fn take(shards: Shards) -> Result<Self, StartError> {
+        for (number, home) in (0u16..).zip(&HOMES) {
+            let mut home = home.lock().expect("no code runs under the lock");
+            if home.is_none() {
+                *home = Some(shards);
+                return Ok(Self(number));
+            }
+        }
+        let (name, value, rule) = ("runtimes", RUNTIMES as u64 + 1, "at most 1024 in one process");
+        Err(StartError::Limit { name, value, rule })
+    }
+
+    pub(crate) const fn number(&self) -> u16 {
+        self.0
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        *HOMES[usize::from(self.0)].lock().expect("no code runs under the lock") = None;
+    }
+}
+
+/// A task as a wake names it: the slot and the low bits of its generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wake(u64);
+
+impl Wake {
+    pub(crate) fn slot(self) -> u32 {
+        index_of(self.0)
+    }
+
+    /// Whether the wake is for this generation of its slot.
+    pub(crate) fn is_for(self, generation: u32) -> bool {
+        generation_of(self.0) == generation & GENERATION_MASK
+    }
+}
+
+/// The waker of a task.
+pub(super) fn waker(runtime: u16, handle: u64) -> Waker {
+    let generation = u64::from(generation_of(handle) & GENERATION_MASK);
+    let word = u64::from(runtime) << 54
+        | (shard_of(handle) as u64) << 46
+        | generation << 32
+        | u64::from(index_of(handle));
+    let word = usize::try_from(word).expect("asserted above");
+    // SAFETY: the contract of RawWaker: every function of the table is thread-safe and accepts any word,
+    // for it reads no memory through it; clone gives a waker of the same word, drop has nothing to free.
+    unsafe { Waker::from_raw(raw(ptr::without_provenance(word))) }
+}
+
+const fn raw(word: *const ()) -> RawWaker {
+    static TABLE: RawWakerVTable = RawWakerVTable::new(raw, wake, wake, |_| ());
+    RawWaker::new(word, &TABLE)
+}
+
+fn wake(word: *const ()) {
+    let word = word.addr() as u64;
+    let (runtime, shard) = ((word >> 54) as usize, (word >> 46 & 0xff) as usize);
+    let wake = Wake(word & (u64::from(GENERATION_MASK) << 32 | u64::from(u32::MAX)));
+    let here = CURRENT.try_with(|current| {
+        let current = current.borrow();
+        let own = current.as_ref().filter(|own| own.is(runtime, shard));
+        own.map(|own| own.make_woken_ready(wake))
+    });
+    if !matches!(here, Ok(Some(()))) {
+        elsewhere(runtime, shard, wake);
+    }
+}
+
+fn elsewhere(runtime: usize, shard: usize, wake: Wake) {
+    let shards = HOMES[runtime].lock().expect("no code runs under the lock").clone();
+    let target = shards.as_ref().and_then(|shards| shards.get(shard));
+    if let Some(target) = target.filter(|target| !target.ending.has_ended()) {
+        target.post_wake(wake);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agent::handle;
+
+    #[test]
+    fn a_wake_is_for_its_slot_and_generation() {
+        let wake = Wake(handle(0, 5, 9));
+        assert_eq!(wake.slot(), 9);
+        assert!(wake.is_for(5) && wake.is_for(5 + (1 << 14)) && !wake.is_for(6));
+    }
+
+    #[test]
+    fn a_waker_of_a_runtime_that_is_gone_does_nothing() {
+        let waker = waker(1_000, handle(3, 1, 2));
+        let other = waker.clone();
+        assert!(waker.will_wake(&other));
+        waker.wake();
+        other.wake_by_ref();
+    }
+}
