@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 10] = [
+const UNSAFE: [(&str, &str); 11] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
     ("runtime/src/ring/mod.rs", "io_uring submission, eventfd"),
+    ("runtime/src/prefetch.rs", "the prefetch instruction"),
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
     ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),
     ("probes/src/collect/heap.rs", "GlobalAlloc"),

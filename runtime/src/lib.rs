@@ -39,6 +39,8 @@ mod error;
 #[cfg(not(loom))]
 mod observe;
 #[cfg(not(loom))]
+mod prefetch;
+#[cfg(not(loom))]
 mod ring;
 #[cfg(not(loom))]
 mod runtime;

@@ -16,6 +16,8 @@ use crate::timer::Fired;
 
 /// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
 const PASS_NS: u64 = 20_000;
+/// Tasks behind the running one whose memory is being loaded; their entries twice as far.
+const AHEAD: usize = 4;
 /// Turns that take less than this on average share looks at the clock, ns.
 const SHORT_TURN_NS: u64 = 1_000;
 /// Turns between two looks at the clock while they are short.
@@ -160,8 +162,7 @@ impl Shard {
     /// Polls ready tasks until the queue is empty or the pass is over.
     fn pass(&self, from_ns: u64) -> u32 {
         let (mut polls, mut look_at) = (0, 1);
-        loop {
-            let Some(index) = self.ready.borrow_mut().pop_front() else { break };
+        while let Some(index) = self.next_ready() {
             self.now_ns.set(0);
             self.turn_left.set(self.config.turn_messages);
             self.turn_end_ns.set(0);
@@ -180,6 +181,20 @@ impl Shard {
         self.now_ns.set(0);
         self.stats.borrow_mut().turns += u64::from(polls);
         polls
+    }
+
+    /// Takes the next task and starts to load those behind it.
+    fn next_ready(&self) -> Option<u32> {
+        let mut ready = self.ready.borrow_mut();
+        let index = ready.pop_front()?;
+        let table = self.table.borrow();
+        if let Some(&far) = ready.get(2 * AHEAD) {
+            table.prefetch_entry(far);
+        }
+        if let Some(&near) = ready.get(AHEAD) {
+            table.prefetch_task(near);
+        }
+        Some(index)
     }
 
     fn poll(&self, index: u32) {

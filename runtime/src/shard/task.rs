@@ -7,6 +7,10 @@ use std::task::{Context, Poll};
 use super::Shard;
 use super::waker::Wake;
 use crate::agent::{Agent, AnyMailbox, Cx, GENERATIONS, Item, Mailbox, generation_of, index_of};
+use crate::prefetch::prefetch;
+
+/// Cache lines of a task's future that are loaded ahead.
+const FUTURE_LINES: usize = 3;
 
 /// A task's future.
 pub(super) type Task = Pin<Box<dyn Future<Output = ()>>>;
@@ -91,6 +95,27 @@ impl Table {
         let slot = entry.slot.as_mut()?;
         slot.queued = false;
         Some((slot.future.take()?, entry.generation))
+    }
+
+    /// Starts to load the entry of a slot.
+    pub(super) fn prefetch_entry(&self, index: u32) {
+        if let Some(entry) = self.entries.get(index as usize) {
+            prefetch(entry, 2);
+        }
+    }
+
+    /// Starts to load what a poll of the slot touches; its entry should be there by now.
+    pub(super) fn prefetch_task(&self, index: u32) {
+        let Some(slot) = self.entries.get(index as usize).and_then(|entry| entry.slot.as_ref())
+        else {
+            return;
+        };
+        if let Some(future) = &slot.future {
+            prefetch(&raw const **future, FUTURE_LINES);
+        }
+        if let Some(mailbox) = &slot.mailbox {
+            prefetch(Rc::as_ptr(mailbox), 1);
+        }
     }
 
     pub(super) fn put_back(&mut self, index: u32, future: Task) {
