@@ -7,7 +7,7 @@ mod mailbox;
 pub(crate) use ask::Asks;
 pub use ask::Reply;
 pub use cx::{Cx, SleepUntil};
-pub(crate) use mailbox::{AnyMailbox, Item, Mailbox};
+pub(crate) use mailbox::{AnyMailbox, Item, Mailbox, reservations};
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -22,7 +22,8 @@ pub struct Stop;
 pub trait Agent: Sized + 'static {
     /// What it takes; at most 40 bytes, which the compiler checks.
     type Msg: Send + 'static;
-    /// Messages its mailbox holds; one more is handed back to the sender.
+    /// Messages its mailbox holds from agents of its own core, and as many again (up to a quarter more)
+    /// from other cores; one more is handed back to the sender.
     const MAILBOX: u32 = 32;
 
     /// Handles one message. While it is suspended the agent takes no other.

@@ -16,7 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::agent::{
-    Addr, Agent, AnyMailbox, Asks, Mailbox, generation_of, handle, index_of, shard_of,
+    Addr, Agent, AnyMailbox, Asks, Mailbox, generation_of, handle, index_of, reservations, shard_of,
 };
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::spsc::{Consumer, Producer};
@@ -119,18 +119,17 @@ impl Shard {
     /// Sends to an agent here or elsewhere.
     pub(crate) fn send<A: Agent>(&self, to: u64, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
         let (target, index, generation) = (shard_of(to), index_of(to), generation_of(to));
+        if target == self.index {
+            return self.send_local(to, msg, A::MAILBOX);
+        }
         let Some(peer) = self.peers.get(target) else { return Err(SendError::Gone(msg)) };
-        match peer.words.reserve(index, generation, A::MAILBOX) {
+        match peer.words.reserve(index, generation, reservations(A::MAILBOX)) {
             Ok(()) => {}
             Err(Reserve::Gone) => return Err(SendError::Gone(msg)),
             Err(Reserve::Full) => {
                 self.stats.borrow_mut().full += 1;
                 return Err(SendError::Full(msg));
             }
-        }
-        if target == self.index {
-            self.stats.borrow_mut().messages_local += 1;
-            return self.deliver(to, msg).map_err(SendError::Gone);
         }
         self.send_remote(to, ToAgent(msg)).map_err(|ToAgent(msg)| {
             peer.words.release(index, generation, 1);
@@ -156,13 +155,31 @@ impl Shard {
         Ok(())
     }
 
+    /// Puts a message into a neighbour's mailbox and makes it ready.
+    fn send_local<M: 'static>(&self, to: u64, msg: M, max: u32) -> Result<(), SendError<M>> {
+        let mut table = self.table.borrow_mut();
+        let slot = if self.closed.get() { None } else { table.slot_mut(to) };
+        let Some(slot) = slot else { return Err(SendError::Gone(msg)) };
+        let typed = slot.mailbox().and_then(|any| any.as_any().downcast_ref::<Mailbox<M>>());
+        let Some(typed) = typed else { return Err(SendError::Gone(msg)) };
+        let mut stats = self.stats.borrow_mut();
+        if let Err(msg) = typed.push_local(msg, max) {
+            stats.full += 1;
+            return Err(SendError::Full(msg));
+        }
+        stats.messages_local += 1;
+        self.unread.set(self.unread.get() + 1);
+        self.ready_if(slot.queue(), index_of(to));
+        Ok(())
+    }
+
     /// Puts a reserved message into a mailbox of this shard and makes its agent ready.
     fn deliver<M: 'static>(&self, to: u64, msg: M) -> Result<(), M> {
         let mut table = self.table.borrow_mut();
         let Some(slot) = table.slot_mut(to) else { return Err(msg) };
         let typed = slot.mailbox().and_then(|any| any.as_any().downcast_ref::<Mailbox<M>>());
         let Some(typed) = typed else { return Err(msg) };
-        typed.push(msg);
+        typed.push_remote(msg);
         self.unread.set(self.unread.get() + 1);
         self.ready_if(slot.queue(), index_of(to));
         Ok(())

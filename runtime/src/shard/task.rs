@@ -180,9 +180,12 @@ pub(super) async fn agent_loop<A: Agent>(
         let item = Next { mailbox: &mailbox, shard: &shard, me }.await;
         let mut cx = Cx::new(&shard, me);
         let handled = match item {
-            Item::Message(message) => {
+            Item::Message(message, lane) => {
                 shard.taken(1);
-                shard.own().words.release(index_of(me), generation_of(me), 1);
+                let free = mailbox.read(lane, A::MAILBOX);
+                if free > 0 {
+                    shard.own().words.release(index_of(me), generation_of(me), free);
+                }
                 agent.on(message, &mut cx).await
             }
             Item::Timer(token) => agent.on_timer(token, &mut cx),
