@@ -33,23 +33,24 @@ pub(crate) const fn reservations(max: u32) -> u32 {
 }
 
 /// The queue; bounded by the reservation that every sender makes first. Whatever is in `first` is older
-/// than what is in `rest`.
+/// than what is in `rest`. In C's order, so that what every message touches lies in one cache line.
+#[repr(C)]
 pub(crate) struct Mailbox<M> {
     first: Cell<Option<Item<M>>>,
     /// Items in `rest`, so that a mailbox of one message touches nothing else.
     more: Cell<u32>,
-    rest: RefCell<VecDeque<Item<M>>>,
     /// Unread messages of the local lane.
     local: Cell<u32>,
     /// Read messages of the remote lane whose places have not been given back.
     arrears: Cell<u32>,
+    rest: RefCell<VecDeque<Item<M>>>,
 }
 
 impl<M> Mailbox<M> {
     pub(crate) const fn new() -> Self {
         let rest = RefCell::new(VecDeque::new());
         let (more, local, arrears) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        Self { first: Cell::new(None), more, rest, local, arrears }
+        Self { first: Cell::new(None), more, local, arrears, rest }
     }
 
     /// Adds a message that another core has reserved a place for.

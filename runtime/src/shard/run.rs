@@ -17,7 +17,7 @@ use crate::timer::Fired;
 /// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
 const PASS_NS: u64 = 20_000;
 /// Tasks behind the running one whose memory is being loaded; their entries twice as far.
-const AHEAD: usize = 4;
+const AHEAD: usize = 8;
 /// Turns that take less than this on average share looks at the clock, ns.
 const SHORT_TURN_NS: u64 = 1_000;
 /// Turns between two looks at the clock while they are short.

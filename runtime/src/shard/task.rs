@@ -10,7 +10,7 @@ use crate::agent::{Agent, AnyMailbox, Cx, GENERATIONS, Item, Mailbox, generation
 use crate::prefetch::prefetch;
 
 /// Cache lines of a task's future that are loaded ahead.
-const FUTURE_LINES: usize = 3;
+const FUTURE_LINES: usize = 4;
 
 /// A task's future.
 pub(super) type Task = Pin<Box<dyn Future<Output = ()>>>;

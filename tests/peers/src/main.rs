@@ -66,7 +66,12 @@ fn parent(args: &Args) -> Result<(), String> {
         for index in turn {
             let peer = &args.peers[index];
             let outcome = start(peer, args)?;
-            eprintln!("round {} {peer}: {:.2} M asks/s, {}", round + 1, outcome.per_s / 1e6, outcome.regime);
+            eprintln!(
+                "round {} {peer}: {:.2} M asks/s, {}",
+                round + 1,
+                outcome.per_s / 1e6,
+                outcome.regime
+            );
             outcomes[index].push(outcome);
         }
     }

@@ -13,8 +13,21 @@ fn median(mut values: Vec<f64>) -> f64 {
 pub(crate) fn render(args: &Args, outcomes: &[Vec<Outcome>]) -> String {
     let mut text = format!(
         "closed-loop ask, {} agents, 2 cores, {} rounds of {} s\n{:<10} {:<5} {:>3} {:>9} {:>15} {:>7} {:>26} {:>8} {:>8} {:>8} {:>8} {:>7}\n",
-        args.agents, args.rounds, args.seconds, "peer", "place", "n", "M ask/s", "min..max", "ratio", "per agent min/p1/p50/max",
-        "starved", "p50 us", "p99 us", "p999 us", "little"
+        args.agents,
+        args.rounds,
+        args.seconds,
+        "peer",
+        "place",
+        "n",
+        "M ask/s",
+        "min..max",
+        "ratio",
+        "per agent min/p1/p50/max",
+        "starved",
+        "p50 us",
+        "p99 us",
+        "p999 us",
+        "little"
     );
     for regime in ["near", "far"] {
         let in_regime = |peer: usize| -> Vec<&Outcome> {
@@ -32,7 +45,8 @@ pub(crate) fn render(args: &Args, outcomes: &[Vec<Outcome>]) -> String {
 }
 
 fn row(text: &mut String, peer: &str, regime: &str, rounds: &[&Outcome], base: f64) {
-    let of = |take: &dyn Fn(&Outcome) -> f64| median(rounds.iter().map(|round| take(round)).collect());
+    let of =
+        |take: &dyn Fn(&Outcome) -> f64| median(rounds.iter().map(|round| take(round)).collect());
     let rates = rounds.iter().map(|round| round.per_s / 1e6);
     let (min, max) = rates.fold((f64::MAX, 0.0f64), |(min, max), r| (min.min(r), max.max(r)));
     let agents = [0, 1, 2, 3].map(|i| format!("{:.0}", of(&|r| f64::from(r.agents[i])))).join("/");
