@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tailbeam_runtime::{Agent, Config, Cx, NoObserver, Runtime, Stop, clock};
@@ -36,7 +37,35 @@ fn sleeps(thread: u64) -> u64 {
     line.and_then(|count| count.trim().parse().ok()).expect("a count")
 }
 
+/// Has strace count the system calls of `threads` while the runtime is watched, and a little less long.
+fn count_calls(threads: &[u64], into: &str) -> Option<Child> {
+    let mut strace = Command::new("timeout");
+    strace.args(["-s", "INT", "9", "strace", "-c", "-o", into]);
+    for thread in threads {
+        strace.args(["-p", &thread.to_string()]);
+    }
+    let available = Command::new("strace").arg("-V").stdout(Stdio::null()).status();
+    if !available.is_ok_and(|status| status.success()) {
+        return None;
+    }
+    strace.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().ok()
+}
+
+/// The sum that strace wrote: the fourth column of its last line. No call at all gives no line.
+fn calls_counted(strace: Child, from: &str) -> Option<u64> {
+    let output = strace.wait_with_output().ok()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // Where it may not attach (an unprivileged container) it has counted nothing.
+    if !said.contains("attached") || said.contains("Operation not permitted") {
+        return None;
+    }
+    let table = fs::read_to_string(from).ok()?;
+    let total = table.lines().find(|line| line.trim_end().ends_with("total"));
+    total.map_or(Some(0), |line| line.split_whitespace().nth(3)?.parse().ok())
+}
+
 #[test]
+#[expect(clippy::print_stderr, reason = "what could not be counted must be said")]
 fn ten_thousand_idle_agents_cost_below_one_percent_and_twenty_calls_a_second() {
     if !common::has_rings() {
         return;
@@ -50,6 +79,10 @@ fn ten_thousand_idle_agents_cost_below_one_percent_and_twenty_calls_a_second() {
         assert_eq!(spawned, mine);
     }
     std::thread::park_timeout(Duration::from_millis(500));
+    let threads: Vec<u64> = runtime.stats().iter().map(|shard| shard.thread_id).collect();
+    let into = std::env::temp_dir().join(format!("tailbeam-idle-{}", std::process::id()));
+    let into = into.display().to_string();
+    let strace = count_calls(&threads, &into);
     let read = || runtime.stats().iter().map(|s| (s.enters, sleeps(s.thread_id))).collect();
     let (before, ticks): (Vec<(u64, u64)>, _) = (read(), cpu_ticks());
     let end = clock::monotonic_ns() + WATCHED_NS;
@@ -62,5 +95,13 @@ fn ten_thousand_idle_agents_cost_below_one_percent_and_twenty_calls_a_second() {
         assert!(enters - enters_then <= 200, "{} enters in 10 s", enters - enters_then);
         assert!(sleeps - sleeps_then <= 200, "{} sleeps in 10 s", sleeps - sleeps_then);
     }
+    match strace.and_then(|strace| calls_counted(strace, &into)) {
+        Some(calls) => {
+            assert!(calls <= 180 * shards as u64, "{calls} system calls in 9 s on {shards} shards")
+        }
+        None => eprintln!("NOT COUNTED by strace: it is not installed or may not attach"),
+    }
+    // Without strace there is no such file.
+    let _ = fs::remove_file(&into);
     assert!(used < 10, "{used} ticks of 10 ms in 10 s are not below 1 %");
 }

@@ -179,9 +179,12 @@ fn unsealed(m: &Material<'_>) -> String {
     } else {
         "the log is damaged, so it cannot be said how much is missing"
     };
+    let windows = match m.run.windows.len() {
+        1 => "1 window is".to_owned(),
+        n => format!("{n} windows are"),
+    };
     format!(
-        "the run was not sealed: its process died; {} windows are on disk, up to {:.1} s after the start; {missing}",
-        m.run.windows.len(),
+        "the run was not sealed: its process died; {windows} on disk, up to {:.1} s after the start; {missing}",
         m.whole_s,
     )
 }
