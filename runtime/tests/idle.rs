@@ -37,10 +37,10 @@ fn sleeps(thread: u64) -> u64 {
     line.and_then(|count| count.trim().parse().ok()).expect("a count")
 }
 
-/// Has strace count the system calls of `threads` while the runtime is watched, and a little less long.
-fn count_calls(threads: &[u64], into: &str) -> Option<Child> {
+/// Has strace count the system calls of `threads` for `seconds`.
+fn count_calls(threads: &[u64], seconds: u32, into: &str) -> Option<Child> {
     let mut strace = Command::new("timeout");
-    strace.args(["-s", "INT", "9", "strace", "-c", "-o", into]);
+    strace.args(["-s", "INT", &seconds.to_string(), "strace", "-c", "-o", into]);
     for thread in threads {
         strace.args(["-p", &thread.to_string()]);
     }
@@ -64,6 +64,16 @@ fn calls_counted(strace: Child, from: &str) -> Option<u64> {
     total.map_or(Some(0), |line| line.split_whitespace().nth(3)?.parse().ok())
 }
 
+/// System calls counted in 2 s in which every shard is woken about every 10 ms.
+fn calls_of_a_disturbed_one(runtime: &Runtime, threads: &[u64], into: &str) -> u64 {
+    let strace = count_calls(threads, 2, into).expect("it has counted before");
+    for _ in 0..150 {
+        (0..threads.len()).for_each(|shard| runtime.run_on(shard, |_| ()).expect("lives"));
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    calls_counted(strace, into).expect("it has counted before")
+}
+
 #[test]
 #[expect(clippy::print_stderr, reason = "what could not be counted must be said")]
 fn ten_thousand_idle_agents_cost_below_one_percent_and_twenty_calls_a_second() {
@@ -82,7 +92,7 @@ fn ten_thousand_idle_agents_cost_below_one_percent_and_twenty_calls_a_second() {
     let threads: Vec<u64> = runtime.stats().iter().map(|shard| shard.thread_id).collect();
     let into = std::env::temp_dir().join(format!("tailbeam-idle-{}", std::process::id()));
     let into = into.display().to_string();
-    let strace = count_calls(&threads, &into);
+    let strace = count_calls(&threads, 9, &into);
     let read = || runtime.stats().iter().map(|s| (s.enters, sleeps(s.thread_id))).collect();
     let (before, ticks): (Vec<(u64, u64)>, _) = (read(), cpu_ticks());
     let end = clock::monotonic_ns() + WATCHED_NS;
@@ -97,7 +107,11 @@ fn ten_thousand_idle_agents_cost_below_one_percent_and_twenty_calls_a_second() {
     }
     match strace.and_then(|strace| calls_counted(strace, &into)) {
         Some(calls) => {
-            assert!(calls <= 180 * shards as u64, "{calls} system calls in 9 s on {shards} shards")
+            assert!(calls <= 180 * shards as u64, "{calls} system calls in 9 s on {shards} shards");
+            assert!(
+                calls_of_a_disturbed_one(&runtime, &threads, &into) >= 100,
+                "the count must see"
+            );
         }
         None => eprintln!("NOT COUNTED by strace: it is not installed or may not attach"),
     }
