@@ -25,7 +25,7 @@ use crate::plan::Plan;
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// Sampling of the open requests.
-const SAMPLE_NS: u64 = 100 * MS;
+const SAMPLE_NS: u64 = 20 * MS;
 /// Sampling of the open requests while they drain, and the longest sleep before a stop is seen.
 const NAP_NS: u64 = 20 * MS;
 /// A window on disk.

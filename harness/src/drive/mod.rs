@@ -1,6 +1,6 @@
 //! Runs a plan: spawn, begin, sample, record, drain, seal.
 //!
-//! One controller thread (housekeeping) drives the run; it never sends a request itself. Every 100 ms it
+//! One controller thread (housekeeping) drives the run; it never sends a request itself. Every 20 ms it
 //! samples the open requests, every second it takes the cores' counts and histograms, every 10 s it
 //! writes a window and syncs it. A second thread looks at the clock every 20 ms: a look that is late while
 //! the process used no CPU is a gap from outside.

@@ -5,7 +5,10 @@ use std::path::Path;
 use tailbeam_probes::record::DamageKind;
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
 
-use super::{AgentsSection, CoreRow, LoadSection, Measured, Report, RunEnd, RunIdentity, figures};
+use super::{
+    AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
+    figures,
+};
 use crate::evidence::records::SecondRecord;
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
 use crate::load::{SecondCounts, Series};
@@ -80,7 +83,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     let little = figures::little(&material.seconds, &material.total);
     let mut results = Vec::new();
     for gate in gates.unwrap_or(&run.plan.gates) {
-        results.push(judge(gate, &material, little.known().map(|l| (l.ratio, l.samples)))?);
+        results.push(judge(gate, &material, little.known().cloned())?);
     }
     let validity = validity(&material);
     let verdict = verdict::combine(&mut results, &validity);
@@ -296,7 +299,7 @@ fn validity(m: &Material<'_>) -> Vec<Validity> {
 fn judge(
     gate: &Gate,
     m: &Material<'_>,
-    little: Option<(f64, u64)>,
+    little: Option<LittleSection>,
 ) -> Result<GateResult, ReportError> {
     let row = |series: Series| &m.run.histograms[series as usize];
     Ok(match gate {
@@ -312,7 +315,11 @@ fn judge(
                     .collect();
                 return Err(ReportError::NotCounted {
                     limit_ms: *limit_ns as f64 / 1e6,
-                    counted: counted.join(", "),
+                    counted: if counted.is_empty() {
+                        "none".to_owned()
+                    } else {
+                        counted.join(", ")
+                    },
                 });
             };
             let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
@@ -337,7 +344,8 @@ fn judge(
             verdict::outcome_sum(gate, &m.outcomes, m.run.end.is_some(), open)
         }
         Gate::LittlesLaw { within } => {
-            verdict::little(gate, *within, little.map(|l| l.0), little.map_or(0, |l| l.1))
+            let samples = little.as_ref().map_or(0, |law| law.samples);
+            verdict::little(gate, *within, little.map(|law| (law.ratio, law.error95)), samples)
         }
         Gate::Fairness { max_over_min } => {
             let attempted = m.outcomes.attempts > 0;

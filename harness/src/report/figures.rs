@@ -121,7 +121,16 @@ pub(super) fn little(seconds: &[&SecondRecord], total: &SecondCounts) -> Measure
         mean_outstanding,
         ratio: throughput_per_s * mean_open_s / mean_outstanding,
         samples,
+        error95: 1.96 * sampling_error(requests, samples as f64) / mean_outstanding,
     })
+}
+
+/// Standard error of the mean of `samples` of the number outstanding against its mean over the time, with
+/// `requests` coming and going as Poisson streams: between two samples the number wanders with a variance
+/// that grows by two per request to 2 requests / samples; its mean over the gap lies off the sample by a
+/// third of that, and the gaps are independent: sqrt(2 requests / 3) / samples.
+fn sampling_error(requests: f64, samples: f64) -> f64 {
+    (2.0 * requests / 3.0).sqrt() / samples
 }
 
 /// CPU time of everything but the shards, ns: the controller, the watch, signals.

@@ -216,6 +216,8 @@ pub struct LittleSection {
     pub ratio: f64,
     /// Samples of the number outstanding.
     pub samples: u64,
+    /// Half-width of the ratio's 95 % interval, from the distance between samples.
+    pub error95: f64,
 }
 
 /// One core.

@@ -70,10 +70,11 @@ pub fn undecided_requests(
     result
 }
 
-/// Little's law: `ratio` is throughput x mean time / outstanding.
+/// Little's law: throughput x mean time / outstanding, with the half-width of its 95 % interval. PASS needs
+/// the interval inside the band, FAIL needs it outside.
 #[must_use]
-pub fn little(gate: &Gate, within: f64, ratio: Option<f64>, samples: u64) -> GateResult {
-    let Some(ratio) = ratio else {
+pub fn little(gate: &Gate, within: f64, ratio: Option<(f64, f64)>, samples: u64) -> GateResult {
+    let Some((ratio, error)) = ratio else {
         return open(
             result(gate, samples, "unknown".to_owned()),
             "there is nothing to compare",
@@ -81,15 +82,19 @@ pub fn little(gate: &Gate, within: f64, ratio: Option<f64>, samples: u64) -> Gat
         );
     };
     // A hole from outside has requests and no samples, so it disturbs this sum as it does latency.
-    let result = GateResult { latency: true, ..result(gate, samples, format!("ratio {ratio:.4}")) };
+    let result = GateResult {
+        latency: true,
+        ..result(gate, samples, format!("ratio {ratio:.4} +- {error:.4}"))
+    };
     if samples < 30 {
         return open(result, "fewer than 30 samples of the number outstanding", Some(3.0));
     }
-    decided(
-        result,
-        (ratio - 1.0).abs() <= within,
-        "requests would be missing from the latencies, or counted twice",
-    )
+    let off = (ratio - 1.0).abs();
+    if off + error > within && off - error <= within {
+        let reason = "the number outstanding was sampled too rarely for so small a load";
+        return open(result, reason, None);
+    }
+    decided(result, off <= within, "requests would be missing from the latencies, or counted twice")
 }
 
 /// Spread of completions per agent, given as (min, max, mean, agents); `length_s` is how long they took.
@@ -214,7 +219,10 @@ mod tests {
             (Pass, Fail, Inconclusive)
         );
         assert_eq!(sum(&Outcomes::default(), true), Inconclusive);
-        let law = |ratio, samples| little(&LITTLE, 0.05, ratio, samples).verdict;
+        let law = |ratio: Option<f64>, samples| {
+            little(&LITTLE, 0.05, ratio.map(|ratio| (ratio, 0.009)), samples).verdict
+        };
+        assert_eq!((law(Some(1.045), 99), law(Some(0.945), 99)), (Inconclusive, Inconclusive));
         assert_eq!(
             (law(Some(1.04), 99), law(Some(0.9), 99), law(Some(1.1), 99)),
             (Pass, Fail, Fail)

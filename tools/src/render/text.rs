@@ -197,13 +197,14 @@ fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         out,
         "Little    {}",
         figure(&report.littles_law, |l| format!(
-            "{:.1}/s x {} = {:.1} against {:.1} outstanding in {} samples: ratio {:.4}",
+            "{:.1}/s x {} = {:.1} against {:.1} outstanding in {} samples: ratio {:.4} +- {:.4}",
             l.throughput_per_s,
             time(l.mean_open_s * 1e9),
             l.throughput_per_s * l.mean_open_s,
             l.mean_outstanding,
             count(l.samples),
-            l.ratio
+            l.ratio,
+            l.error95
         ))
     )
 }
