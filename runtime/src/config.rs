@@ -20,6 +20,8 @@ pub struct Config {
     pub agents_max: u32,
     /// Timers per shard.
     pub timers_max: u32,
+    /// Messages between agents of one shard that wait to be read, 64 bytes each.
+    pub messages_max: u32,
     /// Outstanding asks per shard.
     pub asks_max: u32,
     /// Cells of a cross-core ring, per ordered pair; a power of two.
@@ -40,6 +42,7 @@ impl Default for Config {
             cores: Cores::Auto,
             agents_max: 1 << 17,
             timers_max: 1 << 18,
+            messages_max: 1 << 20,
             asks_max: 1 << 16,
             peer_ring_slots: 4_096,
             uring_entries: 64,
@@ -59,6 +62,7 @@ impl Config {
         let limit = |name, value: u64, rule| Err(StartError::Limit { name, value, rule });
         match self {
             c if c.agents_max == 0 => limit("agents_max", 0, "at least 1"),
+            c if c.messages_max == 0 => limit("messages_max", 0, "at least 1"),
             c if c.timers_max == 0 => limit("timers_max", 0, "at least 1"),
             c if !c.peer_ring_slots.is_power_of_two() || c.peer_ring_slots > 1 << 20 => {
                 limit("peer_ring_slots", c.peer_ring_slots.into(), "a power of two up to 1048576")

@@ -103,7 +103,7 @@ pub enum StartError {
 pub enum SendError<M> {
     /// The mailbox holds as many messages as its agent allows.
     Full(M),
-    /// The ring to the target's core is full.
+    /// The ring to the target's core is full, or the queue of the own core.
     RingFull(M),
     /// The agent has ended.
     Gone(M),

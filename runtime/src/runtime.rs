@@ -74,7 +74,7 @@ impl Runtime {
         let cores = pin::resolve(&config.cores)?;
         let shared = cores
             .iter()
-            .map(|&core| Shared::new(core, config.agents_max).map(Arc::new))
+            .map(|&core| Shared::new(core).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let drain_ns = config.drain_ns;
         let mut runtime = Self {
@@ -205,15 +205,15 @@ impl Drop for Runtime {
 }
 
 fn links(shards: usize, slots: usize) -> Vec<Links> {
-    let none = || (0..shards).map(|_| None).collect();
-    let mut links: Vec<Links> = (0..shards)
-        .map(|_| Links { producers: none(), consumers: (0..shards).map(|_| None).collect() })
-        .collect();
+    let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
             let (producer, consumer) = spsc::channel::<Envelope>(slots);
             links[from].producers[to] = Some(producer);
             links[to].consumers[from] = Some(consumer);
+            let (producer, consumer) = spsc::channel::<u64>(slots);
+            links[to].acks_out[from] = Some(producer);
+            links[from].acks_in[to] = Some(consumer);
         }
     }
     links

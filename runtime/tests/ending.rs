@@ -17,7 +17,7 @@ struct Reader(Arc<AtomicU64>);
 
 impl Agent for Reader {
     type Msg = Arc<()>;
-    const MAILBOX: u32 = 1_000_000;
+    const MAILBOX: u32 = 50_000;
 
     async fn on(&mut self, _: Arc<()>, _: &mut Cx<'_>) -> Result<(), Stop> {
         self.0.fetch_add(1, Ordering::Relaxed);

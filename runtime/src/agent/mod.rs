@@ -2,12 +2,12 @@
 
 mod ask;
 mod cx;
-mod mailbox;
+mod hosted;
 
 pub(crate) use ask::Asks;
 pub use ask::Reply;
 pub use cx::{Cx, SleepUntil};
-pub(crate) use mailbox::{AnyMailbox, Item, Mailbox, reservations};
+pub(crate) use hosted::{ToAgent, Token, WakeUp, messages};
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -20,10 +20,11 @@ pub struct Stop;
 
 /// An agent: state on one core, one message at a time.
 pub trait Agent: Sized + 'static {
-    /// What it takes; at most 40 bytes, which the compiler checks.
+    /// What it takes; at most 48 bytes, which the compiler checks.
     type Msg: Send + 'static;
-    /// Messages its mailbox holds from agents of its own core, and as many again (up to a quarter more)
-    /// from other cores; one more is handed back to the sender.
+    /// Unread messages that it may have from each core, 1 to 50,000; one more is handed back to the sender.
+    /// Another core learns in batches what was read, so that it may count up to a quarter of them longer
+    /// than they wait; it never calls a mailbox full that holds fewer than this from it.
     const MAILBOX: u32 = 32;
 
     /// Handles one message. While it is suspended the agent takes no other.
@@ -38,7 +39,9 @@ pub trait Agent: Sized + 'static {
     }
 }
 
-/// Address of an agent: 8 bytes (core 8 bits, generation 24, slot 32). A stale one fails cleanly.
+/// Address of an agent: 8 bytes (core 8 bits, generation 24, slot 32). A stale one fails cleanly: at once on
+/// the agent's own core; another core hears of the end with the first message it sends in vain, which
+/// counts as a dead letter, and fails every later one.
 pub struct Addr<A>(pub(crate) u64, PhantomData<fn(A)>);
 
 impl<A> Clone for Addr<A> {
@@ -55,8 +58,8 @@ impl<A> fmt::Debug for Addr<A> {
     }
 }
 
-/// Generations that a slot counts through.
-pub(crate) const GENERATIONS: u32 = 1 << 24;
+/// Generations of a slot; one that has had them all is used no more.
+pub(crate) const GENERATIONS: u32 = 1 << 16;
 
 pub(crate) fn handle(shard: usize, generation: u32, index: u32) -> u64 {
     (shard as u64) << 56 | u64::from(generation) << 32 | u64::from(index)
@@ -67,7 +70,7 @@ pub(crate) fn shard_of(handle: u64) -> usize {
 }
 
 pub(crate) fn generation_of(handle: u64) -> u32 {
-    u32::try_from(handle >> 32 & u64::from(GENERATIONS - 1)).expect("24 bits")
+    u32::try_from(handle >> 32 & 0xff_ffff).expect("24 bits")
 }
 
 pub(crate) fn index_of(handle: u64) -> u32 {
@@ -91,10 +94,11 @@ impl<A: Agent> Addr<A> {
         self.0
     }
 
-    /// Sends a message. Never blocks; about 10 ns on the own core.
+    /// Sends a message. Never blocks.
     ///
     /// # Errors
     /// [`SendError`] with the message.
+    #[inline]
     pub fn try_send(self, cx: &mut Cx<'_>, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
         cx.shard().send::<A>(self.0, msg)
     }

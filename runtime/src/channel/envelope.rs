@@ -1,25 +1,34 @@
 #![expect(
     unsafe_code,
-    reason = "a message of any type, moved inline through a ring of equal cells"
+    reason = "a message of any type, moved inline through queues of equal cells"
 )]
-//! A message on its way to another core: 64 bytes, no allocation.
+//! A message on its way, to this core or another: one cache line, no allocation. It is built in its cell
+//! and taken out of it by its addressee, and copied nowhere in between.
 
 use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
 
+use super::queue::Queue;
+use super::spsc::Consumer;
 use crate::shard::Shard;
 
 /// Largest message, bytes; box what is larger.
-pub const MESSAGE_MAX: usize = 40;
+pub const MESSAGE_MAX: usize = 48;
 
 type Payload = [MaybeUninit<u64>; MESSAGE_MAX / 8];
 
-/// What to do with the payload; `None` means drop it.
-type Open = unsafe fn(*mut Payload, u64, Option<&Shard>);
+/// What to do with a payload.
+struct Kind {
+    /// Hands it to its addressee; `None` means drop it.
+    open: unsafe fn(*mut Payload, u64, Option<&Shard>),
+    /// Whether it counts as a message.
+    message: bool,
+}
 
 /// The cell.
+#[repr(C, align(64))]
 pub(crate) struct Envelope {
     to: u64,
-    open: Open,
+    kind: &'static Kind,
     payload: Payload,
 }
 
@@ -28,17 +37,28 @@ unsafe impl Send for Envelope {}
 
 /// A value that a shard can take delivery of.
 pub(crate) trait Deliver: Send + Sized + 'static {
+    /// Whether it is a message, which is counted when nobody reads it.
+    const MESSAGE: bool = true;
+
     /// Hands it to its addressee on `shard`.
     fn deliver(self, to: u64, shard: &Shard);
 }
 
+/// Gives each type its kind, as a constant.
+trait Packed: Deliver {
+    const KIND: Kind = Kind { open: open::<Self>, message: Self::MESSAGE };
+}
+
+impl<T: Deliver> Packed for T {}
+
 impl Envelope {
     /// Packs `value` for the addressee `to`.
+    #[inline]
     pub(crate) fn new<T: Deliver>(to: u64, value: T) -> Self {
         const {
             assert!(
                 size_of::<T>() <= MESSAGE_MAX,
-                "a message has at most 40 bytes: box its content"
+                "a message has at most 48 bytes: box its content"
             );
             assert!(
                 align_of::<T>() <= 8,
@@ -48,24 +68,65 @@ impl Envelope {
         let mut payload: Payload = [MaybeUninit::uninit(); MESSAGE_MAX / 8];
         // SAFETY: the payload is large enough and aligned enough for T by the assertions above.
         unsafe { payload.as_mut_ptr().cast::<T>().write(value) };
-        Self { to, open: open::<T>, payload }
+        Self { to, kind: const { &<T as Packed>::KIND }, payload }
+    }
+
+    /// The addressee.
+    pub(crate) const fn to(&self) -> u64 {
+        self.to
+    }
+
+    /// Whether it counts as a message.
+    pub(crate) const fn is_message(&self) -> bool {
+        self.kind.message
     }
 
     /// Hands the message to its addressee on `shard`.
     pub(crate) fn deliver(self, shard: &Shard) {
         let mut this = ManuallyDrop::new(self);
-        let (to, open) = (this.to, this.open);
-        // SAFETY: `open` was made for the type in the payload, and ManuallyDrop keeps `drop` from
-        // opening it a second time.
-        unsafe { open(&raw mut this.payload, to, Some(shard)) };
+        // SAFETY: ManuallyDrop keeps `drop` from opening it a second time.
+        unsafe { Self::deliver_at(&raw mut *this, shard) };
+    }
+
+    /// [`Envelope::deliver`] out of a cell.
+    ///
+    /// # Safety
+    /// `cell` holds an envelope that nobody else reads or drops, now or later, and whose memory is left
+    /// alone until user code runs: by then the message has been moved out.
+    #[inline]
+    unsafe fn deliver_at(cell: *mut Self, shard: &Shard) {
+        // SAFETY: the caller's duty.
+        let (to, kind) = unsafe { ((*cell).to, (*cell).kind) };
+        // SAFETY: as above.
+        let payload = unsafe { &raw mut (*cell).payload };
+        // SAFETY: `open` was made for the type in the payload, which is opened this once.
+        unsafe { (kind.open)(payload, to, Some(shard)) };
+    }
+}
+
+impl Queue<Envelope> {
+    /// Hands the first message to its addressee; `false` when there is none.
+    #[inline]
+    pub(crate) fn deliver_next(&self, shard: &Shard) -> bool {
+        // SAFETY: the queue gives the value to us, and leaves its cell alone until the next pop.
+        self.pop_in_place(|cell| unsafe { Envelope::deliver_at(cell, shard) })
+    }
+}
+
+impl Consumer<Envelope> {
+    /// Hands the next message to its addressee; `false` when there is none.
+    #[inline]
+    pub(crate) fn deliver_next(&mut self, shard: &Shard) -> bool {
+        // SAFETY: the ring gives the value to us, and its cell is not written before `release`, which
+        // takes `&mut self` as this does.
+        self.pop_in_place(|cell| unsafe { Envelope::deliver_at(cell, shard) })
     }
 }
 
 impl Drop for Envelope {
     fn drop(&mut self) {
-        let open = self.open;
         // SAFETY: `open` was made for the type in the payload, which `deliver` has not taken.
-        unsafe { open(&raw mut self.payload, self.to, None) };
+        unsafe { (self.kind.open)(&raw mut self.payload, self.to, None) };
     }
 }
 

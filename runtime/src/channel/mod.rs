@@ -3,5 +3,7 @@
 pub(crate) mod ending;
 #[cfg(not(loom))]
 pub(crate) mod envelope;
+#[cfg(not(loom))]
+pub(crate) mod queue;
 pub(crate) mod spsc;
 pub(crate) mod wake;

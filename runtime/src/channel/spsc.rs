@@ -118,6 +118,31 @@ impl<T> Consumer<T> {
         Some(value)
     }
 
+    /// [`Consumer::pop`] without a copy: `read` gets the cell and owns the value, which lies there until
+    /// [`Consumer::release`].
+    #[inline]
+    pub(crate) fn pop_in_place(&mut self, read: impl FnOnce(*mut T)) -> bool {
+        if !self.has_some() {
+            return false;
+        }
+        let cell = &self.ring.cells[self.head & self.ring.mask];
+        self.head = self.head.wrapping_add(1);
+        cell.with_mut(|cell| read(cell.cast()));
+        true
+    }
+
+    /// The published value `ahead` places behind the next, as far as was last seen.
+    #[inline]
+    pub(crate) fn peek<R>(&self, ahead: usize, look: impl FnOnce(&T) -> R) -> Option<R> {
+        if ahead >= self.tail_cache.wrapping_sub(self.head) {
+            return None;
+        }
+        let cell = &self.ring.cells[self.head.wrapping_add(ahead) & self.ring.mask];
+        // SAFETY: tail_cache shows that the producer has written the cell and is done with it, and this
+        // consumer has not read it yet.
+        Some(cell.with(|cell| look(unsafe { (*cell).assume_init_ref() })))
+    }
+
     /// Gives the cells read so far back to the producer.
     pub(crate) fn release(&mut self) {
         // Pairs with the Acquire in `Producer::has_room`.
@@ -190,6 +215,39 @@ mod tests {
                         consumer.release();
                         thread::yield_now();
                     }
+                }
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// The same in place, with a look ahead: loom reports a cell that both ends touch at once.
+    #[test]
+    fn loom_values_are_read_where_they_lie() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = channel(2);
+            let sender = thread::spawn(move || {
+                let mut next = 0;
+                while next < 3 {
+                    match producer.push(Box::new(next)) {
+                        Ok(()) => next += 1,
+                        Err(_) => thread::yield_now(),
+                    }
+                    producer.publish();
+                }
+            });
+            let mut expected = 0;
+            while expected < 3 {
+                let ahead = consumer.peek(1, |value| **value);
+                assert!(ahead.is_none_or(|ahead| ahead == expected + 1));
+                // SAFETY: the cell holds a value, which is read this once.
+                let read = consumer.pop_in_place(|cell| {
+                    assert_eq!(*unsafe { cell.read() }, expected);
+                    expected += 1;
+                });
+                if !read {
+                    consumer.release();
+                    thread::yield_now();
                 }
             }
             sender.join().unwrap();

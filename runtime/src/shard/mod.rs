@@ -2,31 +2,36 @@
 //!
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
+pub(crate) mod lane;
 pub(crate) mod pin;
 pub(crate) mod run;
 pub(crate) mod shared;
-mod task;
+pub(crate) mod slab;
+pub(crate) mod suspended;
 pub(crate) mod waker;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Waker;
 
 use crate::agent::{
-    Addr, Agent, AnyMailbox, Asks, Mailbox, generation_of, handle, index_of, reservations, shard_of,
+    Agent, Asks, ToAgent, Token, WakeUp, generation_of, handle, index_of, shard_of,
 };
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
 use crate::config::Config;
-use crate::error::{SendError, SpawnError, TimersFull};
+use crate::error::{SendError, TimersFull};
 use crate::stats::ShardStats;
 use crate::timer::{Fired, TimerId, Wheel};
 
-use shared::{Reserve, Shared};
-use task::{Slot, Table};
+use lane::{Ack, Lane, Refused, reservations};
+use shared::Shared;
+use slab::{AgentType, Header, Slab};
+use suspended::Scratch;
 
 thread_local! {
     /// The shard of this thread, for wakers.
@@ -42,40 +47,88 @@ pub(crate) struct Shard {
     pub(crate) asks: RefCell<Asks>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
-    stats: RefCell<ShardStats>,
-    table: RefCell<Table>,
-    ready: RefCell<VecDeque<u32>>,
+    /// Futures that run or wait; before `slab`, whose states they borrow.
+    pub(crate) scratch: Scratch,
+    pub(crate) slab: Slab,
+    /// Messages between agents of this shard, wakes and tokens, in the order of their turns.
+    queue: Queue<Envelope>,
+    /// What this shard has sent to each shard's agents and does not know to be read.
+    lanes: Vec<Lane>,
     wheel: RefCell<Wheel>,
     producers: RefCell<Vec<Option<Producer<Envelope>>>>,
     consumers: RefCell<Vec<Option<Consumer<Envelope>>>>,
+    acks_in: RefCell<Vec<Option<Consumer<u64>>>>,
+    acks_out: RefCell<Vec<AckQueue>>,
+    stats: RefCell<ShardStats>,
+    counts: Counts,
     /// Messages the running agent may still take in this turn, and when its turn ends.
     turn_left: Cell<u32>,
     turn_end_ns: Cell<u64>,
-    mailbox_bytes: Cell<u64>,
-    /// Messages in the mailboxes of this shard.
-    unread: Cell<u64>,
-    /// Cells taken from the rings of other shards.
-    arrived: Cell<u64>,
     /// Whether it is too late to send or spawn from here.
     closed: Cell<bool>,
+}
+
+/// What changes with each message; the rest is in [`ShardStats`].
+#[derive(Default)]
+struct Counts {
+    turns: Cell<u64>,
+    local: Cell<u64>,
+    sent: Cell<u64>,
+    /// Cells taken from the rings of other shards.
+    arrived: Cell<u64>,
+    /// Messages that wait for agents that are suspended.
+    waiting: Cell<u64>,
+}
+
+fn add(counter: &Cell<u64>, count: u64) {
+    counter.set(counter.get().wrapping_add(count));
+}
+
+/// Acks to one shard: the ring, and those it had no room for. Each stands for messages that the other
+/// shard still counts, so that there are never more than it may send.
+struct AckQueue {
+    ring: Option<Producer<u64>>,
+    backlog: VecDeque<u64>,
+}
+
+impl AckQueue {
+    fn push(&mut self, ack: u64) {
+        let Some(ring) = &mut self.ring else { return };
+        if !self.backlog.is_empty() || ring.push(ack).is_err() {
+            self.backlog.push_back(ack);
+        }
+    }
+
+    fn publish(&mut self) {
+        let Some(ring) = &mut self.ring else { return };
+        while let Some(&ack) = self.backlog.front() {
+            if ring.push(ack).is_err() {
+                break;
+            }
+            self.backlog.pop_front();
+        }
+        ring.publish();
+    }
 }
 
 /// The ends of the rings of one shard, by peer.
 pub(crate) struct Links {
     pub(crate) producers: Vec<Option<Producer<Envelope>>>,
     pub(crate) consumers: Vec<Option<Consumer<Envelope>>>,
+    pub(crate) acks_out: Vec<Option<Producer<u64>>>,
+    pub(crate) acks_in: Vec<Option<Consumer<u64>>>,
 }
 
-/// A message for an agent, on its way to another core.
-struct ToAgent<M>(M);
-
-impl<M: Send + 'static> Deliver for ToAgent<M> {
-    fn deliver(self, to: u64, shard: &Shard) {
-        shard.stats.borrow_mut().messages_received_remote += 1;
-        if let Err(lost) = shard.deliver(to, self.0) {
-            // Its drop is user code: a panic there must not end the shard.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(lost)));
-            shard.stats.borrow_mut().dead_letters += 1;
+impl Links {
+    pub(crate) fn none(shards: usize) -> Self {
+        fn none<T>(shards: usize) -> Vec<Option<T>> {
+            (0..shards).map(|_| None).collect()
+        }
+        Self {
+            producers: none(shards),
+            consumers: none(shards),
+            acks_out: none(shards),
+            acks_in: none(shards),
         }
     }
 }
@@ -88,22 +141,27 @@ impl Shard {
         links: Links,
         now_ns: u64,
     ) -> Rc<Self> {
+        let acks_out = links.acks_out.into_iter();
         let shard = Rc::new(Self {
             index,
             runtime,
             asks: RefCell::new(Asks::new(config.asks_max)),
             now_ns: Cell::new(now_ns),
-            stats: RefCell::default(),
-            table: RefCell::new(Table::new(config.agents_max)),
-            ready: RefCell::default(),
+            scratch: Scratch::new(),
+            slab: Slab::new(config.agents_max),
+            queue: Queue::new(),
+            lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),
             wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
             producers: RefCell::new(links.producers),
             consumers: RefCell::new(links.consumers),
+            acks_in: RefCell::new(links.acks_in),
+            acks_out: RefCell::new(
+                acks_out.map(|ring| AckQueue { ring, backlog: VecDeque::new() }).collect(),
+            ),
+            stats: RefCell::default(),
+            counts: Counts::default(),
             turn_left: Cell::new(0),
             turn_end_ns: Cell::new(0),
-            mailbox_bytes: Cell::new(0),
-            unread: Cell::new(0),
-            arrived: Cell::new(0),
             closed: Cell::new(false),
             peers,
             config,
@@ -116,28 +174,57 @@ impl Shard {
         &self.peers[self.index]
     }
 
+    /// The handle of an addressee with this shard as the origin, as an [`Envelope`] carries it.
+    const fn from_here(&self, to: u64) -> u64 {
+        to & (u64::MAX >> 8) | (self.index as u64) << 56
+    }
+
     /// Sends to an agent here or elsewhere.
+    #[inline]
     pub(crate) fn send<A: Agent>(&self, to: u64, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
-        let (target, index, generation) = (shard_of(to), index_of(to), generation_of(to));
-        if target == self.index {
-            return self.send_local(to, msg, A::MAILBOX);
-        }
-        let Some(peer) = self.peers.get(target) else { return Err(SendError::Gone(msg)) };
-        match peer.words.reserve(index, generation, reservations(A::MAILBOX)) {
+        let (target, generation) = (shard_of(to), generation_of(to));
+        let word = self.lanes.get(target).and_then(|lane| lane.word(index_of(to)));
+        let Some(word) = word.filter(|_| !self.closed.get()) else {
+            return Err(SendError::Gone(msg));
+        };
+        let local = target == self.index;
+        let reserved = if local {
+            word.reserve(generation, A::MAILBOX)
+        } else {
+            word.reserve_remote(generation, reservations(A::MAILBOX))
+        };
+        match reserved {
             Ok(()) => {}
-            Err(Reserve::Gone) => return Err(SendError::Gone(msg)),
-            Err(Reserve::Full) => {
+            Err(Refused::Gone) => return Err(SendError::Gone(msg)),
+            Err(Refused::Full) => {
                 self.stats.borrow_mut().full += 1;
                 return Err(SendError::Full(msg));
             }
         }
-        self.send_remote(to, ToAgent(msg)).map_err(|ToAgent(msg)| {
-            peer.words.release(index, generation, 1);
+        let sent = if local {
+            self.send_local(to, ToAgent::<A>(msg))
+        } else {
+            self.send_remote(to, ToAgent::<A>(msg))
+        };
+        sent.map_err(|ToAgent(msg)| {
+            word.release_one();
             SendError::RingFull(msg)
         })
     }
 
+    #[inline]
+    fn send_local<T: Deliver>(&self, to: u64, value: T) -> Result<(), T> {
+        if self.queue.len() >= self.config.messages_max as usize {
+            self.stats.borrow_mut().ring_full += 1;
+            return Err(value);
+        }
+        self.queue.push(Envelope::new(self.from_here(to), value));
+        add(&self.counts.local, 1);
+        Ok(())
+    }
+
     /// Puts `value` on the ring to the shard of `to`; gives it back when that ring is full.
+    #[inline]
     pub(crate) fn send_remote<T: Deliver>(&self, to: u64, value: T) -> Result<(), T> {
         let mut producers = self.producers.borrow_mut();
         let Some(Some(producer)) = producers.get_mut(shard_of(to)) else { return Err(value) };
@@ -149,58 +236,31 @@ impl Shard {
             return Err(value);
         }
         // Room was just seen and only this thread fills it.
-        let pushed = producer.push(Envelope::new(to, value));
+        let pushed = producer.push(Envelope::new(self.from_here(to), value));
         debug_assert!(pushed.is_ok(), "has_room said so");
-        self.stats.borrow_mut().messages_sent_remote += 1;
-        Ok(())
-    }
-
-    /// Puts a message into a neighbour's mailbox and makes it ready.
-    fn send_local<M: 'static>(&self, to: u64, msg: M, max: u32) -> Result<(), SendError<M>> {
-        let mut table = self.table.borrow_mut();
-        let slot = if self.closed.get() { None } else { table.slot_mut(to) };
-        let Some(slot) = slot else { return Err(SendError::Gone(msg)) };
-        let typed = slot.mailbox().and_then(|any| any.as_any().downcast_ref::<Mailbox<M>>());
-        let Some(typed) = typed else { return Err(SendError::Gone(msg)) };
-        let mut stats = self.stats.borrow_mut();
-        if let Err(msg) = typed.push_local(msg, max) {
-            stats.full += 1;
-            return Err(SendError::Full(msg));
-        }
-        stats.messages_local += 1;
-        self.unread.set(self.unread.get() + 1);
-        self.ready_if(slot.queue(), index_of(to));
-        Ok(())
-    }
-
-    /// Puts a reserved message into a mailbox of this shard and makes its agent ready.
-    fn deliver<M: 'static>(&self, to: u64, msg: M) -> Result<(), M> {
-        let mut table = self.table.borrow_mut();
-        let Some(slot) = table.slot_mut(to) else { return Err(msg) };
-        let typed = slot.mailbox().and_then(|any| any.as_any().downcast_ref::<Mailbox<M>>());
-        let Some(typed) = typed else { return Err(msg) };
-        typed.push_remote(msg);
-        self.unread.set(self.unread.get() + 1);
-        self.ready_if(slot.queue(), index_of(to));
+        add(&self.counts.sent, 1);
         Ok(())
     }
 
     /// Queues a task once.
     pub(crate) fn make_ready(&self, to: u64) {
-        let queued = self.table.borrow_mut().slot_mut(to).is_some_and(Slot::queue);
-        self.ready_if(queued, index_of(to));
-    }
-
-    fn ready_if(&self, queued: bool, index: u32) {
-        if queued {
-            self.ready.borrow_mut().push_back(index);
+        let header = self.slab.header(index_of(to));
+        if header.is_some_and(|h| h.generation.get() == generation_of(to) && h.queue()) {
+            self.queue.push(Envelope::new(self.from_here(to), WakeUp));
         }
     }
 
     /// Queues the task that a wake is for.
     pub(crate) fn make_woken_ready(&self, wake: waker::Wake) {
-        let queued = self.table.borrow_mut().woken_mut(wake).is_some_and(Slot::queue);
-        self.ready_if(queued, wake.slot());
+        let header = self.slab.header(wake.slot());
+        if let Some(header) = header.filter(|header| wake.is_for(header.generation.get())) {
+            self.make_ready(handle(self.index, header.generation.get(), wake.slot()));
+        }
+    }
+
+    /// Queues a timer's token for an agent.
+    fn queue_token(&self, to: u64, token: u64) {
+        self.queue.push(Envelope::new(self.from_here(to), Token(token)));
     }
 
     /// Whether this is that shard of that runtime.
@@ -208,11 +268,17 @@ impl Shard {
         (usize::from(self.runtime), self.index) == (runtime, shard)
     }
 
+    /// The waker of an agent of this shard.
+    #[inline]
+    pub(crate) fn waker(&self, me: u64) -> Waker {
+        waker::waker(self.runtime, me)
+    }
+
     pub(crate) fn complete_ask(&self, key: u64, answer: Box<dyn Any>) {
         let asker = self.asks.borrow_mut().complete(key, answer);
         match asker {
             Some(asker) => self.make_ready(asker),
-            None => self.stats.borrow_mut().dead_letters += 1,
+            None => self.count_dead_letters(1),
         }
     }
 
@@ -229,54 +295,91 @@ impl Shard {
         self.wheel.borrow_mut().cancel(timer)
     }
 
-    pub(crate) fn spawn_agent<A: Agent>(&self, agent: A) -> Result<Addr<A>, SpawnError<A>> {
-        let Some(index) = self.vacant() else {
-            return Err(SpawnError { agent, max: self.config.agents_max });
-        };
-        let mailbox = Rc::new(Mailbox::<A::Msg>::new());
-        let erased: Rc<dyn AnyMailbox> = Rc::clone(&mailbox) as Rc<dyn AnyMailbox>;
-        let generation = self.table.borrow().generation(index);
-        let me = handle(self.index, generation, index);
-        let shard =
-            CURRENT.with_borrow(Clone::clone).expect("agents are spawned on their shard's thread");
-        let future = task::agent_loop(agent, mailbox, shard, me);
-        let bytes = size_of_val(&future) + size_of::<Mailbox<A::Msg>>();
-        self.occupy(index, Slot::new(Box::pin(future), Some(erased), bytes));
-        self.own().words.renew(index, generation);
-        Ok(Addr::new(me))
+    /// Whether it is too late to send or spawn from here.
+    pub(crate) const fn is_closed(&self) -> bool {
+        self.closed.get()
     }
 
-    pub(crate) fn spawn_task<F: Future<Output = ()> + 'static>(
-        &self,
-        future: F,
-    ) -> Result<(), SpawnError<F>> {
-        let Some(index) = self.vacant() else {
-            return Err(SpawnError { agent: future, max: self.config.agents_max });
-        };
-        let me = handle(self.index, self.table.borrow().generation(index), index);
-        let bytes = size_of_val(&future);
-        self.occupy(index, Slot::new(Box::pin(future), None, bytes));
-        self.make_ready(me);
-        Ok(())
-    }
-
-    /// An empty slot; none while the shard ends.
-    fn vacant(&self) -> Option<u32> {
-        if self.closed.get() { None } else { self.table.borrow_mut().vacant() }
-    }
-
-    fn occupy(&self, index: u32, slot: Slot) {
-        let agent = slot.is_agent();
-        self.mailbox_bytes.set(self.mailbox_bytes.get() + slot.bytes() as u64);
-        self.table.borrow_mut().occupy(index, slot);
+    /// Gives a vacant slot its kind; returns the handle.
+    pub(crate) fn occupy(&self, index: u32, kind: &'static AgentType) -> u64 {
+        let Some(header) = self.slab.header(index) else { return u64::MAX };
+        header.kind.set(Some(kind));
+        header.messages.set(0);
+        header.polls.set(0);
+        self.renew_own(index, header.generation.get());
         let mut stats = self.stats.borrow_mut();
-        stats.spawned += u64::from(agent);
-        stats.live_agents += u64::from(agent);
+        stats.spawned += u64::from(kind.agent);
+        stats.live_agents += u64::from(kind.agent);
+        handle(self.index, header.generation.get(), index)
     }
 
-    /// Notes that `count` messages have left the mailboxes.
-    fn taken(&self, count: u64) {
-        self.unread.set(self.unread.get().saturating_sub(count));
+    /// Notes that a message of this core to a slot of this core was read.
+    #[inline]
+    pub(crate) fn release_own(&self, index: u32) {
+        if let Some(word) = self.lanes[self.index].word(index) {
+            word.release_one();
+        }
+    }
+
+    /// Lets addresses of earlier generations of a slot fail.
+    pub(crate) fn renew_own(&self, index: u32, generation: u32) {
+        if let Some(word) = self.lanes[self.index].word(index) {
+            word.renew(generation);
+        }
+    }
+
+    /// Tells another core what was read of its messages.
+    pub(crate) fn acknowledge(&self, origin: usize, ack: Ack) {
+        if let Some(queue) = self.acks_out.borrow_mut().get_mut(origin) {
+            queue.push(ack.pack());
+        }
+    }
+
+    /// Takes what other cores have read.
+    fn take_acks(&self) {
+        for (lane, ring) in self.lanes.iter().zip(self.acks_in.borrow_mut().iter_mut()) {
+            let Some(ring) = ring else { continue };
+            while let Some(bits) = ring.pop() {
+                let ack = Ack::unpack(bits);
+                if let Some(word) = lane.word(ack.index) {
+                    word.release(ack);
+                }
+            }
+            ring.release();
+        }
+    }
+
+    pub(crate) fn count_dead_letters(&self, count: u64) {
+        self.stats.borrow_mut().dead_letters += count;
+    }
+
+    pub(crate) fn count_end(&self, agent: bool, panicked: bool) {
+        let mut stats = self.stats.borrow_mut();
+        stats.live_agents -= u64::from(agent);
+        stats.panicked += u64::from(agent && panicked);
+        stats.stopped += u64::from(agent && !panicked);
+    }
+
+    pub(crate) fn add_waiting(&self, messages: u64) {
+        add(&self.counts.waiting, messages);
+    }
+
+    pub(crate) fn remove_waiting(&self, messages: u64) {
+        add(&self.counts.waiting, messages.wrapping_neg());
+    }
+
+    /// A turn of an agent begins.
+    #[inline]
+    pub(crate) fn begin_turn(&self, header: &Header) {
+        self.now_ns.set(0);
+        header.polls.set(header.polls.get().wrapping_add(1));
+        add(&self.counts.turns, 1);
+    }
+
+    /// An agent begins to take the messages that waited for it.
+    pub(crate) fn begin_budget(&self) {
+        self.turn_left.set(self.config.turn_messages);
+        self.turn_end_ns.set(0);
     }
 
     /// Whether the running agent may take another message in this turn.

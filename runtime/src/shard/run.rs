@@ -3,31 +3,27 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
-use super::task::Slot;
-use super::waker::waker;
-use super::{CURRENT, Shard};
-use crate::agent::{handle, index_of};
+use super::{CURRENT, Shard, add};
+use crate::agent::{index_of, messages};
 use crate::clock;
 use crate::observe::Observer;
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
-/// A pass over the run queue ends after this, so that rings and timers are looked at again, ns.
+/// A pass over a queue ends after this, so that the others are looked at again, ns.
 const PASS_NS: u64 = 20_000;
-/// Tasks behind the running one whose memory is being loaded; their entries twice as far.
-const AHEAD: usize = 8;
-/// Turns that take less than this on average share looks at the clock, ns.
-const SHORT_TURN_NS: u64 = 1_000;
-/// Turns between two looks at the clock while they are short.
-const TURNS_PER_LOOK: u32 = 4;
+/// It ends after as many turns, so that messages to other cores are not kept back.
+const PASS_TURNS: u32 = 256;
+/// Messages behind the running one whose agents are being loaded.
+const AHEAD: usize = 16;
+/// Time between two looks at the clock that a pass aims at, ns, and most turns between them.
+const LOOK_NS: u64 = 2_000;
+const TURNS_PER_LOOK: u32 = 64;
 /// Counters are published at least this often while busy, ns.
 const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
 const TIMERS_PER_PASS: usize = 4_096;
-/// Messages taken from one peer between two looks at the others.
-const PEER_BATCH: usize = 4_096;
 /// Longest sleep while other shards are waited for, ns; they knock when they have sealed.
 const SEAL_WAIT_NS: u64 = 1_000_000;
 
@@ -62,13 +58,15 @@ pub(crate) fn run(
         if stopping {
             shard.own().ending.work();
         }
-        shard.receive();
+        shard.take_acks();
         shard.posted();
         let now = clock::monotonic_ns();
-        shard.now_ns.set(now);
+        let turns = shard.counts.turns.get();
         shard.fire(now, &mut fired);
-        let polls = shard.pass(now);
-        observer.turn(now, polls);
+        let now = shard.receive(now);
+        shard.pass(now);
+        shard.now_ns.set(0);
+        observer.turn(now, (shard.counts.turns.get() - turns) as u32);
         shard.publish_messages(ring);
         if now - published_ns > PUBLISH_NS {
             shard.publish_stats(ring, now - awake_since);
@@ -81,9 +79,8 @@ pub(crate) fn run(
         if shard.has_work() {
             continue;
         }
-        if stopping && shard.unread.get() == 0 {
-            let sent = shard.stats.borrow().messages_sent_remote;
-            shard.own().ending.rest(sent, shard.arrived.get());
+        if stopping && shard.counts.waiting.get() == 0 {
+            shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
         let from = clock::monotonic_ns();
         shard.publish_stats(ring, from - awake_since);
@@ -95,35 +92,55 @@ pub(crate) fn run(
     }
 }
 
-/// Drops a task with its unread messages, whose own drops may panic; returns how many there were.
-fn discard(slot: Slot) -> u64 {
-    let undelivered = slot.undelivered();
-    let _ = catch_unwind(AssertUnwindSafe(move || drop(slot)));
-    undelivered
+/// The time that a pass may take. Turns share looks at the clock, which costs as much as a message.
+struct Pace {
+    from_ns: u64,
+    now_ns: u64,
+    turns: u32,
+    look_at: u32,
+}
+
+impl Pace {
+    const fn new(from_ns: u64) -> Self {
+        Self { from_ns, now_ns: from_ns, turns: 0, look_at: 1 }
+    }
+
+    /// Notes a turn; whether another may follow.
+    #[inline]
+    fn goes_on(&mut self, clock: impl FnOnce() -> u64) -> bool {
+        self.turns += 1;
+        if self.turns < self.look_at {
+            return true;
+        }
+        self.now_ns = clock();
+        let spent_ns = self.now_ns - self.from_ns;
+        let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
+        self.look_at = self.turns + (fit as u32).clamp(1, TURNS_PER_LOOK);
+        spent_ns < PASS_NS && self.turns < PASS_TURNS
+    }
 }
 
 impl Shard {
-    /// Takes what other shards have sent.
-    fn receive(&self) {
-        let peers = self.peers.len();
-        for peer in 0..peers {
-            for _ in 0..PEER_BATCH {
-                let next = match &mut self.consumers.borrow_mut()[peer] {
-                    Some(consumer) => consumer.pop(),
-                    None => break,
-                };
-                match next {
-                    Some(envelope) => {
-                        self.arrived.set(self.arrived.get() + 1);
-                        envelope.deliver(self);
-                    }
-                    None => break,
+    /// Gives what other shards have sent to its agents; returns the clock as last seen.
+    fn receive(&self, mut now_ns: u64) -> u64 {
+        // Taken out: handlers run meanwhile, and none of them receives.
+        let mut consumers = self.consumers.take();
+        for consumer in consumers.iter_mut().flatten() {
+            let mut pace = Pace::new(now_ns);
+            while consumer.deliver_next(self) {
+                consumer.peek(AHEAD, |ahead| self.slab.prefetch(index_of(ahead.to())));
+                if !pace.goes_on(clock::monotonic_ns) {
+                    break;
                 }
             }
-            if let Some(consumer) = &mut self.consumers.borrow_mut()[peer] {
+            if pace.turns > 0 {
+                add(&self.counts.arrived, pace.turns.into());
                 consumer.release();
             }
+            now_ns = pace.now_ns;
         }
+        self.consumers.replace(consumers);
+        now_ns
     }
 
     /// Runs what threads without a ring have posted.
@@ -150,87 +167,30 @@ impl Shard {
         stats.timer_late_max_ns = stats.timer_late_max_ns.max(late);
         drop(stats);
         for timer in fired.iter() {
-            let mut table = self.table.borrow_mut();
-            let Some(slot) = table.slot_mut(timer.owner) else { continue };
-            if let (Some(token), Some(mailbox)) = (timer.token, slot.mailbox()) {
-                mailbox.push_timer(token);
-            }
-            self.ready_if(slot.queue(), index_of(timer.owner));
-        }
-    }
-
-    /// Polls ready tasks until the queue is empty or the pass is over.
-    fn pass(&self, from_ns: u64) -> u32 {
-        let (mut polls, mut look_at) = (0, 1);
-        while let Some(index) = self.next_ready() {
-            self.now_ns.set(0);
-            self.turn_left.set(self.config.turn_messages);
-            self.turn_end_ns.set(0);
-            self.poll(index);
-            polls += 1;
-            if polls == look_at {
-                let spent_ns = clock::monotonic_ns() - from_ns;
-                if spent_ns >= PASS_NS {
-                    break;
-                }
-                // Short turns share a look at the clock, which costs as much as a message.
-                let short = spent_ns < u64::from(polls) * SHORT_TURN_NS;
-                look_at += if short { TURNS_PER_LOOK } else { 1 };
+            match timer.token {
+                Some(token) => self.queue_token(timer.owner, token),
+                None => self.make_ready(timer.owner),
             }
         }
-        self.now_ns.set(0);
-        self.stats.borrow_mut().turns += u64::from(polls);
-        polls
     }
 
-    /// Takes the next task and starts to load those behind it.
-    fn next_ready(&self) -> Option<u32> {
-        let mut ready = self.ready.borrow_mut();
-        let index = ready.pop_front()?;
-        let table = self.table.borrow();
-        if let Some(&far) = ready.get(2 * AHEAD) {
-            table.prefetch_entry(far);
+    /// Gives messages of this shard to its agents until the queue is empty or the pass is over.
+    fn pass(&self, from_ns: u64) {
+        let mut pace = Pace::new(from_ns);
+        while self.queue.deliver_next(self) {
+            if let Some(ahead) = self.queue.peek(AHEAD) {
+                self.slab.prefetch(index_of(ahead.to()));
+            }
+            if !pace.goes_on(clock::monotonic_ns) {
+                break;
+            }
         }
-        if let Some(&near) = ready.get(AHEAD) {
-            table.prefetch_task(near);
-        }
-        Some(index)
-    }
-
-    fn poll(&self, index: u32) {
-        let Some((mut future, generation)) = self.table.borrow_mut().take(index) else { return };
-        let waker = waker(self.runtime, handle(self.index, generation, index));
-        let mut context = Context::from_waker(&waker);
-        let outcome = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
-        if let Ok(Poll::Pending) = outcome {
-            self.table.borrow_mut().put_back(index, future);
-            return;
-        }
-        // A panic while dropping what a panic left behind is contained too.
-        let dropped = catch_unwind(AssertUnwindSafe(move || drop(future)));
-        self.close(index, outcome.is_err() || dropped.is_err());
-    }
-
-    fn close(&self, index: u32, panicked: bool) {
-        let Some(slot) = self.table.borrow_mut().close(index) else { return };
-        let generation = self.table.borrow().generation(index);
-        let agent = slot.is_agent();
-        if agent {
-            self.own().words.renew(index, generation);
-        }
-        self.mailbox_bytes.set(self.mailbox_bytes.get().saturating_sub(slot.bytes() as u64));
-        let undelivered = discard(slot);
-        self.taken(undelivered);
-        let mut stats = self.stats.borrow_mut();
-        stats.dead_letters += undelivered;
-        stats.live_agents -= u64::from(agent);
-        stats.panicked += u64::from(agent && panicked);
-        stats.stopped += u64::from(agent && !panicked);
     }
 
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
         let (mut bells, mut missed) = (0, false);
+        self.acks_out.borrow_mut().iter_mut().for_each(super::AckQueue::publish);
         for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
             let Some(producer) = producer else { continue };
             if producer.publish() && self.peers[peer].sleep.notify() {
@@ -258,7 +218,7 @@ impl Shard {
     }
 
     fn has_work(&self) -> bool {
-        !self.ready.borrow().is_empty()
+        !self.queue.is_empty()
             || self.own().has_posted()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= clock::monotonic_ns())
@@ -287,10 +247,19 @@ impl Shard {
         (stats.enters, stats.ring_failed) = (calls.enters, calls.failed);
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
         stats.heartbeat_ns = clock::monotonic_ns();
-        let tables =
-            self.table.borrow().bytes() + self.wheel.borrow().bytes() + self.own().words.bytes();
-        stats.state_bytes = tables as u64 + self.mailbox_bytes.get();
+        stats.turns = self.counts.turns.get();
+        stats.messages_local = self.counts.local.get();
+        stats.messages_sent_remote = self.counts.sent.get();
+        stats.messages_received_remote = self.counts.arrived.get();
+        stats.state_bytes = self.bytes() as u64;
         stats.publish(&self.own().counters);
+    }
+
+    /// Bytes of slots, states, futures, queues, credits and timers.
+    fn bytes(&self) -> usize {
+        let lanes: usize = self.lanes.iter().map(super::Lane::bytes).sum();
+        let messages = self.queue.bytes() + lanes;
+        self.slab.bytes() + self.scratch.held() + messages + self.wheel.borrow().bytes()
     }
 
     /// Seals the shard, waits until all have sealed, counts what nobody will read, drops every task on its
@@ -298,7 +267,6 @@ impl Shard {
     fn end(&self, ring: &mut dyn Doorbells) -> ShardReport {
         let mut drained = !self.has_work();
         self.closed.set(true);
-        self.own().words.seal(self.table.borrow().len());
         self.publish_messages(ring);
         self.own().ending.seal();
         self.peers.iter().for_each(|peer| knock(peer.event()));
@@ -308,13 +276,17 @@ impl Shard {
         let mut undelivered = self.empty_rings() + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
         let mut tasks_dropped = 0;
-        let occupied = self.table.borrow().occupied();
-        for index in occupied {
-            let slot = self.table.borrow_mut().close(index);
-            let Some(slot) = slot else { continue };
-            tasks_dropped += u64::from(!slot.is_agent());
-            undelivered += discard(slot);
+        undelivered += self.empty_queue();
+        for index in self.slab.occupied() {
+            let Some(header) = self.slab.header(index) else { continue };
+            let Some(kind) = header.kind.get() else { continue };
+            tasks_dropped += u64::from(!kind.agent);
+            let pending = header.pending.take();
+            undelivered += pending.as_ref().map_or(0, |pending| messages(pending));
+            header.pending.set(pending);
+            self.end_agent(index, false);
         }
+        undelivered += self.empty_queue();
         drained &= undelivered == 0;
         self.publish_stats(ring, 0);
         CURRENT.set(None);
@@ -326,6 +298,16 @@ impl Shard {
             tasks_dropped,
             drained,
         }
+    }
+
+    /// Drops what waits for its turn; returns the messages among it.
+    fn empty_queue(&self) -> u64 {
+        let mut left = 0;
+        while let Some(envelope) = self.queue.pop() {
+            left += u64::from(envelope.is_message());
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+        }
+        left
     }
 
     /// Drops what other shards have sent and this one has not taken; returns how much.

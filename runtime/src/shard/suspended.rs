@@ -1,0 +1,251 @@
+#![expect(unsafe_code, reason = "futures of any type in blocks that are used again")]
+//! Handlers while they run and while they wait. A handler's future lies in a block of scratch memory; most
+//! end in their first poll and leave the block to the next. One that suspends keeps it.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::mem::MaybeUninit;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
+
+use super::Shard;
+use crate::agent::{Cx, Stop};
+use crate::channel::envelope::Envelope;
+
+/// Blocks are multiples of this, bytes, and so aligned.
+const UNIT: usize = 64;
+/// Sizes that are kept for reuse, in units; larger blocks are made and freed each time.
+const UNITS_MAX: usize = 64;
+/// Free blocks kept of each size.
+const KEPT: usize = 256;
+/// Boxes of waiting agents that are kept for reuse.
+const BOXES_KEPT: usize = 1_024;
+
+/// A suspended handler, or a spawned future.
+pub(crate) struct Suspended {
+    block: NonNull<u8>,
+    layout: Layout,
+    poll: unsafe fn(NonNull<u8>, &mut Context<'_>) -> Poll<Result<(), Stop>>,
+    drop: unsafe fn(NonNull<u8>),
+}
+
+/// How a poll ended.
+pub(crate) enum Outcome {
+    Done(Result<(), Stop>),
+    Panicked,
+    Waits(Suspended),
+}
+
+/// What an agent that waits holds besides its state.
+#[derive(Default)]
+pub(crate) struct Pending {
+    pub(crate) suspended: Option<Suspended>,
+    pub(crate) items: VecDeque<Envelope>,
+}
+
+/// What lies in a block: the context that the future borrows, and the future.
+#[repr(C)]
+struct Running<'a, F> {
+    cx: MaybeUninit<Cx<'a>>,
+    future: MaybeUninit<F>,
+}
+
+/// # Safety
+/// `block` holds a `Running<F>` whose future is initialised and not moved.
+unsafe fn future<'b, F>(block: NonNull<u8>) -> Pin<&'b mut F> {
+    let running = block.cast::<Running<'_, F>>().as_ptr();
+    // SAFETY: the caller's duty.
+    let future = unsafe { (*running).future.assume_init_mut() };
+    // SAFETY: it stays in its block until it is dropped there.
+    unsafe { Pin::new_unchecked(future) }
+}
+
+/// # Safety
+/// As [`future`].
+unsafe fn poll<F: Future<Output = Result<(), Stop>>>(
+    block: NonNull<u8>,
+    context: &mut Context<'_>,
+) -> Poll<Result<(), Stop>> {
+    // SAFETY: the caller's duty.
+    unsafe { future::<F>(block) }.poll(context)
+}
+
+/// # Safety
+/// As [`future`], which nobody uses afterwards.
+unsafe fn drop_future<F>(block: NonNull<u8>) {
+    let running = block.cast::<Running<'_, F>>().as_ptr();
+    // SAFETY: the caller's duty.
+    unsafe { (*running).future.assume_init_drop() };
+}
+
+/// Blocks for futures, and boxes for those who wait.
+pub(crate) struct Scratch {
+    free: [RefCell<Vec<NonNull<u8>>>; UNITS_MAX],
+    boxes: RefCell<Vec<Box<Pending>>>,
+    /// Bytes of blocks that are in use.
+    held: Cell<usize>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        let free = [const { RefCell::new(Vec::new()) }; UNITS_MAX];
+        Self { free, boxes: RefCell::default(), held: Cell::new(0) }
+    }
+
+    /// Bytes of the futures that are suspended.
+    pub(crate) const fn held(&self) -> usize {
+        self.held.get()
+    }
+
+    fn layout<F>() -> Layout {
+        let layout = Layout::new::<Running<'_, F>>().align_to(UNIT).expect("a future's alignment");
+        layout.pad_to_align()
+    }
+
+    #[inline]
+    fn take(&self, layout: Layout) -> NonNull<u8> {
+        self.held.set(self.held.get() + layout.size());
+        let kept = self.free.get(layout.size() / UNIT - 1).filter(|_| layout.align() == UNIT);
+        if let Some(block) = kept.and_then(|free| free.borrow_mut().pop()) {
+            return block;
+        }
+        // SAFETY: the layout has a size: it holds a context.
+        let block = unsafe { alloc(layout) };
+        NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    #[inline]
+    fn give(&self, block: NonNull<u8>, layout: Layout) {
+        self.held.set(self.held.get() - layout.size());
+        let kept = self.free.get(layout.size() / UNIT - 1).filter(|_| layout.align() == UNIT);
+        if let Some(free) = kept {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                return free.push(block);
+            }
+        }
+        // SAFETY: the block was made by `take` with this layout.
+        unsafe { dealloc(block.as_ptr(), layout) };
+    }
+
+    /// Makes a handler's future in a block and polls it once.
+    ///
+    /// # Safety
+    /// What the future borrows for `'a` outlives it: the shard, and the state of the agent `me`, which
+    /// nobody else touches until the future is gone.
+    #[inline]
+    pub(crate) unsafe fn start<'a, F: Future<Output = Result<(), Stop>> + 'a>(
+        &self,
+        (shard, me): (&'a Shard, u64),
+        context: &mut Context<'_>,
+        make: impl FnOnce(&'a mut Cx<'a>) -> F,
+    ) -> Outcome {
+        let layout = Self::layout::<F>();
+        let block = self.take(layout);
+        let running = block.cast::<Running<'a, F>>().as_ptr();
+        // SAFETY: the block has the size and the alignment of a Running, and nobody else uses it.
+        let cx: &'a mut Cx<'a> = unsafe { (*running).cx.write(Cx::new(shard, me)) };
+        let made = Cell::new(false);
+        let first = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: as above; the context beside it stays where it is.
+            unsafe { (*running).future.write(make(cx)) };
+            made.set(true);
+            // SAFETY: just initialised, in its place.
+            unsafe { poll::<F>(block, context) }
+        }));
+        let (poll, drop) = (poll::<F>, drop_future::<F>);
+        let suspended = Suspended { block, layout, poll, drop };
+        match first {
+            Ok(Poll::Pending) => Outcome::Waits(suspended),
+            Ok(Poll::Ready(result)) => {
+                if self.finish(suspended) {
+                    Outcome::Done(result)
+                } else {
+                    Outcome::Panicked
+                }
+            }
+            Err(_) if made.get() => {
+                self.finish(suspended);
+                Outcome::Panicked
+            }
+            Err(_) => {
+                self.give(block, layout);
+                Outcome::Panicked
+            }
+        }
+    }
+
+    /// Keeps a future that has not been polled.
+    pub(crate) fn keep<F: Future<Output = Result<(), Stop>> + 'static>(
+        &self,
+        future: F,
+    ) -> Suspended {
+        let layout = Self::layout::<F>();
+        let block = self.take(layout);
+        let running = block.cast::<Running<'_, F>>().as_ptr();
+        // SAFETY: the block has the size and the alignment of a Running, and nobody else uses it.
+        unsafe { (*running).future.write(future) };
+        Suspended { block, layout, poll: poll::<F>, drop: drop_future::<F> }
+    }
+
+    /// Polls once more.
+    pub(crate) fn resume(&self, suspended: Suspended, context: &mut Context<'_>) -> Outcome {
+        let again = catch_unwind(AssertUnwindSafe(|| {
+            // SAFETY: a Suspended holds a live future of the type that `poll` is for.
+            unsafe { (suspended.poll)(suspended.block, context) }
+        }));
+        match again {
+            Ok(Poll::Pending) => Outcome::Waits(suspended),
+            Ok(Poll::Ready(result)) => {
+                if self.finish(suspended) {
+                    Outcome::Done(result)
+                } else {
+                    Outcome::Panicked
+                }
+            }
+            Err(_) => {
+                self.finish(suspended);
+                Outcome::Panicked
+            }
+        }
+    }
+
+    /// Drops a future and takes its block back; `false` when the drop panicked.
+    #[inline]
+    pub(crate) fn finish(&self, suspended: Suspended) -> bool {
+        let Suspended { block, layout, drop, .. } = suspended;
+        // SAFETY: the future is live and nobody uses it after this.
+        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop(block) }));
+        self.give(block, layout);
+        dropped.is_ok()
+    }
+
+    /// An empty box.
+    pub(crate) fn pending(&self) -> Box<Pending> {
+        self.boxes.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes an empty box back.
+    pub(crate) fn recycle(&self, pending: Box<Pending>) {
+        let mut boxes = self.boxes.borrow_mut();
+        // A queue that has grown is not kept: its memory goes back.
+        if boxes.len() < BOXES_KEPT && pending.items.capacity() <= 64 {
+            boxes.push(pending);
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        for (units, free) in (1..).zip(&mut self.free) {
+            let layout = Layout::from_size_align(units * UNIT, UNIT).expect("small");
+            for block in free.get_mut().drain(..) {
+                // SAFETY: free blocks were made with this layout and nobody uses them.
+                unsafe { dealloc(block.as_ptr(), layout) };
+            }
+        }
+    }
+}
