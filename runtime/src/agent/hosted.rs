@@ -86,7 +86,9 @@ unsafe fn timer<A: Agent>(
     token: u64,
 ) -> Result<(), Stop> {
     // SAFETY: the caller's duty.
-    let agent = unsafe { state::<A>(place).as_mut() };
+    let mut state = unsafe { state::<A>(place) };
+    // SAFETY: as above.
+    let agent = unsafe { state.as_mut() };
     agent.on_timer(token, &mut Cx::new(shard, me))
 }
 
@@ -121,7 +123,9 @@ impl<A: Agent> Deliver for ToAgent<A> {
         shard.begin_turn(header);
         let waker = shard.waker(me);
         // SAFETY: the slot is occupied by an agent of this type: its header says so.
-        let agent = unsafe { &mut *state::<A>(place).as_ptr() };
+        let state = unsafe { state::<A>(place) };
+        // SAFETY: initialised when the slot was occupied; nobody else uses it, as said below.
+        let agent = unsafe { &mut *state.as_ptr() };
         // SAFETY: an agent is polled by its shard only, and by nobody else while it waits (it is busy then);
         // it is dropped by `end`, after its future. The shard outlives both.
         let outcome = unsafe {
@@ -228,7 +232,7 @@ impl Shard {
         }
         if usize::from(header.arrears_of.get()) != origin {
             self.settle(header, index, false);
-            header.arrears_of.set(origin as u8);
+            header.arrears_of.set(u8::try_from(origin).expect("a handle has 8 bits for it"));
         }
         let count = header.arrears.get() + 1;
         header.arrears.set(count);

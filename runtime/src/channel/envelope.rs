@@ -8,7 +8,7 @@
 use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
 
 use super::queue::Queue;
-use super::spsc::Consumer;
+use super::spsc::{Consumer, Producer};
 use crate::shard::Shard;
 
 /// Largest message, bytes; box what is larger.
@@ -53,8 +53,21 @@ impl<T: Deliver> Packed for T {}
 
 impl Envelope {
     /// Packs `value` for the addressee `to`.
-    #[inline]
     pub(crate) fn new<T: Deliver>(to: u64, value: T) -> Self {
+        let mut cell = MaybeUninit::uninit();
+        // SAFETY: the cell is live and holds no envelope.
+        unsafe { Self::write(cell.as_mut_ptr(), to, value) };
+        // SAFETY: just written.
+        unsafe { cell.assume_init() }
+    }
+
+    /// Packs `value` where it will lie. Each part is written as it will be read: a copy of the whole would
+    /// wait for all of them.
+    ///
+    /// # Safety
+    /// `cell` is valid for writes and holds no envelope.
+    #[inline]
+    unsafe fn write<T: Deliver>(cell: *mut Self, to: u64, value: T) {
         const {
             assert!(
                 size_of::<T>() <= MESSAGE_MAX,
@@ -65,10 +78,18 @@ impl Envelope {
                 "a message is aligned to at most 8 bytes: box its content"
             );
         }
-        let mut payload: Payload = [MaybeUninit::uninit(); MESSAGE_MAX / 8];
-        // SAFETY: the payload is large enough and aligned enough for T by the assertions above.
-        unsafe { payload.as_mut_ptr().cast::<T>().write(value) };
-        Self { to, kind: const { &<T as Packed>::KIND }, payload }
+        // SAFETY: the caller's duty, here and in the next two.
+        let at_to = unsafe { &raw mut (*cell).to };
+        // SAFETY: as above.
+        let at_kind = unsafe { &raw mut (*cell).kind };
+        // SAFETY: as above.
+        let at_payload = unsafe { &raw mut (*cell).payload };
+        // SAFETY: a field of a cell that is valid for writes, here and in the next two.
+        unsafe { at_to.write(to) };
+        // SAFETY: as above.
+        unsafe { at_kind.write(const { &<T as Packed>::KIND }) };
+        // SAFETY: as above, and large enough and aligned enough for T by the assertions above.
+        unsafe { at_payload.cast::<T>().write(value) };
     }
 
     /// The addressee.
@@ -96,7 +117,9 @@ impl Envelope {
     #[inline]
     unsafe fn deliver_at(cell: *mut Self, shard: &Shard) {
         // SAFETY: the caller's duty.
-        let (to, kind) = unsafe { ((*cell).to, (*cell).kind) };
+        let to = unsafe { (*cell).to };
+        // SAFETY: as above.
+        let kind = unsafe { (*cell).kind };
         // SAFETY: as above.
         let payload = unsafe { &raw mut (*cell).payload };
         // SAFETY: `open` was made for the type in the payload, which is opened this once.
@@ -105,11 +128,27 @@ impl Envelope {
 }
 
 impl Queue<Envelope> {
+    /// Adds a message.
+    #[inline]
+    pub(crate) fn send<T: Deliver>(&self, to: u64, value: T) {
+        // SAFETY: the cell is the queue's and holds no value.
+        self.push_in_place(|cell| unsafe { Envelope::write(cell, to, value) });
+    }
+
     /// Hands the first message to its addressee; `false` when there is none.
     #[inline]
     pub(crate) fn deliver_next(&self, shard: &Shard) -> bool {
         // SAFETY: the queue gives the value to us, and leaves its cell alone until the next pop.
         self.pop_in_place(|cell| unsafe { Envelope::deliver_at(cell, shard) })
+    }
+}
+
+impl Producer<Envelope> {
+    /// Adds a message. The caller has seen that there is room.
+    #[inline]
+    pub(crate) fn send<T: Deliver>(&mut self, to: u64, value: T) {
+        // SAFETY: the cell is the ring's and holds no value.
+        self.push_in_place(|cell| unsafe { Envelope::write(cell, to, value) });
     }
 }
 

@@ -62,15 +62,22 @@ impl<T> Queue<T> {
     }
 
     /// Adds a value at the end.
+    #[cfg(test)]
+    fn push(&self, value: T) {
+        // SAFETY: the pointer is to a cell without a value, as `push_in_place` says.
+        self.push_in_place(|cell| unsafe { cell.write(value) });
+    }
+
+    /// Adds the value that `write` puts into the cell it is given.
     #[inline]
-    pub(crate) fn push(&self, value: T) {
+    pub(crate) fn push_in_place(&self, write: impl FnOnce(*mut T)) {
         if self.tail.get() == CELLS {
             self.grow();
         }
         // SAFETY: `back` is a live block; cells at and after `tail` are written by this thread only.
         let cell = unsafe { &self.back.get().as_ref().cells[self.tail.get()] };
-        // SAFETY: the cell holds no value: it has been read, or was never written.
-        unsafe { (*cell.get()).write(value) };
+        // The cell holds no value: it has been read, or was never written.
+        write(cell.get().cast());
         self.tail.set(self.tail.get() + 1);
         self.len.set(self.len.get() + 1);
     }
@@ -111,8 +118,10 @@ impl<T> Queue<T> {
             // SAFETY: `len` shows that the value exists; `ahead` is less than a block, so it lies in the next.
             &unsafe { &*front.next.get() }.cells[at - CELLS]
         };
-        // SAFETY: cells between head and tail are initialised; `&self` hands out no other reference to them.
-        Some(unsafe { (*cell.get()).assume_init_ref() })
+        // SAFETY: the pointer comes from a live cell, and nobody writes to it before it is read.
+        let value = unsafe { &*cell.get() };
+        // SAFETY: cells between head and tail are initialised.
+        Some(unsafe { value.assume_init_ref() })
     }
 
     /// Takes the first value; `read` gets its cell and owns the value. The cell is left alone until the

@@ -6,6 +6,10 @@ use std::mem::MaybeUninit;
 
 use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 
+/// Cells behind the one that is written whose memory is being fetched from the consumer's core.
+#[cfg(not(loom))]
+const AHEAD: usize = 8;
+
 /// Keeps the two indices on cache lines of their own (128: the adjacent-line prefetcher pairs lines).
 #[repr(align(128))]
 #[derive(Debug)]
@@ -56,6 +60,7 @@ pub(crate) fn channel<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
 
 impl<T> Producer<T> {
     /// Whether a push would succeed.
+    #[inline]
     pub(crate) fn has_room(&mut self) -> bool {
         if self.tail.wrapping_sub(self.head_cache) <= self.ring.mask {
             return true;
@@ -70,13 +75,25 @@ impl<T> Producer<T> {
         if !self.has_room() {
             return Err(value);
         }
-        self.ring.cells[self.tail & self.ring.mask].with_mut(|cell| {
-            // SAFETY: the pointer comes from a live cell; head_cache shows that the consumer is done
-            // with it and tail has not passed it, so nobody else touches it.
-            unsafe { (*cell).write(value) };
-        });
-        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the pointer is to a cell without a value, as `push_in_place` says.
+        self.push_in_place(|cell| unsafe { cell.write(value) });
         Ok(())
+    }
+
+    /// [`Producer::push`] of the value that `write` puts into the cell it is given. The caller has seen
+    /// that there is room.
+    #[inline]
+    pub(crate) fn push_in_place(&mut self, write: impl FnOnce(*mut T)) {
+        assert!(self.has_room(), "the caller has looked");
+        #[cfg(not(loom))]
+        {
+            let ahead = &self.ring.cells[self.tail.wrapping_add(AHEAD) & self.ring.mask];
+            crate::prefetch::prefetch_write(std::ptr::from_ref(ahead));
+        }
+        // head_cache shows that the consumer is done with the cell and tail has not passed it, so that
+        // nobody else touches it.
+        self.ring.cells[self.tail & self.ring.mask].with_mut(|cell| write(cell.cast()));
+        self.tail = self.tail.wrapping_add(1);
     }
 
     /// Makes every pushed cell visible; `false` when there was nothing new.
@@ -93,6 +110,7 @@ impl<T> Producer<T> {
 
 impl<T> Consumer<T> {
     /// Whether a published cell waits.
+    #[inline]
     pub(crate) fn has_some(&mut self) -> bool {
         if self.head != self.tail_cache {
             return true;
@@ -138,9 +156,12 @@ impl<T> Consumer<T> {
             return None;
         }
         let cell = &self.ring.cells[self.head.wrapping_add(ahead) & self.ring.mask];
-        // SAFETY: tail_cache shows that the producer has written the cell and is done with it, and this
-        // consumer has not read it yet.
-        Some(cell.with(|cell| look(unsafe { (*cell).assume_init_ref() })))
+        Some(cell.with(|cell| {
+            // SAFETY: tail_cache shows that the producer is done with the cell.
+            let value = unsafe { &*cell };
+            // SAFETY: the producer has written it, and this consumer has not read it yet.
+            look(unsafe { value.assume_init_ref() })
+        }))
     }
 
     /// Gives the cells read so far back to the producer.

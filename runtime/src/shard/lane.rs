@@ -107,6 +107,7 @@ impl Ack {
         u64::from(self.index) << 32 | u64::from(self.generation & 0xffff) << 16 | low
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "the fields are cut out of the word")]
     pub(crate) const fn unpack(bits: u64) -> Self {
         Self {
             index: (bits >> 32) as u32,

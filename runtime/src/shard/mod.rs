@@ -175,7 +175,7 @@ impl Shard {
     }
 
     /// The handle of an addressee with this shard as the origin, as an [`Envelope`] carries it.
-    const fn from_here(&self, to: u64) -> u64 {
+    const fn mark(&self, to: u64) -> u64 {
         to & (u64::MAX >> 8) | (self.index as u64) << 56
     }
 
@@ -218,7 +218,7 @@ impl Shard {
             self.stats.borrow_mut().ring_full += 1;
             return Err(value);
         }
-        self.queue.push(Envelope::new(self.from_here(to), value));
+        self.queue.send(self.mark(to), value);
         add(&self.counts.local, 1);
         Ok(())
     }
@@ -235,9 +235,7 @@ impl Shard {
             self.stats.borrow_mut().ring_full += 1;
             return Err(value);
         }
-        // Room was just seen and only this thread fills it.
-        let pushed = producer.push(Envelope::new(self.from_here(to), value));
-        debug_assert!(pushed.is_ok(), "has_room said so");
+        producer.send(self.mark(to), value);
         add(&self.counts.sent, 1);
         Ok(())
     }
@@ -246,7 +244,7 @@ impl Shard {
     pub(crate) fn make_ready(&self, to: u64) {
         let header = self.slab.header(index_of(to));
         if header.is_some_and(|h| h.generation.get() == generation_of(to) && h.queue()) {
-            self.queue.push(Envelope::new(self.from_here(to), WakeUp));
+            self.queue.send(self.mark(to), WakeUp);
         }
     }
 
@@ -260,7 +258,7 @@ impl Shard {
 
     /// Queues a timer's token for an agent.
     fn queue_token(&self, to: u64, token: u64) {
-        self.queue.push(Envelope::new(self.from_here(to), Token(token)));
+        self.queue.send(self.mark(to), Token(token));
     }
 
     /// Whether this is that shard of that runtime.

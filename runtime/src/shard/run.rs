@@ -66,7 +66,8 @@ pub(crate) fn run(
         let now = shard.receive(now);
         shard.pass(now);
         shard.now_ns.set(0);
-        observer.turn(now, (shard.counts.turns.get() - turns) as u32);
+        let turns = shard.counts.turns.get() - turns;
+        observer.turn(now, u32::try_from(turns).unwrap_or(u32::MAX));
         shard.publish_messages(ring);
         if now - published_ns > PUBLISH_NS {
             shard.publish_stats(ring, now - awake_since);
@@ -115,7 +116,7 @@ impl Pace {
         self.now_ns = clock();
         let spent_ns = self.now_ns - self.from_ns;
         let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
-        self.look_at = self.turns + (fit as u32).clamp(1, TURNS_PER_LOOK);
+        self.look_at = self.turns + u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
         spent_ns < PASS_NS && self.turns < PASS_TURNS
     }
 }

@@ -7,12 +7,14 @@ use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::ptr::{self, NonNull};
 
+use super::Shard;
 use super::suspended::Pending;
-use crate::agent::GENERATIONS;
+use crate::agent::{GENERATIONS, Stop};
 use crate::prefetch::prefetch;
 
 /// Slots of a chunk.
 pub(crate) const CHUNK_SLOTS: usize = 512;
+const CHUNK_SLOTS_U32: u32 = 512;
 /// Bytes of a region, and of a huge page.
 const REGION: usize = 2 << 20;
 /// A cache line, in whose multiples slots are measured.
@@ -38,8 +40,7 @@ pub(crate) struct AgentType {
     /// Drops the state in the slot.
     pub(crate) drop_state: unsafe fn(NonNull<u8>),
     /// Calls its `on_timer`; `Err` ends it.
-    pub(crate) timer:
-        unsafe fn(&super::Shard, NonNull<u8>, u64, u64) -> Result<(), crate::agent::Stop>,
+    pub(crate) timer: OnTimer,
 }
 
 /// The head of a slot.
@@ -61,7 +62,10 @@ pub(crate) struct Header {
 }
 
 const HEADER: usize = size_of::<Header>();
-const _: () = assert!(HEADER == 32);
+const _: () = assert!(HEADER == 32 && CHUNK_SLOTS_U32 as usize == CHUNK_SLOTS);
+
+/// Calls `on_timer` of the agent in a slot: place, handle, token.
+type OnTimer = unsafe fn(&Shard, NonNull<u8>, u64, u64) -> Result<(), Stop>;
 
 /// A wake for it is in the queue.
 const QUEUED: u8 = 1;
@@ -229,7 +233,7 @@ impl Slab {
         self.used.set(number + 1);
         self.bytes.set(self.bytes.get() + CHUNK_SLOTS * stride);
         let next = u32::try_from(number * CHUNK_SLOTS).ok()?;
-        self.classes.borrow_mut()[class].fresh = Fresh { next, left: CHUNK_SLOTS as u32 };
+        self.classes.borrow_mut()[class].fresh = Fresh { next, left: CHUNK_SLOTS_U32 };
         self.take_free(class)
     }
 

@@ -24,11 +24,13 @@ const KEPT: usize = 256;
 /// Boxes of waiting agents that are kept for reuse.
 const BOXES_KEPT: usize = 1_024;
 
+type Poller = unsafe fn(NonNull<u8>, &mut Context<'_>) -> Poll<Result<(), Stop>>;
+
 /// A suspended handler, or a spawned future.
 pub(crate) struct Suspended {
     block: NonNull<u8>,
     layout: Layout,
-    poll: unsafe fn(NonNull<u8>, &mut Context<'_>) -> Poll<Result<(), Stop>>,
+    poll: Poller,
     drop: unsafe fn(NonNull<u8>),
 }
 
@@ -58,7 +60,9 @@ struct Running<'a, F> {
 unsafe fn future<'b, F>(block: NonNull<u8>) -> Pin<&'b mut F> {
     let running = block.cast::<Running<'_, F>>().as_ptr();
     // SAFETY: the caller's duty.
-    let future = unsafe { (*running).future.assume_init_mut() };
+    let future = unsafe { &mut (*running).future };
+    // SAFETY: as above.
+    let future = unsafe { future.assume_init_mut() };
     // SAFETY: it stays in its block until it is dropped there.
     unsafe { Pin::new_unchecked(future) }
 }
@@ -78,12 +82,15 @@ unsafe fn poll<F: Future<Output = Result<(), Stop>>>(
 unsafe fn drop_future<F>(block: NonNull<u8>) {
     let running = block.cast::<Running<'_, F>>().as_ptr();
     // SAFETY: the caller's duty.
-    unsafe { (*running).future.assume_init_drop() };
+    let future = unsafe { &mut (*running).future };
+    // SAFETY: as above.
+    unsafe { future.assume_init_drop() };
 }
 
 /// Blocks for futures, and boxes for those who wait.
 pub(crate) struct Scratch {
     free: [RefCell<Vec<NonNull<u8>>>; UNITS_MAX],
+    #[expect(clippy::vec_box, reason = "a header holds the box: it is what is kept for reuse")]
     boxes: RefCell<Vec<Box<Pending>>>,
     /// Bytes of blocks that are in use.
     held: Cell<usize>,
@@ -157,18 +164,17 @@ impl Scratch {
             unsafe { poll::<F>(block, context) }
         }));
         let (poll, drop) = (poll::<F>, drop_future::<F>);
-        let suspended = Suspended { block, layout, poll, drop };
         match first {
-            Ok(Poll::Pending) => Outcome::Waits(suspended),
+            Ok(Poll::Pending) => Outcome::Waits(Suspended { block, layout, poll, drop }),
             Ok(Poll::Ready(result)) => {
-                if self.finish(suspended) {
-                    Outcome::Done(result)
-                } else {
-                    Outcome::Panicked
-                }
+                // SAFETY: the future is live and nobody uses it after this.
+                let drop = AssertUnwindSafe(|| unsafe { drop_future::<F>(block) });
+                let dropped = catch_unwind(drop).is_ok();
+                self.give(block, layout);
+                if dropped { Outcome::Done(result) } else { Outcome::Panicked }
             }
             Err(_) if made.get() => {
-                self.finish(suspended);
+                self.finish(Suspended { block, layout, poll, drop });
                 Outcome::Panicked
             }
             Err(_) => {

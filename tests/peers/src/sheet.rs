@@ -12,15 +12,24 @@ const SUB: u64 = 32;
 const BUCKETS: usize = 64 * SUB as usize;
 const THREADS: usize = 4;
 
+/// On cache lines of its own (128: the adjacent-line prefetcher pairs lines): what one core writes must not
+/// slow the other, for that would be the bench's cost and not the peer's.
+#[repr(align(128))]
+struct Apart<T>(T);
+
 /// Shared by the agents of a round.
 pub(crate) struct Sheet {
     /// Agents go on while this is set.
-    pub(crate) open: AtomicBool,
-    completions: Vec<AtomicU32>,
+    open: Apart<AtomicBool>,
+    /// By core, as agents are placed: those of agents 0, 2, 4.. and those of 1, 3, 5..
+    completions: [Vec<AtomicU32>; 2],
     start: Instant,
     threads: AtomicUsize,
-    buckets: Vec<[AtomicU64; BUCKETS]>,
-    sums: [AtomicU64; THREADS],
+    buckets: Vec<Apart<[AtomicU64; BUCKETS]>>,
+    sums: [Apart<AtomicU64>; THREADS],
+    /// Sends that a full mailbox or ring refused; its agent stops asking.
+    refused: Apart<AtomicU64>,
+    agents: u32,
 }
 
 /// What a child prints.
@@ -33,10 +42,11 @@ pub(crate) struct Outcome {
     pub(crate) agents: [u32; 4],
     pub(crate) starved: u32,
     pub(crate) timed: u64,
-    /// p50, p99, p99.9, largest bucket, ns.
-    pub(crate) latency_ns: [u64; 4],
-    /// Throughput x mean latency / asks outstanding.
-    pub(crate) little: f64,
+    pub(crate) refused: u64,
+    /// p50, p99, p99.9, largest bucket, ns; none when no ask was timed.
+    pub(crate) latency_ns: Option<[u64; 4]>,
+    /// Throughput x mean latency / asks outstanding; none when no ask was timed.
+    pub(crate) little: Option<f64>,
 }
 
 thread_local! {
@@ -65,12 +75,15 @@ fn top(bucket: usize) -> u64 {
 impl Sheet {
     pub(crate) fn new(agents: u32) -> Self {
         Self {
-            open: AtomicBool::new(true),
-            completions: (0..agents).map(|_| AtomicU32::new(0)).collect(),
+            open: Apart(AtomicBool::new(true)),
+            completions: [agents.div_ceil(2), agents / 2]
+                .map(|count| (0..count + 32).map(|_| AtomicU32::new(0)).collect()),
             start: Instant::now(),
             threads: AtomicUsize::new(0),
-            buckets: (0..THREADS).map(|_| [const { AtomicU64::new(0) }; BUCKETS]).collect(),
-            sums: [const { AtomicU64::new(0) }; THREADS],
+            buckets: (0..THREADS).map(|_| Apart([const { AtomicU64::new(0) }; BUCKETS])).collect(),
+            sums: [const { Apart(AtomicU64::new(0)) }; THREADS],
+            refused: Apart(AtomicU64::new(0)),
+            agents,
         }
     }
 
@@ -79,12 +92,22 @@ impl Sheet {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.open.load(Ordering::Relaxed)
+        self.open.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends the round.
+    pub(crate) fn close(&self) {
+        self.open.0.store(false, Ordering::Relaxed);
+    }
+
+    /// Notes a send that was refused.
+    pub(crate) fn refused(&self) {
+        self.refused.0.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Notes a completion of `agent`; only the agent itself writes its count.
     pub(crate) fn completed(&self, agent: u32, count: u32) {
-        self.completions[agent as usize].store(count, Ordering::Relaxed);
+        self.completions[agent as usize % 2][agent as usize / 2].store(count, Ordering::Relaxed);
     }
 
     /// Notes the latency of a timed ask.
@@ -95,23 +118,24 @@ impl Sheet {
             }
             slot.get()
         });
-        self.buckets[slot][bucket(ns)].fetch_add(1, Ordering::Relaxed);
-        self.sums[slot].fetch_add(ns, Ordering::Relaxed);
+        self.buckets[slot].0[bucket(ns)].fetch_add(1, Ordering::Relaxed);
+        self.sums[slot].0.fetch_add(ns, Ordering::Relaxed);
     }
 
     /// The figures of a round of `length_s`.
     pub(crate) fn outcome(&self, length_s: f64, round_trip_ns: f64) -> Outcome {
-        let mut counts: Vec<u32> =
-            self.completions.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let mut counts: Vec<u32> = (0..self.agents as usize)
+            .map(|agent| self.completions[agent % 2][agent / 2].load(Ordering::Relaxed))
+            .collect();
         counts.sort_unstable();
         let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         let per_s = total as f64 / length_s;
         let merged: Vec<u64> = (0..BUCKETS)
-            .map(|bucket| self.buckets.iter().map(|b| b[bucket].load(Ordering::Relaxed)).sum())
+            .map(|bucket| self.buckets.iter().map(|b| b.0[bucket].load(Ordering::Relaxed)).sum())
             .collect();
         let timed: u64 = merged.iter().sum();
-        let sum: u64 = self.sums.iter().map(|sum| sum.load(Ordering::Relaxed)).sum();
-        let mean_s = sum as f64 / timed.max(1) as f64 / 1e9;
+        let sum: u64 = self.sums.iter().map(|sum| sum.0.load(Ordering::Relaxed)).sum();
+        let mean_s = (timed > 0).then(|| sum as f64 / timed as f64 / 1e9);
         let last = counts.len() - 1;
         Outcome {
             per_s,
@@ -120,20 +144,23 @@ impl Sheet {
             agents: [counts[0], counts[last / 100], counts[last / 2], counts[last]],
             starved: counts.iter().take_while(|&&count| count == 0).count() as u32,
             timed,
-            latency_ns: [0.5, 0.99, 0.999, 1.0].map(|q| quantile(&merged, timed, q)),
-            little: per_s * mean_s / counts.len() as f64,
+            refused: self.refused.0.load(Ordering::Relaxed),
+            latency_ns: (timed > 0)
+                .then(|| [0.5, 0.99, 0.999, 1.0].map(|q| quantile(&merged, timed, q))),
+            little: mean_s.map(|mean_s| per_s * mean_s / counts.len() as f64),
         }
     }
 }
 
+/// `count` is the sum of `buckets`, and not 0.
 fn quantile(buckets: &[u64], count: u64, q: f64) -> u64 {
-    let rank = ((count as f64 * q).ceil() as u64).clamp(1, count.max(1));
+    let rank = ((count as f64 * q).ceil() as u64).clamp(1, count);
     let mut seen = 0;
     let reached = buckets.iter().position(|&n| {
         seen += n;
         seen >= rank
     });
-    reached.map_or(0, top)
+    top(reached.expect("the ranks end with the count"))
 }
 
 /// Where the next ask goes: xorshift64*, one state per agent.
@@ -178,7 +205,17 @@ mod tests {
         let outcome = sheet.outcome(2.0, 50.0);
         assert_eq!((outcome.agents, outcome.starved), ([0, 0, 49, 99], 1));
         assert_eq!(outcome.per_s, 2_475.0);
-        assert!(outcome.latency_ns[0] < 1_040 && outcome.latency_ns[3] >= 1_000_000);
+        let latency = outcome.latency_ns.expect("100 were timed");
+        assert!(latency[0] < 1_040 && latency[3] >= 1_000_000);
+    }
+
+    #[test]
+    fn what_was_not_timed_is_unknown() {
+        let sheet = Sheet::new(3);
+        sheet.refused();
+        let outcome = sheet.outcome(2.0, 50.0);
+        assert_eq!((outcome.latency_ns, outcome.little, outcome.refused), (None, None, 1));
+        assert_eq!((outcome.per_s, outcome.starved), (0.0, 3));
     }
 
     #[test]

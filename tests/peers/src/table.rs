@@ -12,7 +12,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 pub(crate) fn render(args: &Args, outcomes: &[Vec<Outcome>]) -> String {
     let mut text = format!(
-        "closed-loop ask, {} agents, 2 cores, {} rounds of {} s\n{:<10} {:<5} {:>3} {:>9} {:>15} {:>7} {:>26} {:>8} {:>8} {:>8} {:>8} {:>7}\n",
+        "closed-loop ask, {} agents, 2 cores, {} rounds of {} s\n{:<10} {:<5} {:>3} {:>9} {:>15} {:>7} {:>26} {:>8} {:>8} {:>8} {:>8} {:>8} {:>7}\n",
         args.agents,
         args.rounds,
         args.seconds,
@@ -24,6 +24,7 @@ pub(crate) fn render(args: &Args, outcomes: &[Vec<Outcome>]) -> String {
         "ratio",
         "per agent min/p1/p50/max",
         "starved",
+        "refused",
         "p50 us",
         "p99 us",
         "p999 us",
@@ -50,19 +51,27 @@ fn row(text: &mut String, peer: &str, regime: &str, rounds: &[&Outcome], base: f
     let rates = rounds.iter().map(|round| round.per_s / 1e6);
     let (min, max) = rates.fold((f64::MAX, 0.0f64), |(min, max), r| (min.min(r), max.max(r)));
     let agents = [0, 1, 2, 3].map(|i| format!("{:.0}", of(&|r| f64::from(r.agents[i])))).join("/");
-    let us = |i: usize| format!("{:.1}", of(&|r| r.latency_ns[i] as f64 / 1e3));
+    let known = |take: &dyn Fn(&Outcome) -> Option<f64>| -> Option<f64> {
+        let values: Option<Vec<f64>> = rounds.iter().map(|round| take(round)).collect();
+        values.map(median)
+    };
+    let text_of = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "unknown".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    let us = |i: usize| text_of(known(&|r| Some(r.latency_ns?[i] as f64 / 1e3)), 1);
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "{peer:<10} {regime:<5} {:>3} {:>9.2} {:>15} {:>7.2} {agents:>26} {:>8.0} {:>8} {:>8} {:>8} {:>7.3}",
+        "{peer:<10} {regime:<5} {:>3} {:>9.2} {:>15} {:>7.2} {agents:>26} {:>8.0} {:>8.0} {:>8} {:>8} {:>8} {:>7}",
         rounds.len(),
         of(&|r| r.per_s) / 1e6,
         format!("{min:.2}..{max:.2}"),
         of(&|r| r.per_s) / base,
         of(&|r| f64::from(r.starved)),
+        of(&|r| r.refused as f64),
         us(0),
         us(1),
         us(2),
-        of(&|r| r.little),
+        text_of(known(&|r| r.little), 3),
     );
 }

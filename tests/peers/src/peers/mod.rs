@@ -27,7 +27,7 @@ pub(crate) fn run(peer: &str, args: &Args) -> Result<Outcome, String> {
 fn work(args: &Args, sheet: &Sheet) -> f64 {
     let start = Instant::now();
     std::thread::sleep(Duration::from_secs_f64(args.seconds));
-    sheet.open.store(false, std::sync::atomic::Ordering::Relaxed);
+    sheet.close();
     let length_s = start.elapsed().as_secs_f64();
     std::thread::sleep(Duration::from_millis(200));
     length_s

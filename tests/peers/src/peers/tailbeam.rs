@@ -30,13 +30,16 @@ impl Asker {
         if self.asked.is_multiple_of(TIMED) {
             self.sent_ns = self.sheet.now_ns();
         }
-        send(to, Msg::Ask(self.me), cx)
+        self.send(to, Msg::Ask(self.me), cx)
     }
-}
 
-fn send(to: u32, msg: Msg, cx: &mut Cx<'_>) -> Result<(), Stop> {
-    let addresses = ADDRESSES.get().ok_or(Stop)?;
-    addresses[to as usize].try_send(cx, msg).map_err(|_| Stop)
+    fn send(&self, to: u32, msg: Msg, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let addresses = ADDRESSES.get().ok_or(Stop)?;
+        addresses[to as usize].try_send(cx, msg).map_err(|_| {
+            self.sheet.refused();
+            Stop
+        })
+    }
 }
 
 impl Agent for Asker {
@@ -46,7 +49,7 @@ impl Agent for Asker {
     async fn on(&mut self, msg: Msg, cx: &mut Cx<'_>) -> Result<(), Stop> {
         match msg {
             Msg::Start => self.ask(cx),
-            Msg::Ask(from) => send(from, Msg::Answer, cx),
+            Msg::Ask(from) => self.send(from, Msg::Answer, cx),
             Msg::Answer => {
                 if self.asked.is_multiple_of(TIMED) {
                     self.sheet.timed(self.sheet.now_ns() - self.sent_ns);

@@ -26,6 +26,7 @@ async fn agent(me: u32, mut inbox: Receiver<Msg>, all: Mailboxes, sheet: &'stati
             Msg::Start => true,
             Msg::Ask(from) => {
                 if all[from as usize].try_send(Msg::Answer).is_err() {
+                    sheet.refused();
                     return;
                 }
                 false
@@ -45,6 +46,7 @@ async fn agent(me: u32, mut inbox: Receiver<Msg>, all: Mailboxes, sheet: &'stati
             }
             let to = dice.other(me, agents);
             if all[to as usize].try_send(Msg::Ask(me)).is_err() {
+                sheet.refused();
                 return;
             }
         }
