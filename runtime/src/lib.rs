@@ -37,6 +37,8 @@ mod config;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+mod memory;
+#[cfg(not(loom))]
 mod observe;
 #[cfg(not(loom))]
 mod prefetch;

@@ -2,16 +2,21 @@
 //! The queue of one thread: blocks of cells in a list. A value is read in its cell, and the cells behind it
 //! can be looked at, so that what they will touch is loaded ahead. Blocks that a burst needed are given back.
 
+use std::alloc::{Layout, handle_alloc_error};
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ptr::{self, NonNull};
 
-/// Cells of a block: with 64-byte cells a block is 8 KiB.
-const CELLS: usize = 127;
-/// Empty blocks that are kept for later.
-const SPARES_MAX: usize = 64;
+use crate::memory::Pages;
 
+/// Cells of a block: with 64-byte cells a block is 32 KiB.
+const CELLS: usize = 511;
+/// Empty blocks that are kept for later.
+const SPARES_MAX: usize = 16;
+
+/// Mapped on its own: a heap would keep what a burst needed.
 struct Block<T> {
+    pages: Pages,
     next: Cell<*mut Block<T>>,
     cells: [UnsafeCell<MaybeUninit<T>>; CELLS],
 }
@@ -30,8 +35,23 @@ pub(crate) struct Queue<T> {
 }
 
 fn block<T>() -> NonNull<Block<T>> {
-    let cells = [const { UnsafeCell::new(MaybeUninit::uninit()) }; CELLS];
-    NonNull::from(Box::leak(Box::new(Block { next: Cell::new(ptr::null_mut()), cells })))
+    let layout = Layout::new::<Block<T>>();
+    let Some(pages) = Pages::new(layout.size()) else { handle_alloc_error(layout) };
+    let block = pages.base().cast::<Block<T>>();
+    // SAFETY: the pages are large enough, and aligned enough: to a page.
+    let at_pages = unsafe { &raw mut (*block.as_ptr()).pages };
+    // SAFETY: as above. Of the rest, `next` is null as zeroes and the cells need not be initialised.
+    unsafe { at_pages.write(pages) };
+    block
+}
+
+/// # Safety
+/// The block came from [`block`], holds no value, and nobody refers to it any more.
+unsafe fn unmap<T>(block: NonNull<Block<T>>) {
+    // SAFETY: the caller's duty.
+    let pages = unsafe { &raw const (*block.as_ptr()).pages };
+    // SAFETY: as above; they are moved out of themselves before they go.
+    drop(unsafe { pages.read() });
 }
 
 impl<T> Queue<T> {
@@ -157,8 +177,8 @@ impl<T> Queue<T> {
             self.spares.set(self.spares.get() + 1);
         } else {
             self.blocks.set(self.blocks.get() - 1);
-            // SAFETY: it came from a Box, and no list holds it any more.
-            drop(unsafe { Box::from_raw(old.as_ptr()) });
+            // SAFETY: no list holds it any more, and its values are read.
+            unsafe { unmap(old) };
         }
     }
 
@@ -175,10 +195,11 @@ impl<T> Drop for Queue<T> {
     fn drop(&mut self) {
         while self.pop().is_some() {}
         for mut list in [self.front.get().as_ptr(), self.spare.get()] {
-            while !list.is_null() {
-                // SAFETY: each block came from a Box and is in one of the two lists, once.
-                let block = unsafe { Box::from_raw(list) };
-                list = block.next.get();
+            while let Some(block) = NonNull::new(list) {
+                // SAFETY: the blocks of both lists are live.
+                list = unsafe { block.as_ref() }.next.get();
+                // SAFETY: each is in one list, once, and its values are read.
+                unsafe { unmap(block) };
             }
         }
     }

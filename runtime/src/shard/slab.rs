@@ -10,13 +10,12 @@ use std::ptr::{self, NonNull};
 use super::Shard;
 use super::suspended::Pending;
 use crate::agent::{GENERATIONS, Stop};
+use crate::memory::Pages;
 use crate::prefetch::prefetch;
 
 /// Slots of a chunk.
 pub(crate) const CHUNK_SLOTS: usize = 512;
 const CHUNK_SLOTS_U32: u32 = 512;
-/// Bytes of a region, and of a huge page.
-const REGION: usize = 2 << 20;
 /// A cache line, in whose multiples slots are measured.
 const LINE: usize = 64;
 /// Slot sizes in lines; a larger state is boxed.
@@ -243,7 +242,7 @@ impl Slab {
             return Some(place);
         }
         // The first region is of small pages, so that a few agents cost a few pages.
-        let mut region = Region::new(!regions.is_empty())?;
+        let mut region = Region { pages: Pages::region(!regions.is_empty())?, used: 0 };
         let place = region.take(bytes);
         regions.push(region);
         place
@@ -280,58 +279,28 @@ impl Slab {
     }
 }
 
-/// 2 MiB of memory at an address of that multiple.
+/// Memory that chunks are cut from.
 struct Region {
-    base: NonNull<u8>,
+    pages: Pages,
     used: usize,
 }
 
 impl Region {
-    /// `None` when the system has no memory left.
-    fn new(huge: bool) -> Option<Self> {
-        let (prot, flags) =
-            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: mmap(2) without an address or a file takes no memory of ours.
-        let map = unsafe { libc::mmap(ptr::null_mut(), 2 * REGION, prot, flags, -1, 0) };
-        if map == libc::MAP_FAILED {
-            return None;
-        }
-        let before = map.addr().next_multiple_of(REGION) - map.addr();
-        let base = map.wrapping_byte_add(before);
-        if before > 0 {
-            // SAFETY: the mapping just made begins with `before` bytes that are not used, whole pages.
-            unsafe { libc::munmap(map, before) };
-        }
-        // SAFETY: it ends with the rest, whole pages too and never none: `before` is less than a region.
-        unsafe { libc::munmap(base.wrapping_byte_add(REGION), REGION - before) };
-        if huge {
-            // SAFETY: madvise(2) on our own mapping; huge pages are a wish, and refusing it harms nothing.
-            unsafe { libc::madvise(base, REGION, libc::MADV_HUGEPAGE) };
-        }
-        Some(Self { base: NonNull::new(base.cast())?, used: 0 })
-    }
-
     fn take(&mut self, bytes: usize) -> Option<NonNull<u8>> {
-        if bytes > REGION - self.used {
+        if bytes > self.pages.bytes() - self.used {
             return None;
         }
         // SAFETY: the place lies within the region.
-        let place = unsafe { self.base.add(self.used) };
+        let place = unsafe { self.pages.base().add(self.used) };
         self.used += bytes;
         Some(place)
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        // SAFETY: the region is our own mapping and nobody refers to it any more: the slab is gone.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), REGION) };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::HUGE_PAGE;
 
     #[test]
     fn slots_have_the_size_of_their_class_and_a_bound() {
@@ -378,7 +347,7 @@ mod tests {
         assert!(slab.vacant(1).is_none());
         assert_eq!(
             slab.regions.borrow().len(),
-            (100_000usize.div_ceil(512) * 512 * 128).div_ceil(REGION)
+            (100_000usize.div_ceil(512) * 512 * 128).div_ceil(HUGE_PAGE)
         );
     }
 }
