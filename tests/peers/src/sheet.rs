@@ -29,6 +29,8 @@ pub(crate) struct Sheet {
     sums: [Apart<AtomicU64>; THREADS],
     /// Sends that a full mailbox or ring refused; its agent stops asking.
     refused: Apart<AtomicU64>,
+    /// Asks sent before this are not timed, ns since `start`.
+    warm_ns: AtomicU64,
     agents: u32,
 }
 
@@ -83,6 +85,7 @@ impl Sheet {
             buckets: (0..THREADS).map(|_| Apart([const { AtomicU64::new(0) }; BUCKETS])).collect(),
             sums: [const { Apart(AtomicU64::new(0)) }; THREADS],
             refused: Apart(AtomicU64::new(0)),
+            warm_ns: AtomicU64::new(u64::MAX),
             agents,
         }
     }
@@ -110,8 +113,27 @@ impl Sheet {
         self.completions[agent as usize % 2][agent as usize / 2].store(count, Ordering::Relaxed);
     }
 
-    /// Notes the latency of a timed ask.
-    pub(crate) fn timed(&self, ns: u64) {
+    /// The warm-up is over: asks are timed from now on. Returns the completions so far.
+    pub(crate) fn warmed_up(&self) -> Vec<u32> {
+        self.warm_ns.store(self.now_ns(), Ordering::Relaxed);
+        self.counts()
+    }
+
+    /// Completions of each agent.
+    pub(crate) fn counts(&self) -> Vec<u32> {
+        (0..self.agents as usize)
+            .map(|agent| self.completions[agent % 2][agent / 2].load(Ordering::Relaxed))
+            .collect()
+    }
+
+    /// Notes that the answer to an ask of that instant has come.
+    pub(crate) fn answered(&self, sent_ns: u64) {
+        if sent_ns >= self.warm_ns.load(Ordering::Relaxed) {
+            self.timed(self.now_ns() - sent_ns);
+        }
+    }
+
+    fn timed(&self, ns: u64) {
         let slot = SLOT.with(|slot| {
             if slot.get() == usize::MAX {
                 slot.set(self.threads.fetch_add(1, Ordering::Relaxed) % THREADS);
@@ -122,11 +144,13 @@ impl Sheet {
         self.sums[slot].0.fetch_add(ns, Ordering::Relaxed);
     }
 
-    /// The figures of a round of `length_s`.
-    pub(crate) fn outcome(&self, length_s: f64, round_trip_ns: f64) -> Outcome {
-        let mut counts: Vec<u32> = (0..self.agents as usize)
-            .map(|agent| self.completions[agent % 2][agent / 2].load(Ordering::Relaxed))
-            .collect();
+    /// The figures of a round of `length_s` in which the agents completed `counts`.
+    pub(crate) fn outcome(
+        &self,
+        mut counts: Vec<u32>,
+        length_s: f64,
+        round_trip_ns: f64,
+    ) -> Outcome {
         counts.sort_unstable();
         let total: u64 = counts.iter().map(|&count| u64::from(count)).sum();
         let per_s = total as f64 / length_s;
@@ -202,7 +226,7 @@ mod tests {
         }
         (0..99).for_each(|_| sheet.timed(1_000));
         sheet.timed(1_000_000);
-        let outcome = sheet.outcome(2.0, 50.0);
+        let outcome = sheet.outcome(sheet.counts(), 2.0, 50.0);
         assert_eq!((outcome.agents, outcome.starved), ([0, 0, 49, 99], 1));
         assert_eq!(outcome.per_s, 2_475.0);
         let latency = outcome.latency_ns.expect("100 were timed");
@@ -213,7 +237,7 @@ mod tests {
     fn what_was_not_timed_is_unknown() {
         let sheet = Sheet::new(3);
         sheet.refused();
-        let outcome = sheet.outcome(2.0, 50.0);
+        let outcome = sheet.outcome(sheet.counts(), 2.0, 50.0);
         assert_eq!((outcome.latency_ns, outcome.little, outcome.refused), (None, None, 1));
         assert_eq!((outcome.per_s, outcome.starved), (0.0, 3));
     }

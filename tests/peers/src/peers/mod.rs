@@ -19,16 +19,22 @@ pub(crate) fn run(peer: &str, args: &Args) -> Result<Outcome, String> {
         "tokio-mt" => tokio::multi_thread(args, cores, sheet)?,
         other => return Err(format!("no peer {other:?}: tailbeam, tokio-ct, tokio-mt")),
     };
-    let length_s = work(args, sheet);
-    Ok(sheet.outcome(length_s, round_trip_ns))
+    let (counts, length_s) = work(args, sheet);
+    // What was asked before the end is answered and timed.
+    std::thread::sleep(Duration::from_millis(500));
+    Ok(sheet.outcome(counts, length_s, round_trip_ns))
 }
 
-/// Lets the agents work; returns how long they did.
-fn work(args: &Args, sheet: &Sheet) -> f64 {
+/// Lets the agents work, after a third as long to warm up: memory is touched and queues grow then. Returns the
+/// completions of each in the rest and how long that was.
+fn work(args: &Args, sheet: &Sheet) -> (Vec<u32>, f64) {
+    std::thread::sleep(Duration::from_secs_f64(args.seconds / 3.0));
     let start = Instant::now();
+    let before = sheet.warmed_up();
     std::thread::sleep(Duration::from_secs_f64(args.seconds));
-    sheet.close();
     let length_s = start.elapsed().as_secs_f64();
-    std::thread::sleep(Duration::from_millis(200));
-    length_s
+    let after = sheet.counts();
+    sheet.close();
+    let counts = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    (counts, length_s)
 }

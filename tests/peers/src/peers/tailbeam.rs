@@ -52,7 +52,7 @@ impl Agent for Asker {
             Msg::Ask(from) => self.send(from, Msg::Answer, cx),
             Msg::Answer => {
                 if self.asked.is_multiple_of(TIMED) {
-                    self.sheet.timed(self.sheet.now_ns() - self.sent_ns);
+                    self.sheet.answered(self.sent_ns);
                 }
                 self.asked += 1;
                 self.sheet.completed(self.me, self.asked);

@@ -33,7 +33,7 @@ async fn agent(me: u32, mut inbox: Receiver<Msg>, all: Mailboxes, sheet: &'stati
             }
             Msg::Answer => {
                 if asked.is_multiple_of(TIMED) {
-                    sheet.timed(sheet.now_ns() - sent_ns);
+                    sheet.answered(sent_ns);
                 }
                 asked += 1;
                 sheet.completed(me, asked);
