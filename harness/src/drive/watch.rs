@@ -20,7 +20,7 @@ const WATCH_NS: u64 = 20 * MS;
 /// Two looks further apart than this, in a process that used less than a fifth of that time in CPU, are
 /// a gap. A fifth: a watch that waits for its CPU while our own cores burn theirs sees at least one of them.
 const GAP_NS: u64 = 250 * MS;
-/// Gaps kept between two visits of the controller; more of them in one second cannot be.
+/// Gaps kept between two visits of the controller; what comes after them is added to the last.
 const GAPS_MAX: usize = 64;
 
 /// The thread that looks.
@@ -90,9 +90,17 @@ impl Shared {
     fn note(&self, gap: Option<Gap>) {
         let Some(gap) = gap else { return };
         let mut gaps = self.gaps.lock().expect("no code runs under the lock");
-        if gaps.len() < GAPS_MAX {
-            gaps.push(gap);
-        }
+        keep(&mut gaps, gap);
+    }
+}
+
+/// Adds a gap; where there is no room the last one is made to reach to its end, so that no hole is lost.
+fn keep(gaps: &mut Vec<Gap>, gap: Gap) {
+    if gaps.len() < GAPS_MAX {
+        return gaps.push(gap);
+    }
+    if let Some(last) = gaps.last_mut() {
+        last.len_ns = (gap.from_ns + gap.len_ns).saturating_sub(last.from_ns);
     }
 }
 
@@ -160,6 +168,16 @@ mod tests {
         }
         gaps.extend(watch.settle(looks.last().map_or(0, |look| look.2)));
         gaps.into_iter().map(|gap| (gap.from_ns / MS, gap.len_ns / MS, gap.cause)).collect()
+    }
+
+    #[test]
+    fn a_gap_without_room_is_added_to_the_last() {
+        let gap = |n: u64| Gap { from_ns: n * 100, len_ns: 10, cause: "host gap".to_owned() };
+        let mut gaps = Vec::new();
+        (0..70).for_each(|n| keep(&mut gaps, gap(n)));
+        assert_eq!(gaps.len(), GAPS_MAX);
+        let last = gaps.last().expect("some");
+        assert_eq!(last.from_ns + last.len_ns, 69 * 100 + 10);
     }
 
     #[test]
