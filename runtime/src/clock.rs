@@ -12,3 +12,23 @@ pub fn monotonic_ns() -> u64 {
     let nanos = u64::try_from(now.tv_nsec).expect("the kernel keeps nanoseconds in 0..1e9");
     seconds * 1_000_000_000 + nanos
 }
+
+/// Where a shard takes the time from.
+#[derive(Debug, Clone)]
+pub(crate) enum Clock {
+    /// `CLOCK_MONOTONIC`.
+    Monotonic,
+    /// An instant that its owner sets, ns: simulations own the time.
+    #[expect(dead_code, reason = "made by simulations only")]
+    Manual(std::rc::Rc<std::cell::Cell<u64>>),
+}
+
+impl Clock {
+    #[inline]
+    pub(crate) fn now_ns(&self) -> u64 {
+        match self {
+            Self::Monotonic => monotonic_ns(),
+            Self::Manual(now_ns) => now_ns.get(),
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::agent::{Addr, Agent, Cx};
 use crate::channel::ending::{Ending, is_quiet};
 use crate::channel::envelope::Envelope;
 use crate::channel::spsc;
-use crate::clock;
+use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
@@ -258,8 +258,7 @@ impl Seat {
             }
         };
         shared.ring_fd.store(ring.fd(), Ordering::Release);
-        let shard =
-            Shard::new(self.place, self.config, self.peers, self.links, clock::monotonic_ns());
+        let shard = Shard::new(self.place, self.config, self.peers, self.links, Clock::Monotonic);
         shard.set_thread_id();
         let _ = self.ready.send(Ok(()));
         drop(self.ready);

@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use super::{Cx, shard_of};
 use crate::channel::envelope::Deliver;
-use crate::clock;
 use crate::error::AskError;
 use crate::shard::Shard;
 use crate::timer::TimerId;
@@ -166,7 +165,7 @@ impl<R: 'static, M> Future for AskFuture<'_, R, M> {
             let answer = answer.downcast::<R>().expect("the reply's type is the ask's type");
             return Poll::Ready(Ok(*answer));
         }
-        if clock::monotonic_ns() >= self.deadline_ns {
+        if self.shard.clock_ns() >= self.deadline_ns {
             return Poll::Ready(Err(AskError::Expired));
         }
         if self.timer.is_none() {

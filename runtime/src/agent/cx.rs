@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use super::{Addr, Agent, Reply, handle};
 use crate::agent::ask::{self, AskFuture};
-use crate::clock;
 use crate::error::{AskError, SpawnError, TimersFull};
 use crate::shard::Shard;
 use crate::timer::TimerId;
@@ -39,7 +38,7 @@ impl<'a> Cx<'a> {
 
     /// `CLOCK_MONOTONIC` now, ns. About 20 ns.
     pub fn fresh_ns(&mut self) -> u64 {
-        let now_ns = clock::monotonic_ns();
+        let now_ns = self.shard.clock_ns();
         self.shard.now_ns.set(now_ns);
         now_ns
     }
@@ -138,7 +137,7 @@ impl Future for SleepUntil<'_> {
     type Output = Result<(), TimersFull>;
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        if clock::monotonic_ns() >= self.at_ns {
+        if self.shard.clock_ns() >= self.at_ns {
             return Poll::Ready(Ok(()));
         }
         if self.timer.is_none() {

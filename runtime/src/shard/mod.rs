@@ -23,6 +23,7 @@ use crate::agent::{
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{SendError, TimersFull};
 use crate::stats::ShardStats;
@@ -45,6 +46,7 @@ pub(crate) struct Shard {
     pub(crate) config: Config,
     pub(crate) peers: Vec<Arc<Shared>>,
     pub(crate) asks: RefCell<Asks>,
+    clock: Clock,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
     /// Futures that run or wait; before `slab`, whose states they borrow.
@@ -139,13 +141,15 @@ impl Shard {
         config: Config,
         peers: Vec<Arc<Shared>>,
         links: Links,
-        now_ns: u64,
+        clock: Clock,
     ) -> Rc<Self> {
+        let now_ns = clock.now_ns();
         let acks_out = links.acks_out.into_iter();
         let shard = Rc::new(Self {
             index,
             runtime,
             asks: RefCell::new(Asks::new(config.asks_max)),
+            clock,
             now_ns: Cell::new(now_ns),
             scratch: Scratch::new(),
             slab: Slab::new(config.agents_max),
@@ -166,8 +170,19 @@ impl Shard {
             peers,
             config,
         });
-        CURRENT.set(Some(Rc::clone(&shard)));
+        shard.enter();
         shard
+    }
+
+    /// Makes this the shard of the calling thread, for wakers.
+    pub(crate) fn enter(self: &Rc<Self>) {
+        CURRENT.set(Some(Rc::clone(self)));
+    }
+
+    /// The clock now, ns.
+    #[inline]
+    pub(crate) fn clock_ns(&self) -> u64 {
+        self.clock.now_ns()
     }
 
     fn own(&self) -> &Shared {
@@ -391,7 +406,7 @@ impl Shard {
         if !left.is_multiple_of(16) {
             return true;
         }
-        let now_ns = crate::clock::monotonic_ns();
+        let now_ns = self.clock_ns();
         if self.turn_end_ns.get() == 0 {
             self.turn_end_ns.set(now_ns + self.config.turn_ns);
         }
@@ -401,7 +416,7 @@ impl Shard {
     /// The clock at the first look of this turn.
     pub(crate) fn turn_now_ns(&self) -> u64 {
         if self.now_ns.get() == 0 {
-            self.now_ns.set(crate::clock::monotonic_ns());
+            self.now_ns.set(self.clock_ns());
         }
         self.now_ns.get()
     }

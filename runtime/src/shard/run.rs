@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 
 use super::{CURRENT, Shard, add};
 use crate::agent::{index_of, messages};
-use crate::clock;
 use crate::observe::Observer;
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
@@ -50,46 +49,127 @@ pub(crate) fn run(
     ring: &mut dyn Doorbells,
     observer: &mut dyn Observer,
 ) -> ShardReport {
-    let mut fired = Vec::with_capacity(TIMERS_PER_PASS);
-    let mut published_ns = 0;
-    let mut awake_since = clock::monotonic_ns();
+    let mut rounds = Rounds::new(shard);
     loop {
-        let stopping = shard.own().ending.is_stopping();
-        if stopping {
+        match rounds.step(ring, observer) {
+            Step::Busy => {}
+            Step::Idle => {
+                if let Some(wait_ns) = rounds.before_sleep(ring) {
+                    ring.wait(wait_ns);
+                    rounds.after_sleep(ring, observer);
+                }
+            }
+            Step::Sealed => ring.wait(Some(SEAL_WAIT_NS)),
+            Step::Ended(report) => return report,
+        }
+    }
+}
+
+/// What a shard wants after a round.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// Another round.
+    Busy,
+    /// To sleep.
+    Idle,
+    /// To wait until its peers have sealed as it has.
+    Sealed,
+    /// Nothing more.
+    Ended(ShardReport),
+}
+
+/// The rounds of a shard. Whoever drives them sleeps for the shard, so that a simulation can stand in for
+/// its thread.
+pub(crate) struct Rounds<'a> {
+    shard: &'a Rc<Shard>,
+    fired: Vec<Fired>,
+    published_ns: u64,
+    awake_since_ns: u64,
+    asleep_since_ns: u64,
+    stopping: bool,
+    /// Whether nothing was left to do when it sealed; none before.
+    sealed: Option<bool>,
+}
+
+impl<'a> Rounds<'a> {
+    pub(crate) fn new(shard: &'a Rc<Shard>) -> Self {
+        let now_ns = shard.clock_ns();
+        Self {
+            shard,
+            fired: Vec::with_capacity(TIMERS_PER_PASS),
+            published_ns: 0,
+            awake_since_ns: now_ns,
+            asleep_since_ns: now_ns,
+            stopping: false,
+            sealed: None,
+        }
+    }
+
+    /// Looks at every source of work once.
+    pub(crate) fn step(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) -> Step {
+        let shard = self.shard;
+        if let Some(drained) = self.sealed {
+            let all = shard.peers.iter().all(|peer| peer.ending.is_sealed());
+            return if all { Step::Ended(shard.end(ring, drained)) } else { Step::Sealed };
+        }
+        self.stopping = shard.own().ending.is_stopping();
+        if self.stopping {
             shard.own().ending.work();
         }
         shard.take_acks();
         shard.posted();
-        let now = clock::monotonic_ns();
+        let now = shard.clock_ns();
         let turns = shard.counts.turns.get();
-        shard.fire(now, &mut fired);
+        shard.fire(now, &mut self.fired);
         let now = shard.receive(now);
         shard.pass(now);
         shard.now_ns.set(0);
         let turns = shard.counts.turns.get() - turns;
         observer.turn(now, u32::try_from(turns).unwrap_or(u32::MAX));
         shard.publish_messages(ring);
-        if now - published_ns > PUBLISH_NS {
-            shard.publish_stats(ring, now - awake_since);
-            (published_ns, awake_since) = (now, now);
+        if now - self.published_ns > PUBLISH_NS {
+            shard.publish_stats(ring, now - self.awake_since_ns);
+            (self.published_ns, self.awake_since_ns) = (now, now);
         }
         // Before the look for work: an agent that is always ready must not outlive the drain.
         if shard.own().ending.is_closing() {
-            return shard.end(ring);
+            self.sealed = Some(shard.seal(ring));
+            return Step::Sealed;
         }
-        if shard.has_work() {
-            continue;
-        }
-        if stopping && shard.counts.waiting.get() == 0 {
+        if shard.has_work() { Step::Busy } else { Step::Idle }
+    }
+
+    /// Says that the shard is about to sleep, and looks once more. Returns for how long it may, at most;
+    /// `None` when it must not.
+    pub(crate) fn before_sleep(&mut self, ring: &mut dyn Doorbells) -> Option<Option<u64>> {
+        let shard = self.shard;
+        if self.stopping && shard.counts.waiting.get() == 0 {
             shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
-        let from = clock::monotonic_ns();
-        shard.publish_stats(ring, from - awake_since);
-        shard.park(ring, from, stopping);
-        awake_since = clock::monotonic_ns();
-        published_ns = awake_since;
-        shard.stats.borrow_mut().parked_ns += awake_since - from;
-        observer.parked(from, awake_since);
+        let now_ns = shard.clock_ns();
+        shard.publish_stats(ring, now_ns - self.awake_since_ns);
+        (self.awake_since_ns, self.asleep_since_ns) = (now_ns, now_ns);
+        let sleep = &shard.own().sleep;
+        sleep.prepare();
+        let ending = &shard.own().ending;
+        if shard.has_work() || ending.is_closing() || (ending.is_stopping() && !self.stopping) {
+            sleep.awake();
+            return None;
+        }
+        let next = shard.wheel.borrow().next_deadline();
+        shard.stats.borrow_mut().parks += 1;
+        Some(next.map(|at| at.saturating_sub(now_ns).max(1)))
+    }
+
+    /// The shard has slept.
+    pub(crate) fn after_sleep(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) {
+        let shard = self.shard;
+        shard.own().sleep.awake();
+        shard.knock_instead(ring, false);
+        let now_ns = shard.clock_ns();
+        shard.stats.borrow_mut().parked_ns += now_ns - self.asleep_since_ns;
+        observer.parked(self.asleep_since_ns, now_ns);
+        (self.awake_since_ns, self.published_ns) = (now_ns, now_ns);
     }
 }
 
@@ -130,7 +210,7 @@ impl Shard {
             let mut pace = Pace::new(now_ns);
             while consumer.deliver_next(self) {
                 consumer.peek(AHEAD, |ahead| self.slab.prefetch(index_of(ahead.to())));
-                if !pace.goes_on(clock::monotonic_ns) {
+                if !pace.goes_on(|| self.clock_ns()) {
                     break;
                 }
             }
@@ -182,7 +262,7 @@ impl Shard {
             if let Some(ahead) = self.queue.peek(AHEAD) {
                 self.slab.prefetch(index_of(ahead.to()));
             }
-            if !pace.goes_on(clock::monotonic_ns) {
+            if !pace.goes_on(|| self.clock_ns()) {
                 break;
             }
         }
@@ -222,23 +302,7 @@ impl Shard {
         !self.queue.is_empty()
             || self.own().has_posted()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
-            || self.wheel.borrow().next_deadline().is_some_and(|at| at <= clock::monotonic_ns())
-    }
-
-    fn park(&self, ring: &mut dyn Doorbells, now_ns: u64, stopping: bool) {
-        let sleep = &self.own().sleep;
-        sleep.prepare();
-        let ending = &self.own().ending;
-        if self.has_work() || ending.is_closing() || (ending.is_stopping() && !stopping) {
-            sleep.awake();
-            return;
-        }
-        let next = self.wheel.borrow().next_deadline();
-        let wait = next.map(|at| at.saturating_sub(now_ns).max(1));
-        self.stats.borrow_mut().parks += 1;
-        ring.wait(wait);
-        sleep.awake();
-        self.knock_instead(ring, false);
+            || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
     }
 
     fn publish_stats(&self, ring: &dyn Doorbells, busy_ns: u64) {
@@ -247,7 +311,7 @@ impl Shard {
         let calls = ring.calls();
         (stats.enters, stats.ring_failed) = (calls.enters, calls.failed);
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
-        stats.heartbeat_ns = clock::monotonic_ns();
+        stats.heartbeat_ns = self.clock_ns();
         stats.turns = self.counts.turns.get();
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
@@ -263,17 +327,18 @@ impl Shard {
         self.slab.bytes() + self.scratch.held() + messages + self.wheel.borrow().bytes()
     }
 
-    /// Seals the shard, waits until all have sealed, counts what nobody will read, drops every task on its
-    /// own thread and reports.
-    fn end(&self, ring: &mut dyn Doorbells) -> ShardReport {
-        let mut drained = !self.has_work();
+    /// Refuses all that is new and says so; returns whether nothing was left to do.
+    fn seal(&self, ring: &mut dyn Doorbells) -> bool {
+        let drained = !self.has_work();
         self.closed.set(true);
         self.publish_messages(ring);
         self.own().ending.seal();
         self.peers.iter().for_each(|peer| knock(peer.event()));
-        while !self.peers.iter().all(|peer| peer.ending.is_sealed()) {
-            ring.wait(Some(SEAL_WAIT_NS));
-        }
+        drained
+    }
+
+    /// When all have sealed: counts what nobody will read, drops every task on its own thread and reports.
+    fn end(&self, ring: &mut dyn Doorbells, mut drained: bool) -> ShardReport {
         let mut undelivered = self.empty_rings() + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
         let mut tasks_dropped = 0;
