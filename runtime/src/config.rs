@@ -1,5 +1,6 @@
 //! Every limit in one struct; the relations are checked at start.
 
+use crate::agent::ASKS_MAX;
 use crate::error::StartError;
 
 /// Which CPUs get a shard.
@@ -24,6 +25,16 @@ pub struct Config {
     pub messages_max: u32,
     /// Outstanding asks per shard.
     pub asks_max: u32,
+    /// Watches, links, names, topics and children that one agent may have, together.
+    pub relations_max: u32,
+    /// Shares of a core's time for the classes high, normal and low, when all have work.
+    pub class_shares: [u32; 3],
+    /// One turn in so many is timed for the accounts of agents; 1 times each.
+    pub account_every: u32,
+    /// A turn that lasts longer is reported with its agent, ns; 0 looks for none.
+    pub stall_ns: u64,
+    /// Stalls kept until [`Runtime::stalls`](crate::Runtime::stalls) takes them; more are counted only.
+    pub stalls_max: u32,
     /// Cells of a cross-core ring, per ordered pair; a power of two.
     pub peer_ring_slots: u32,
     /// Submission entries of a shard's io_uring.
@@ -44,6 +55,11 @@ impl Default for Config {
             timers_max: 1 << 18,
             messages_max: 1 << 20,
             asks_max: 1 << 16,
+            relations_max: 4_096,
+            class_shares: [16, 4, 1],
+            account_every: 64,
+            stall_ns: 25_000_000,
+            stalls_max: 256,
             peer_ring_slots: 4_096,
             uring_entries: 64,
             turn_messages: 64,
@@ -64,6 +80,18 @@ impl Config {
             c if c.agents_max == 0 => limit("agents_max", 0, "at least 1"),
             c if c.messages_max == 0 => limit("messages_max", 0, "at least 1"),
             c if c.timers_max == 0 => limit("timers_max", 0, "at least 1"),
+            c if c.asks_max == 0 || c.asks_max > ASKS_MAX => {
+                limit("asks_max", c.asks_max.into(), "1 to 16777215")
+            }
+            c if c.class_shares.iter().any(|&share| share == 0 || share > 1_000) => {
+                limit("class_shares", 0, "1 to 1000 each")
+            }
+            c if c.account_every == 0 || c.account_every > 1 << 20 => {
+                limit("account_every", c.account_every.into(), "1 to 1048576")
+            }
+            c if c.stall_ns != 0 && c.stall_ns < 1_000_000 => {
+                limit("stall_ns", c.stall_ns, "0, or 1 ms and more")
+            }
             c if !c.peer_ring_slots.is_power_of_two() || c.peer_ring_slots > 1 << 20 => {
                 limit("peer_ring_slots", c.peer_ring_slots.into(), "a power of two up to 1048576")
             }

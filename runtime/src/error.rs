@@ -135,11 +135,20 @@ pub struct TimersFull;
 
 /// Why an ask got no answer.
 #[derive(Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AskError<M> {
     /// The message could not be sent.
     Send(SendError<M>),
     /// No answer came before the deadline.
     Expired,
+    /// No answer came before the deadline, for the asked agent waits for the asker: a deadlock of that many
+    /// agents. Found half way to the deadline.
+    Cycle {
+        /// Agents of the cycle.
+        agents: u32,
+    },
+    /// The callee has dropped the reply: it failed, ended, or will not answer.
+    Dropped,
     /// The shard has no slot or timer for another ask.
     Full,
 }

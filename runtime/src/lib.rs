@@ -49,20 +49,32 @@ mod runtime;
 #[cfg(not(loom))]
 mod shard;
 #[cfg(not(loom))]
+mod stall;
+#[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+mod supervise;
 #[cfg(not(loom))]
 mod timer;
 
 #[cfg(not(loom))]
 pub use {
-    agent::{Addr, Agent, Cx, Reply, SleepUntil, Stop},
+    agent::{
+        Account, Addr, Agent, AgentId, By, Class, Cx, Down, End, MonitorId, MoveError, Placement,
+        Published, Recipient, RelationError, Reply, SleepUntil, Stop, YieldNow,
+    },
     channel::envelope::MESSAGE_MAX,
     config::{Config, Cores},
     error::{AskError, SendError, SpawnError, StartError, Stopped, TimersFull},
     observe::{NoObserver, Observer},
     runtime::{Runtime, ShutdownReport},
     shard::run::ShardReport,
+    stall::Stall,
     stats::ShardStats,
+    supervise::{
+        Backoff, ChildInfo, ChildSpec, Intensity, Restart, Strategy, Supervision, Supervisor,
+        SupervisorMsg,
+    },
     timer::TimerId,
 };
 

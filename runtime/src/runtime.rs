@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::agent::{Addr, Agent, Cx};
+use crate::agent::{self, Account, Addr, Agent, By, Cx, MoveError, Placement};
 use crate::channel::ending::{Ending, is_quiet};
 use crate::channel::envelope::Envelope;
 use crate::channel::spsc;
@@ -21,6 +21,7 @@ use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
 use crate::shard::waker::Home;
 use crate::shard::{Links, Shard, pin};
+use crate::stall::{Detector, Stall};
 use crate::stats::ShardStats;
 
 /// Time between two looks at the shards while they drain.
@@ -41,6 +42,7 @@ pub struct Runtime {
     threads: Vec<JoinHandle<ShardReport>>,
     drain_ns: u64,
     home: Home,
+    stalls: Detector,
 }
 
 impl std::fmt::Debug for Shared {
@@ -72,17 +74,20 @@ impl Runtime {
     ) -> Result<Self, StartError> {
         config.check()?;
         let cores = pin::resolve(&config.cores)?;
+        let directory = Arc::default();
         let shared = cores
             .iter()
-            .map(|&core| Shared::new(core).map(Arc::new))
+            .map(|&core| Shared::new(core, &directory).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let drain_ns = config.drain_ns;
+        let (stall_ns, stalls_max) = (config.stall_ns, config.stalls_max);
         let mut runtime = Self {
             cores,
             home: Home::take(shared.clone().into())?,
             shared,
             threads: Vec::new(),
             drain_ns,
+            stalls: Detector::default(),
         };
         let (ready, started) = mpsc::channel();
         for (index, links) in
@@ -105,6 +110,7 @@ impl Runtime {
             }
         }
         drop(ready);
+        runtime.stalls = Detector::start(runtime.shared.clone(), stall_ns, stalls_max)?;
         // An error ends every thread: dropping `runtime` stops and joins those that run.
         for outcome in started.iter().take(runtime.cores.len()) {
             outcome?;
@@ -158,6 +164,51 @@ impl Runtime {
         make: impl FnOnce() -> A + Send + 'static,
     ) -> Result<Addr<A>, Stopped> {
         self.run_on(shard, move |cx| cx.spawn(make()).ok())?.ok_or(Stopped)
+    }
+
+    /// Spawns an agent where a policy says; `make` runs there.
+    ///
+    /// # Errors
+    /// [`Stopped`] when there is no such shard, it has ended or its table is full.
+    pub fn spawn<A: Agent>(
+        &self,
+        placement: Placement,
+        make: impl FnOnce() -> A + Send + 'static,
+    ) -> Result<Addr<A>, Stopped> {
+        let rotor = &self.shared.first().ok_or(Stopped)?.directory.rotor;
+        let shard = placement.shard(rotor, &|| self.stats(), self.shards());
+        self.spawn_on(shard.ok_or(Stopped)?, make)
+    }
+
+    /// Moves an idle agent to another shard and returns its new address. The old one stays valid: what is sent
+    /// there is passed on in order. Relations, names, timers and accounts go along.
+    ///
+    /// # Errors
+    /// [`MoveError`]; the agent lives where it lived.
+    pub fn move_agent<A: Agent + Send>(
+        &self,
+        agent: Addr<A>,
+        shard: usize,
+    ) -> Result<Addr<A>, MoveError> {
+        agent::move_agent(self, agent, shard)
+    }
+
+    /// The agents with the largest accounts, `count` at most. Looks at every agent between two turns of its
+    /// shard: about 10 ms for a million.
+    #[must_use]
+    pub fn accounts(&self, by: By, count: usize) -> Vec<Account> {
+        let of = |shard| self.run_on(shard, move |cx| cx.shard().accounts(by, count));
+        let mut all: Vec<Account> =
+            (0..self.shards()).filter_map(|s| of(s).ok()).flatten().collect();
+        agent::account::keep(&mut all, by, count);
+        all
+    }
+
+    /// Takes the stalls that were found since the last call, and the number of all since the start: those that
+    /// did not fit `Config::stalls_max` are in the number only.
+    #[must_use]
+    pub fn stalls(&self) -> (Vec<Stall>, u64) {
+        self.stalls.take()
     }
 
     /// Counters of every shard, as last published.

@@ -43,6 +43,20 @@ counters! {
     panicked,
     /// Agents that stopped.
     stopped,
+    /// Agents ended by others: killed, linked to one that failed, or with their supervisor.
+    killed,
+    /// Failed agents that their supervisors have restarted.
+    restarted,
+    /// Agents that have moved here.
+    moved,
+    /// Messages skipped because their asker had given up.
+    asks_skipped,
+    /// Asks that were found to close a cycle.
+    ask_cycles,
+    /// Asks that are open.
+    asks_open,
+    /// Agents that have relations.
+    agents_related,
     /// Turns of agents and futures.
     turns,
     /// Messages to agents of this shard from this shard.

@@ -8,9 +8,7 @@ use std::task::{Poll, Waker};
 use std::thread;
 
 use common::{eventually, start};
-use tailbeam_runtime::{
-    Addr, Agent, AskError, Config, Cx, Reply, Runtime, SendError, ShutdownReport, Stop,
-};
+use tailbeam_runtime::{Addr, Agent, Config, Cx, Reply, Runtime, SendError, ShutdownReport, Stop};
 
 /// Counts what it reads.
 struct Reader(Arc<AtomicU64>);
@@ -189,7 +187,7 @@ impl Agent for Asker {
             let deadline = cx.fresh_ns() + 10_000_000_000;
             match cx.ask(self.0, deadline, |reply| reply).await {
                 Ok(answer) => self.2.fetch_add(answer, Ordering::Relaxed),
-                Err(AskError::Expired | AskError::Full | AskError::Send(_)) => return Err(Stop),
+                Err(_) => return Err(Stop),
             };
         }
         Ok(())

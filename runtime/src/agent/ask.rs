@@ -1,28 +1,45 @@
-//! Asks: a slot at the asker that the answer is delivered to, wherever it comes from.
+//! Asks: a slot at the asker that the answer is delivered to, wherever it comes from. The deadline and the
+//! slot's number travel with the message, so that nobody works for an asker that has given up.
 
-use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Cx, shard_of};
+use super::{Control, Cx, handle, shard_of};
+use crate::agent::parcel::Parcel;
 use crate::channel::envelope::Deliver;
 use crate::error::AskError;
-use crate::shard::Shard;
+use crate::shard::{self, Shard};
 use crate::timer::TimerId;
 
-/// The way back to an asker; carries the deadline. Dropping it lets the ask expire.
+/// Asks that a shard can have open: a key has 24 bits for the slot.
+pub(crate) const ASKS_MAX: u32 = (1 << 24) - 1;
+/// Waits shorter than this are not searched for cycles, ns.
+const PROBE_MIN_NS: u64 = 2_000_000;
+/// log2 of the unit of a travelling deadline, ns: about 1 ms, with 32 bits for 52 days.
+const DUE_BITS: u32 = 20;
+
+/// The way back to an asker; carries the deadline. Dropping it tells the asker, which gets
+/// [`AskError::Dropped`].
 #[derive(Debug)]
 pub struct Reply<R> {
-    home: u64,
+    /// Shard 8 bits, slot 24, generation 32.
     key: u64,
     deadline_ns: u64,
     kind: PhantomData<fn(R)>,
 }
 
+/// A slot of a shard's asks, as a key says it without its shard.
+fn slot_of(key: u64) -> (u32, u32) {
+    let slot = u32::try_from(key >> 32 & 0xff_ffff).expect("24 bits");
+    (slot, u32::try_from(key & u64::from(u32::MAX)).expect("32 bits"))
+}
+
 impl<R: Send + 'static> Reply<R> {
-    pub(crate) const fn new(home: u64, key: u64, deadline_ns: u64) -> Self {
-        Self { home, key, deadline_ns, kind: PhantomData }
+    const fn new(key: u64, deadline_ns: u64) -> Self {
+        Self { key, deadline_ns, kind: PhantomData }
     }
 
     /// When the asker gives up, monotonic ns.
@@ -31,40 +48,126 @@ impl<R: Send + 'static> Reply<R> {
         self.deadline_ns
     }
 
-    /// Answers. An answer to an asker that has given up is counted as a dead letter.
+    /// Whether the asker has given up: its deadline is over or it has dropped the ask. What is known here is
+    /// as old as the last message from its core. Reads the clock.
+    #[must_use]
+    pub fn is_cancelled(&self, cx: &Cx<'_>) -> bool {
+        let shard = cx.shard();
+        let due = Due::new(self.key, self.deadline_ns);
+        shard.clock_ns() >= self.deadline_ns || shard.is_cancelled(shard_of(self.key), due)
+    }
+
+    /// Answers. An answer to an asker that has given up is counted as a dead letter. Allocates if the answer
+    /// has more than 32 bytes.
     ///
     /// # Errors
-    /// The answer, when the ring to the asker's core is full.
+    /// The answer, when the ring to the asker's core is full; the asker is then told that there is none.
     pub fn send(self, cx: &mut Cx<'_>, answer: R) -> Result<(), R> {
         let shard = cx.shard();
-        if shard_of(self.home) == shard.index {
-            shard.complete_ask(self.key, Box::new(answer));
+        if shard_of(self.key) == shard.index {
+            shard.complete_ask(self.key, Parcel::new(answer));
+            std::mem::forget(self);
             return Ok(());
         }
-        let boxed: Box<dyn Any + Send> = Box::new(answer);
-        shard
-            .send_remote(self.home, Answer { key: self.key, boxed })
-            .map_err(|answer| *answer.boxed.downcast::<R>().expect("packed as R three lines above"))
+        let answer = Answer { key: self.key, parcel: Parcel::new(answer) };
+        match shard.send_remote(self.key & !(u64::MAX >> 8), answer) {
+            Ok(()) => {
+                std::mem::forget(self);
+                Ok(())
+            }
+            Err(answer) => Err(answer.parcel.open().ok().expect("packed as R three lines above")),
+        }
+    }
+}
+
+impl<R> Drop for Reply<R> {
+    fn drop(&mut self) {
+        // A reply that is dropped on a thread without a shard lets the ask expire.
+        shard::with_current(|shard| shard.drop_ask(self.key));
     }
 }
 
 /// An answer on its way.
 struct Answer {
     key: u64,
-    boxed: Box<dyn Any + Send>,
+    parcel: Parcel,
 }
 
 impl Deliver for Answer {
     fn deliver(self, _: u64, shard: &Shard) {
-        shard.complete_ask(self.key, self.boxed);
+        shard.complete_ask(self.key, self.parcel);
     }
+}
+
+/// Deadline and slot of an ask as its message carries them: 32 bits of time in ms, 24 of the slot, 8 of its
+/// generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Due(u64);
+
+impl Due {
+    fn new(key: u64, deadline_ns: u64) -> Self {
+        let (slot, generation) = slot_of(key);
+        Self((deadline_ns >> DUE_BITS) << 32 | u64::from(slot) << 8 | u64::from(generation & 0xff))
+    }
+
+    /// The deadline is over; up to 1 ms late, never early, and never for deadlines beyond 26 days.
+    pub(crate) fn is_over(self, now_ns: u64) -> bool {
+        let late = (now_ns >> DUE_BITS).wrapping_sub(self.0 >> 32) & u64::from(u32::MAX);
+        late > 0 && late < 1 << 31
+    }
+
+    const fn slot(self) -> u64 {
+        self.0 & u64::MAX >> 32
+    }
+
+    /// The deadline alone: a message that another core passes on cannot be looked up there.
+    pub(crate) const fn without_slot(self) -> Self {
+        Self(self.0 | u64::MAX >> 32)
+    }
+}
+
+/// The asks of other shards that were dropped before their deadline.
+#[derive(Debug, Default)]
+pub(crate) struct Cancelled(RefCell<BTreeMap<(usize, u64), u64>>, Cell<usize>);
+
+impl Cancelled {
+    fn add(&self, (shard, due): (usize, Due), max: u32, now_ns: u64) {
+        let mut all = self.0.borrow_mut();
+        if all.len() >= max as usize {
+            // The deadline speaks for those that are over.
+            all.retain(|_, due| !Due(*due).is_over(now_ns));
+        }
+        if all.len() < max as usize {
+            all.insert((shard, due.slot()), due.0);
+        }
+        self.1.set(all.len());
+    }
+
+    fn has(&self, shard: usize, due: Due) -> bool {
+        self.1.get() > 0 && self.0.borrow().get(&(shard, due.slot())) == Some(&due.0)
+    }
+
+    fn remove(&self, shard: usize, due: Due) {
+        let mut all = self.0.borrow_mut();
+        all.remove(&(shard, due.slot()));
+        self.1.set(all.len());
+    }
+}
+
+enum Got {
+    Nothing,
+    Answer(Parcel),
+    /// The reply was dropped.
+    Dropped,
 }
 
 struct Slot {
     asker: u64,
     generation: u32,
-    answer: Option<Box<dyn Any>>,
     open: bool,
+    got: Got,
+    /// Agents of the cycle that the ask was found to close.
+    cycle: Option<u32>,
 }
 
 /// The asks of one shard.
@@ -79,109 +182,335 @@ impl Asks {
         Self { slots: Vec::new(), free: Vec::new(), max }
     }
 
-    pub(crate) fn open(&mut self, asker: u64) -> Option<u64> {
+    /// The slot and its generation.
+    fn open(&mut self, asker: u64) -> Option<(u32, u32)> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
                 let index = u32::try_from(self.slots.len()).ok().filter(|&i| i < self.max)?;
-                self.slots.push(Slot { asker, generation: 0, answer: None, open: false });
+                let got = Got::Nothing;
+                self.slots.push(Slot { asker, generation: 0, open: false, got, cycle: None });
                 index
             }
         };
         let slot = &mut self.slots[index as usize];
         (slot.asker, slot.open) = (asker, true);
-        Some(u64::from(slot.generation) << 32 | u64::from(index))
+        Some((index, slot.generation))
     }
 
     fn slot(&mut self, key: u64) -> Option<&mut Slot> {
-        let index = usize::try_from(key & u64::from(u32::MAX)).ok()?;
-        self.slots
-            .get_mut(index)
-            .filter(|slot| slot.open && u64::from(slot.generation) == key >> 32)
+        let (index, generation) = slot_of(key);
+        let slot = self.slots.get_mut(index as usize)?;
+        Some(slot).filter(|slot| slot.open && slot.generation == generation)
     }
 
-    /// Stores an answer; returns who waits for it, or `None` when nobody does.
-    pub(crate) fn complete(&mut self, key: u64, answer: Box<dyn Any>) -> Option<u64> {
+    /// Whether the ask of a message is still open.
+    fn is_open(&self, due: Due) -> bool {
+        let (index, generation) = ((due.0 >> 8 & 0xff_ffff) as usize, due.0 & 0xff);
+        let slot = self.slots.get(index);
+        slot.is_none_or(|slot| slot.open && u64::from(slot.generation & 0xff) == generation)
+    }
+
+    /// Notes what became of an ask; returns who waits for it, or `None` when nobody does.
+    fn put(&mut self, key: u64, got: Got) -> Option<u64> {
         let slot = self.slot(key)?;
-        slot.answer = Some(answer);
+        slot.got = got;
         Some(slot.asker)
+    }
+
+    /// Asks that are open.
+    pub(crate) fn open_count(&self) -> u64 {
+        (self.slots.len() - self.free.len()) as u64
     }
 
     /// Answers that nobody has taken.
     pub(crate) fn unread(&self) -> u64 {
-        self.slots.iter().filter(|slot| slot.answer.is_some()).count() as u64
+        self.slots.iter().filter(|slot| matches!(slot.got, Got::Answer(_))).count() as u64
     }
 
-    fn take(&mut self, key: u64) -> Option<Box<dyn Any>> {
-        self.slot(key)?.answer.take()
+    fn take(&mut self, key: u64) -> Got {
+        self.slot(key).map_or(Got::Nothing, |slot| std::mem::replace(&mut slot.got, Got::Nothing))
     }
 
-    fn close(&mut self, key: u64) {
-        if let Some(slot) = self.slot(key) {
-            slot.open = false;
-            slot.answer = None;
-            slot.generation = slot.generation.wrapping_add(1);
-            self.free.push(u32::try_from(key & u64::from(u32::MAX)).expect("32 bits"));
+    /// Closes a slot; returns what nobody has taken, which is user's and must not be dropped under a borrow.
+    fn close(&mut self, key: u64) -> Got {
+        let Some(slot) = self.slot(key) else { return Got::Nothing };
+        (slot.open, slot.cycle) = (false, None);
+        slot.generation = slot.generation.wrapping_add(1);
+        let got = std::mem::replace(&mut slot.got, Got::Nothing);
+        self.free.push(slot_of(key).0);
+        got
+    }
+}
+
+impl Shard {
+    fn key(&self, (slot, generation): (u32, u32)) -> u64 {
+        handle(self.index, 0, generation) | u64::from(slot) << 32
+    }
+
+    fn complete_ask(&self, key: u64, answer: Parcel) {
+        let asker = self.asks.borrow_mut().put(key, Got::Answer(answer));
+        match asker {
+            Some(asker) => self.make_ready(asker),
+            None => self.count_dead_letters(1),
+        }
+    }
+
+    /// Nobody will answer the ask.
+    fn drop_ask(&self, key: u64) {
+        if shard_of(key) == self.index {
+            self.give_up_ask(key);
+        } else {
+            self.send_control(key & !(u64::MAX >> 8), Control::DropAsk { key });
+        }
+    }
+
+    pub(crate) fn give_up_ask(&self, key: u64) {
+        // An answer that has come is not taken back.
+        let asker = match self.asks.borrow_mut().slot(key) {
+            Some(slot) if matches!(slot.got, Got::Nothing) => {
+                slot.got = Got::Dropped;
+                slot.asker
+            }
+            _ => return,
+        };
+        self.make_ready(asker);
+    }
+
+    /// Whether the asker of a message has given it up.
+    #[inline]
+    pub(crate) fn is_cancelled(&self, origin: usize, due: Due) -> bool {
+        if due.slot() == Due(0).without_slot().slot() {
+            return false;
+        }
+        if origin == self.index {
+            !self.asks.borrow().is_open(due)
+        } else {
+            self.cancelled.has(origin, due)
+        }
+    }
+
+    pub(crate) fn cancel_ask(&self, origin: usize, due: Due) {
+        self.cancelled.add((origin, due), self.config.asks_max, self.clock_ns());
+    }
+
+    pub(crate) fn forget_cancelled(&self, origin: usize, due: Due) {
+        if origin != self.index {
+            self.cancelled.remove(origin, due);
+        }
+    }
+
+    pub(crate) fn note_cycle(&self, key: u64, agents: u32) {
+        if let Some(slot) = self.asks.borrow_mut().slot(key) {
+            slot.cycle = Some(agents);
+            self.stats.borrow_mut().ask_cycles += 1;
+        }
+    }
+
+    fn waits_for(&self, me: u64, callee: u64) {
+        if let Some(header) = self.slab.header(super::index_of(me)) {
+            header.waits_for.set(callee);
         }
     }
 }
 
-/// Closes the slot however the ask ends.
-pub(super) struct Guard<'a> {
-    pub(super) shard: &'a Shard,
-    pub(super) key: Option<u64>,
+/// An open ask: closes its slot however it ends, and tells the callee when nobody waits any more.
+struct Guard<'a> {
+    shard: &'a Shard,
+    me: u64,
+    callee: u64,
+    key: u64,
+    deadline_ns: u64,
+    answered: bool,
 }
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.shard.asks.borrow_mut().close(key);
+        let got = self.shard.asks.borrow_mut().close(self.key);
+        self.shard.waits_for(self.me, 0);
+        let known = self.answered || !matches!(got, Got::Nothing);
+        let target = shard_of(self.callee);
+        if !known && target != self.shard.index && self.shard.seen_ns() < self.deadline_ns {
+            let due = Due::new(self.key, self.deadline_ns);
+            let origin = self.shard.index;
+            self.shard.send_control(self.callee, Control::CancelAsk { origin, due });
         }
+        drop(got);
     }
 }
 
 /// Waits for an answer or the deadline.
 pub(super) struct AskFuture<'a, R, M> {
-    shard: &'a Shard,
-    me: u64,
-    key: u64,
-    deadline_ns: u64,
+    guard: Guard<'a>,
+    /// Where the wait is in time: nowhere yet, before or after the search for a cycle.
     timer: Option<TimerId>,
+    probed: bool,
     kind: PhantomData<fn() -> (R, M)>,
 }
 
-impl<'a, R, M> AskFuture<'a, R, M> {
-    pub(super) const fn new(shard: &'a Shard, me: u64, key: u64, deadline_ns: u64) -> Self {
-        Self { shard, me, key, deadline_ns, timer: None, kind: PhantomData }
+impl<R, M> AskFuture<'_, R, M> {
+    fn wait_until(&mut self, at_ns: u64) -> bool {
+        let guard = &self.guard;
+        self.timer = guard.shard.timer(at_ns, guard.me, None).ok();
+        self.timer.is_some()
     }
-}
 
-impl<R: 'static, M> Future for AskFuture<'_, R, M> {
-    type Output = Result<R, AskError<M>>;
+    /// The first timer: at half time for a search, or at the deadline.
+    fn first_wait(&mut self) -> bool {
+        let (deadline_ns, now_ns) = (self.guard.deadline_ns, self.guard.shard.seen_ns());
+        let left_ns = deadline_ns.saturating_sub(now_ns);
+        self.probed |= !(PROBE_MIN_NS..u64::MAX / 4).contains(&left_ns);
+        self.wait_until(if self.probed { deadline_ns } else { now_ns + left_ns / 2 })
+    }
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = self.shard.asks.borrow_mut().take(self.key);
-        if let Some(answer) = answer {
-            let answer = answer.downcast::<R>().expect("the reply's type is the ask's type");
-            return Poll::Ready(Ok(*answer));
+    /// A wake that brought no answer: whether to wait on.
+    fn look_again(&mut self) -> Poll<AskError<M>> {
+        let Guard { shard, me, callee, key, deadline_ns, .. } = self.guard;
+        let now_ns = shard.clock_ns();
+        if now_ns >= deadline_ns {
+            let cycle = shard.asks.borrow_mut().slot(key).and_then(|slot| slot.cycle);
+            return Poll::Ready(match cycle {
+                Some(agents) => AskError::Cycle { agents },
+                None => AskError::Expired,
+            });
         }
-        if self.shard.clock_ns() >= self.deadline_ns {
-            return Poll::Ready(Err(AskError::Expired));
-        }
-        if self.timer.is_none() {
-            match self.shard.timer(self.deadline_ns, self.me, None) {
-                Ok(timer) => self.timer = Some(timer),
-                Err(_) => return Poll::Ready(Err(AskError::Full)),
+        let fired = self.timer.is_none_or(|timer| !shard.is_pending(timer));
+        if fired {
+            if !self.probed {
+                self.probed = true;
+                shard.send_control(callee, Control::Probe { origin: me, key, agents: 1 });
+            }
+            if !self.wait_until(deadline_ns) {
+                return Poll::Ready(AskError::Full);
             }
         }
         Poll::Pending
     }
 }
 
+impl<R: Send + 'static, M> Future for AskFuture<'_, R, M> {
+    type Output = Result<R, AskError<M>>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let key = self.guard.key;
+        let got = self.guard.shard.asks.borrow_mut().take(key);
+        match got {
+            Got::Answer(parcel) => {
+                self.guard.answered = true;
+                let answer = parcel.open::<R>().ok();
+                return Poll::Ready(Ok(answer.expect("the reply's type is the ask's type")));
+            }
+            Got::Dropped => {
+                self.guard.answered = true;
+                return Poll::Ready(Err(AskError::Dropped));
+            }
+            Got::Nothing => {}
+        }
+        if self.timer.is_some() {
+            return self.look_again().map(Err);
+        }
+        if self.first_wait() { Poll::Pending } else { Poll::Ready(Err(AskError::Full)) }
+    }
+}
+
 impl<R, M> Drop for AskFuture<'_, R, M> {
     fn drop(&mut self) {
         if let Some(timer) = self.timer {
-            self.shard.cancel(timer);
+            self.guard.shard.cancel(timer);
         }
+    }
+}
+
+/// Sends the question; the future waits for what becomes of it.
+pub(super) fn ask<'a, A, R, F>(
+    (shard, me): (&'a Shard, u64),
+    callee: u64,
+    deadline_ns: u64,
+    make: F,
+) -> Result<AskFuture<'a, R, A::Msg>, AskError<A::Msg>>
+where
+    A: super::Agent,
+    R: Send + 'static,
+    F: FnOnce(Reply<R>) -> A::Msg,
+{
+    let slot = shard.asks.borrow_mut().open(me).ok_or(AskError::Full)?;
+    let key = shard.key(slot);
+    let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
+    let due = Due::new(key, deadline_ns);
+    match shard.send_asked::<A>(callee, due, make(Reply::new(key, deadline_ns))) {
+        Ok(()) => {}
+        Err(error) => {
+            // The message holds the reply, whose drop must not be taken for an answer.
+            let mut guard = guard;
+            guard.answered = true;
+            return Err(AskError::Send(error));
+        }
+    }
+    shard.waits_for(me, callee);
+    Ok(AskFuture { guard, timer: None, probed: false, kind: PhantomData })
+}
+
+/// Has a shard work for an answer; none when the table of asks is full.
+pub(super) fn ask_shard<R: Send + 'static>(
+    (shard, me): (&Shard, u64),
+    at: usize,
+    deadline_ns: u64,
+    work: impl FnOnce(&Shard, Reply<R>) + Send + 'static,
+) -> Option<AskFuture<'_, R, ()>> {
+    let slot = shard.asks.borrow_mut().open(me)?;
+    let key = shard.key(slot);
+    let callee = handle(at, 0, 0);
+    let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
+    let reply = Reply::new(key, deadline_ns);
+    shard.send_control(callee, Control::Job(Box::new(move |there| work(there, reply))));
+    Some(AskFuture { guard, timer: None, probed: true, kind: PhantomData })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_travels_in_32_bits() {
+        let key = 3u64 << 56 | 77u64 << 32 | 0x1234;
+        assert_eq!(slot_of(key), (77, 0x1234));
+        let second = 1_000_000_000;
+        for start in [0, 50 * 86_400 * second, 400 * 86_400 * second] {
+            let due = Due::new(key, start + second);
+            assert!(!due.is_over(start) && !due.is_over(start + second));
+            assert!(due.is_over(start + second + (2 << DUE_BITS)));
+            assert!(due.is_over(start + 3_600 * second));
+            assert_eq!(due.slot(), 77 << 8 | 0x34);
+            assert!(due.without_slot().is_over(start + 2 * second));
+        }
+    }
+
+    #[test]
+    fn the_table_of_cancelled_asks_is_bounded_and_forgets_what_is_over() {
+        let cancelled = Cancelled::default();
+        let due = |slot: u64, ms: u64| Due::new(slot << 32, ms << DUE_BITS);
+        cancelled.add((1, due(1, 5)), 2, 0);
+        cancelled.add((1, due(2, 50)), 2, 0);
+        cancelled.add((1, due(3, 50)), 2, 0);
+        assert!(cancelled.has(1, due(1, 5)) && !cancelled.has(1, due(3, 50)), "full");
+        cancelled.add((1, due(3, 50)), 2, 9 << DUE_BITS);
+        assert!(!cancelled.has(1, due(1, 5)) && cancelled.has(1, due(3, 50)));
+        assert!(!cancelled.has(2, due(3, 50)), "of another shard");
+        cancelled.remove(1, due(3, 50));
+        assert!(!cancelled.has(1, due(3, 50)));
+    }
+
+    #[test]
+    fn a_slot_closes_once_and_knows_its_generation() {
+        let mut asks = Asks::new(1);
+        let (slot, generation) = asks.open(9).expect("room");
+        assert_eq!(asks.open(9), None);
+        let key = u64::from(slot) << 32 | u64::from(generation);
+        assert!(asks.is_open(Due::new(key, 0)));
+        assert_eq!(asks.put(key, Got::Dropped), Some(9));
+        assert!(matches!(asks.close(key), Got::Dropped));
+        assert!(!asks.is_open(Due::new(key, 0)) && matches!(asks.close(key), Got::Nothing));
+        assert_eq!((asks.put(key, Got::Dropped), asks.open_count()), (None, 0));
+        assert_eq!(asks.open(9), Some((0, 1)));
     }
 }

@@ -3,8 +3,10 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Addr, Agent, Reply, handle};
-use crate::agent::ask::{self, AskFuture};
+use super::{
+    Account, Addr, Agent, AgentId, Control, MonitorId, Placement, Published, RelationError, Reply,
+    ask,
+};
 use crate::error::{AskError, SpawnError, TimersFull};
 use crate::shard::Shard;
 use crate::timer::TimerId;
@@ -28,6 +30,11 @@ impl<'a> Cx<'a> {
 
     pub(crate) const fn shard(&self) -> &'a Shard {
         self.shard
+    }
+
+    /// The running agent.
+    pub(crate) const fn handle(&self) -> u64 {
+        self.me
     }
 
     /// `CLOCK_MONOTONIC` when it was first asked for in this turn, ns. About 20 ns once per turn.
@@ -93,28 +100,144 @@ impl<'a> Cx<'a> {
     }
 
     /// Asks another agent and suspends the handler until the answer or the deadline. The deadline
-    /// travels with the message, in the [`Reply`].
+    /// travels with the message: a callee that gets to it later skips it. Dropping the future tells the
+    /// callee too.
     pub fn ask<A: Agent, R: Send + 'static, F: FnOnce(Reply<R>) -> A::Msg>(
         &mut self,
         to: Addr<A>,
         deadline_ns: u64,
         make: F,
     ) -> impl Future<Output = Result<R, AskError<A::Msg>>> + use<'a, A, R, F> {
-        let key = self.shard.asks.borrow_mut().open(self.me);
-        let sent = match key {
-            None => Err(AskError::Full),
-            Some(key) => {
-                let reply = Reply::new(handle(self.shard.index, 0, 0), key, deadline_ns);
-                self.shard.send::<A>(to.0, make(reply)).map_err(AskError::Send)
-            }
-        };
+        let asked = ask::ask::<A, R, F>((self.shard, self.me), to.0, deadline_ns, make);
+        async move { asked?.await }
+    }
+
+    /// Suspends the handler until the other agents that are ready have had their turn.
+    pub fn yield_now(&mut self) -> YieldNow {
+        YieldNow(false)
+    }
+
+    /// Whether this turn has lasted so long that others wait: `Config::stall_ns` / 4 or more. One load; it is
+    /// set by the stall detector's thread. Hand over with [`Cx::yield_now`].
+    #[inline]
+    #[must_use]
+    pub fn need_preempt(&self) -> bool {
+        self.shard.own().beat.must_yield()
+    }
+
+    /// Watches another agent: [`Agent::on_down`] is called when it ends, or has ended already. From another
+    /// core the notice may come before messages that the agent had sent. Allocates.
+    ///
+    /// # Errors
+    /// [`RelationError`].
+    pub fn monitor<A: Agent>(&mut self, of: Addr<A>) -> Result<MonitorId, RelationError> {
+        self.shard.monitor(self.me, of.0)
+    }
+
+    /// Ends a watch; `false` when it had ended. No notice of it comes any more.
+    pub fn demonitor(&mut self, monitor: MonitorId) -> bool {
+        self.shard.demonitor(self.me, monitor)
+    }
+
+    /// Links the running agent and another: when one fails, the other ends too, or is told if it has
+    /// [`Agent::TRAPS_EXITS`]. An end by [`Stop`](super::Stop) only ends the link. Allocates.
+    ///
+    /// # Errors
+    /// [`RelationError`].
+    pub fn link<A: Agent>(&mut self, with: Addr<A>) -> Result<(), RelationError> {
+        self.shard.link(self.me, with.0)
+    }
+
+    /// Ends a link. An end of the other that is on its way still comes.
+    pub fn unlink<A: Agent>(&mut self, with: Addr<A>) {
+        self.shard.unlink(self.me, with.0);
+    }
+
+    /// Ends an agent before its next turn, suspended or not. A supervised one may be restarted.
+    pub fn kill(&mut self, agent: AgentId) {
+        self.shard.send_control(agent.0, Control::Kill);
+    }
+
+    /// Gives the running agent, of type `A`, a name in this runtime; it is free again when the agent ends. An
+    /// agent may have several. Takes a lock; allocates.
+    ///
+    /// # Errors
+    /// [`RelationError`]; `Taken` when an agent has the name.
+    pub fn register<A: Agent>(&mut self, name: &str) -> Result<(), RelationError> {
+        self.shard.register::<A>(self.me, name)
+    }
+
+    /// The agent of that name; none when there is none, or it is of another type. Takes a lock: look up once
+    /// and keep the address.
+    #[must_use]
+    pub fn find<A: Agent>(&self, name: &str) -> Option<Addr<A>> {
+        self.shard.own().directory.find(name)
+    }
+
+    /// Has the running agent, of type `A`, get a copy of what is published under a topic, until it ends;
+    /// `false` when the topic carries messages of another type. Takes a lock; allocates.
+    ///
+    /// # Errors
+    /// [`RelationError`].
+    pub fn subscribe<A: Agent>(&mut self, topic: &str) -> Result<bool, RelationError> {
+        self.shard.subscribe::<A>(self.me, topic)
+    }
+
+    /// Ends a subscription. A copy that is on its way still comes.
+    pub fn unsubscribe(&mut self, topic: &str) {
+        self.shard.unsubscribe(self.me, topic);
+    }
+
+    /// Sends a copy of a message to each member of a topic, and says what became of each. Takes a lock for the
+    /// list; one send per member.
+    pub fn publish<M: Clone + Send + 'static>(&mut self, topic: &str, msg: &M) -> Published {
+        self.shard.publish(topic, msg)
+    }
+
+    /// Spawns an agent on any shard; `make` runs there. `None` when that shard has no room, or has ended, or
+    /// there is none, or no answer came within 10 s. Allocates.
+    pub fn spawn_at<A: Agent, F: FnOnce() -> A + Send + 'static>(
+        &mut self,
+        placement: Placement,
+        make: F,
+    ) -> impl Future<Output = Option<Addr<A>>> + use<'a, A, F> {
         let (shard, me) = (self.shard, self.me);
-        async move {
-            let guard = ask::Guard { shard, key };
-            sent?;
-            let key = guard.key.expect("a full table has returned above");
-            AskFuture::new(shard, me, key, deadline_ns).await
+        let placed = shard.place(placement);
+        let deadline_ns = shard.clock_ns().saturating_add(SPAWN_WAIT_NS);
+        let asked = placed.and_then(|at| {
+            ask::ask_shard::<Option<Addr<A>>>((shard, me), at, deadline_ns, move |there, reply| {
+                let spawned = there.spawn_agent(make()).ok();
+                // The asker has gone, or its ring is full and it is told so.
+                let _ = reply.send(&mut Cx::new(there, u64::MAX), spawned);
+            })
+        });
+        async move { asked?.await.ok().flatten() }
+    }
+
+    /// The account of an agent of this shard; none when it does not live here.
+    #[must_use]
+    pub fn account(&self, agent: AgentId) -> Option<Account> {
+        self.shard.account(agent.0)
+    }
+}
+
+/// Longest wait for a spawn on another shard, ns.
+const SPAWN_WAIT_NS: u64 = 10_000_000_000;
+
+/// Future of [`Cx::yield_now`].
+#[must_use = "a yield does nothing until awaited"]
+#[derive(Debug)]
+pub struct YieldNow(bool);
+
+impl Future for YieldNow {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
         }
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -1,22 +1,31 @@
 #![expect(unsafe_code, reason = "the states of agents of any type in the slots of a slab")]
-//! Agents on their shard: made, given messages and timers, resumed, ended.
+//! Agents on their shard: given messages, timers and notices, resumed, caught up with.
 
-use std::any::TypeId;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::task::Context;
 
-use super::{Addr, Agent, Cx, Stop, generation_of, handle, index_of, shard_of};
+use super::ask::Due;
+use super::lifecycle::{state, type_of};
+use super::{Agent, CLASSES, Class, Control, End, Notice, Stop};
+use super::{generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
-use crate::error::SpawnError;
 use crate::shard::Shard;
-use crate::shard::lane::{ACK_MAX, Ack, MAILBOX_MAX, arrears};
-use crate::shard::slab::{self, AgentType, Header};
+use crate::shard::lane::{ACK_MAX, Ack, arrears};
+use crate::shard::slab::{AgentType, Header, Role};
 use crate::shard::suspended::{Outcome, Pending};
+
+/// Time before a message that could not be passed on is tried again, ns.
+const RETRY_NS: u64 = 1_000_000;
 
 /// A message for an agent. The top byte of its handle says which shard it comes from.
 pub(crate) struct ToAgent<A: Agent>(pub(crate) A::Msg);
+
+/// A message that asks: with its deadline and its slot at the asker.
+pub(crate) struct Asked<A: Agent> {
+    pub(crate) due: Due,
+    pub(crate) msg: A::Msg,
+}
 
 /// A token for an agent's `on_timer`.
 pub(crate) struct Token(pub(crate) u64);
@@ -24,116 +33,110 @@ pub(crate) struct Token(pub(crate) u64);
 /// A poll for an agent that waits.
 pub(crate) struct WakeUp;
 
-/// Gives each agent type its constants.
-trait Hosted: Agent {
-    const TYPE: AgentType = AgentType {
-        id: TypeId::of::<Self>(),
-        agent: true,
-        align: placed::<Self>().1,
-        drop_state: drop_state::<Self>,
-        timer: timer::<Self>,
-    };
-    /// Whether the state lies in the slot, not in a box.
-    const INLINE: bool = slab::fits(size_of::<Self>(), align_of::<Self>());
-}
-
-impl<A: Agent> Hosted for A {}
-
-fn type_of<A: Agent>() -> &'static AgentType {
-    const { &<A as Hosted>::TYPE }
-}
-
-/// Size and alignment of what lies in the slot.
-const fn placed<A: Agent>() -> (usize, usize) {
-    if <A as Hosted>::INLINE {
-        (size_of::<A>(), align_of::<A>())
-    } else {
-        (size_of::<Box<A>>(), align_of::<Box<A>>())
-    }
-}
-
-/// # Safety
-/// `place` is the state of an occupied slot of this type.
-unsafe fn state<A: Agent>(place: NonNull<u8>) -> NonNull<A> {
-    if const { <A as Hosted>::INLINE } {
-        place.cast()
-    } else {
-        // SAFETY: the caller's duty; such a slot holds a pointer that came from a Box.
-        unsafe { place.cast::<NonNull<A>>().read() }
-    }
-}
-
-/// # Safety
-/// As [`state`]; the state is not used again.
-unsafe fn drop_state<A: Agent>(place: NonNull<u8>) {
-    // SAFETY: the caller's duty.
-    let state = unsafe { state::<A>(place) };
-    if const { <A as Hosted>::INLINE } {
-        // SAFETY: initialised when the slot was occupied, and dropped this once.
-        unsafe { state.drop_in_place() };
-    } else {
-        // SAFETY: it came from a Box, which is made anew this once.
-        drop(unsafe { Box::from_raw(state.as_ptr()) });
-    }
-}
-
-/// # Safety
-/// As [`state`]; nobody else uses the state meanwhile.
-unsafe fn timer<A: Agent>(
-    shard: &Shard,
-    place: NonNull<u8>,
-    me: u64,
-    token: u64,
-) -> Result<(), Stop> {
-    // SAFETY: the caller's duty.
-    let mut state = unsafe { state::<A>(place) };
-    // SAFETY: as above.
-    let agent = unsafe { state.as_mut() };
-    agent.on_timer(token, &mut Cx::new(shard, me))
-}
-
-/// The type of spawned futures, which have no state but their future.
-static TASK: AgentType = AgentType {
-    id: TypeId::of::<PhantomData<dyn Future<Output = ()>>>(),
-    agent: false,
-    align: 1,
-    drop_state: |_| (),
-    timer: |_, _, _, _| Ok(()),
-};
-
 impl<A: Agent> Deliver for ToAgent<A> {
     #[inline]
     fn deliver(self, to: u64, shard: &Shard) {
-        let (index, generation) = (index_of(to), generation_of(to));
-        let header = shard.slab.header(index);
-        let Some(header) = header.filter(|header| header.generation.get() == generation) else {
-            return shard.dead_letter(to, true, self.0);
-        };
-        if !header.is(type_of::<A>()) {
-            return shard.dead_letter(to, false, self.0);
+        receive::<A>(self.0, None, to, shard);
+    }
+}
+
+impl<A: Agent> Deliver for Asked<A> {
+    #[inline]
+    fn deliver(self, to: u64, shard: &Shard) {
+        receive::<A>(self.msg, Some(self.due), to, shard);
+    }
+}
+
+fn pack<A: Agent>(to: u64, msg: A::Msg, due: Option<Due>) -> Envelope {
+    match due {
+        None => Envelope::new(to, ToAgent::<A>(msg)),
+        Some(due) => Envelope::new(to, Asked::<A> { due, msg }),
+    }
+}
+
+/// Gives an agent a message.
+#[inline]
+fn receive<A: Agent>(msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
+    // What a ring brings is not in the order of the classes.
+    if !matches!(A::CLASS, Class::High) && shard.must_queue(A::CLASS) {
+        return shard.queue_again(A::CLASS, pack::<A>(to, msg, due));
+    }
+    let (index, generation) = (index_of(to), generation_of(to));
+    let header = shard.slab.header(index);
+    let Some(header) = header.filter(|header| header.generation.get() == generation) else {
+        return shard.dead_letter(to, true, msg);
+    };
+    if !header.is(type_of::<A>()) {
+        return misdirected::<A>(header, msg, due, to, shard);
+    }
+    if header.is_busy() {
+        return shard.wait(header, pack::<A>(to, msg, due));
+    }
+    shard.credit(header, to, A::MAILBOX);
+    if let Some(due) = due
+        && shard.is_unwanted(shard_of(to), due)
+    {
+        return shard.skip(shard_of(to), due, msg);
+    }
+    header.messages.set(header.messages.get().wrapping_add(1));
+    shard.note_age(header);
+    let me = handle(shard.index, generation, index);
+    let Some(place) = shard.slab.state(index) else { return };
+    shard.begin_turn(header, me);
+    let waker = shard.waker(me);
+    // SAFETY: the slot is occupied by an agent of this type: its header says so, and it is not down.
+    let state = unsafe { state::<A>(place) };
+    // SAFETY: initialised when the slot was occupied; nobody else uses it, as said below.
+    let agent = unsafe { &mut *state.as_ptr() };
+    // SAFETY: an agent is polled by its shard only, and by nobody else while it waits (it is busy then);
+    // it is dropped by `end_agent`, after its future. The shard outlives both.
+    let outcome = unsafe {
+        shard
+            .scratch
+            .start((shard, me), &mut Context::from_waker(&waker), move |cx| agent.on(msg, cx))
+    };
+    shard.end_turn(header);
+    shard.after(header, index, outcome);
+}
+
+/// A message for a slot that does not hold an agent of its type: one that has moved, or a stranger.
+#[cold]
+fn misdirected<A: Agent>(header: &Header, msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
+    if header.role() != Some(Role::Forward) {
+        return shard.dead_letter(to, false, msg);
+    }
+    if header.is_busy() {
+        return shard.wait(header, pack::<A>(to, msg, due));
+    }
+    match shard.pass_on::<A>(header.waits_for.get(), msg, due.map(Due::without_slot)) {
+        Ok(()) => shard.credit(header, to, A::MAILBOX),
+        Err(crate::SendError::Gone(msg)) => {
+            shard.credit(header, to, A::MAILBOX);
+            shard.drop_letter(msg);
         }
-        if header.is_busy() {
-            return shard.wait(header, Envelope::new(to, self));
+        Err(refused) => {
+            shard.wait(header, pack::<A>(to, refused.into_message(), due));
+            shard.block(header, index_of(to));
         }
-        shard.credit(header, to, A::MAILBOX);
-        header.messages.set(header.messages.get().wrapping_add(1));
-        let me = handle(shard.index, generation, index);
-        let (_, align) = placed::<A>();
-        let Some(place) = shard.slab.state(index, align) else { return };
-        shard.begin_turn(header);
-        let waker = shard.waker(me);
-        // SAFETY: the slot is occupied by an agent of this type: its header says so.
-        let state = unsafe { state::<A>(place) };
-        // SAFETY: initialised when the slot was occupied; nobody else uses it, as said below.
-        let agent = unsafe { &mut *state.as_ptr() };
-        // SAFETY: an agent is polled by its shard only, and by nobody else while it waits (it is busy then);
-        // it is dropped by `end`, after its future. The shard outlives both.
-        let outcome = unsafe {
-            shard.scratch.start((shard, me), &mut Context::from_waker(&waker), move |cx| {
-                agent.on(self.0, cx)
-            })
-        };
-        shard.after(header, index, outcome);
+    }
+}
+
+/// Runs a hook of an agent, which is not suspended.
+fn hook(
+    shard: &Shard,
+    header: &Header,
+    me: u64,
+    call: impl FnOnce(&'static AgentType, NonNull<u8>) -> Result<(), Stop>,
+) {
+    let Some(kind) = header.kind.get() else { return };
+    let Some(place) = shard.slab.state(index_of(me)) else { return };
+    shard.begin_turn(header, me);
+    let result = catch_unwind(AssertUnwindSafe(|| call(kind, place)));
+    shard.end_turn(header);
+    match result {
+        Ok(Ok(())) => {}
+        Ok(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
+        Err(_) => shard.end_agent(index_of(me), End::Panicked),
     }
 }
 
@@ -146,21 +149,18 @@ impl Deliver for Token {
         let Some(header) = header.filter(|header| header.generation.get() == generation) else {
             return;
         };
+        if header.role() == Some(Role::Forward) {
+            let (new, Self(token)) = (header.waits_for.get(), self);
+            let job = move |shard: &Shard| Self(token).deliver(new, shard);
+            return shard.send_control(new, Control::Job(Box::new(job)));
+        }
         if header.is_busy() {
             return shard.wait(header, Envelope::new(to, self));
         }
-        let Some(kind) = header.kind.get() else { return };
         let me = handle(shard.index, generation, index);
-        let Some(place) = shard.slab.state(index, kind.align) else { return };
-        shard.begin_turn(header);
         // SAFETY: the slot is occupied by an agent of this kind, and nobody else uses its state: it is not
         // busy.
-        let run = AssertUnwindSafe(|| unsafe { (kind.timer)(shard, place, me, self.0) });
-        match catch_unwind(run) {
-            Ok(Ok(())) => {}
-            Ok(Err(Stop)) => shard.end_agent(index, false),
-            Err(_) => shard.end_agent(index, true),
-        }
+        hook(shard, header, me, |kind, place| unsafe { (kind.timer)(shard, place, me, self.0) });
     }
 }
 
@@ -177,50 +177,10 @@ impl Deliver for WakeUp {
 }
 
 impl Shard {
-    /// Spawns an agent in a slot of its own.
-    pub(crate) fn spawn_agent<A: Agent>(&self, agent: A) -> Result<Addr<A>, SpawnError<A>> {
-        const {
-            assert!(A::MAILBOX >= 1 && A::MAILBOX <= MAILBOX_MAX, "MAILBOX is 1 to 50000");
-        }
-        let (size, align) = placed::<A>();
-        let vacant =
-            if self.is_closed() { None } else { self.slab.vacant(slab::class(size, align)) };
-        let place = vacant.and_then(|index| Some((index, self.slab.state(index, align)?)));
-        let Some((index, place)) = place else {
-            return Err(SpawnError { agent, max: self.config.agents_max });
-        };
-        if const { <A as Hosted>::INLINE } {
-            // SAFETY: the slot is vacant and large enough for the state.
-            unsafe { place.cast::<A>().write(agent) };
-        } else {
-            // SAFETY: the slot is vacant and large enough for a pointer.
-            unsafe { place.cast::<*mut A>().write(Box::into_raw(Box::new(agent))) };
-        }
-        Ok(Addr::new(self.occupy(index, type_of::<A>())))
-    }
-
-    /// Spawns a future, which is polled in its turn.
-    pub(crate) fn spawn_task<F: Future<Output = ()> + 'static>(
-        &self,
-        future: F,
-    ) -> Result<(), SpawnError<F>> {
-        let vacant = if self.is_closed() { None } else { self.slab.vacant(0) };
-        let Some(index) = vacant else {
-            return Err(SpawnError { agent: future, max: self.config.agents_max });
-        };
-        let me = self.occupy(index, &TASK);
-        let suspended = self.scratch.keep(async move {
-            future.await;
-            Err(Stop)
-        });
-        if let Some(header) = self.slab.header(index) {
-            let mut pending = self.scratch.pending();
-            pending.suspended = Some(suspended);
-            header.pending.set(Some(pending));
-            header.set_busy(true);
-        }
-        self.make_ready(me);
-        Ok(())
+    /// Calls an agent's hook for a notice.
+    pub(crate) fn call_hook(&self, header: &Header, me: u64, notice: Notice) {
+        // SAFETY: as in `Token::deliver`: `Shard::notify` has seen that it is not busy.
+        hook(self, header, me, |kind, place| unsafe { (kind.notice)(self, place, me, notice) });
     }
 
     /// Notes that a message of the sender in `to` was read, and tells it once for many.
@@ -242,7 +202,7 @@ impl Shard {
     }
 
     /// Tells the core whose messages were read last how many that were.
-    fn settle(&self, header: &Header, index: u32, gone: bool) {
+    pub(super) fn settle(&self, header: &Header, index: u32, gone: bool) {
         let count = header.arrears.take();
         if count > 0 {
             let generation = header.generation.get();
@@ -251,7 +211,7 @@ impl Shard {
         }
     }
 
-    /// Drops a message that has no addressee, on its own: its drop is user code.
+    /// Drops a message that has no addressee.
     #[cold]
     fn dead_letter<M>(&self, to: u64, gone: bool, message: M) {
         let origin = shard_of(to);
@@ -259,16 +219,44 @@ impl Shard {
             let (index, generation) = (index_of(to), generation_of(to));
             self.acknowledge(origin, Ack { index, generation, count: 1, gone });
         }
+        self.drop_letter(message);
+    }
+
+    /// Drops a message on its own: its drop is user code.
+    fn drop_letter<M>(&self, message: M) {
         let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
         self.count_dead_letters(1);
     }
 
-    /// Keeps a message or a token for an agent that waits.
-    fn wait(&self, header: &Header, item: Envelope) {
+    /// Drops a message whose asker has given up.
+    #[cold]
+    fn skip<M>(&self, origin: usize, due: Due, message: M) {
+        self.forget_cancelled(origin, due);
+        self.stats.borrow_mut().asks_skipped += 1;
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+    }
+
+    #[inline]
+    fn is_unwanted(&self, origin: usize, due: Due) -> bool {
+        due.is_over(self.seen_ns()) || self.is_cancelled(origin, due)
+    }
+
+    /// Keeps a message, a token or a notice for an agent that waits.
+    pub(super) fn wait(&self, header: &Header, item: Envelope) {
         let mut pending = header.pending.take().unwrap_or_else(|| self.scratch.pending());
         self.add_waiting(u64::from(item.is_message()));
         pending.items.push_back(item);
+        pending.since_ns.push_back(self.since_ns().min(self.seen_ns()));
         header.pending.set(Some(pending));
+    }
+
+    /// A moved agent's old place could not pass a message on: it tries again a little later.
+    fn block(&self, header: &Header, index: u32) {
+        header.set_busy(true);
+        let me = handle(self.index, header.generation.get(), index);
+        if self.timer(self.seen_ns() + RETRY_NS, me, None).is_err() {
+            self.make_ready(me);
+        }
     }
 
     /// What a first poll leaves.
@@ -276,8 +264,8 @@ impl Shard {
     fn after(&self, header: &Header, index: u32, outcome: Outcome) {
         match outcome {
             Outcome::Done(Ok(())) => {}
-            Outcome::Done(Err(Stop)) => self.end_agent(index, false),
-            Outcome::Panicked => self.end_agent(index, true),
+            Outcome::Done(Err(Stop)) => self.end_agent(index, End::Stopped),
+            Outcome::Panicked => self.end_agent(index, End::Panicked),
             Outcome::Waits(suspended) => {
                 let mut pending = header.pending.take().unwrap_or_else(|| self.scratch.pending());
                 pending.suspended = Some(suspended);
@@ -290,11 +278,17 @@ impl Shard {
     /// Polls a suspended handler, and gives its agent what waited behind it, within the budget of a turn.
     fn resume(&self, header: &Header, index: u32) {
         header.unqueue();
-        let Some(mut pending) = header.pending.take() else { return };
+        if header.is_down() {
+            return;
+        }
+        let Some(mut pending) = header.pending.take() else { return header.set_busy(false) };
         if let Some(suspended) = pending.suspended.take() {
-            self.begin_turn(header);
-            let waker = self.waker(handle(self.index, header.generation.get(), index));
-            match self.scratch.resume(suspended, &mut Context::from_waker(&waker)) {
+            let me = handle(self.index, header.generation.get(), index);
+            self.begin_turn(header, me);
+            let waker = self.waker(me);
+            let outcome = self.scratch.resume(suspended, &mut Context::from_waker(&waker));
+            self.end_turn(header);
+            match outcome {
                 Outcome::Waits(suspended) => {
                     pending.suspended = Some(suspended);
                     return header.pending.set(Some(pending));
@@ -302,7 +296,9 @@ impl Shard {
                 Outcome::Done(Ok(())) => {}
                 end => {
                     header.pending.set(Some(pending));
-                    return self.end_agent(index, matches!(end, Outcome::Panicked));
+                    let panicked = matches!(end, Outcome::Panicked);
+                    let why = if panicked { End::Panicked } else { End::Stopped };
+                    return self.end_agent(index, why);
                 }
             }
         }
@@ -315,10 +311,11 @@ impl Shard {
         let generation = header.generation.get();
         self.begin_budget();
         loop {
-            // A handler of an item may have suspended, or ended the agent and lost what it had.
+            // A handler of an item may have suspended or failed, or ended the agent and lost what it had.
             if header.is_busy() && header.generation.get() == generation {
-                let newer = header.pending.take();
-                pending.suspended = newer.and_then(|mut newer| newer.suspended.take());
+                if let Some(newer) = header.pending.take() {
+                    pending.put_before(*newer);
+                }
                 return header.pending.set(Some(pending));
             }
             let ended = header.generation.get() != generation;
@@ -328,54 +325,11 @@ impl Shard {
                 return self.make_ready(handle(self.index, generation, index));
             }
             let Some(item) = pending.items.pop_front() else { break };
+            self.set_since(pending.since_ns.pop_front());
             self.remove_waiting(u64::from(item.is_message()));
             item.deliver(self);
         }
         self.scratch.recycle(pending);
-    }
-
-    /// Ends an agent or a spawned future: its handler, its state, what waits for it.
-    pub(crate) fn end_agent(&self, index: u32, panicked: bool) {
-        let Some(header) = self.slab.header(index) else { return };
-        let Some(kind) = header.kind.get() else { return };
-        let pending = header.pending.take();
-        let undelivered = pending.as_ref().map_or(0, |pending| messages(pending));
-        let dropped = self.clear(header, index, kind, pending);
-        self.remove_waiting(undelivered);
-        self.count_dead_letters(undelivered);
-        self.count_end(kind.agent, panicked || !dropped);
-    }
-
-    /// Drops all that a slot holds and gives it back; `false` when a drop panicked.
-    fn clear(
-        &self,
-        header: &Header,
-        index: u32,
-        kind: &'static AgentType,
-        pending: Option<Box<Pending>>,
-    ) -> bool {
-        self.settle(header, index, true);
-        let (suspended, items) = match pending {
-            Some(pending) => (pending.suspended, pending.items),
-            None => Default::default(),
-        };
-        let mut dropped = suspended.is_none_or(|suspended| self.scratch.finish(suspended));
-        // Of the next generation from here on: a drop that sends to its own agent finds it gone.
-        header.kind.set(None);
-        self.slab.end_generation(header);
-        self.renew_own(index, header.generation.get());
-        if let Some(state) = self.slab.state(index, kind.align) {
-            // SAFETY: the slot was occupied by this kind and its handler is gone; `kind` is cleared, so
-            // that nobody drops the state again, and the slot is not free yet, so nobody takes it.
-            let drop = AssertUnwindSafe(|| unsafe { (kind.drop_state)(state) });
-            dropped &= catch_unwind(drop).is_ok();
-        }
-        self.slab.free(index);
-        for item in items {
-            // A message whose drop panics takes neither the shard nor the others with it.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
-        }
-        dropped
     }
 }
 
@@ -383,3 +337,5 @@ impl Shard {
 pub(crate) fn messages(pending: &Pending) -> u64 {
     pending.items.iter().filter(|item| item.is_message()).count() as u64
 }
+
+const _: () = assert!(CLASSES == Class::Low as usize + 1);

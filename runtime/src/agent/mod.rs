@@ -1,13 +1,33 @@
-//! Agents: the trait, addresses, and what a handler may do.
+//! Agents: the trait, addresses, what a handler may do, and how agents are related.
 
+pub(crate) mod account;
 mod ask;
+mod control;
 mod cx;
+mod directory;
 mod hosted;
+mod kin;
+mod lifecycle;
+mod moving;
+mod parcel;
+mod placement;
 
-pub(crate) use ask::Asks;
+pub(crate) use account::Sampler;
+pub use account::{Account, By};
 pub use ask::Reply;
-pub use cx::{Cx, SleepUntil};
-pub(crate) use hosted::{ToAgent, Token, WakeUp, messages};
+pub(crate) use ask::{ASKS_MAX, Asks, Cancelled, Due};
+pub(crate) use control::{Control, Job};
+pub use cx::{Cx, SleepUntil, YieldNow};
+pub(crate) use directory::Directory;
+pub use directory::{Published, Recipient};
+pub(crate) use hosted::{Asked, ToAgent, Token, WakeUp, messages};
+pub use kin::{AgentId, Down, End, MonitorId, RelationError};
+pub(crate) use kin::{Child, Kins, Make, Notice};
+pub(crate) use lifecycle::child_of;
+pub use moving::MoveError;
+pub(crate) use moving::move_agent;
+pub use placement::Placement;
+pub(crate) use placement::Rotor;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -18,14 +38,35 @@ use crate::error::SendError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stop;
 
+/// How urgent an agent's turns are. Classes share a core's time as `Config::class_shares` says when all have
+/// work; a class alone has all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Class {
+    /// Before the others.
+    High,
+    /// As most are.
+    #[default]
+    Normal,
+    /// After the others.
+    Low,
+}
+
+/// Number of classes.
+pub(crate) const CLASSES: usize = 3;
+
 /// An agent: state on one core, one message at a time.
 pub trait Agent: Sized + 'static {
-    /// What it takes; at most 48 bytes, which the compiler checks.
+    /// What it takes; at most 48 bytes, and at most 40 if it is asked, which the compiler checks.
     type Msg: Send + 'static;
     /// Unread messages that it may have from each core, 1 to 50,000; one more is handed back to the sender.
     /// Another core learns in batches what was read, so that it may count up to a quarter of them longer
     /// than they wait; it never calls a mailbox full that holds fewer than this from it.
     const MAILBOX: u32 = 32;
+    /// How urgent its turns are.
+    const CLASS: Class = Class::Normal;
+    /// Whether it is told of the end of a linked agent by [`Agent::on_down`]. Otherwise a linked agent's
+    /// failure ends it too.
+    const TRAPS_EXITS: bool = false;
 
     /// Handles one message. While it is suspended the agent takes no other.
     fn on(&mut self, msg: Self::Msg, cx: &mut Cx<'_>) -> impl Future<Output = Result<(), Stop>>;
@@ -37,6 +78,19 @@ pub trait Agent: Sized + 'static {
     fn on_timer(&mut self, _token: u64, _cx: &mut Cx<'_>) -> Result<(), Stop> {
         Ok(())
     }
+
+    /// An agent that it watches ([`Cx::monitor`]), or is linked to ([`Agent::TRAPS_EXITS`]), has ended. It
+    /// comes in mailbox order and never counts as a message.
+    ///
+    /// # Errors
+    /// [`Stop`] ends the agent.
+    fn on_down(&mut self, _down: Down, _cx: &mut Cx<'_>) -> Result<(), Stop> {
+        Ok(())
+    }
+
+    /// A child that this supervisor had started on another core lives there; none when it could not start.
+    #[doc(hidden)]
+    fn on_started(&mut self, _child: u32, _agent: Option<AgentId>, _cx: &mut Cx<'_>) {}
 }
 
 /// Address of an agent: 8 bytes (core 8 bits, generation 24, slot 32). A stale one fails cleanly: at once on
@@ -52,9 +106,17 @@ impl<A> Clone for Addr<A> {
 
 impl<A> Copy for Addr<A> {}
 
+impl<A> PartialEq for Addr<A> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<A> Eq for Addr<A> {}
+
 impl<A> fmt::Debug for Addr<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Addr({}:{}.{})", shard_of(self.0), index_of(self.0), generation_of(self.0))
+        write!(f, "Addr({})", AgentId(self.0))
     }
 }
 
@@ -94,6 +156,12 @@ impl<A: Agent> Addr<A> {
         self.0
     }
 
+    /// Who it is, whatever its type.
+    #[must_use]
+    pub const fn id(self) -> AgentId {
+        AgentId(self.0)
+    }
+
     /// Sends a message. Never blocks.
     ///
     /// # Errors
@@ -101,5 +169,11 @@ impl<A: Agent> Addr<A> {
     #[inline]
     pub fn try_send(self, cx: &mut Cx<'_>, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
         cx.shard().send::<A>(self.0, msg)
+    }
+
+    /// The same address for whoever knows its messages only.
+    #[must_use]
+    pub fn recipient(self) -> Recipient<A::Msg> {
+        Recipient::of(self)
     }
 }

@@ -120,6 +120,13 @@ impl<T> Consumer<T> {
         self.head != self.tail_cache
     }
 
+    /// Published cells that wait now.
+    pub(crate) fn waiting(&mut self) -> usize {
+        // Pairs with the Release in `Producer::publish`.
+        self.tail_cache = self.ring.tail.0.load(Ordering::Acquire);
+        self.tail_cache.wrapping_sub(self.head)
+    }
+
     /// Takes the next cell; the producer may reuse it after [`Consumer::release`].
     pub(crate) fn pop(&mut self) -> Option<T> {
         if !self.has_some() {

@@ -7,6 +7,7 @@ use std::cell::{Cell, OnceCell};
 
 use super::slab::{CHUNK_SLOTS, chunks_max};
 use crate::agent::GENERATIONS;
+use crate::error::SendError;
 
 /// Messages that a mailbox may hold from one core at most: a count has 16 bits.
 pub(crate) const MAILBOX_MAX: u32 = 50_000;
@@ -31,6 +32,16 @@ pub(crate) const fn reservations(max: u32) -> u32 {
 pub(crate) enum Refused {
     Full,
     Gone,
+}
+
+impl Refused {
+    /// Gives the message back.
+    pub(crate) fn with<M>(self, msg: M) -> SendError<M> {
+        match self {
+            Self::Full => SendError::Full(msg),
+            Self::Gone => SendError::Gone(msg),
+        }
+    }
 }
 
 /// Generation of a slot in the high half, unread messages to it in the low half.

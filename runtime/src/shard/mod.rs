@@ -3,6 +3,7 @@
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
 pub(crate) mod lane;
+pub(crate) mod marks;
 pub(crate) mod pin;
 pub(crate) mod run;
 pub(crate) mod shared;
@@ -10,7 +11,6 @@ pub(crate) mod slab;
 pub(crate) mod suspended;
 pub(crate) mod waker;
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -18,8 +18,10 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::agent::{
-    Agent, Asks, ToAgent, Token, WakeUp, generation_of, handle, index_of, shard_of,
+    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, Token, WakeUp, generation_of,
+    handle, index_of, shard_of,
 };
+use crate::agent::{Asked, Control, Due, End, account};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
@@ -29,10 +31,16 @@ use crate::error::{SendError, TimersFull};
 use crate::stats::ShardStats;
 use crate::timer::{Fired, TimerId, Wheel};
 
-use lane::{Ack, Lane, Refused, reservations};
-use shared::Shared;
-use slab::{AgentType, Header, Slab};
+use lane::{Ack, Lane, Refused, Word, reservations};
+use marks::Marks;
+use shared::{Beat, Shared};
+use slab::{AgentType, Header, Role, Slab};
 use suspended::Scratch;
+
+/// The bits of a timer's owner that hold its incarnation: a generation leaves 8 of its 24 free.
+const LIFE: u64 = 0xff << LIFE_SHIFT;
+const LIFE_SHIFT: u32 = 48;
+const _: () = assert!(crate::agent::GENERATIONS <= 1 << 16);
 
 thread_local! {
     /// The shard of this thread, for wakers.
@@ -46,14 +54,28 @@ pub(crate) struct Shard {
     pub(crate) config: Config,
     pub(crate) peers: Vec<Arc<Shared>>,
     pub(crate) asks: RefCell<Asks>,
+    pub(crate) cancelled: Cancelled,
+    pub(crate) kins: RefCell<Kins>,
+    /// Watches that agents of this shard have begun.
+    pub(crate) monitors: Cell<u64>,
     clock: Clock,
+    /// The clock at the last look, at most some us ago while turns are short, and since when the message in
+    /// hand was seen to wait, ns.
+    seen_ns: Cell<u64>,
+    since_ns: Cell<u64>,
+    sampler: Sampler,
+    beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
     /// Futures that run or wait; before `slab`, whose states they borrow.
     pub(crate) scratch: Scratch,
     pub(crate) slab: Slab,
-    /// Messages between agents of this shard, wakes and tokens, in the order of their turns.
-    queue: Queue<Envelope>,
+    /// Messages between agents of this shard, wakes and tokens, by class, in the order of their turns.
+    lines: [Line; CLASSES],
+    /// Whether messages come from a ring, where they are not in the order of their classes.
+    receiving: Cell<bool>,
+    /// Ages of what lies in the rings of the other shards.
+    ring_marks: Box<[Marks]>,
     /// What this shard has sent to each shard's agents and does not know to be read.
     lanes: Vec<Lane>,
     wheel: RefCell<Wheel>,
@@ -61,13 +83,34 @@ pub(crate) struct Shard {
     consumers: RefCell<Vec<Option<Consumer<Envelope>>>>,
     acks_in: RefCell<Vec<Option<Consumer<u64>>>>,
     acks_out: RefCell<Vec<AckQueue>>,
-    stats: RefCell<ShardStats>,
+    control_out: RefCell<Vec<VecDeque<Envelope>>>,
+    pub(crate) stats: RefCell<ShardStats>,
     counts: Counts,
     /// Messages the running agent may still take in this turn, and when its turn ends.
     turn_left: Cell<u32>,
     turn_end_ns: Cell<u64>,
     /// Whether it is too late to send or spawn from here.
     closed: Cell<bool>,
+}
+
+/// The queue of a class.
+struct Line {
+    queue: Queue<Envelope>,
+    marks: Marks,
+    /// Time that it had beyond its share, ns.
+    debt_ns: Cell<u64>,
+}
+
+impl Line {
+    fn new() -> Self {
+        Self { queue: Queue::new(), marks: Marks::new(), debt_ns: Cell::new(0) }
+    }
+}
+
+/// Works with the shard of the calling thread, if it has one.
+pub(crate) fn with_current(work: impl FnOnce(&Shard)) {
+    // The thread may be ending: then it has no shard any more.
+    let _ = CURRENT.try_with(|current| current.borrow().as_deref().map(work));
 }
 
 /// What changes with each message; the rest is in [`ShardStats`].
@@ -149,11 +192,20 @@ impl Shard {
             index,
             runtime,
             asks: RefCell::new(Asks::new(config.asks_max)),
+            cancelled: Cancelled::default(),
+            kins: RefCell::default(),
+            monitors: Cell::new(0),
             clock,
+            seen_ns: Cell::new(now_ns),
+            since_ns: Cell::new(u64::MAX),
+            sampler: Sampler::new(config.account_every, index as u64),
+            beat: Arc::clone(&peers[index].beat),
             now_ns: Cell::new(now_ns),
             scratch: Scratch::new(),
             slab: Slab::new(config.agents_max),
-            queue: Queue::new(),
+            lines: std::array::from_fn(|_| Line::new()),
+            receiving: Cell::new(false),
+            ring_marks: peers.iter().map(|_| Marks::new()).collect(),
             lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),
             wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
             producers: RefCell::new(links.producers),
@@ -162,6 +214,7 @@ impl Shard {
             acks_out: RefCell::new(
                 acks_out.map(|ring| AckQueue { ring, backlog: VecDeque::new() }).collect(),
             ),
+            control_out: RefCell::new(peers.iter().map(|_| VecDeque::new()).collect()),
             stats: RefCell::default(),
             counts: Counts::default(),
             turn_left: Cell::new(0),
@@ -185,7 +238,7 @@ impl Shard {
         self.clock.now_ns()
     }
 
-    fn own(&self) -> &Shared {
+    pub(crate) fn own(&self) -> &Shared {
         &self.peers[self.index]
     }
 
@@ -197,27 +250,12 @@ impl Shard {
     /// Sends to an agent here or elsewhere.
     #[inline]
     pub(crate) fn send<A: Agent>(&self, to: u64, msg: A::Msg) -> Result<(), SendError<A::Msg>> {
-        let (target, generation) = (shard_of(to), generation_of(to));
-        let word = self.lanes.get(target).and_then(|lane| lane.word(index_of(to)));
-        let Some(word) = word.filter(|_| !self.closed.get()) else {
-            return Err(SendError::Gone(msg));
+        let word = match self.reserve_place::<A>(to) {
+            Ok(word) => word,
+            Err(refused) => return Err(refused.with(msg)),
         };
-        let local = target == self.index;
-        let reserved = if local {
-            word.reserve(generation, A::MAILBOX)
-        } else {
-            word.reserve_remote(generation, reservations(A::MAILBOX))
-        };
-        match reserved {
-            Ok(()) => {}
-            Err(Refused::Gone) => return Err(SendError::Gone(msg)),
-            Err(Refused::Full) => {
-                self.stats.borrow_mut().full += 1;
-                return Err(SendError::Full(msg));
-            }
-        }
-        let sent = if local {
-            self.send_local(to, ToAgent::<A>(msg))
+        let sent = if shard_of(to) == self.index {
+            self.send_local(A::CLASS, to, ToAgent::<A>(msg))
         } else {
             self.send_remote(to, ToAgent::<A>(msg))
         };
@@ -227,15 +265,91 @@ impl Shard {
         })
     }
 
+    /// [`Shard::send`] of a message that asks.
     #[inline]
-    fn send_local<T: Deliver>(&self, to: u64, value: T) -> Result<(), T> {
-        if self.queue.len() >= self.config.messages_max as usize {
+    pub(crate) fn send_asked<A: Agent>(
+        &self,
+        to: u64,
+        due: Due,
+        msg: A::Msg,
+    ) -> Result<(), SendError<A::Msg>> {
+        let word = match self.reserve_place::<A>(to) {
+            Ok(word) => word,
+            Err(refused) => return Err(refused.with(msg)),
+        };
+        let sent = if shard_of(to) == self.index {
+            self.send_local(A::CLASS, to, Asked::<A> { due, msg })
+        } else {
+            self.send_remote(to, Asked::<A> { due, msg })
+        };
+        sent.map_err(|Asked { msg, .. }| {
+            word.release_one();
+            SendError::RingFull(msg)
+        })
+    }
+
+    /// Counts a message to an agent, if its mailbox has room for one.
+    #[inline]
+    fn reserve_place<A: Agent>(&self, to: u64) -> Result<&Word, Refused> {
+        let (target, generation) = (shard_of(to), generation_of(to));
+        let word = self.lanes.get(target).and_then(|lane| lane.word(index_of(to)));
+        let word = word.filter(|_| !self.closed.get()).ok_or(Refused::Gone)?;
+        let reserved = if target == self.index {
+            word.reserve(generation, A::MAILBOX)
+        } else {
+            word.reserve_remote(generation, reservations(A::MAILBOX))
+        };
+        match reserved {
+            Ok(()) => Ok(word),
+            Err(refused) => {
+                self.stats.borrow_mut().full += u64::from(refused == Refused::Full);
+                Err(refused)
+            }
+        }
+    }
+
+    #[inline]
+    fn send_local<T: Deliver>(&self, class: Class, to: u64, value: T) -> Result<(), T> {
+        let queue = &self.lines[class as usize].queue;
+        if queue.len() >= self.config.messages_max as usize {
             self.stats.borrow_mut().ring_full += 1;
             return Err(value);
         }
-        self.queue.send(self.mark(to), value);
+        queue.send(self.mark(to), value);
         add(&self.counts.local, 1);
         Ok(())
+    }
+
+    /// Whether a message that a ring has brought must wait for its turn among those of its class.
+    #[inline]
+    pub(crate) fn must_queue(&self, class: Class) -> bool {
+        let urgent = || !self.lines[Class::High as usize].queue.is_empty();
+        self.receiving.get() && (class == Class::Low || urgent())
+    }
+
+    /// Has an accepted message wait for its turn; its mailbox still counts it, which bounds the queue.
+    #[cold]
+    pub(crate) fn queue_again(&self, class: Class, envelope: Envelope) {
+        self.lines[class as usize].queue.push(envelope);
+    }
+
+    /// The queue of an agent's class.
+    fn queue_of(&self, to: u64) -> &Queue<Envelope> {
+        let kind = self.slab.header(index_of(to)).and_then(|header| header.kind.get());
+        &self.lines[kind.map_or(Class::Normal, |kind| kind.class) as usize].queue
+    }
+
+    /// Has control come to an agent of this shard behind what was sent to it before.
+    pub(crate) fn queue_control(&self, to: u64, control: Control) {
+        self.queue_of(to).send(self.mark(to), control);
+    }
+
+    /// Has control go to another shard.
+    pub(crate) fn send_control_remote(&self, to: u64, control: Control) {
+        let envelope = Envelope::new(self.mark(to), control);
+        if let Some(backlog) = self.control_out.borrow_mut().get_mut(shard_of(to)) {
+            backlog.push_back(envelope);
+        }
     }
 
     /// Puts `value` on the ring to the shard of `to`; gives it back when that ring is full.
@@ -259,7 +373,7 @@ impl Shard {
     pub(crate) fn make_ready(&self, to: u64) {
         let header = self.slab.header(index_of(to));
         if header.is_some_and(|h| h.generation.get() == generation_of(to) && h.queue()) {
-            self.queue.send(self.mark(to), WakeUp);
+            self.queue_of(to).send(self.mark(to), WakeUp);
         }
     }
 
@@ -271,9 +385,17 @@ impl Shard {
         }
     }
 
-    /// Queues a timer's token for an agent.
-    fn queue_token(&self, to: u64, token: u64) {
-        self.queue.send(self.mark(to), Token(token));
+    /// Gives a fired timer to its owner, unless the owner has been restarted since.
+    fn give_timer(&self, timer: &Fired) {
+        let (owner, life) = (timer.owner & !LIFE, (timer.owner & LIFE) >> LIFE_SHIFT);
+        let header = self.slab.header(index_of(owner));
+        if header.is_none_or(|header| u64::from(header.incarnation.get()) != life) {
+            return;
+        }
+        match timer.token {
+            Some(token) => self.queue_of(owner).send(self.mark(owner), Token(token)),
+            None => self.make_ready(owner),
+        }
     }
 
     /// Whether this is that shard of that runtime.
@@ -287,21 +409,20 @@ impl Shard {
         waker::waker(self.runtime, me)
     }
 
-    pub(crate) fn complete_ask(&self, key: u64, answer: Box<dyn Any>) {
-        let asker = self.asks.borrow_mut().complete(key, answer);
-        match asker {
-            Some(asker) => self.make_ready(asker),
-            None => self.count_dead_letters(1),
-        }
-    }
-
     pub(crate) fn timer(
         &self,
         at_ns: u64,
         owner: u64,
         token: Option<u64>,
     ) -> Result<TimerId, TimersFull> {
+        let life = self.slab.header(index_of(owner)).map_or(0, |header| header.incarnation.get());
+        let owner = owner & !LIFE | u64::from(life) << LIFE_SHIFT;
         self.wheel.borrow_mut().insert(Fired { deadline_ns: at_ns, owner, token }).ok_or(TimersFull)
+    }
+
+    /// Whether a timer has neither fired nor been cancelled.
+    pub(crate) fn is_pending(&self, timer: TimerId) -> bool {
+        self.wheel.borrow().is_pending(timer)
     }
 
     pub(crate) fn cancel(&self, timer: TimerId) -> bool {
@@ -319,10 +440,13 @@ impl Shard {
         header.kind.set(Some(kind));
         header.messages.set(0);
         header.polls.set(0);
+        header.cpu_ns.set(0);
+        header.age_max.set(0);
         self.renew_own(index, header.generation.get());
+        let agents = u64::from(kind.role == Role::Agent);
         let mut stats = self.stats.borrow_mut();
-        stats.spawned += u64::from(kind.agent);
-        stats.live_agents += u64::from(kind.agent);
+        stats.spawned += agents;
+        stats.live_agents += agents;
         handle(self.index, header.generation.get(), index)
     }
 
@@ -366,11 +490,25 @@ impl Shard {
         self.stats.borrow_mut().dead_letters += count;
     }
 
-    pub(crate) fn count_end(&self, agent: bool, panicked: bool) {
-        let mut stats = self.stats.borrow_mut();
-        stats.live_agents -= u64::from(agent);
-        stats.panicked += u64::from(agent && panicked);
-        stats.stopped += u64::from(agent && !panicked);
+    pub(crate) fn count_end(&self, role: Role, why: End) {
+        if role == Role::Agent {
+            let mut stats = self.stats.borrow_mut();
+            stats.live_agents -= 1;
+            Self::count_why(&mut stats, why);
+        }
+    }
+
+    /// Counts the failure of an agent that keeps its slot.
+    pub(crate) fn count_failure(&self, why: End) {
+        Self::count_why(&mut self.stats.borrow_mut(), why);
+    }
+
+    const fn count_why(stats: &mut ShardStats, why: End) {
+        match why {
+            End::Panicked => stats.panicked += 1,
+            End::Stopped => stats.stopped += 1,
+            _ => stats.killed += 1,
+        }
     }
 
     pub(crate) fn add_waiting(&self, messages: u64) {
@@ -383,10 +521,56 @@ impl Shard {
 
     /// A turn of an agent begins.
     #[inline]
-    pub(crate) fn begin_turn(&self, header: &Header) {
+    pub(crate) fn begin_turn(&self, header: &Header, me: u64) {
         self.now_ns.set(0);
         header.polls.set(header.polls.get().wrapping_add(1));
         add(&self.counts.turns, 1);
+        self.beat.runs(me, header.kind.get());
+        if self.sampler.is_next() {
+            self.sampler.begin(self.clock_ns());
+        }
+    }
+
+    /// It ends.
+    #[inline]
+    pub(crate) fn end_turn(&self, header: &Header) {
+        if self.sampler.is_on() {
+            self.sampler.end(header, self.clock_ns());
+        }
+    }
+
+    /// Notes how long the message in hand has waited.
+    #[inline]
+    pub(crate) fn note_age(&self, header: &Header) {
+        let waited_ns = self.seen_ns.get().saturating_sub(self.since_ns.get());
+        let units = u32::try_from(waited_ns >> account::AGE_BITS).unwrap_or(u32::MAX);
+        if units > header.age_max.get() {
+            header.age_max.set(units);
+        }
+    }
+
+    /// The clock at the last look, ns.
+    #[inline]
+    pub(crate) const fn seen_ns(&self) -> u64 {
+        self.seen_ns.get()
+    }
+
+    /// Looks at the clock.
+    #[inline]
+    pub(crate) fn see(&self) -> u64 {
+        let now_ns = self.clock_ns();
+        self.seen_ns.set(now_ns);
+        self.beat.at(now_ns);
+        now_ns
+    }
+
+    /// Since when the message in hand was seen to wait, ns.
+    pub(crate) const fn since_ns(&self) -> u64 {
+        self.since_ns.get()
+    }
+
+    pub(crate) fn set_since(&self, since_ns: Option<u64>) {
+        self.since_ns.set(since_ns.unwrap_or(u64::MAX));
     }
 
     /// An agent begins to take the messages that waited for it.
@@ -406,7 +590,7 @@ impl Shard {
         if !left.is_multiple_of(16) {
             return true;
         }
-        let now_ns = self.clock_ns();
+        let now_ns = self.see();
         if self.turn_end_ns.get() == 0 {
             self.turn_end_ns.set(now_ns + self.config.turn_ns);
         }

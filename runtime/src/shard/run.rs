@@ -4,8 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use super::{CURRENT, Shard, add};
-use crate::agent::{index_of, messages};
+use super::slab::Role;
+use super::{CURRENT, Line, Shard, add};
+use crate::agent::{CLASSES, End, index_of, messages};
 use crate::observe::Observer;
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
@@ -117,13 +118,14 @@ impl<'a> Rounds<'a> {
             shard.own().ending.work();
         }
         shard.take_acks();
+        let now = shard.see();
         shard.posted();
-        let now = shard.clock_ns();
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut self.fired);
         let now = shard.receive(now);
-        shard.pass(now);
+        let now = shard.pass(now);
         shard.now_ns.set(0);
+        shard.beat.runs(0, None);
         let turns = shard.counts.turns.get() - turns;
         observer.turn(now, u32::try_from(turns).unwrap_or(u32::MAX));
         shard.publish_messages(ring);
@@ -149,6 +151,7 @@ impl<'a> Rounds<'a> {
         let now_ns = shard.clock_ns();
         shard.publish_stats(ring, now_ns - self.awake_since_ns);
         (self.awake_since_ns, self.asleep_since_ns) = (now_ns, now_ns);
+        shard.beat.at(0);
         let sleep = &shard.own().sleep;
         sleep.prepare();
         let ending = &shard.own().ending;
@@ -177,13 +180,14 @@ impl<'a> Rounds<'a> {
 struct Pace {
     from_ns: u64,
     now_ns: u64,
+    length_ns: u64,
     turns: u32,
     look_at: u32,
 }
 
 impl Pace {
-    const fn new(from_ns: u64) -> Self {
-        Self { from_ns, now_ns: from_ns, turns: 0, look_at: 1 }
+    const fn new(from_ns: u64, length_ns: u64) -> Self {
+        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: 1 }
     }
 
     /// Notes a turn; whether another may follow.
@@ -197,7 +201,7 @@ impl Pace {
         let spent_ns = self.now_ns - self.from_ns;
         let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
         self.look_at = self.turns + u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
-        spent_ns < PASS_NS && self.turns < PASS_TURNS
+        spent_ns < self.length_ns && self.turns < PASS_TURNS
     }
 }
 
@@ -206,11 +210,16 @@ impl Shard {
     fn receive(&self, mut now_ns: u64) -> u64 {
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
-        for consumer in consumers.iter_mut().flatten() {
-            let mut pace = Pace::new(now_ns);
-            while consumer.deliver_next(self) {
+        self.receiving.set(true);
+        for (consumer, marks) in consumers.iter_mut().zip(&self.ring_marks) {
+            let Some(consumer) = consumer else { continue };
+            marks.note(consumer.waiting(), now_ns);
+            let mut pace = Pace::new(now_ns, PASS_NS);
+            while consumer.has_some() {
+                self.since_ns.set(marks.read());
+                consumer.deliver_next(self);
                 consumer.peek(AHEAD, |ahead| self.slab.prefetch(index_of(ahead.to())));
-                if !pace.goes_on(|| self.clock_ns()) {
+                if !pace.goes_on(|| self.see()) {
                     break;
                 }
             }
@@ -220,6 +229,7 @@ impl Shard {
             }
             now_ns = pace.now_ns;
         }
+        self.receiving.set(false);
         self.consumers.replace(consumers);
         now_ns
     }
@@ -247,31 +257,56 @@ impl Shard {
         let late = now_ns.saturating_sub(fired[0].deadline_ns);
         stats.timer_late_max_ns = stats.timer_late_max_ns.max(late);
         drop(stats);
-        for timer in fired.iter() {
-            match timer.token {
-                Some(token) => self.queue_token(timer.owner, token),
-                None => self.make_ready(timer.owner),
-            }
-        }
+        fired.iter().for_each(|timer| self.give_timer(timer));
     }
 
-    /// Gives messages of this shard to its agents until the queue is empty or the pass is over.
-    fn pass(&self, from_ns: u64) {
-        let mut pace = Pace::new(from_ns);
-        while self.queue.deliver_next(self) {
-            if let Some(ahead) = self.queue.peek(AHEAD) {
+    /// Gives messages of this shard to its agents, class by class, until the queues are empty or the pass is
+    /// over; returns the clock as last seen.
+    fn pass(&self, mut now_ns: u64) -> u64 {
+        let ready = |class: usize| !self.lines[class].queue.is_empty();
+        let shares: u32 =
+            (0..CLASSES).filter(|&c| ready(c)).map(|c| self.config.class_shares[c]).sum();
+        for (line, &share) in self.lines.iter().zip(&self.config.class_shares) {
+            if line.queue.is_empty() {
+                line.debt_ns.set(0);
+                continue;
+            }
+            let due_ns = PASS_NS * u64::from(share) / u64::from(shares.max(share));
+            let debt_ns = line.debt_ns.get();
+            // One that has the core for itself owes nobody.
+            if share < shares && debt_ns >= due_ns {
+                line.debt_ns.set(debt_ns - due_ns);
+                continue;
+            }
+            let length_ns = if share < shares { due_ns - debt_ns } else { due_ns };
+            let end_ns = self.pass_of(line, now_ns, length_ns);
+            line.debt_ns.set((end_ns - now_ns).saturating_sub(length_ns));
+            now_ns = end_ns;
+        }
+        now_ns
+    }
+
+    fn pass_of(&self, line: &Line, from_ns: u64, length_ns: u64) -> u64 {
+        let mut pace = Pace::new(from_ns, length_ns);
+        line.marks.note(line.queue.len(), from_ns);
+        while !line.queue.is_empty() {
+            self.since_ns.set(line.marks.read());
+            line.queue.deliver_next(self);
+            if let Some(ahead) = line.queue.peek(AHEAD) {
                 self.slab.prefetch(index_of(ahead.to()));
             }
-            if !pace.goes_on(|| self.clock_ns()) {
+            if !pace.goes_on(|| self.see()) {
                 break;
             }
         }
+        pace.now_ns
     }
 
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
         let (mut bells, mut missed) = (0, false);
         self.acks_out.borrow_mut().iter_mut().for_each(super::AckQueue::publish);
+        self.publish_control();
         for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
             let Some(producer) = producer else { continue };
             if producer.publish() && self.peers[peer].sleep.notify() {
@@ -287,6 +322,22 @@ impl Shard {
         }
     }
 
+    /// Gives control to the rings, as far as they have room.
+    fn publish_control(&self) {
+        let mut producers = self.producers.borrow_mut();
+        for (backlog, producer) in
+            self.control_out.borrow_mut().iter_mut().zip(producers.iter_mut())
+        {
+            let Some(producer) = producer else { continue };
+            while producer.has_room() {
+                let Some(control) = backlog.pop_front() else { break };
+                add(&self.counts.sent, 1);
+                // There is room.
+                let _ = producer.push(control);
+            }
+        }
+    }
+
     /// The second way to wake a peer, when its ring was full or gone or our own has failed. A knock that
     /// was not needed costs the peer one look around.
     fn knock_instead(&self, ring: &mut dyn Doorbells, everywhere: bool) {
@@ -299,7 +350,8 @@ impl Shard {
     }
 
     fn has_work(&self) -> bool {
-        !self.queue.is_empty()
+        self.lines.iter().any(|line| !line.queue.is_empty())
+            || self.control_out.borrow().iter().any(|backlog| !backlog.is_empty())
             || self.own().has_posted()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
@@ -316,6 +368,8 @@ impl Shard {
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
         stats.messages_received_remote = self.counts.arrived.get();
+        stats.asks_open = self.asks.borrow().open_count();
+        stats.agents_related = self.kins.borrow().len() as u64;
         stats.state_bytes = self.bytes() as u64;
         stats.publish(&self.own().counters);
     }
@@ -323,7 +377,8 @@ impl Shard {
     /// Bytes of slots, states, futures, queues, credits and timers.
     fn bytes(&self) -> usize {
         let lanes: usize = self.lanes.iter().map(super::Lane::bytes).sum();
-        let messages = self.queue.bytes() + lanes;
+        let queues: usize = self.lines.iter().map(|line| line.queue.bytes()).sum();
+        let messages = queues + lanes;
         self.slab.bytes() + self.scratch.held() + messages + self.wheel.borrow().bytes()
     }
 
@@ -346,11 +401,11 @@ impl Shard {
         for index in self.slab.occupied() {
             let Some(header) = self.slab.header(index) else { continue };
             let Some(kind) = header.kind.get() else { continue };
-            tasks_dropped += u64::from(!kind.agent);
+            tasks_dropped += u64::from(kind.role == Role::Task);
             let pending = header.pending.take();
             undelivered += pending.as_ref().map_or(0, |pending| messages(pending));
             header.pending.set(pending);
-            self.end_agent(index, false);
+            self.end_agent(index, End::Killed);
         }
         undelivered += self.empty_queue();
         drained &= undelivered == 0;
@@ -369,7 +424,7 @@ impl Shard {
     /// Drops what waits for its turn; returns the messages among it.
     fn empty_queue(&self) -> u64 {
         let mut left = 0;
-        while let Some(envelope) = self.queue.pop() {
+        while let Some(envelope) = self.lines.iter().find_map(|line| line.queue.pop()) {
             left += u64::from(envelope.is_message());
             let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
         }
@@ -383,7 +438,7 @@ impl Shard {
             loop {
                 let next = self.consumers.borrow_mut()[peer].as_mut().and_then(|ring| ring.pop());
                 let Some(envelope) = next else { break };
-                left += 1;
+                left += u64::from(envelope.is_message());
                 // Its drop is user code: a panic there must not keep the others waiting.
                 let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
             }

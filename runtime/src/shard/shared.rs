@@ -1,13 +1,17 @@
+#![expect(unsafe_code, reason = "a reference to a constant that went through an atomic word")]
 //! What other threads may touch of a shard.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
+use std::ptr;
 use std::rc::Rc;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::Shard;
+use super::slab::AgentType;
 use super::waker::Wake;
+use crate::agent::Directory;
 use crate::channel::ending::Ending;
 use crate::channel::wake::Sleep;
 use crate::error::StartError;
@@ -17,8 +21,63 @@ use crate::stats::{COUNTERS, ShardStats};
 /// Work sent to a shard from a thread without a ring.
 pub(crate) type Job = Box<dyn FnOnce(&Rc<Shard>) + Send>;
 
+/// What a shard says of the turn it is in, for the stall detector: plain stores of one writer, on lines of
+/// their own.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub(crate) struct Beat {
+    /// The clock at the shard's last look, ns; 0 while it sleeps.
+    at_ns: AtomicU64,
+    /// Who runs; 0 is nobody.
+    running: AtomicU64,
+    kind: AtomicPtr<AgentType>,
+    /// Set by the detector: the running turn has had its time.
+    preempt: AtomicBool,
+}
+
+impl Beat {
+    #[inline]
+    pub(crate) fn runs(&self, agent: u64, kind: Option<&'static AgentType>) {
+        // Relaxed: what is read together is only a hint of what ran.
+        self.running.store(agent, Ordering::Relaxed);
+        let kind = kind.map_or(ptr::null_mut(), |kind| ptr::from_ref(kind).cast_mut());
+        self.kind.store(kind, Ordering::Relaxed);
+    }
+
+    /// The shard has looked at the clock between two turns, or goes to sleep (0).
+    #[inline]
+    pub(crate) fn at(&self, now_ns: u64) {
+        self.at_ns.store(now_ns, Ordering::Relaxed);
+        if self.preempt.load(Ordering::Relaxed) {
+            self.preempt.store(false, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn must_yield(&self) -> bool {
+        self.preempt.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn preempt(&self) {
+        self.preempt.store(true, Ordering::Relaxed);
+    }
+
+    /// The clock at the last look, who runs, and its type.
+    pub(crate) fn look(&self) -> (u64, u64, Option<&'static AgentType>) {
+        let kind = self.kind.load(Ordering::Relaxed);
+        (self.at_ns.load(Ordering::Relaxed), self.running.load(Ordering::Relaxed), known(kind))
+    }
+}
+
+fn known(kind: *mut AgentType) -> Option<&'static AgentType> {
+    // SAFETY: only `Beat::runs` writes the word: null, or a pointer from a reference that lives for ever to a
+    // constant that nobody writes to.
+    unsafe { kind.cast_const().as_ref() }
+}
+
 /// The shared part of a shard.
 pub(crate) struct Shared {
+    pub(crate) beat: Arc<Beat>,
+    pub(crate) directory: Arc<Directory>,
     pub(crate) core: usize,
     pub(crate) sleep: Sleep,
     pub(crate) ring_fd: AtomicI32,
@@ -32,8 +91,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(core: usize) -> Result<Self, StartError> {
+    pub(crate) fn new(core: usize, directory: &Arc<Directory>) -> Result<Self, StartError> {
         Ok(Self {
+            beat: Arc::default(),
+            directory: Arc::clone(directory),
             core,
             sleep: Sleep::new(),
             ring_fd: AtomicI32::new(-1),

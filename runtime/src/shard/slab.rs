@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "slots of any type in memory of our own")]
-//! Agents in memory: each has one slot, a header of 32 bytes and its state behind it, in chunks of equal
+//! Agents in memory: each has one slot, a header of one cache line and its state behind it, in chunks of equal
 //! slots. A slot's number gives its address without a table of slots, so that a message that waits in a
 //! queue can have its agent loaded ahead. Chunks lie in regions of 2 MiB for which huge pages are asked.
 
@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 
 use super::Shard;
 use super::suspended::Pending;
-use crate::agent::{GENERATIONS, Stop};
+use crate::agent::{Class, GENERATIONS, Notice, Stop};
 use crate::memory::Pages;
 use crate::prefetch::prefetch;
 
@@ -32,18 +32,35 @@ pub(crate) fn chunks_max(agents_max: u32) -> usize {
 pub(crate) struct AgentType {
     /// Whose type this is.
     pub(crate) id: TypeId,
-    /// Whether it is an agent, and not a spawned future.
-    pub(crate) agent: bool,
-    /// Alignment of what lies in the slot.
-    pub(crate) align: usize,
+    /// Names of the type and of its messages.
+    pub(crate) name: fn() -> &'static str,
+    pub(crate) message: fn() -> &'static str,
+    /// What lives in the slot.
+    pub(crate) role: Role,
+    /// The queue that its turns wait in.
+    pub(crate) class: Class,
+    /// Whether it is told of a linked agent's failure instead of ending with it.
+    pub(crate) traps: bool,
     /// Drops the state in the slot.
     pub(crate) drop_state: unsafe fn(NonNull<u8>),
     /// Calls its `on_timer`; `Err` ends it.
     pub(crate) timer: OnTimer,
+    /// Calls its hook for a notice; `Err` ends it.
+    pub(crate) notice: OnNotice,
 }
 
-/// The head of a slot.
-#[repr(C, align(32))]
+/// What lives in a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Agent,
+    /// A spawned future.
+    Task,
+    /// An agent that has moved: its address leads on from here.
+    Forward,
+}
+
+/// The head of a slot: one cache line.
+#[repr(C, align(64))]
 pub(crate) struct Header {
     /// `None` while the slot is vacant.
     pub(crate) kind: Cell<Option<&'static AgentType>>,
@@ -58,11 +75,23 @@ pub(crate) struct Header {
     pub(crate) messages: Cell<u32>,
     /// Polls of its handlers.
     pub(crate) polls: Cell<u32>,
+    /// CPU time of its turns, estimated from a sample of them, ns.
+    pub(crate) cpu_ns: Cell<u64>,
+    /// Whom its handler asks and waits for; where a moved agent lives now. 0 is nobody.
+    pub(crate) waits_for: Cell<u64>,
+    /// Longest wait of a message, in units of 1,024 ns.
+    pub(crate) age_max: Cell<u32>,
+    /// Its relations to others, as a number of the shard's table; 0 is none.
+    pub(crate) kin: Cell<u32>,
+    /// Lives of a supervised agent: timers of an earlier one are void.
+    pub(crate) incarnation: Cell<u8>,
 }
 
 const HEADER: usize = size_of::<Header>();
-const _: () = assert!(HEADER == 32 && CHUNK_SLOTS_U32 as usize == CHUNK_SLOTS);
+const _: () = assert!(HEADER == LINE && CHUNK_SLOTS_U32 as usize == CHUNK_SLOTS);
 
+/// Calls a hook of the agent in a slot: place, handle, what has happened.
+type OnNotice = unsafe fn(&Shard, NonNull<u8>, u64, Notice) -> Result<(), Stop>;
 /// Calls `on_timer` of the agent in a slot: place, handle, token.
 type OnTimer = unsafe fn(&Shard, NonNull<u8>, u64, u64) -> Result<(), Stop>;
 
@@ -70,6 +99,8 @@ type OnTimer = unsafe fn(&Shard, NonNull<u8>, u64, u64) -> Result<(), Stop>;
 const QUEUED: u8 = 1;
 /// It takes no message now: they wait in `pending`.
 const BUSY: u8 = 2;
+/// It has no state: it failed and waits for its supervisor, or it has not arrived yet. Busy too.
+const DOWN: u8 = 4;
 
 impl Header {
     /// Notes that a wake is on its way; `false` when one is already.
@@ -92,25 +123,33 @@ impl Header {
         self.flags.set(if busy { flags | BUSY } else { flags });
     }
 
+    pub(crate) const fn is_down(&self) -> bool {
+        self.flags.get() & DOWN != 0
+    }
+
+    pub(crate) fn set_down(&self, down: bool) {
+        let flags = self.flags.get() & !(DOWN | BUSY);
+        self.flags.set(if down { flags | DOWN | BUSY } else { flags });
+    }
+
+    pub(crate) fn role(&self) -> Option<Role> {
+        self.kind.get().map(|kind| kind.role)
+    }
+
     pub(crate) fn is(&self, kind: &'static AgentType) -> bool {
         // The same type may have several copies of its constant: a difference of addresses is no proof.
         self.kind.get().is_some_and(|own| ptr::eq(own, kind) || own.id == kind.id)
     }
 }
 
-/// Where the state of a type lies behind the header.
-pub(crate) const fn state_offset(align: usize) -> usize {
-    if align > HEADER { LINE } else { HEADER }
-}
-
 /// Whether a state of this layout lies in its slot; a larger one is boxed.
 pub(crate) const fn fits(size: usize, align: usize) -> bool {
-    align <= LINE && state_offset(align) + size <= CLASSES[CLASSES.len() - 1] * LINE
+    align <= LINE && HEADER + size <= CLASSES[CLASSES.len() - 1] * LINE
 }
 
 /// The size class of a slot for a state.
-pub(crate) fn class(size: usize, align: usize) -> usize {
-    let lines = (state_offset(align) + size).div_ceil(LINE);
+pub(crate) fn class(size: usize) -> usize {
+    let lines = (HEADER + size).div_ceil(LINE);
     CLASSES.iter().position(|&class| class >= lines).expect("a larger state is boxed")
 }
 
@@ -127,7 +166,7 @@ struct Fresh {
     left: u32,
 }
 
-struct Class {
+struct Size {
     free: Vec<u32>,
     fresh: Fresh,
 }
@@ -136,7 +175,7 @@ struct Class {
 pub(crate) struct Slab {
     chunks: Box<[Cell<Chunk>]>,
     used: Cell<usize>,
-    classes: RefCell<[Class; CLASSES.len()]>,
+    classes: RefCell<[Size; CLASSES.len()]>,
     regions: RefCell<Vec<Region>>,
     live: Cell<u32>,
     max: u32,
@@ -149,7 +188,7 @@ impl Slab {
         Self {
             chunks: (0..chunks_max(agents_max)).map(|_| Cell::new(none)).collect(),
             used: Cell::new(0),
-            classes: RefCell::new(std::array::from_fn(|_| Class {
+            classes: RefCell::new(std::array::from_fn(|_| Size {
                 free: Vec::new(),
                 fresh: Fresh::default(),
             })),
@@ -177,11 +216,12 @@ impl Slab {
         Some(unsafe { self.place(index)?.cast::<Header>().as_ref() })
     }
 
-    /// Where the state of an occupied slot begins, for a state of this alignment.
+    /// Where the state of an occupied slot begins, aligned to a cache line. A state without bytes lies at the
+    /// end of its slot.
     #[inline]
-    pub(crate) fn state(&self, index: u32, align: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the slot is larger than the offset.
-        Some(unsafe { self.place(index)?.add(state_offset(align)) })
+    pub(crate) fn state(&self, index: u32) -> Option<NonNull<u8>> {
+        // SAFETY: the slot has a header, and the state behind it.
+        Some(unsafe { self.place(index)?.add(HEADER) })
     }
 
     /// Starts to load a slot.
@@ -252,6 +292,8 @@ impl Slab {
     pub(crate) fn end_generation(&self, header: &Header) {
         header.generation.set(header.generation.get() + 1);
         header.flags.set(0);
+        header.waits_for.set(0);
+        header.incarnation.set(0);
     }
 
     /// Takes back a slot whose generation has ended. One that has had them all is never used again: a
@@ -305,9 +347,9 @@ mod tests {
     #[test]
     fn slots_have_the_size_of_their_class_and_a_bound() {
         let slab = Slab::new(3);
-        let (small, large) = (class(32, 8), class(4_064, 16));
-        assert_eq!((small, large, class(33, 8), class(8, 64)), (0, CLASSES.len() - 1, 1, 1));
-        assert!(fits(4_064, 16) && !fits(4_065, 8) && !fits(8, 128));
+        let (small, large) = (class(0), class(4_032));
+        assert_eq!((small, large, class(64), class(65)), (0, CLASSES.len() - 1, 1, 2));
+        assert!(fits(4_032, 64) && !fits(4_033, 8) && !fits(8, 128));
         let (a, b) = (slab.vacant(small).expect("room"), slab.vacant(small).expect("room"));
         assert_eq!(
             slab.place(b).expect("used").addr().get() - slab.place(a).expect("used").addr().get(),

@@ -46,6 +46,19 @@ pub(crate) enum Outcome {
 pub(crate) struct Pending {
     pub(crate) suspended: Option<Suspended>,
     pub(crate) items: VecDeque<Envelope>,
+    /// Since when each item waits, ns.
+    pub(crate) since_ns: VecDeque<u64>,
+}
+
+impl Pending {
+    /// Takes what a handler left when it suspended in the middle of catching up, and what was put back.
+    pub(crate) fn put_before(&mut self, newer: Self) {
+        self.suspended = newer.suspended.or(self.suspended.take());
+        for (item, since_ns) in newer.items.into_iter().zip(newer.since_ns).rev() {
+            self.items.push_front(item);
+            self.since_ns.push_front(since_ns);
+        }
+    }
 }
 
 /// What lies in a block: the context that the future borrows, and the future.

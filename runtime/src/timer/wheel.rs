@@ -159,6 +159,12 @@ impl Wheel {
         true
     }
 
+    /// Whether a timer has neither fired nor been cancelled.
+    pub(crate) fn is_pending(&self, id: TimerId) -> bool {
+        let node = self.nodes.get(id.index as usize);
+        node.is_some_and(|node| node.used && node.generation == id.generation)
+    }
+
     fn unlink(&mut self, index: u32) {
         let Node { list, prev, next, .. } = self.nodes[index as usize];
         match prev {

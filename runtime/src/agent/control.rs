@@ -1,0 +1,228 @@
+//! Control messages: relations, supervision and cancellation. They travel on rings of their own, so that they
+//! never wait behind data; each stands for a relation, an ask or a call that is bounded itself.
+
+use super::ask::Due;
+use super::kin::CHILD;
+use super::{AgentId, Down, End, Notice, generation_of, handle, index_of, shard_of};
+use crate::channel::envelope::{Deliver, Envelope};
+use crate::shard::Shard;
+use crate::shard::slab::{Header, Role};
+
+/// Agents that a search for a cycle passes at most.
+const CYCLE_MAX: u32 = 64;
+
+/// Work for another shard.
+pub(crate) type Job = Box<dyn FnOnce(&Shard) + Send>;
+
+/// What one shard tells another, or an agent of its own.
+pub(crate) enum Control {
+    /// To an agent: `watcher` wants to know of its end.
+    Watch {
+        watcher: u64,
+        id: u64,
+    },
+    Unwatch {
+        watcher: u64,
+        id: u64,
+    },
+    Link {
+        from: u64,
+    },
+    Unlink {
+        from: u64,
+    },
+    /// To an agent: one that it is linked to has ended.
+    Exit {
+        from: AgentId,
+        why: End,
+    },
+    /// To an agent: end.
+    Kill,
+    /// To a supervisor: fail.
+    GiveUp,
+    /// To a supervised agent: end and wait for a restart.
+    Halt,
+    /// To a failed one: begin anew.
+    Restart,
+    /// To a supervised one, or to where an agent lived before it moved: end for good.
+    Release,
+    /// To an agent, for one of its hooks.
+    Notice(Notice),
+    /// To an agent: does the one you wait for lead back to `origin`?
+    Probe {
+        origin: u64,
+        key: u64,
+        agents: u32,
+    },
+    /// To a shard: the ask closes a cycle.
+    Cycle {
+        key: u64,
+        agents: u32,
+    },
+    /// To a shard: nobody will answer the ask.
+    DropAsk {
+        key: u64,
+    },
+    /// To a shard: nobody waits for the ask.
+    CancelAsk {
+        origin: usize,
+        due: Due,
+    },
+    /// To a shard.
+    Job(Job),
+}
+
+impl Deliver for Control {
+    const MESSAGE: bool = false;
+
+    fn deliver(self, to: u64, shard: &Shard) {
+        match self {
+            Self::Cycle { key, agents } => shard.note_cycle(key, agents),
+            Self::DropAsk { key } => shard.give_up_ask(key),
+            Self::CancelAsk { origin, due } => shard.cancel_ask(origin, due),
+            Self::Job(job) => {
+                // A job calls user code: a maker of agents.
+                let run = std::panic::AssertUnwindSafe(|| job(shard));
+                let _ = std::panic::catch_unwind(run);
+            }
+            told => {
+                let me = handle(shard.index, generation_of(to), index_of(to));
+                let header = shard.slab.header(index_of(to));
+                let lives = header.filter(|header| header.generation.get() == generation_of(to));
+                match lives {
+                    Some(header) if header.kind.get().is_some() => shard.told(header, me, to, told),
+                    _ => shard.told_nobody(me, told),
+                }
+            }
+        }
+    }
+}
+
+impl Shard {
+    /// Gives control over an agent that lives here.
+    fn told(&self, header: &Header, me: u64, to: u64, control: Control) {
+        if header.role() == Some(Role::Forward) {
+            return match control {
+                Control::Release => self.end_agent(index_of(me), End::Stopped),
+                other => self.send_control(header.waits_for.get(), other),
+            };
+        }
+        let index = index_of(me);
+        match control {
+            Control::Watch { watcher, id } => self.add_watcher(me, watcher, id),
+            Control::Unwatch { watcher, id } => {
+                self.with_kin(me, |kin| kin.watchers.retain(|watch| *watch != (watcher, id)));
+            }
+            Control::Link { from } => self.add_link(me, from),
+            Control::Unlink { from } => {
+                self.with_kin(me, |kin| kin.links.retain(|link| *link != from));
+            }
+            Control::Exit { from, why } => self.linked_has_ended(header, me, from, why),
+            Control::Kill if !header.is_down() => self.end_agent(index, End::Killed),
+            Control::Halt if !header.is_down() => self.end_agent(index, End::Killed),
+            Control::GiveUp => self.end_agent(index, End::GaveUp),
+            Control::Restart => self.restart(header, index),
+            Control::Release => self.release_agent(index),
+            Control::Notice(notice) => self.notify(header, me, to, notice),
+            Control::Probe { origin, key, agents } => self.probe(header, me, (origin, key), agents),
+            _ => {}
+        }
+    }
+
+    /// Answers for an agent that has ended.
+    fn told_nobody(&self, me: u64, control: Control) {
+        let (agent, why) = (AgentId(me), End::Gone);
+        match control {
+            Control::Watch { watcher, id } => {
+                let down = Down { monitor: Some(super::MonitorId(id)), agent, why };
+                self.send_control(watcher, Control::Notice(Notice::Down(down)));
+            }
+            Control::Link { from } => self.send_control(from, Control::Exit { from: agent, why }),
+            // A child that was started for a supervisor that has ended since.
+            Control::Notice(Notice::Started { agent: Some(child), .. }) => {
+                self.send_control(child.0, Control::Release);
+            }
+            _ => {}
+        }
+    }
+
+    fn add_watcher(&self, me: u64, watcher: u64, id: u64) {
+        if self.relate(me, |kin| kin.watchers.push((watcher, id))).is_err() {
+            let monitor = Some(super::MonitorId(id));
+            let down = Down { monitor, agent: AgentId(me), why: End::Unwatchable };
+            self.send_control(watcher, Control::Notice(Notice::Down(down)));
+        }
+    }
+
+    fn add_link(&self, me: u64, from: u64) {
+        let linked = self.relate(me, |kin| {
+            if !kin.links.contains(&from) {
+                kin.links.push(from);
+            }
+        });
+        if linked.is_err() {
+            let exit = Control::Exit { from: AgentId(me), why: End::Unwatchable };
+            self.send_control(from, exit);
+        }
+    }
+
+    fn linked_has_ended(&self, header: &Header, me: u64, from: AgentId, why: End) {
+        let was_linked = self.with_kin(me, |kin| {
+            let before = kin.links.len();
+            kin.links.retain(|link| *link != from.0);
+            before != kin.links.len()
+        });
+        if was_linked != Some(true) || header.is_down() {
+            return;
+        }
+        if header.kind.get().is_some_and(|kind| kind.traps) {
+            self.notify(header, me, me, Notice::Down(Down { monitor: None, agent: from, why }));
+        } else if why.is_failure() {
+            self.end_agent(index_of(me), End::Linked);
+        }
+    }
+
+    /// Calls an agent's hook, or keeps the notice until it has finished what it does.
+    fn notify(&self, header: &Header, me: u64, to: u64, notice: Notice) {
+        if header.is_busy() {
+            return self.wait(header, Envelope::new(to, Control::Notice(notice)));
+        }
+        if let Notice::Down(down) = &notice
+            && !self.awaits(me, down)
+        {
+            return;
+        }
+        self.call_hook(header, me, notice);
+    }
+
+    /// Follows the edge from an agent that is asked to the one that it asks.
+    fn probe(&self, header: &Header, me: u64, (origin, key): (u64, u64), agents: u32) {
+        let next = header.waits_for.get();
+        if me == origin || next == origin {
+            let agents = if me == origin { agents } else { agents + 1 };
+            self.send_control(key & !(u64::MAX >> 8), Control::Cycle { key, agents });
+        } else if next != 0 && agents < CYCLE_MAX {
+            self.send_control(next, Control::Probe { origin, key, agents: agents + 1 });
+        }
+    }
+
+    /// Tells a supervisor how its child is.
+    pub(crate) fn tell_supervisor(&self, supervisor: u64, number: u32, agent: u64, why: End) {
+        let monitor = Some(super::MonitorId(CHILD | u64::from(number)));
+        let down = Down { monitor, agent: AgentId(agent), why };
+        self.send_control(supervisor, Control::Notice(Notice::Down(down)));
+    }
+
+    /// Sends control to an agent, or to the shard that a handle names. It never fails: a message that the ring
+    /// has no room for waits in order, and there are never more than there are relations and asks.
+    pub(crate) fn send_control(&self, to: u64, control: Control) {
+        if self.is_closed() {
+            return;
+        }
+        if shard_of(to) == self.index {
+            self.queue_control(to, control);
+        } else {
+            self.send_control_remote(to, control);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+#![expect(unsafe_code, reason = "the state of an agent is moved out of its slot")]
+//! Agents that move to another core. The old place stays and leads on: what comes there is passed on in
+//! order, for as long as the agent lives. Who wants the short way uses the new address.
+
+use super::kin::Kin;
+use super::lifecycle::{FORWARD, fill, take_state, type_of};
+use super::{Addr, Agent, Control, Job, generation_of, index_of, shard_of};
+use crate::error::SendError;
+use crate::shard::Shard;
+
+/// Why an agent was not moved; it lives where it lived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum MoveError {
+    /// Its handler is suspended, or messages wait for it: only an idle agent moves.
+    #[error("the agent is busy: only an idle one moves; try again when its handler has finished")]
+    Busy,
+    /// It has ended, or is of another type.
+    #[error("there is no such agent")]
+    Gone,
+    /// The other shard's table of agents is full, or there is no such shard.
+    #[error("the other shard has no room for the agent")]
+    NoRoom,
+    /// A shard has ended.
+    #[error("the shard has ended")]
+    Stopped,
+}
+
+/// What travels beside the state.
+struct Luggage {
+    kin: Box<Kin>,
+    messages: u32,
+    polls: u32,
+    cpu_ns: u64,
+    age_max: u32,
+}
+
+impl Shard {
+    /// A place for an agent that is about to come.
+    pub(crate) fn expect_agent<A: Agent>(&self) -> Option<u64> {
+        let place = self.reserve::<A>()?;
+        let header = self.slab.header(index_of(place))?;
+        header.set_down(true);
+        // It was spawned elsewhere.
+        self.stats.borrow_mut().spawned -= 1;
+        Some(place)
+    }
+
+    /// The agent does not come.
+    pub(crate) fn unexpect_agent(&self, place: u64) {
+        self.release_agent(index_of(place));
+    }
+
+    /// Sends an idle agent of this shard to its new place.
+    pub(crate) fn depart<A: Agent + Send>(&self, from: u64, to: u64) -> Result<(), MoveError> {
+        let index = index_of(from);
+        let header = self.slab.header(index).ok_or(MoveError::Gone)?;
+        if header.generation.get() != generation_of(from) || !header.is(type_of::<A>()) {
+            return Err(MoveError::Gone);
+        }
+        if header.is_busy() {
+            return Err(MoveError::Busy);
+        }
+        let place = self.slab.state(index).ok_or(MoveError::Gone)?;
+        // SAFETY: the slot holds an agent of this type that is not busy, so not down, and not running: jobs run
+        // between turns. From the next line on it holds none.
+        let agent = unsafe { take_state::<A>(place) };
+        header.kind.set(Some(&FORWARD));
+        header.waits_for.set(to);
+        self.stats.borrow_mut().live_agents -= 1;
+        let mut kin = self.take_kin(index).unwrap_or_default();
+        kin.homes.push(from);
+        let luggage = Luggage {
+            kin,
+            messages: header.messages.get(),
+            polls: header.polls.get(),
+            cpu_ns: header.cpu_ns.get(),
+            age_max: header.age_max.get(),
+        };
+        let job: Job = Box::new(move |shard: &Self| shard.settle_in(to, agent, luggage));
+        self.send_control(to, Control::Job(job));
+        Ok(())
+    }
+
+    fn settle_in<A: Agent>(&self, to: u64, agent: A, luggage: Luggage) {
+        let index = index_of(to);
+        let header = self.slab.header(index);
+        let header = header.filter(|header| header.generation.get() == generation_of(to));
+        let (Some(header), Some(place)) = (header, self.slab.state(index)) else { return };
+        // SAFETY: the slot was reserved for this type by `expect_agent` and is down: it has no state.
+        unsafe { fill(place, agent) };
+        header.messages.set(luggage.messages);
+        header.polls.set(luggage.polls);
+        header.cpu_ns.set(luggage.cpu_ns);
+        header.age_max.set(luggage.age_max);
+        drop(self.take_kin(index));
+        self.put_kin(index, luggage.kin);
+        self.stats.borrow_mut().moved += 1;
+        self.arrived(header, to);
+    }
+
+    /// Sends what came to a moved agent's old place on to its new one.
+    pub(super) fn pass_on<A: Agent>(
+        &self,
+        to: u64,
+        msg: A::Msg,
+        due: Option<super::ask::Due>,
+    ) -> Result<(), SendError<A::Msg>> {
+        match due {
+            None => self.send::<A>(to, msg),
+            Some(due) => self.send_asked::<A>(to, due, msg),
+        }
+    }
+}
+
+/// Moves an agent between two shards that run on other threads.
+pub(crate) fn move_agent<A: Agent + Send>(
+    runtime: &crate::Runtime,
+    agent: Addr<A>,
+    shard: usize,
+) -> Result<Addr<A>, MoveError> {
+    if shard_of(agent.0) == shard {
+        return Ok(agent);
+    }
+    if shard >= runtime.shards() {
+        return Err(MoveError::NoRoom);
+    }
+    let stopped = |_| MoveError::Stopped;
+    let place = runtime.run_on(shard, |cx| cx.shard().expect_agent::<A>()).map_err(stopped)?;
+    let place = place.ok_or(MoveError::NoRoom)?;
+    let departed = runtime
+        .run_on(shard_of(agent.0), move |cx| cx.shard().depart::<A>(agent.0, place))
+        .map_err(stopped)
+        .flatten();
+    if let Err(error) = departed {
+        // A shard that has ended has freed the place itself.
+        let _ = runtime.run_on(shard, move |cx| cx.shard().unexpect_agent(place));
+        return Err(error);
+    }
+    Ok(Addr::new(place))
+}

@@ -1,0 +1,146 @@
+//! The stall detector: a thread that looks at what each shard says of its running turn and names the agent of
+//! one that lasts too long, while it lasts. It also sets the byte that [`Cx::need_preempt`](crate::Cx) reads.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::agent::AgentId;
+use crate::clock;
+use crate::error::StartError;
+use crate::shard::shared::Shared;
+
+/// Looks per threshold: a stall is found at 1 to 1.25 times the threshold.
+const LOOKS: u64 = 4;
+
+/// A turn that kept its core from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stall {
+    /// CPU of the shard.
+    pub core: usize,
+    /// Who ran; none when the shard itself was busy, or a job.
+    pub agent: Option<AgentId>,
+    /// Its Rust type.
+    pub type_name: &'static str,
+    /// The type of its messages.
+    pub message_type: &'static str,
+    /// Since when the shard had not looked up from its work, monotonic ns. Turns of some us may lie before the
+    /// one that stalls.
+    pub since_ns: u64,
+    /// How long it had lasted when it was found, ns. It is not known how long it lasted in the end.
+    pub lasted_ns: u64,
+}
+
+/// What the detector knows of one shard.
+#[derive(Debug, Default, Clone, Copy)]
+struct Watch {
+    /// The look that the last stall began with.
+    reported_ns: u64,
+}
+
+impl Watch {
+    /// Whether a shard whose last look was at `at_ns` stalls now, and was not said to for the same look.
+    fn stalls(&mut self, at_ns: u64, now_ns: u64, stall_ns: u64) -> bool {
+        let stalls = at_ns != 0 && now_ns.saturating_sub(at_ns) >= stall_ns;
+        stalls && std::mem::replace(&mut self.reported_ns, at_ns) != at_ns
+    }
+}
+
+#[derive(Debug, Default)]
+struct Found {
+    stalls: Mutex<VecDeque<Stall>>,
+    count: AtomicU64,
+    end: AtomicBool,
+}
+
+/// The thread; it ends when this is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Detector {
+    found: Arc<Found>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Detector {
+    /// Starts to look. It wakes four times per `stall_ns`, about 10 us of CPU each.
+    pub(crate) fn start(
+        shards: Vec<Arc<Shared>>,
+        stall_ns: u64,
+        max: u32,
+    ) -> Result<Self, StartError> {
+        if stall_ns == 0 {
+            return Ok(Self::default());
+        }
+        let found = Arc::<Found>::default();
+        let shared = Arc::clone(&found);
+        let run = move || {
+            let mut watches = vec![Watch::default(); shards.len()];
+            while !shared.end.load(Ordering::Acquire) {
+                thread::park_timeout(Duration::from_nanos(stall_ns / LOOKS));
+                look(&shards, &mut watches, (stall_ns, max), &shared);
+            }
+        };
+        let thread = thread::Builder::new().name("stalls".to_owned()).spawn(run);
+        let thread =
+            thread.map_err(|source| StartError::Kernel { action: "start a thread", source })?;
+        Ok(Self { found, thread: Some(thread) })
+    }
+
+    /// Takes what was found; the number of all since the start.
+    pub(crate) fn take(&self) -> (Vec<Stall>, u64) {
+        let mut stalls = self.found.stalls.lock().expect("no user code runs under the lock");
+        (stalls.drain(..).collect(), self.found.count.load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for Detector {
+    fn drop(&mut self) {
+        self.found.end.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // It runs no user code and does not panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn look(shards: &[Arc<Shared>], watches: &mut [Watch], (stall_ns, max): (u64, u32), found: &Found) {
+    for (shard, watch) in shards.iter().zip(watches) {
+        let (at_ns, running, kind) = shard.beat.look();
+        let now_ns = clock::monotonic_ns();
+        if at_ns != 0 && now_ns.saturating_sub(at_ns) >= stall_ns / LOOKS {
+            shard.beat.preempt();
+        }
+        if !watch.stalls(at_ns, now_ns, stall_ns) {
+            continue;
+        }
+        found.count.fetch_add(1, Ordering::Relaxed);
+        let mut stalls = found.stalls.lock().expect("no user code runs under the lock");
+        if stalls.len() < max as usize {
+            stalls.push_back(Stall {
+                core: shard.core,
+                agent: (running != 0 && running != u64::MAX).then_some(AgentId(running)),
+                type_name: kind.map_or("the shard itself, or a job", |kind| (kind.name)()),
+                message_type: kind.map_or("none", |kind| (kind.message)()),
+                since_ns: at_ns,
+                lasted_ns: now_ns - at_ns,
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_said_once_and_sleep_is_none() {
+        let mut watch = Watch::default();
+        assert!(!watch.stalls(100, 1_000, 1_000));
+        assert!(watch.stalls(100, 1_100, 1_000));
+        assert!(!watch.stalls(100, 5_000, 1_000), "said already");
+        assert!(!watch.stalls(0, 9_000, 1_000), "asleep");
+        assert!(watch.stalls(8_000, 9_000, 1_000), "another");
+    }
+}

@@ -1,0 +1,347 @@
+//! Supervisors: agents that start others and restart those that fail. A restarted agent keeps its address and
+//! the messages that wait for it; only the message in hand is lost. What it watched, was linked to or had
+//! subscribed to is over, as after any end, and it keeps its names.
+//!
+//! ```
+//! use tailbeam_runtime::{Agent, ChildSpec, Cx, Restart, Stop, Strategy, Supervision};
+//!
+//! struct Worker;
+//! impl Agent for Worker {
+//!     type Msg = u32;
+//!     async fn on(&mut self, n: u32, _: &mut Cx<'_>) -> Result<(), Stop> {
+//!         assert_ne!(n, 13, "unlucky");
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn begin(cx: &mut Cx<'_>) {
+//!     let plan = Supervision { strategy: Strategy::OneForAll, ..Supervision::default() };
+//!     let worker = ChildSpec::new(|| Worker).named("worker").restart(Restart::Transient);
+//!     cx.supervise(plan, vec![worker]).expect("room for the supervisor");
+//! }
+//! ```
+
+mod policy;
+
+pub use policy::{Backoff, Intensity, Restart, Strategy, Supervision};
+
+use std::any::Any;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use crate::agent::{
+    Addr, Agent, AgentId, Child, Control, Cx, Down, End, Make, Notice, Placement, Reply, Stop,
+    child_of, handle,
+};
+use crate::error::SpawnError;
+use crate::shard::Shard;
+use policy::{Output, Tree};
+
+/// The child number by which an agent is told that it has begun.
+const SELF: u32 = u32::MAX;
+
+/// How to make a child.
+#[derive(Clone)]
+pub struct ChildSpec {
+    name: Option<Arc<str>>,
+    restart: Restart,
+    placement: Option<Placement>,
+    maker: fn(AnyMake, Option<Arc<str>>) -> Arc<dyn Make>,
+    make: AnyMake,
+}
+
+/// A function of the user's that makes an agent.
+type AnyMake = Arc<dyn Any + Send + Sync>;
+
+impl std::fmt::Debug for ChildSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChildSpec").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ChildSpec {
+    /// A permanent child on the supervisor's shard; `make` runs there at each start.
+    pub fn new<A: Agent, F: Fn() -> A + Send + Sync + 'static>(make: F) -> Self {
+        Self {
+            name: None,
+            restart: Restart::Permanent,
+            placement: None,
+            maker: |make, name| {
+                let make = make.downcast::<F>().expect("made of an F below");
+                Arc::new(Maker { make, name, kind: PhantomData })
+            },
+            make: Arc::new(make),
+        }
+    }
+
+    /// The name that the child has in the runtime, found by [`Cx::find`].
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// When it is restarted.
+    #[must_use]
+    pub const fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// Where it lives; decided once.
+    #[must_use]
+    pub const fn at(mut self, placement: Placement) -> Self {
+        self.placement = Some(placement);
+        self
+    }
+
+    /// A supervisor as a child, with children of its own.
+    #[must_use]
+    pub fn supervisor(plan: Supervision, children: Vec<Self>) -> Self {
+        Self::new(move || Supervisor::new(plan, children.clone()))
+    }
+}
+
+/// Makes a child of type `A`.
+struct Maker<A, F> {
+    make: Arc<F>,
+    name: Option<Arc<str>>,
+    kind: PhantomData<fn() -> A>,
+}
+
+impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
+    fn spawn(self: Arc<Self>, shard: &Shard, supervisor: u64, number: u32) -> Option<u64> {
+        let agent = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok()?;
+        let me = shard.spawn_agent(agent).ok()?.handle();
+        let name = self.name.clone();
+        shard.with_kin(me, |kin| kin.child = Some(Child { supervisor, number, make: self }));
+        if let Some(name) = name
+            && shard.register::<A>(me, &name).is_err()
+        {
+            shard.send_control(me, Control::Release);
+            return None;
+        }
+        begins(shard, me);
+        Some(me)
+    }
+
+    fn refill(&self, shard: &Shard, me: u64) -> bool {
+        let Ok(agent) = catch_unwind(AssertUnwindSafe(|| (self.make)())) else { return false };
+        shard.refill(me, agent);
+        begins(shard, me);
+        true
+    }
+}
+
+/// Tells an agent that it has begun, before its messages.
+fn begins(shard: &Shard, me: u64) {
+    shard.send_control(me, Control::Notice(Notice::Started { child: SELF, agent: None }));
+}
+
+/// What a supervisor is asked.
+#[derive(Debug)]
+pub enum SupervisorMsg {
+    /// Who are your children?
+    Children(Reply<Vec<ChildInfo>>),
+    /// Start another one.
+    Add(Box<ChildSpec>),
+    /// End, and your children with you.
+    Stop,
+}
+
+/// One child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildInfo {
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// Who it is; none before its first start.
+    pub agent: Option<AgentId>,
+    /// Whether it is meant to live now; not while it waits for a restart, nor when it is not to come back.
+    pub up: bool,
+    /// Restarts so far.
+    pub restarts: u32,
+}
+
+struct Seat {
+    spec: ChildSpec,
+    agent: Option<AgentId>,
+    restarts: u32,
+}
+
+/// The agent that supervises.
+pub struct Supervisor {
+    tree: Tree,
+    seats: Vec<Seat>,
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("tree", &self.tree).finish_non_exhaustive()
+    }
+}
+
+impl Supervisor {
+    fn new(plan: Supervision, children: Vec<ChildSpec>) -> Self {
+        let mut tree = Tree::new(plan);
+        let seats = children.into_iter().map(|spec| {
+            tree.add(spec.restart);
+            Seat { spec, agent: None, restarts: 0 }
+        });
+        let seats = seats.collect();
+        Self { tree, seats }
+    }
+
+    fn carry_out(&mut self, outputs: Vec<Output>, cx: &mut Cx<'_>) {
+        for output in outputs {
+            match output {
+                Output::Halt(child) => self.tell(child, Control::Halt, cx),
+                Output::Release(child) => self.release(child, cx),
+                Output::Start(child) => self.start(child, cx),
+                Output::GiveUp => cx.shard().send_control(cx.handle(), Control::GiveUp),
+                Output::WakeAt(at_ns) => {
+                    // Without a timer a restart would never come: fail, so that somebody else decides.
+                    if cx.notify_at(at_ns, 0).is_err() {
+                        cx.shard().send_control(cx.handle(), Control::GiveUp);
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&self, child: usize, control: Control, cx: &Cx<'_>) {
+        if let Some(agent) = self.seats.get(child).and_then(|seat| seat.agent) {
+            cx.shard().send_control(agent.handle(), control);
+        }
+    }
+
+    fn release(&mut self, child: usize, cx: &mut Cx<'_>) {
+        self.tell(child, Control::Release, cx);
+        let agent = self.seats.get(child).and_then(|seat| seat.agent);
+        cx.shard().with_kin(cx.handle(), |kin| {
+            kin.children.retain(|own| agent.is_none_or(|agent| *own != agent.handle()));
+        });
+    }
+
+    fn start(&mut self, child: usize, cx: &mut Cx<'_>) {
+        let Some(seat) = self.seats.get_mut(child) else { return };
+        if seat.agent.is_some() {
+            seat.restarts += 1;
+            return self.tell(child, Control::Restart, cx);
+        }
+        let (shard, me) = (cx.shard(), cx.handle());
+        let number = u32::try_from(child).expect("children are bounded by relations_max");
+        let at = seat.spec.placement.map_or(Some(shard.index), |place| shard.place(place));
+        let make = (seat.spec.maker)(Arc::clone(&seat.spec.make), seat.spec.name.clone());
+        let tell = move |shard: &Shard, agent: Option<u64>| {
+            let agent = agent.map(AgentId::of);
+            shard.send_control(me, Control::Notice(Notice::Started { child: number, agent }));
+        };
+        match at {
+            None => tell(shard, None),
+            Some(at) => {
+                let job = move |there: &Shard| tell(there, make.spawn(there, me, number));
+                shard.send_control(handle(at, 0, 0), Control::Job(Box::new(job)));
+            }
+        }
+    }
+
+    fn children(&self) -> Vec<ChildInfo> {
+        let info = |(child, seat): (usize, &Seat)| ChildInfo {
+            name: seat.spec.name.clone(),
+            agent: seat.agent,
+            up: seat.agent.is_some() && self.tree.is_up(child),
+            restarts: seat.restarts,
+        };
+        self.seats.iter().enumerate().map(info).collect()
+    }
+}
+
+impl Agent for Supervisor {
+    type Msg = SupervisorMsg;
+    const MAILBOX: u32 = 256;
+
+    async fn on(&mut self, msg: SupervisorMsg, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        match msg {
+            // An asker whose ring is full is told that there is no answer.
+            SupervisorMsg::Children(reply) => drop(reply.send(cx, self.children())),
+            SupervisorMsg::Add(spec) => {
+                let child = self.tree.add(spec.restart);
+                self.seats.push(Seat { spec: *spec, agent: None, restarts: 0 });
+                self.start(child, cx);
+            }
+            SupervisorMsg::Stop => return Err(Stop),
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let mut out = Vec::new();
+        self.tree.due(cx.fresh_ns(), &mut out);
+        self.carry_out(out, cx);
+        Ok(())
+    }
+
+    fn on_down(&mut self, down: Down, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        if let Some(child) = child_of(&down) {
+            let mut out = Vec::new();
+            self.tree.ended(cx.fresh_ns(), child as usize, down.why, &mut out);
+            self.carry_out(out, cx);
+        }
+        Ok(())
+    }
+
+    fn on_started(&mut self, child: u32, agent: Option<AgentId>, cx: &mut Cx<'_>) {
+        if child == SELF {
+            (0..self.seats.len()).for_each(|child| self.start(child, cx));
+            return;
+        }
+        let me = cx.handle();
+        let related = agent.map(|agent| {
+            cx.shard().relate(me, |kin| kin.children.push(agent.handle())).map(|()| agent)
+        });
+        match related {
+            Some(Ok(agent)) => self.seats[child as usize].agent = Some(agent),
+            failed => {
+                if let (Some(agent), Some(Err(_))) = (agent, failed) {
+                    cx.shard().send_control(agent.handle(), Control::Release);
+                }
+                let mut out = Vec::new();
+                self.tree.ended(cx.fresh_ns(), child as usize, End::Panicked, &mut out);
+                self.carry_out(out, cx);
+            }
+        }
+    }
+}
+
+#[expect(clippy::result_large_err, reason = "the supervisor is taken apart by the only caller")]
+fn spawn(
+    shard: &Shard,
+    plan: Supervision,
+    children: Vec<ChildSpec>,
+) -> Result<Addr<Supervisor>, SpawnError<Supervisor>> {
+    shard.spawn_agent(Supervisor::new(plan, children))
+}
+
+impl Cx<'_> {
+    /// Spawns a supervisor on this shard, which starts its children in order. Allocates.
+    ///
+    /// # Errors
+    /// [`SpawnError`] with the children when the table is full.
+    pub fn supervise(
+        &mut self,
+        plan: Supervision,
+        children: Vec<ChildSpec>,
+    ) -> Result<Addr<Supervisor>, SpawnError<Vec<ChildSpec>>> {
+        match spawn(self.shard(), plan, children) {
+            Ok(supervisor) => {
+                begins(self.shard(), supervisor.handle());
+                Ok(supervisor)
+            }
+            Err(SpawnError { agent, max }) => {
+                let agent = agent.seats.into_iter().map(|seat| seat.spec).collect();
+                Err(SpawnError { agent, max })
+            }
+        }
+    }
+}
