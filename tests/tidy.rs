@@ -4,12 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 16] = [
+const UNSAFE: [(&str, &str); 20] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
     ("runtime/src/channel/queue.rs", "uninitialised cells read where they lie"),
     ("runtime/src/agent/hosted.rs", "states of agents of any type"),
+    ("runtime/src/agent/lifecycle.rs", "states of agents of any type"),
+    ("runtime/src/agent/moving.rs", "the state of an agent is moved out of its slot"),
+    ("runtime/src/agent/parcel.rs", "a value of any type in place"),
+    ("runtime/src/shard/shared.rs", "a reference that went through an atomic word"),
     ("runtime/src/shard/slab.rs", "slots of any type in mapped memory"),
     ("runtime/src/shard/suspended.rs", "futures of any type in blocks"),
     ("runtime/src/ring/mod.rs", "io_uring submission, eventfd"),
