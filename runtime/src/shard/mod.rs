@@ -26,7 +26,7 @@ use crate::channel::spsc::{Consumer, Producer};
 use crate::config::Config;
 use crate::error::{SendError, TimersFull};
 use crate::stats::ShardStats;
-use crate::timer::{Fired, TimerId, Wheel};
+use crate::timer::{TimerId, Wheel};
 
 use lane::{Ack, Lane, Refused, reservations};
 use shared::Shared;
@@ -286,7 +286,7 @@ impl Shard {
         owner: u64,
         token: Option<u64>,
     ) -> Result<TimerId, TimersFull> {
-        self.wheel.borrow_mut().insert(Fired { deadline_ns: at_ns, owner, token }).ok_or(TimersFull)
+        self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)
     }
 
     pub(crate) fn cancel(&self, timer: TimerId) -> bool {

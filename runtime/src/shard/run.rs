@@ -161,7 +161,6 @@ impl Shard {
         if fired.is_empty() {
             return;
         }
-        fired.sort_unstable_by_key(|timer| timer.deadline_ns);
         let mut stats = self.stats.borrow_mut();
         stats.timers_fired += fired.len() as u64;
         let late = now_ns.saturating_sub(fired[0].deadline_ns);
