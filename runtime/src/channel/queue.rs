@@ -82,8 +82,7 @@ impl<T> Queue<T> {
     }
 
     /// Adds a value at the end.
-    #[cfg(test)]
-    fn push(&self, value: T) {
+    pub(crate) fn push(&self, value: T) {
         // SAFETY: the pointer is to a cell without a value, as `push_in_place` says.
         self.push_in_place(|cell| unsafe { cell.write(value) });
     }

@@ -2,6 +2,8 @@
 //!
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
+pub(crate) mod control;
+pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod pin;
 pub(crate) mod run;
@@ -12,7 +14,6 @@ pub(crate) mod waker;
 
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -21,6 +22,7 @@ use crate::agent::{
     Agent, Asks, ToAgent, Token, WakeUp, generation_of, handle, index_of, shard_of,
 };
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
 use crate::config::Config;
@@ -28,6 +30,7 @@ use crate::error::{SendError, TimersFull};
 use crate::stats::ShardStats;
 use crate::timer::{TimerId, Wheel};
 
+use control::Control;
 use lane::{Ack, Lane, Refused, reservations};
 use shared::Shared;
 use slab::{AgentType, Header, Slab};
@@ -58,7 +61,10 @@ pub(crate) struct Shard {
     producers: RefCell<Vec<Option<Producer<Envelope>>>>,
     consumers: RefCell<Vec<Option<Consumer<Envelope>>>>,
     acks_in: RefCell<Vec<Option<Consumer<u64>>>>,
-    acks_out: RefCell<Vec<AckQueue>>,
+    /// Acks by peer. Each stands for messages that the other shard still counts, so that there are never
+    /// more than it may send.
+    acks_out: RefCell<Vec<Outbox<u64>>>,
+    control: Control,
     stats: RefCell<ShardStats>,
     counts: Counts,
     /// Messages the running agent may still take in this turn, and when its turn ends.
@@ -76,6 +82,7 @@ struct Counts {
     sent: Cell<u64>,
     /// Cells taken from the rings of other shards.
     arrived: Cell<u64>,
+    publications: Cell<u64>,
     /// Messages that wait for agents that are suspended.
     waiting: Cell<u64>,
 }
@@ -84,39 +91,14 @@ fn add(counter: &Cell<u64>, count: u64) {
     counter.set(counter.get().wrapping_add(count));
 }
 
-/// Acks to one shard: the ring, and those it had no room for. Each stands for messages that the other
-/// shard still counts, so that there are never more than it may send.
-struct AckQueue {
-    ring: Option<Producer<u64>>,
-    backlog: VecDeque<u64>,
-}
-
-impl AckQueue {
-    fn push(&mut self, ack: u64) {
-        let Some(ring) = &mut self.ring else { return };
-        if !self.backlog.is_empty() || ring.push(ack).is_err() {
-            self.backlog.push_back(ack);
-        }
-    }
-
-    fn publish(&mut self) {
-        let Some(ring) = &mut self.ring else { return };
-        while let Some(&ack) = self.backlog.front() {
-            if ring.push(ack).is_err() {
-                break;
-            }
-            self.backlog.pop_front();
-        }
-        ring.publish();
-    }
-}
-
 /// The ends of the rings of one shard, by peer.
 pub(crate) struct Links {
     pub(crate) producers: Vec<Option<Producer<Envelope>>>,
     pub(crate) consumers: Vec<Option<Consumer<Envelope>>>,
     pub(crate) acks_out: Vec<Option<Producer<u64>>>,
     pub(crate) acks_in: Vec<Option<Consumer<u64>>>,
+    pub(crate) control_out: Vec<Option<Producer<Envelope>>>,
+    pub(crate) control_in: Vec<Option<Consumer<Envelope>>>,
 }
 
 impl Links {
@@ -129,6 +111,8 @@ impl Links {
             consumers: none(shards),
             acks_out: none(shards),
             acks_in: none(shards),
+            control_out: none(shards),
+            control_in: none(shards),
         }
     }
 }
@@ -155,9 +139,8 @@ impl Shard {
             producers: RefCell::new(links.producers),
             consumers: RefCell::new(links.consumers),
             acks_in: RefCell::new(links.acks_in),
-            acks_out: RefCell::new(
-                acks_out.map(|ring| AckQueue { ring, backlog: VecDeque::new() }).collect(),
-            ),
+            acks_out: RefCell::new(acks_out.map(Outbox::new).collect()),
+            control: Control::new(links.control_out, links.control_in),
             stats: RefCell::default(),
             counts: Counts::default(),
             turn_left: Cell::new(0),
@@ -329,7 +312,8 @@ impl Shard {
     /// Tells another core what was read of its messages.
     pub(crate) fn acknowledge(&self, origin: usize, ack: Ack) {
         if let Some(queue) = self.acks_out.borrow_mut().get_mut(origin) {
-            queue.push(ack.pack());
+            // It has no ring to its own shard only, which does not tell itself.
+            let _ = queue.push(ack.pack());
         }
     }
 

@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
+use super::control::RETRY_NS;
+use super::idle::Idling;
 use super::{CURRENT, Shard, add};
 use crate::agent::{index_of, messages};
 use crate::clock;
@@ -49,6 +50,7 @@ pub(crate) fn run(
     shard: &Rc<Shard>,
     ring: &mut dyn Doorbells,
     observer: &mut dyn Observer,
+    mut idling: Idling,
 ) -> ShardReport {
     let mut fired = Vec::with_capacity(TIMERS_PER_PASS);
     let mut published_ns = 0;
@@ -83,11 +85,22 @@ pub(crate) fn run(
         if stopping && shard.counts.waiting.get() == 0 {
             shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
+        let idle_since = clock::monotonic_ns();
+        if !stopping {
+            let (now, found) = shard.look_on(ring, &idling, idle_since);
+            if found {
+                idling.note(now - idle_since);
+                // What was not busy is not counted as such.
+                awake_since += now - idle_since;
+                continue;
+            }
+        }
         let from = clock::monotonic_ns();
-        shard.publish_stats(ring, from - awake_since);
+        shard.publish_stats(ring, idle_since - awake_since);
         shard.park(ring, from, stopping);
         awake_since = clock::monotonic_ns();
         published_ns = awake_since;
+        idling.note(awake_since - idle_since);
         shard.stats.borrow_mut().parked_ns += awake_since - from;
         observer.parked(from, awake_since);
     }
@@ -124,6 +137,7 @@ impl Pace {
 impl Shard {
     /// Gives what other shards have sent to its agents; returns the clock as last seen.
     fn receive(&self, mut now_ns: u64) -> u64 {
+        self.receive_control();
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
         for consumer in consumers.iter_mut().flatten() {
@@ -190,12 +204,19 @@ impl Shard {
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
         let (mut bells, mut missed) = (0, false);
-        self.acks_out.borrow_mut().iter_mut().for_each(super::AckQueue::publish);
+        for acks in self.acks_out.borrow_mut().iter_mut() {
+            // Nobody waits for them: they are read when there is something else.
+            let _ = acks.publish();
+        }
         for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
             let Some(producer) = producer else { continue };
-            if producer.publish() && self.peers[peer].sleep.notify() {
-                let target = self.peers[peer].ring_fd.load(Ordering::Acquire);
-                missed |= !ring.ring_bell(target, peer);
+            let control = self.control.publish(peer);
+            if !(producer.publish() | control) {
+                continue;
+            }
+            add(&self.counts.publications, 1);
+            if self.peers[peer].sleep.notify() {
+                missed |= !self.peers[peer].queue_bell(ring, peer);
                 bells += 1;
             }
         }
@@ -217,9 +238,10 @@ impl Shard {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         !self.queue.is_empty()
             || self.own().has_posted()
+            || self.control.has_some()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= clock::monotonic_ns())
     }
@@ -234,6 +256,8 @@ impl Shard {
         }
         let next = self.wheel.borrow().next_deadline();
         let wait = next.map(|at| at.saturating_sub(now_ns).max(1));
+        let retry = self.control.is_waiting().then_some(RETRY_NS);
+        let wait = wait.into_iter().chain(retry).min();
         self.stats.borrow_mut().parks += 1;
         ring.wait(wait);
         sleep.awake();
@@ -248,6 +272,8 @@ impl Shard {
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
         stats.heartbeat_ns = clock::monotonic_ns();
         stats.turns = self.counts.turns.get();
+        stats.publications = self.counts.publications.get();
+        stats.control_waiting_max = self.control.waiting_max() as u64;
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
         stats.messages_received_remote = self.counts.arrived.get();
@@ -273,7 +299,8 @@ impl Shard {
         while !self.peers.iter().all(|peer| peer.ending.is_sealed()) {
             ring.wait(Some(SEAL_WAIT_NS));
         }
-        let mut undelivered = self.empty_rings() + self.asks.borrow().unread();
+        let mut undelivered =
+            self.empty_rings() + self.empty_control() + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
         let mut tasks_dropped = 0;
         undelivered += self.empty_queue();
