@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 20] = [
+const UNSAFE: [(&str, &str); 22] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
@@ -17,7 +17,9 @@ const UNSAFE: [(&str, &str); 20] = [
     ("runtime/src/shard/slab.rs", "slots of any type in mapped memory"),
     ("runtime/src/shard/suspended.rs", "futures of any type in blocks"),
     ("runtime/src/ring/mod.rs", "io_uring submission, eventfd"),
+    ("runtime/src/ring/bell.rs", "io_uring_register and membarrier by number"),
     ("runtime/src/memory.rs", "mmap, munmap, madvise"),
+    ("runtime/src/timer/table.rs", "plain values in mapped memory"),
     ("runtime/src/prefetch.rs", "the prefetch instruction"),
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
     ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),

@@ -1,7 +1,13 @@
 //! Every limit in one struct; the relations are checked at start.
 
+use std::path::Path;
+
 use crate::agent::ASKS_MAX;
 use crate::error::StartError;
+use crate::ring::bell::{Bells, ShardBell, ThreadBell};
+use crate::ring::calibrate::{self, Calibration};
+use crate::shard::idle::{self, Idle};
+use crate::shard::pin;
 
 /// Which CPUs get a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +16,60 @@ pub enum Cores {
     Auto,
     /// These CPUs.
     List(Vec<usize>),
+}
+
+/// How sleeping shards are woken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Bell {
+    /// As the figures of this machine ask for, measured once per process in at most 50 ms.
+    Auto,
+    /// As these figures ask for.
+    Measured(Box<Calibration>),
+    /// MSG_RING between shards, eventfd from other threads.
+    MsgRing,
+    /// Eventfd only.
+    EventFd,
+}
+
+/// What a runtime has chosen for this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The bells.
+    pub bells: Bells,
+    /// The figures they were chosen by; `None` when the config named them.
+    pub calibration: Option<Calibration>,
+    /// What a shard without work does.
+    pub idle: Idle,
+    /// Why it does not spin although the config asks for it.
+    pub no_spin: Option<String>,
+}
+
+impl Choice {
+    /// Chooses for these CPUs.
+    pub(crate) fn make(config: &Config, cpus: &[usize]) -> Self {
+        let calibration = match &config.bell {
+            Bell::Auto => Some(calibrate::once(cpus)),
+            Bell::Measured(figures) => Some((**figures).clone()),
+            Bell::MsgRing | Bell::EventFd => None,
+        };
+        let shards =
+            if config.bell == Bell::EventFd { ShardBell::EventFd } else { ShardBell::MsgRing };
+        let forced = Bells { shards, threads: ThreadBell::EventFd };
+        let adaptive = config.idle == Idle::Adaptive;
+        let objection = || idle::objection(Path::new("/"), cpus.len(), pin::allowed().len());
+        let no_spin = adaptive.then(objection).flatten();
+        Self {
+            bells: calibration.as_ref().map_or(forced, Calibration::choose),
+            calibration,
+            idle: if no_spin.is_some() { Idle::Park } else { config.idle },
+            no_spin,
+        }
+    }
+
+    /// How long a shard takes to be woken by another one, ns.
+    pub(crate) fn wake_ns(&self) -> Option<u64> {
+        self.calibration.as_ref().and_then(Calibration::wake_ns)
+    }
 }
 
 /// Limits and cores of a runtime. Tables grow lazily up to their bound.
@@ -37,6 +97,12 @@ pub struct Config {
     pub stalls_max: u32,
     /// Cells of a cross-core ring, per ordered pair; a power of two.
     pub peer_ring_slots: u32,
+    /// Cells of a cross-core ring for control messages, per ordered pair; a power of two.
+    pub control_slots: u32,
+    /// How sleeping shards are woken.
+    pub bell: Bell,
+    /// What a shard without work does.
+    pub idle: Idle,
     /// Submission entries of a shard's io_uring.
     pub uring_entries: u32,
     /// Messages an agent may take in one turn.
@@ -61,6 +127,9 @@ impl Default for Config {
             stall_ns: 25_000_000,
             stalls_max: 256,
             peer_ring_slots: 4_096,
+            control_slots: 256,
+            bell: Bell::Auto,
+            idle: Idle::Park,
             uring_entries: 64,
             turn_messages: 64,
             turn_ns: 50_000,
@@ -94,6 +163,9 @@ impl Config {
             }
             c if !c.peer_ring_slots.is_power_of_two() || c.peer_ring_slots > 1 << 20 => {
                 limit("peer_ring_slots", c.peer_ring_slots.into(), "a power of two up to 1048576")
+            }
+            c if !c.control_slots.is_power_of_two() || c.control_slots > 1 << 16 => {
+                limit("control_slots", c.control_slots.into(), "a power of two up to 65536")
             }
             c if c.uring_entries == 0 || c.uring_entries > 32_768 => {
                 limit("uring_entries", c.uring_entries.into(), "1 to 32768")

@@ -64,10 +64,11 @@ pub use {
         Published, Recipient, RelationError, Reply, SleepUntil, Stop, YieldNow,
     },
     channel::envelope::MESSAGE_MAX,
-    config::{Config, Cores},
+    config::{Bell, Choice, Config, Cores},
     error::{AskError, SendError, SpawnError, StartError, Stopped, TimersFull},
     observe::{NoObserver, Observer},
     runtime::{Runtime, ShutdownReport},
+    shard::idle::Idle,
     shard::run::ShardReport,
     stall::Stall,
     stats::ShardStats,
@@ -81,5 +82,7 @@ pub use {
 /// What this kernel's io_uring can do.
 #[cfg(not(loom))]
 pub mod features {
+    pub use crate::ring::bell::{Bells, ShardBell, ThreadBell};
+    pub use crate::ring::calibrate::{BellCost, Calibration, calibrate};
     pub use crate::ring::probe::{RingFeatures, probe};
 }

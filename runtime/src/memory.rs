@@ -26,6 +26,27 @@ impl Pages {
         Some(Self { base: NonNull::new(map.cast())?, bytes })
     }
 
+    /// Address space for a table that grows where it lies: what is never touched takes no memory. The first
+    /// huge page's worth is of small pages, so that a small table stays small; the rest wishes for huge ones.
+    pub(crate) fn reserve(bytes: usize) -> Option<Self> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: mmap(2) without an address or a file takes no memory of ours.
+        let map = unsafe { libc::mmap(ptr::null_mut(), bytes, prot, flags, -1, 0) };
+        if map == libc::MAP_FAILED {
+            return None;
+        }
+        let pages = Self { base: NonNull::new(map.cast())?, bytes };
+        let before = map.addr().next_multiple_of(HUGE_PAGE) - map.addr() + HUGE_PAGE;
+        if before < bytes {
+            // SAFETY: madvise(2) on the end of our own mapping; huge pages are a wish that may be refused.
+            unsafe {
+                libc::madvise(map.wrapping_byte_add(before), bytes - before, libc::MADV_HUGEPAGE)
+            };
+        }
+        Some(pages)
+    }
+
     /// As many bytes as a huge page has, at an address of that multiple; with the wish for a huge page.
     pub(crate) fn region(huge: bool) -> Option<Self> {
         let mut pages = Self::new(2 * HUGE_PAGE)?;
@@ -66,6 +87,15 @@ impl Drop for Pages {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reserve_of_more_than_there_is_costs_nothing() {
+        let pages = Pages::reserve(1 << 40).expect("address space");
+        // SAFETY: the last byte of the mapping.
+        let last = unsafe { pages.base().add((1 << 40) - 1) };
+        // SAFETY: a live mapping of zeroes.
+        assert_eq!(unsafe { last.read() }, 0);
+    }
 
     #[test]
     fn a_region_is_aligned_and_zero() {

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -13,10 +12,11 @@ use crate::channel::ending::{Ending, is_quiet};
 use crate::channel::envelope::Envelope;
 use crate::channel::spsc;
 use crate::clock::{self, Clock};
-use crate::config::Config;
+use crate::config::{Choice, Config};
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
 use crate::ring::{Doorbells, Ring};
+use crate::shard::idle::Idling;
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
 use crate::shard::waker::Home;
@@ -38,6 +38,7 @@ pub struct ShutdownReport {
 #[derive(Debug)]
 pub struct Runtime {
     cores: Vec<usize>,
+    choice: Choice,
     shared: Vec<Arc<Shared>>,
     threads: Vec<JoinHandle<ShardReport>>,
     drain_ns: u64,
@@ -75,14 +76,16 @@ impl Runtime {
         config.check()?;
         let cores = pin::resolve(&config.cores)?;
         let directory = Arc::default();
+        let choice = Choice::make(&config, &cores);
         let shared = cores
             .iter()
-            .map(|&core| Shared::new(core, &directory).map(Arc::new))
+            .map(|&core| Shared::new(core, &directory, choice.bells).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let drain_ns = config.drain_ns;
         let (stall_ns, stalls_max) = (config.stall_ns, config.stalls_max);
         let mut runtime = Self {
             cores,
+            choice,
             home: Home::take(shared.clone().into())?,
             shared,
             threads: Vec::new(),
@@ -90,15 +93,14 @@ impl Runtime {
             stalls: Detector::default(),
         };
         let (ready, started) = mpsc::channel();
-        for (index, links) in
-            links(runtime.cores.len(), config.peer_ring_slots as usize).into_iter().enumerate()
-        {
+        for (index, links) in links(runtime.cores.len(), &config).into_iter().enumerate() {
             let seat = Seat {
                 place: (runtime.home.number(), index),
                 core: runtime.cores[index],
                 config: config.clone(),
                 peers: runtime.shared.clone(),
                 links,
+                idling: Idling::new(runtime.choice.idle, runtime.choice.wake_ns()),
                 observer: Box::new(observer(index)),
                 ready: ready.clone(),
                 make_ring,
@@ -128,6 +130,12 @@ impl Runtime {
     #[must_use]
     pub fn cores(&self) -> &[usize] {
         &self.cores
+    }
+
+    /// The bells and the way to idle, and why.
+    #[must_use]
+    pub const fn choice(&self) -> &Choice {
+        &self.choice
     }
 
     /// Runs `f` on a shard between two turns and waits for its result.
@@ -255,7 +263,8 @@ impl Drop for Runtime {
     }
 }
 
-fn links(shards: usize, slots: usize) -> Vec<Links> {
+fn links(shards: usize, config: &Config) -> Vec<Links> {
+    let (slots, control_slots) = (config.peer_ring_slots as usize, config.control_slots as usize);
     let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
@@ -265,6 +274,9 @@ fn links(shards: usize, slots: usize) -> Vec<Links> {
             let (producer, consumer) = spsc::channel::<u64>(slots);
             links[to].acks_out[from] = Some(producer);
             links[from].acks_in[to] = Some(consumer);
+            let (producer, consumer) = spsc::channel::<Envelope>(control_slots);
+            links[from].control_out[to] = Some(producer);
+            links[to].control_in[from] = Some(consumer);
         }
     }
     links
@@ -281,6 +293,7 @@ struct Seat {
     config: Config,
     peers: Vec<Arc<Shared>>,
     links: Links,
+    idling: Idling,
     observer: Box<dyn Observer>,
     ready: mpsc::Sender<Result<(), StartError>>,
     make_ring: MakeRing,
@@ -308,12 +321,12 @@ impl Seat {
                 return ShardReport::default();
             }
         };
-        shared.ring_fd.store(ring.fd(), Ordering::Release);
+        shared.set_ring(ring.fd());
         let shard = Shard::new(self.place, self.config, self.peers, self.links, Clock::Monotonic);
         shard.set_thread_id();
         let _ = self.ready.send(Ok(()));
         drop(self.ready);
-        run::run(&shard, ring.as_mut(), self.observer.as_mut())
+        run::run(&shard, ring.as_mut(), self.observer.as_mut(), self.idling)
     }
 }
 

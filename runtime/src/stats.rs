@@ -73,6 +73,10 @@ counters! {
     ring_full,
     /// Doorbells rung.
     doorbells,
+    /// Times that new messages to another shard were made visible.
+    publications,
+    /// Most control messages that have waited for room at once.
+    control_waiting_max,
     /// Sleeps.
     parks,
     /// `io_uring_enter` calls.
@@ -85,8 +89,10 @@ counters! {
     timers_pending,
     /// Largest lateness of a timer, ns.
     timer_late_max_ns,
-    /// Time not asleep, ns.
+    /// Time neither looking on nor asleep, ns.
     busy_ns,
+    /// Time spent looking on for work, ns: CPU time that nothing was done with.
+    spun_ns,
     /// Time asleep, ns.
     parked_ns,
     /// Bytes of slots, states, mailboxes and timers.

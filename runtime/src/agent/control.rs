@@ -222,7 +222,8 @@ impl Shard {
         if shard_of(to) == self.index {
             self.queue_control(to, control);
         } else {
-            self.send_control_remote(to, control);
+            // There is such a shard, for it has agents; and it is not too late.
+            let _ = self.push_control(shard_of(to), Envelope::new(self.mark(to), control));
         }
     }
 }

@@ -3,6 +3,7 @@
 pub(crate) mod ending;
 #[cfg(not(loom))]
 pub(crate) mod envelope;
+pub(crate) mod outbox;
 #[cfg(not(loom))]
 pub(crate) mod queue;
 pub(crate) mod spsc;

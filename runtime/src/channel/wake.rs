@@ -46,25 +46,22 @@ impl Sleep {
     }
 }
 
+/// Bells as loom sees them.
 #[cfg(all(test, loom))]
-mod tests {
-    use loom::sync::Arc;
-    use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+pub(super) mod models {
     use loom::sync::{Condvar, Mutex};
-    use loom::thread;
 
-    use super::Sleep;
-
-    /// A doorbell: the kernel's completion queue, which remembers a ring until it is read.
+    /// MSG_RING, from a ring or by the register call: the completion queue remembers each until it is read.
     #[derive(Default)]
-    struct Bell(Mutex<u32>, Condvar);
+    pub(in crate::channel) struct Bell(Mutex<u32>, Condvar);
 
     impl Bell {
-        fn ring(&self) {
+        pub(in crate::channel) fn ring(&self) {
             *self.0.lock().unwrap() += 1;
             self.1.notify_one();
         }
-        fn wait(&self) {
+
+        pub(in crate::channel) fn wait(&self) {
             let mut rung = self.0.lock().unwrap();
             while *rung == 0 {
                 rung = self.1.wait(rung).unwrap();
@@ -72,6 +69,64 @@ mod tests {
             *rung -= 1;
         }
     }
+
+    /// An eventfd that a ring polls. Every completion ends the poll, the worst that the kernel may do: until
+    /// it is armed again a knock only counts, and arming looks at the count.
+    #[derive(Default)]
+    pub(in crate::channel) struct EventBell(Mutex<Event>, Condvar);
+
+    #[derive(Default)]
+    struct Event {
+        knocks: u32,
+        armed: bool,
+        completions: u32,
+    }
+
+    impl Event {
+        fn poll(&mut self) {
+            if self.armed && self.knocks > 0 {
+                self.armed = false;
+                self.completions += 1;
+            }
+        }
+    }
+
+    impl EventBell {
+        pub(in crate::channel) fn ring(&self) {
+            let mut event = self.0.lock().unwrap();
+            event.knocks += 1;
+            event.poll();
+            self.1.notify_one();
+        }
+
+        /// Waits for a completion, reads the count and arms the poll again.
+        pub(in crate::channel) fn wait(&self) {
+            let mut event = self.0.lock().unwrap();
+            while event.completions == 0 {
+                event = self.1.wait(event).unwrap();
+            }
+            event.completions = 0;
+            event.knocks = 0;
+            drop(event);
+            self.arm();
+        }
+
+        pub(in crate::channel) fn arm(&self) {
+            let mut event = self.0.lock().unwrap();
+            event.armed = true;
+            event.poll();
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use loom::thread;
+
+    use super::Sleep;
+    use super::models::{Bell, EventBell};
 
     /// With a lost wake the sleeper waits for ever, which loom reports as a deadlock.
     fn sleeper(sleep: &Sleep, bell: &Bell, work: &AtomicU32, expected: u32) {
@@ -147,6 +202,64 @@ mod tests {
                 shared.0.awake();
             }
             stopper.join().unwrap();
+        });
+    }
+
+    /// The eventfd's poll ends with each completion and is armed again after the count was read.
+    #[test]
+    fn loom_no_knock_is_lost_when_the_poll_must_be_armed_again() {
+        loom::model(|| {
+            let shared = Arc::new((Sleep::new(), EventBell::default(), AtomicU32::new(0)));
+            shared.1.arm();
+            let sender = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        shared.2.fetch_add(1, Ordering::Release);
+                        if shared.0.notify() {
+                            shared.1.ring();
+                        }
+                    }
+                })
+            };
+            while shared.2.load(Ordering::Acquire) < 2 {
+                shared.0.prepare();
+                if shared.2.load(Ordering::Acquire) < 2 {
+                    shared.1.wait();
+                }
+                shared.0.awake();
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// A shard that looks a few times before it sleeps is not rung while it looks, and misses nothing.
+    #[test]
+    fn loom_a_shard_that_spins_first_misses_nothing() {
+        loom::model(|| {
+            let shared = Arc::new((Sleep::new(), Bell::default(), AtomicU32::new(0)));
+            let sender = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    shared.2.fetch_add(1, Ordering::Release);
+                    if shared.0.notify() {
+                        shared.1.ring();
+                    }
+                })
+            };
+            let done = || shared.2.load(Ordering::Acquire) == 1;
+            while !done() {
+                thread::yield_now();
+                if done() {
+                    break;
+                }
+                shared.0.prepare();
+                if !done() {
+                    shared.1.wait();
+                }
+                shared.0.awake();
+            }
+            sender.join().unwrap();
         });
     }
 }

@@ -9,6 +9,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::error::StartError;
 
+pub(crate) mod bell;
+pub(crate) mod calibrate;
 pub(crate) mod probe;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod twin;
@@ -38,6 +40,8 @@ pub(crate) trait Doorbells {
     fn wait(&mut self, wait_ns: Option<u64>);
     /// A shard that a doorbell of ours did not reach, as far as submits and waits have shown.
     fn unreached(&mut self) -> Option<usize>;
+    /// Whether a wait would find something without waiting. No system call.
+    fn has_completions(&mut self) -> bool;
     /// Calls into the kernel, and how many of them failed for good.
     fn calls(&self) -> Calls;
 }
@@ -55,6 +59,8 @@ pub(crate) struct Calls {
 pub(crate) struct Ring {
     uring: IoUring,
     event: RawFd,
+    /// Whether one poll of the eventfd serves for all knocks (5.13).
+    multishot: bool,
     calls: Calls,
     /// Filled by `reap`, one entry per failed bell, so at most as many as entries were in flight.
     unreached: Vec<usize>,
@@ -85,7 +91,8 @@ pub(crate) fn knock(event: &OwnedFd) {
 impl Ring {
     pub(crate) fn new(entries: u32, event: &OwnedFd) -> Result<Self, StartError> {
         let mut builder = IoUring::builder();
-        builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(entries * 8);
+        builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        builder.setup_cqsize(entries * 8);
         let uring = match builder.build(entries) {
             // Linux 6.0 has SINGLE_ISSUER but not DEFER_TASKRUN; without both the ring works, dearer.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -99,7 +106,7 @@ impl Ring {
         }
         let unreached = Vec::with_capacity(entries as usize);
         let event = event.as_raw_fd();
-        let mut ring = Self { uring, event, calls: Calls::default(), unreached };
+        let mut ring = Self { uring, event, multishot: true, calls: Calls::default(), unreached };
         ring.arm_event();
         Ok(ring)
     }
@@ -116,7 +123,7 @@ impl Ring {
     }
 
     fn arm_event(&mut self) {
-        let poll = opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32);
+        let poll = opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32).multi(self.multishot);
         // SAFETY: the descriptor outlives the ring and the entry has no buffer.
         let queued = unsafe { self.uring.submission().push(&poll.build().user_data(EVENT)) };
         if queued.is_err() {
@@ -159,7 +166,11 @@ impl Ring {
         for completion in self.uring.completion() {
             let completion: cqueue::Entry = completion;
             match completion.user_data() {
-                EVENT => rearm = true,
+                // Each knock is one completion, whether the count behind it was read or not.
+                EVENT => {
+                    self.multishot &= completion.result() >= 0;
+                    rearm |= !cqueue::more(completion.flags());
+                }
                 data if data & SENT != 0 => {
                     self.unreached.extend(usize::try_from(data & !SENT).ok());
                 }
@@ -179,11 +190,8 @@ impl Doorbells for Ring {
     }
 
     fn ring_bell(&mut self, target: RawFd, shard: usize) -> bool {
-        let bell = opcode::MsgRingData::new(Fd(target), 0, BELL, None)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS)
-            .user_data(SENT | shard as u64);
-        self.push(&bell)
+        let bell = bell::message(target, BELL).flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(&bell.user_data(SENT | shard as u64))
     }
 
     fn submit(&mut self) -> bool {
@@ -215,6 +223,11 @@ impl Doorbells for Ring {
 
     fn unreached(&mut self) -> Option<usize> {
         self.unreached.pop()
+    }
+
+    fn has_completions(&mut self) -> bool {
+        // With DEFER_TASKRUN the kernel makes completions when it is entered, and says so by this flag.
+        self.uring.submission().taskrun() || !self.uring.completion().is_empty()
     }
 
     fn calls(&self) -> Calls {

@@ -78,6 +78,10 @@ impl Doorbells for Twin {
         self.rung.pop().or_else(|| self.ring.unreached())
     }
 
+    fn has_completions(&mut self) -> bool {
+        self.ring.has_completions()
+    }
+
     fn calls(&self) -> Calls {
         self.ring.calls()
     }

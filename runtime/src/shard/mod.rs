@@ -2,6 +2,8 @@
 //!
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
+pub(crate) mod control;
+pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod marks;
 pub(crate) mod pin;
@@ -12,7 +14,6 @@ pub(crate) mod suspended;
 pub(crate) mod waker;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -23,6 +24,7 @@ use crate::agent::{
 };
 use crate::agent::{Asked, Control, Due, End, account};
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
 use crate::clock::Clock;
@@ -31,6 +33,7 @@ use crate::error::{SendError, TimersFull};
 use crate::stats::ShardStats;
 use crate::timer::{Fired, TimerId, Wheel};
 
+use control::ControlRings;
 use lane::{Ack, Lane, Refused, Word, reservations};
 use marks::Marks;
 use shared::{Beat, Shared};
@@ -82,8 +85,10 @@ pub(crate) struct Shard {
     producers: RefCell<Vec<Option<Producer<Envelope>>>>,
     consumers: RefCell<Vec<Option<Consumer<Envelope>>>>,
     acks_in: RefCell<Vec<Option<Consumer<u64>>>>,
-    acks_out: RefCell<Vec<AckQueue>>,
-    control_out: RefCell<Vec<VecDeque<Envelope>>>,
+    /// Acks by peer. Each stands for messages that the other shard still counts, so that there are never
+    /// more than it may send.
+    acks_out: RefCell<Vec<Outbox<u64>>>,
+    control: ControlRings,
     pub(crate) stats: RefCell<ShardStats>,
     counts: Counts,
     /// Messages the running agent may still take in this turn, and when its turn ends.
@@ -121,6 +126,7 @@ struct Counts {
     sent: Cell<u64>,
     /// Cells taken from the rings of other shards.
     arrived: Cell<u64>,
+    publications: Cell<u64>,
     /// Messages that wait for agents that are suspended.
     waiting: Cell<u64>,
 }
@@ -129,39 +135,14 @@ fn add(counter: &Cell<u64>, count: u64) {
     counter.set(counter.get().wrapping_add(count));
 }
 
-/// Acks to one shard: the ring, and those it had no room for. Each stands for messages that the other
-/// shard still counts, so that there are never more than it may send.
-struct AckQueue {
-    ring: Option<Producer<u64>>,
-    backlog: VecDeque<u64>,
-}
-
-impl AckQueue {
-    fn push(&mut self, ack: u64) {
-        let Some(ring) = &mut self.ring else { return };
-        if !self.backlog.is_empty() || ring.push(ack).is_err() {
-            self.backlog.push_back(ack);
-        }
-    }
-
-    fn publish(&mut self) {
-        let Some(ring) = &mut self.ring else { return };
-        while let Some(&ack) = self.backlog.front() {
-            if ring.push(ack).is_err() {
-                break;
-            }
-            self.backlog.pop_front();
-        }
-        ring.publish();
-    }
-}
-
 /// The ends of the rings of one shard, by peer.
 pub(crate) struct Links {
     pub(crate) producers: Vec<Option<Producer<Envelope>>>,
     pub(crate) consumers: Vec<Option<Consumer<Envelope>>>,
     pub(crate) acks_out: Vec<Option<Producer<u64>>>,
     pub(crate) acks_in: Vec<Option<Consumer<u64>>>,
+    pub(crate) control_out: Vec<Option<Producer<Envelope>>>,
+    pub(crate) control_in: Vec<Option<Consumer<Envelope>>>,
 }
 
 impl Links {
@@ -174,6 +155,8 @@ impl Links {
             consumers: none(shards),
             acks_out: none(shards),
             acks_in: none(shards),
+            control_out: none(shards),
+            control_in: none(shards),
         }
     }
 }
@@ -211,10 +194,8 @@ impl Shard {
             producers: RefCell::new(links.producers),
             consumers: RefCell::new(links.consumers),
             acks_in: RefCell::new(links.acks_in),
-            acks_out: RefCell::new(
-                acks_out.map(|ring| AckQueue { ring, backlog: VecDeque::new() }).collect(),
-            ),
-            control_out: RefCell::new(peers.iter().map(|_| VecDeque::new()).collect()),
+            acks_out: RefCell::new(acks_out.map(Outbox::new).collect()),
+            control: ControlRings::new(links.control_out, links.control_in),
             stats: RefCell::default(),
             counts: Counts::default(),
             turn_left: Cell::new(0),
@@ -243,7 +224,7 @@ impl Shard {
     }
 
     /// The handle of an addressee with this shard as the origin, as an [`Envelope`] carries it.
-    const fn mark(&self, to: u64) -> u64 {
+    pub(crate) const fn mark(&self, to: u64) -> u64 {
         to & (u64::MAX >> 8) | (self.index as u64) << 56
     }
 
@@ -344,14 +325,6 @@ impl Shard {
         self.queue_of(to).send(self.mark(to), control);
     }
 
-    /// Has control go to another shard.
-    pub(crate) fn send_control_remote(&self, to: u64, control: Control) {
-        let envelope = Envelope::new(self.mark(to), control);
-        if let Some(backlog) = self.control_out.borrow_mut().get_mut(shard_of(to)) {
-            backlog.push_back(envelope);
-        }
-    }
-
     /// Puts `value` on the ring to the shard of `to`; gives it back when that ring is full.
     #[inline]
     pub(crate) fn send_remote<T: Deliver>(&self, to: u64, value: T) -> Result<(), T> {
@@ -417,7 +390,7 @@ impl Shard {
     ) -> Result<TimerId, TimersFull> {
         let life = self.slab.header(index_of(owner)).map_or(0, |header| header.incarnation.get());
         let owner = owner & !LIFE | u64::from(life) << LIFE_SHIFT;
-        self.wheel.borrow_mut().insert(Fired { deadline_ns: at_ns, owner, token }).ok_or(TimersFull)
+        self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)
     }
 
     /// Whether a timer has neither fired nor been cancelled.
@@ -468,7 +441,8 @@ impl Shard {
     /// Tells another core what was read of its messages.
     pub(crate) fn acknowledge(&self, origin: usize, ack: Ack) {
         if let Some(queue) = self.acks_out.borrow_mut().get_mut(origin) {
-            queue.push(ack.pack());
+            // It has no ring to its own shard only, which does not tell itself.
+            let _ = queue.push(ack.pack());
         }
     }
 

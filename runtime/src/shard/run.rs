@@ -2,8 +2,9 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
 
+use super::control::RETRY_NS;
+use super::idle::Idling;
 use super::slab::Role;
 use super::{CURRENT, Line, Shard, add};
 use crate::agent::{CLASSES, End, index_of, messages};
@@ -49,11 +50,13 @@ pub(crate) fn run(
     shard: &Rc<Shard>,
     ring: &mut dyn Doorbells,
     observer: &mut dyn Observer,
+    idling: Idling,
 ) -> ShardReport {
-    let mut rounds = Rounds::new(shard);
+    let mut rounds = Rounds::new(shard, idling);
     loop {
         match rounds.step(ring, observer) {
             Step::Busy => {}
+            Step::Idle if rounds.look_on(ring) => {}
             Step::Idle => {
                 if let Some(wait_ns) = rounds.before_sleep(ring) {
                     ring.wait(wait_ns);
@@ -87,13 +90,15 @@ pub(crate) struct Rounds<'a> {
     published_ns: u64,
     awake_since_ns: u64,
     asleep_since_ns: u64,
+    idle_since_ns: u64,
+    idling: Idling,
     stopping: bool,
     /// Whether nothing was left to do when it sealed; none before.
     sealed: Option<bool>,
 }
 
 impl<'a> Rounds<'a> {
-    pub(crate) fn new(shard: &'a Rc<Shard>) -> Self {
+    pub(crate) fn new(shard: &'a Rc<Shard>, idling: Idling) -> Self {
         let now_ns = shard.clock_ns();
         Self {
             shard,
@@ -101,6 +106,8 @@ impl<'a> Rounds<'a> {
             published_ns: 0,
             awake_since_ns: now_ns,
             asleep_since_ns: now_ns,
+            idle_since_ns: now_ns,
+            idling,
             stopping: false,
             sealed: None,
         }
@@ -160,8 +167,10 @@ impl<'a> Rounds<'a> {
             return None;
         }
         let next = shard.wheel.borrow().next_deadline();
+        let wait = next.map(|at| at.saturating_sub(now_ns).max(1));
+        let retry = shard.control.is_waiting().then_some(RETRY_NS);
         shard.stats.borrow_mut().parks += 1;
-        Some(next.map(|at| at.saturating_sub(now_ns).max(1)))
+        Some(wait.into_iter().chain(retry).min())
     }
 
     /// The shard has slept.
@@ -170,9 +179,25 @@ impl<'a> Rounds<'a> {
         shard.own().sleep.awake();
         shard.knock_instead(ring, false);
         let now_ns = shard.clock_ns();
+        self.idling.note(now_ns - self.idle_since_ns);
         shard.stats.borrow_mut().parked_ns += now_ns - self.asleep_since_ns;
         observer.parked(self.asleep_since_ns, now_ns);
         (self.awake_since_ns, self.published_ns) = (now_ns, now_ns);
+    }
+
+    /// Looks on for a while before it sleeps, if that pays; whether there is something to do.
+    pub(crate) fn look_on(&mut self, ring: &mut dyn Doorbells) -> bool {
+        self.idle_since_ns = self.shard.clock_ns();
+        if self.stopping {
+            return false;
+        }
+        let (now_ns, found) = self.shard.look_on(ring, &self.idling, self.idle_since_ns);
+        // What was not busy is not counted as such.
+        self.awake_since_ns += now_ns - self.idle_since_ns;
+        if found {
+            self.idling.note(now_ns - self.idle_since_ns);
+        }
+        found
     }
 }
 
@@ -208,6 +233,7 @@ impl Pace {
 impl Shard {
     /// Gives what other shards have sent to its agents; returns the clock as last seen.
     fn receive(&self, mut now_ns: u64) -> u64 {
+        self.receive_control();
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
         self.receiving.set(true);
@@ -251,7 +277,6 @@ impl Shard {
         if fired.is_empty() {
             return;
         }
-        fired.sort_unstable_by_key(|timer| timer.deadline_ns);
         let mut stats = self.stats.borrow_mut();
         stats.timers_fired += fired.len() as u64;
         let late = now_ns.saturating_sub(fired[0].deadline_ns);
@@ -305,13 +330,19 @@ impl Shard {
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
         let (mut bells, mut missed) = (0, false);
-        self.acks_out.borrow_mut().iter_mut().for_each(super::AckQueue::publish);
-        self.publish_control();
+        for acks in self.acks_out.borrow_mut().iter_mut() {
+            // Nobody waits for them: they are read when there is something else.
+            let _ = acks.publish();
+        }
         for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
             let Some(producer) = producer else { continue };
-            if producer.publish() && self.peers[peer].sleep.notify() {
-                let target = self.peers[peer].ring_fd.load(Ordering::Acquire);
-                missed |= !ring.ring_bell(target, peer);
+            let control = self.control.publish(peer);
+            if !(producer.publish() | control) {
+                continue;
+            }
+            add(&self.counts.publications, 1);
+            if self.peers[peer].sleep.notify() {
+                missed |= !self.peers[peer].queue_bell(ring, peer);
                 bells += 1;
             }
         }
@@ -319,22 +350,6 @@ impl Shard {
             missed |= !ring.submit();
             self.stats.borrow_mut().doorbells += bells;
             self.knock_instead(ring, missed);
-        }
-    }
-
-    /// Gives control to the rings, as far as they have room.
-    fn publish_control(&self) {
-        let mut producers = self.producers.borrow_mut();
-        for (backlog, producer) in
-            self.control_out.borrow_mut().iter_mut().zip(producers.iter_mut())
-        {
-            let Some(producer) = producer else { continue };
-            while producer.has_room() {
-                let Some(control) = backlog.pop_front() else { break };
-                add(&self.counts.sent, 1);
-                // There is room.
-                let _ = producer.push(control);
-            }
         }
     }
 
@@ -349,10 +364,10 @@ impl Shard {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(super) fn has_work(&self) -> bool {
         self.lines.iter().any(|line| !line.queue.is_empty())
-            || self.control_out.borrow().iter().any(|backlog| !backlog.is_empty())
             || self.own().has_posted()
+            || self.control.has_some()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
     }
@@ -365,6 +380,8 @@ impl Shard {
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
         stats.heartbeat_ns = self.clock_ns();
         stats.turns = self.counts.turns.get();
+        stats.publications = self.counts.publications.get();
+        stats.control_waiting_max = self.control.waiting_max() as u64;
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
         stats.messages_received_remote = self.counts.arrived.get();
@@ -394,7 +411,8 @@ impl Shard {
 
     /// When all have sealed: counts what nobody will read, drops every task on its own thread and reports.
     fn end(&self, ring: &mut dyn Doorbells, mut drained: bool) -> ShardReport {
-        let mut undelivered = self.empty_rings() + self.asks.borrow().unread();
+        let mut undelivered =
+            self.empty_rings() + self.empty_control() + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
         let mut tasks_dropped = 0;
         undelivered += self.empty_queue();

@@ -2,11 +2,11 @@
 //! What other threads may touch of a shard.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::Shard;
 use super::slab::AgentType;
@@ -15,7 +15,8 @@ use crate::agent::Directory;
 use crate::channel::ending::Ending;
 use crate::channel::wake::Sleep;
 use crate::error::StartError;
-use crate::ring;
+use crate::ring::bell::{self, Bells, ShardBell, ThreadBell};
+use crate::ring::{self, Doorbells};
 use crate::stats::{COUNTERS, ShardStats};
 
 /// Work sent to a shard from a thread without a ring.
@@ -80,10 +81,13 @@ pub(crate) struct Shared {
     pub(crate) directory: Arc<Directory>,
     pub(crate) core: usize,
     pub(crate) sleep: Sleep,
-    pub(crate) ring_fd: AtomicI32,
+    ring_fd: AtomicI32,
     pub(crate) ending: Ending,
     pub(crate) counters: [AtomicU64; COUNTERS],
+    bells: Bells,
     event: OwnedFd,
+    /// The ring, for threads without one.
+    ring: OnceLock<OwnedFd>,
     jobs: Mutex<VecDeque<Job>>,
     wakes: Mutex<BTreeSet<Wake>>,
     /// Whether jobs or wakes wait; so that a pass without any costs one load.
@@ -91,7 +95,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(core: usize, directory: &Arc<Directory>) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        core: usize,
+        directory: &Arc<Directory>,
+        bells: Bells,
+    ) -> Result<Self, StartError> {
         Ok(Self {
             beat: Arc::default(),
             directory: Arc::clone(directory),
@@ -100,7 +108,9 @@ impl Shared {
             ring_fd: AtomicI32::new(-1),
             ending: Ending::new(),
             counters: [const { AtomicU64::new(0) }; COUNTERS],
+            bells,
             event: ring::event_fd()?,
+            ring: OnceLock::new(),
             jobs: Mutex::default(),
             wakes: Mutex::default(),
             posted: AtomicBool::new(false),
@@ -113,8 +123,33 @@ impl Shared {
 
     /// Wakes the shard if it sleeps; for threads without a ring.
     pub(crate) fn knock(&self) {
-        if self.sleep.notify() {
+        if !self.sleep.notify() {
+            return;
+        }
+        let ring = self.ring.get().filter(|_| self.bells.threads == ThreadBell::SendMsgRing);
+        if ring.is_none_or(|ring| bell::send_message(ring).is_err()) {
             ring::knock(&self.event);
+        }
+    }
+
+    /// Lets other shards and threads ring.
+    pub(crate) fn set_ring(&self, fd: RawFd) {
+        if let Ok(kept) = bell::keep(fd) {
+            // Set once: a shard has one ring.
+            let _ = self.ring.set(kept);
+        }
+        self.ring_fd.store(fd, Ordering::Release);
+    }
+
+    /// Queues the bell of this shard, whose number is `shard`, on the ring of another one; `false` when it
+    /// could not be queued.
+    pub(crate) fn queue_bell(&self, ring: &mut dyn Doorbells, shard: usize) -> bool {
+        match self.bells.shards {
+            ShardBell::MsgRing => ring.ring_bell(self.ring_fd.load(Ordering::Acquire), shard),
+            ShardBell::EventFd => {
+                ring::knock(&self.event);
+                true
+            }
         }
     }
 

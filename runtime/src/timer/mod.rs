@@ -1,5 +1,7 @@
 //! Timers: a pure wheel; the shard gives it the time.
 
+mod bits;
+mod table;
 mod wheel;
 
 pub use wheel::TimerId;

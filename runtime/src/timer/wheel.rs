@@ -1,19 +1,53 @@
-//! Hierarchical timing wheel (Varghese and Lauck 1987): 4 levels of 256 slots, intrusive lists in a
-//! slab, bitmaps to find the next event. It does not know the time. Insert and cancel are O(1); a timer
-//! never fires early and at most one tick (131 us) late, plus the time until `advance` is called.
+//! Hierarchical timing wheel (Varghese and Lauck 1987): 4,096 slots of a tick (131 us), 4,096 of half a
+//! second, 256 of 37 minutes. It does not know the time. A timer never fires early and at most one tick
+//! late, plus the time until `advance` is called; timers with equal deadlines fire in the order in which
+//! they were set (unless that was more than six days ahead). Insert and cancel are O(1).
+//!
+//! ```text
+//! state  generation 4 | place 4                   one per timer: which entry of which block names it
+//! due    deadline 8 | owner 8 | token 8           one per timer, read when it fires or goes down a level
+//! block  15 timers, 4 each | used 4               a piece of a slot's list
+//! ring   prev 4 | next 4                          the heads of the slots' lists, then one per block
+//! live   1                                        timers of a block that are not cancelled
+//! ```
+//!
+//! A list of blocks and not of timers: a cancel touches a timer's state and a count, not its neighbours, and
+//! the timers of a block are loaded together, not one after the other. An entry whose timer says that it is
+//! elsewhere is void. A block without a live timer is free at once, so there are never more blocks than
+//! timers. A level is chosen by the
+//! highest digit in which tick and present differ, so that all timers of a tick go down together, in order.
 #![expect(
     clippy::cast_possible_truncation,
-    reason = "level numbers and list numbers are below 1025"
+    reason = "slot numbers are masked; there are less than 2^27 timers and blocks"
 )]
+
+use super::bits::Bits;
+use super::table::Table;
+use crate::prefetch::{prefetch, prefetch_write};
 
 /// log2 of a tick in ns: 131 us. Sleeps shorter than that are rounded up to it.
 const TICK_BITS: u32 = 17;
-const SLOT_BITS: u32 = 8;
-const SLOTS: usize = 1 << SLOT_BITS;
-const LEVELS: usize = 4;
-const NONE: u32 = u32::MAX;
-/// List number of timers that are due already.
-const DUE: u32 = (LEVELS * SLOTS) as u32;
+/// log2 of the slots of the two lower levels, and of the top level.
+const SLOT_BITS: u32 = 12;
+const TOP_BITS: u32 = 8;
+const SLOTS: u32 = 1 << SLOT_BITS;
+const TOP_SLOTS: u32 = 1 << TOP_BITS;
+/// Lists: of what is due, then of each slot.
+const DUE: u32 = 0;
+const LOW: u32 = 1;
+const MIDDLE: u32 = LOW + SLOTS;
+const TOP: u32 = MIDDLE + SLOTS;
+const LISTS: u32 = TOP + TOP_SLOTS;
+/// Timers named by a block: with the counts they fill a cache line.
+const ENTRIES: usize = 15;
+/// Places of the free list that are being fetched: what was cancelled long ago is in no cache.
+const AHEAD: usize = 8;
+
+/// A place: whether the timer has a token, its block, its entry there. No block is 0, so 0 is no place.
+const TOKEN: u32 = 1 << 31;
+const BLOCK_SHIFT: u32 = 4;
+/// Most timers, so that a block's number fits a place.
+const TIMERS_MAX: u32 = (1 << 27) - 2;
 
 /// Names a timer; a stale id is harmless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,27 +62,60 @@ pub(crate) struct Fired {
     pub(crate) deadline_ns: u64,
     pub(crate) owner: u64,
     pub(crate) token: Option<u64>,
+    /// Place among the timers of one list.
+    order: u32,
 }
 
-#[derive(Debug)]
-struct Node {
-    fired: Fired,
-    tick: u64,
-    list: u32,
+/// What a cancel needs of a timer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct State {
+    generation: u32,
+    place: u32,
+}
+
+/// What is needed of a timer when it is due.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Due {
+    deadline_ns: u64,
+    owner: u64,
+    token: u64,
+}
+
+/// A piece of a list. An entry is the index of a timer, if that timer's place is this entry.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Block {
+    entries: [u32; ENTRIES],
+    used: u32,
+}
+
+/// The neighbours of a block, or the ends of a list; lists are rings, so that neither end is special.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ring {
     prev: u32,
     next: u32,
-    generation: u32,
-    used: bool,
 }
 
 /// The wheel.
 #[derive(Debug)]
 pub(crate) struct Wheel {
-    nodes: Vec<Node>,
-    free: u32,
-    heads: Vec<u32>,
-    tails: Vec<u32>,
-    bits: [[u64; SLOTS / 64]; LEVELS],
+    states: Table<State>,
+    dues: Table<Due>,
+    blocks: Table<Block>,
+    rings: Table<Ring>,
+    lives: Table<u8>,
+    /// Timers that were used and are not, last released last.
+    free: Table<u32>,
+    frees: usize,
+    /// Timers that were ever used.
+    fresh: u32,
+    /// First of the free blocks, which are chained by their `next`; 0 when there is none.
+    free_block: u32,
+    /// Blocks that were ever used, and block 0.
+    fresh_block: u32,
+    low: Bits,
+    middle: Bits,
+    top: Bits,
     now_tick: u64,
     pending: u32,
     max: u32,
@@ -56,12 +123,27 @@ pub(crate) struct Wheel {
 
 impl Wheel {
     pub(crate) fn new(now_ns: u64, max: u32) -> Self {
+        let max = max.min(TIMERS_MAX);
+        // Block 0 is none, and one more is live while its timers go down a level.
+        let blocks = max as usize + 2;
+        let mut rings = Table::new(LISTS as usize + blocks);
+        for list in 0..LISTS {
+            rings.all_mut()[list as usize] = Ring { prev: list, next: list };
+        }
         Self {
-            nodes: Vec::new(),
-            free: NONE,
-            heads: vec![NONE; LEVELS * SLOTS + 1],
-            tails: vec![NONE; LEVELS * SLOTS + 1],
-            bits: [[0; SLOTS / 64]; LEVELS],
+            states: Table::new(max as usize),
+            dues: Table::new(max as usize),
+            blocks: Table::new(blocks),
+            rings,
+            lives: Table::new(blocks),
+            free: Table::new(max as usize),
+            frees: 0,
+            fresh: 0,
+            free_block: 0,
+            fresh_block: 1,
+            low: Bits::new(),
+            middle: Bits::new(),
+            top: Bits::new(),
             now_tick: now_ns >> TICK_BITS,
             pending: 0,
             max,
@@ -72,294 +154,333 @@ impl Wheel {
         self.pending
     }
 
-    /// Bytes of the tables.
+    /// Bytes of the tables, as far as they were ever used.
     pub(crate) const fn bytes(&self) -> usize {
-        self.nodes.capacity() * size_of::<Node>() + 2 * self.heads.capacity() * size_of::<u32>()
+        let timer = size_of::<State>() + size_of::<Due>() + size_of::<u32>();
+        let blocks = self.fresh_block as usize * (size_of::<Block>() + size_of::<Ring>() + 1);
+        self.fresh as usize * timer + blocks + LISTS as usize * size_of::<Ring>()
     }
 
     /// Inserts a timer; `None` when the bound is reached.
-    pub(crate) fn insert(&mut self, fired: Fired) -> Option<TimerId> {
+    #[inline]
+    pub(crate) fn insert(
+        &mut self,
+        deadline_ns: u64,
+        owner: u64,
+        token: Option<u64>,
+    ) -> Option<TimerId> {
         let index = self.vacant()?;
-        let tick = (fired.deadline_ns >> TICK_BITS) + 1;
-        let node = &mut self.nodes[index as usize];
-        (node.fired, node.tick, node.used) = (fired, tick, true);
-        let generation = node.generation;
+        let flag = if token.is_some() { TOKEN } else { 0 };
+        let token = token.unwrap_or_default();
+        self.dues.all_mut()[index as usize] = Due { deadline_ns, owner, token };
         self.pending += 1;
-        self.link(index);
-        Some(TimerId { index, generation })
+        self.append(index, tick_of(deadline_ns), flag);
+        Some(TimerId { index, generation: self.states.all()[index as usize].generation })
     }
 
+    #[inline]
     fn vacant(&mut self) -> Option<u32> {
-        if self.free != NONE {
-            let index = self.free;
-            self.free = self.nodes[index as usize].next;
-            return Some(index);
+        if let Some(last) = self.frees.checked_sub(1) {
+            self.frees = last;
+            if let Some(ahead) = last.checked_sub(AHEAD) {
+                let ahead = self.free.all()[ahead] as usize;
+                prefetch_write(&raw const self.states.all()[ahead]);
+                // It may lie in two lines.
+                prefetch_write(&raw const self.dues.all()[ahead].deadline_ns);
+                prefetch_write(&raw const self.dues.all()[ahead].token);
+            }
+            return Some(self.free.all()[last]);
         }
-        let index = u32::try_from(self.nodes.len()).ok().filter(|&i| i < self.max && i != NONE)?;
-        let fired = Fired { deadline_ns: 0, owner: 0, token: None };
-        self.nodes.push(Node {
-            fired,
-            tick: 0,
-            list: DUE,
-            prev: NONE,
-            next: NONE,
-            generation: 0,
-            used: false,
-        });
-        Some(index)
+        let index = self.fresh;
+        (index < self.max).then(|| {
+            self.fresh += 1;
+            index
+        })
     }
 
-    /// Puts a node on the list its tick asks for, seen from the current tick.
-    fn link(&mut self, index: u32) {
-        let tick = self.nodes[index as usize].tick;
+    /// Puts a timer at the end of the list that its tick asks for, seen from the current tick.
+    #[inline]
+    fn append(&mut self, index: u32, tick: u64, flag: u32) {
         let list = self.list_of(tick);
-        // At the tail: what is due first is delivered first, however much is due at once.
-        let tail = std::mem::replace(&mut self.tails[list as usize], index);
-        let node = &mut self.nodes[index as usize];
-        (node.list, node.prev, node.next) = (list, tail, NONE);
-        match tail {
-            NONE => self.heads[list as usize] = index,
-            _ => self.nodes[tail as usize].next = index,
+        let mut at = self.rings.all()[list as usize].prev;
+        if at < LISTS || self.block(at).used as usize == ENTRIES {
+            at = self.add_block(list);
         }
-        self.mark(list, true);
+        let block = self.block(at);
+        let entry = block.used;
+        block.entries[entry as usize] = index;
+        block.used += 1;
+        self.lives.all_mut()[(at - LISTS) as usize] += 1;
+        let place = (at - LISTS) << BLOCK_SHIFT | entry | flag;
+        self.states.all_mut()[index as usize].place = place;
     }
 
-    fn list_of(&self, tick: u64) -> u32 {
-        let ahead = tick.saturating_sub(self.now_tick);
-        if ahead == 0 {
+    /// The list of a tick. What is farther than the top level reaches waits in that level's farthest slot.
+    #[inline]
+    const fn list_of(&self, tick: u64) -> u32 {
+        if tick <= self.now_tick {
             return DUE;
         }
-        let top = LEVELS as u32 - 1;
-        // Beyond the last level's reach it waits in that level's farthest slot and is linked again there.
-        let reach = 1u64 << (SLOT_BITS * LEVELS as u32);
-        let tick = if ahead >= reach { self.now_tick + reach - 1 } else { tick };
-        let level = ((63 - (tick - self.now_tick).leading_zeros()) / SLOT_BITS).min(top);
-        let slot = (tick >> (SLOT_BITS * level)) & (SLOTS as u64 - 1);
-        level * SLOTS as u32 + u32::try_from(slot).expect("masked to 8 bits")
+        let differ = tick ^ self.now_tick;
+        if differ < 1 << SLOT_BITS {
+            return LOW + low_digits(tick, SLOT_BITS);
+        }
+        if differ < 1 << (2 * SLOT_BITS) {
+            return MIDDLE + low_digits(tick >> SLOT_BITS, SLOT_BITS);
+        }
+        let farthest = (self.now_tick >> (2 * SLOT_BITS)) + TOP_SLOTS as u64 - 1;
+        let slot = tick >> (2 * SLOT_BITS);
+        TOP + low_digits(if slot < farthest { slot } else { farthest }, TOP_BITS)
     }
 
-    fn mark(&mut self, list: u32, on: bool) {
-        if list == DUE {
-            return;
+    /// The block at a ring that is no list's head.
+    #[inline]
+    const fn block(&mut self, at: u32) -> &mut Block {
+        &mut self.blocks.all_mut()[(at - LISTS) as usize]
+    }
+
+    /// Adds an empty block at the end of a list; returns its ring.
+    fn add_block(&mut self, list: u32) -> u32 {
+        let rings = self.rings.all_mut();
+        let at = if self.free_block == 0 {
+            self.fresh_block += 1;
+            LISTS + self.fresh_block - 1
+        } else {
+            let at = self.free_block;
+            self.free_block = rings[at as usize].next;
+            at
+        };
+        let tail = std::mem::replace(&mut rings[list as usize].prev, at);
+        rings[tail as usize].next = at;
+        rings[at as usize] = Ring { prev: tail, next: list };
+        self.block(at).used = 0;
+        self.lives.all_mut()[(at - LISTS) as usize] = 0;
+        if tail == list {
+            self.mark(list, true);
         }
-        let (level, slot) = (list as usize / SLOTS, list as usize % SLOTS);
-        let bit = 1u64 << (slot % 64);
-        let word = &mut self.bits[level][slot / 64];
-        *word = if on { *word | bit } else { *word & !bit };
+        at
+    }
+
+    const fn mark(&mut self, list: u32, on: bool) {
+        let (bits, slot) = match list {
+            DUE => return,
+            LOW..MIDDLE => (&mut self.low, list - LOW),
+            MIDDLE..TOP => (&mut self.middle, list - MIDDLE),
+            _ => (&mut self.top, list - TOP),
+        };
+        if on {
+            bits.set(slot as usize);
+        } else {
+            bits.clear(slot as usize);
+        }
     }
 
     /// Cancels a timer; `false` when it has fired or was cancelled.
+    #[inline]
     pub(crate) fn cancel(&mut self, id: TimerId) -> bool {
-        match self.nodes.get(id.index as usize) {
-            Some(node) if node.used && node.generation == id.generation => {}
-            _ => return false,
+        if id.index >= self.fresh {
+            return false;
         }
-        self.unlink(id.index);
+        let State { generation, place } = self.states.all()[id.index as usize];
+        if place == 0 || generation != id.generation {
+            return false;
+        }
         self.release(id.index);
+        let block = (place & !TOKEN) >> BLOCK_SHIFT;
+        let live = &mut self.lives.all_mut()[block as usize];
+        *live -= 1;
+        if *live == 0 {
+            self.remove_block(LISTS + block);
+        }
         true
     }
 
     /// Whether a timer has neither fired nor been cancelled.
     pub(crate) fn is_pending(&self, id: TimerId) -> bool {
-        let node = self.nodes.get(id.index as usize);
-        node.is_some_and(|node| node.used && node.generation == id.generation)
+        let known = id.index < self.fresh;
+        let state = || self.states.all()[id.index as usize];
+        known && state().place != 0 && state().generation == id.generation
     }
 
-    fn unlink(&mut self, index: u32) {
-        let Node { list, prev, next, .. } = self.nodes[index as usize];
-        match prev {
-            NONE => self.heads[list as usize] = next,
-            _ => self.nodes[prev as usize].next = next,
-        }
-        match next {
-            NONE => self.tails[list as usize] = prev,
-            _ => self.nodes[next as usize].prev = prev,
-        }
-        if self.heads[list as usize] == NONE {
-            self.mark(list, false);
-        }
-    }
-
+    /// Frees a timer.
+    #[inline]
     fn release(&mut self, index: u32) {
-        let free = self.free;
-        let node = &mut self.nodes[index as usize];
-        node.used = false;
-        node.generation = node.generation.wrapping_add(1);
-        node.next = free;
-        self.free = index;
+        let state = &mut self.states.all_mut()[index as usize];
+        (state.generation, state.place) = (state.generation.wrapping_add(1), 0);
+        self.free.all_mut()[self.frees] = index;
+        self.frees += 1;
         self.pending -= 1;
+    }
+
+    /// Takes a block without a live timer from its list.
+    fn remove_block(&mut self, at: u32) {
+        let rings = self.rings.all_mut();
+        let Ring { prev, next } = rings[at as usize];
+        rings[prev as usize].next = next;
+        rings[next as usize].prev = prev;
+        // Both neighbours are the head: the list is empty.
+        if prev == next {
+            self.mark(prev, false);
+        }
+        self.free_block(at);
+    }
+
+    const fn free_block(&mut self, at: u32) {
+        self.rings.all_mut()[at as usize].next = self.free_block;
+        self.free_block = at;
     }
 
     /// When `advance` has something to do next, ns; 0 when it has now.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
-        if self.heads[DUE as usize] != NONE {
+        if self.rings.all()[DUE as usize].next != DUE {
             return Some(0);
         }
         self.next_event().map(|tick| tick << TICK_BITS)
     }
 
-    /// The next tick at which a slot fires or must be spread over the level below.
+    /// The next tick at which a slot fires or must be spread over the levels below: those of a lower level
+    /// are all before those of a higher one.
     fn next_event(&self) -> Option<u64> {
-        (0..LEVELS).filter_map(|level| self.next_of_level(level)).min()
-    }
-
-    fn next_of_level(&self, level: usize) -> Option<u64> {
-        let shift = SLOT_BITS * level as u32;
-        let base = self.now_tick >> shift;
-        let current = usize::try_from(base & (SLOTS as u64 - 1)).expect("masked to 8 bits");
-        let distance = self.distance(level, current)?;
-        Some((base + distance) << shift)
-    }
-
-    /// Slots from `current` (excluded, so 1..=256) to the next marked one.
-    fn distance(&self, level: usize, current: usize) -> Option<u64> {
-        let words = &self.bits[level];
-        let start = (current + 1) % SLOTS;
-        for step in 0..=words.len() {
-            let at = (start / 64 + step) % words.len();
-            let mut word = words[at];
-            if step == 0 {
-                word &= u64::MAX << (start % 64);
-            } else if step == words.len() {
-                word &= !(u64::MAX << (start % 64));
-            }
-            if word != 0 {
-                let slot = at * 64 + word.trailing_zeros() as usize;
-                return Some(((slot + SLOTS - start) % SLOTS) as u64 + 1);
-            }
+        let now = self.now_tick;
+        let after = |digits: u64| low_digits(digits, SLOT_BITS) as usize + 1;
+        if let Some(slot) = self.low.first(after(now)) {
+            return Some((now >> SLOT_BITS << SLOT_BITS) + slot as u64);
         }
-        None
+        if let Some(slot) = self.middle.first(after(now >> SLOT_BITS)) {
+            return Some(
+                (now >> (2 * SLOT_BITS) << (2 * SLOT_BITS)) + ((slot as u64) << SLOT_BITS),
+            );
+        }
+        let base = now >> (2 * SLOT_BITS);
+        let current = low_digits(base, TOP_BITS) as usize;
+        let slot = self.top.first(current + 1).or_else(|| self.top.first(0))?;
+        let ahead = (slot + TOP_SLOTS as usize - current - 1) % TOP_SLOTS as usize + 1;
+        Some((base + ahead as u64) << (2 * SLOT_BITS))
     }
 
-    /// Moves the time on and collects what is due, at most `room` timers; the rest stays due.
+    /// Moves the time on and collects what is due, at most `room` timers, by deadline and among equals in
+    /// the order in which they were set; the rest stays due.
     pub(crate) fn advance(&mut self, now_ns: u64, out: &mut Vec<Fired>, room: usize) {
         let target = (now_ns >> TICK_BITS).max(self.now_tick);
         while let Some(event) = self.next_event().filter(|&event| event <= target) {
             self.now_tick = event;
-            for level in (1..LEVELS).rev() {
-                let shift = SLOT_BITS * level as u32;
-                if event & ((1 << shift) - 1) == 0 {
-                    self.relink(level * SLOTS + slot_of(event >> shift));
-                }
+            if low_digits(event, 2 * SLOT_BITS) == 0 {
+                self.spread(TOP + low_digits(event >> (2 * SLOT_BITS), TOP_BITS));
             }
-            self.relink(slot_of(event));
+            if low_digits(event, SLOT_BITS) == 0 {
+                self.spread(MIDDLE + low_digits(event >> SLOT_BITS, SLOT_BITS));
+            }
+            self.fall_due(LOW + low_digits(event, SLOT_BITS));
         }
         self.now_tick = target;
-        while out.len() < room && self.heads[DUE as usize] != NONE {
-            let index = self.heads[DUE as usize];
-            self.unlink(index);
-            out.push(self.nodes[index as usize].fired);
-            self.release(index);
+        let from = out.len();
+        loop {
+            let at = self.rings.all()[DUE as usize].next;
+            if at == DUE || out.len() >= room {
+                break;
+            }
+            self.fetch(at);
+            self.fire(at, out, room);
+        }
+        // They come by tick, and in a tick as they were set.
+        let fired = &mut out[from..];
+        if !fired.is_sorted_by_key(|timer| timer.deadline_ns) {
+            fired.sort_unstable_by_key(|timer| (timer.deadline_ns, timer.order));
         }
     }
 
-    fn relink(&mut self, list: usize) {
-        let mut index = std::mem::replace(&mut self.heads[list], NONE);
-        self.tails[list] = NONE;
-        self.mark(u32::try_from(list).expect("a list number is below 1025"), false);
-        while index != NONE {
-            let next = self.nodes[index as usize].next;
-            self.link(index);
-            index = next;
+    /// Takes the timers of a block, as far as there is room, and the block with the last of them.
+    fn fire(&mut self, at: u32, out: &mut Vec<Fired>, room: usize) {
+        let Block { entries, used } = *self.block(at);
+        for (entry, &index) in (0..used).zip(&entries) {
+            let Some(flag) = self.names(at, entry, index) else { continue };
+            if out.len() >= room {
+                return;
+            }
+            let Due { deadline_ns, owner, token } = self.dues.all()[index as usize];
+            let (token, order) = ((flag != 0).then_some(token), out.len() as u32);
+            out.push(Fired { deadline_ns, owner, token, order });
+            self.release(index);
+            self.lives.all_mut()[(at - LISTS) as usize] -= 1;
+        }
+        self.remove_block(at);
+    }
+
+    /// The timer's flag if an entry of a block stands for it: it may have been cancelled, and set again.
+    #[inline]
+    const fn names(&self, at: u32, entry: u32, index: u32) -> Option<u32> {
+        let place = self.states.all()[index as usize].place;
+        if place & !TOKEN == (at - LISTS) << BLOCK_SHIFT | entry {
+            Some(place & TOKEN)
+        } else {
+            None
+        }
+    }
+
+    /// Starts to load all timers of a block, and the block behind it.
+    fn fetch(&self, at: u32) {
+        let behind = self.rings.all()[at as usize].next;
+        if let Some(behind) = behind.checked_sub(LISTS) {
+            prefetch(&raw const self.blocks.all()[behind as usize], 1);
+        }
+        let block = &self.blocks.all()[(at - LISTS) as usize];
+        for &index in &block.entries[..block.used as usize] {
+            prefetch_write(&raw const self.states.all()[index as usize]);
+            prefetch(&raw const self.dues.all()[index as usize].deadline_ns, 1);
+            prefetch(&raw const self.dues.all()[index as usize].token, 1);
+        }
+    }
+
+    /// Adds a slot of the lowest level, all of one tick, to what is due.
+    fn fall_due(&mut self, list: u32) {
+        let rings = self.rings.all_mut();
+        let Ring { prev: last, next: first } = rings[list as usize];
+        if first == list {
+            return;
+        }
+        let tail = rings[DUE as usize].prev;
+        rings[tail as usize].next = first;
+        rings[first as usize].prev = tail;
+        rings[last as usize].next = DUE;
+        rings[DUE as usize].prev = last;
+        self.empty(list);
+    }
+
+    fn empty(&mut self, list: u32) {
+        self.rings.all_mut()[list as usize] = Ring { prev: list, next: list };
+        self.mark(list, false);
+    }
+
+    /// Puts each timer of a slot that begins now where it belongs seen from now.
+    fn spread(&mut self, list: u32) {
+        let mut at = self.rings.all()[list as usize].next;
+        if at == list {
+            return;
+        }
+        self.empty(list);
+        while at != list {
+            self.fetch(at);
+            let next = self.rings.all()[at as usize].next;
+            let Block { entries, used } = *self.block(at);
+            for (entry, &index) in (0..used).zip(&entries) {
+                let Some(flag) = self.names(at, entry, index) else { continue };
+                let tick = tick_of(self.dues.all()[index as usize].deadline_ns);
+                self.append(index, tick, flag);
+            }
+            self.free_block(at);
+            at = next;
         }
     }
 }
 
-fn slot_of(tick: u64) -> usize {
-    usize::try_from(tick & (SLOTS as u64 - 1)).expect("masked to 8 bits")
+/// The tick at which a deadline has passed.
+const fn tick_of(deadline_ns: u64) -> u64 {
+    (deadline_ns >> TICK_BITS) + 1
+}
+
+const fn low_digits(number: u64, bits: u32) -> u32 {
+    (number & ((1 << bits) - 1)) as u32
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use super::*;
-
-    fn rng(state: &mut u64) -> u64 {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        *state
-    }
-
-    /// Against a sorted map: nothing early, nothing lost, nothing later than a tick, cancels exact.
-    #[test]
-    fn agrees_with_a_sorted_map() {
-        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
-        let mut wheel = Wheel::new(1_000_000, 1 << 16);
-        let (mut now, mut out) = (1_000_000u64, Vec::new());
-        let mut model: BTreeMap<u64, (u64, TimerId)> = BTreeMap::new();
-        for owner in 0..200_000u64 {
-            match rng(&mut seed) % 4 {
-                0 | 1 => {
-                    let spans = [1_000_000, 60_000_000, 20_000_000_000, 40_000_000_000_000_000];
-                    let span = spans[(rng(&mut seed) % 4) as usize];
-                    let deadline_ns = now + rng(&mut seed) % span;
-                    if let Some(id) = wheel.insert(Fired { deadline_ns, owner, token: None }) {
-                        model.insert(owner, (deadline_ns, id));
-                    }
-                }
-                2 if !model.is_empty() => {
-                    let key = *model
-                        .keys()
-                        .nth((rng(&mut seed) % model.len().min(50) as u64) as usize)
-                        .unwrap();
-                    let (_, id) = model.remove(&key).unwrap();
-                    assert!(wheel.cancel(id) && !wheel.cancel(id));
-                }
-                _ => {
-                    let next = wheel.next_deadline();
-                    now += rng(&mut seed)
-                        % [100_000, 5_000_000, 10_000_000_000][(rng(&mut seed) % 3) as usize];
-                    out.clear();
-                    wheel.advance(now, &mut out, usize::MAX);
-                    for fired in &out {
-                        let (deadline, _) = model.remove(&fired.owner).expect("fired once");
-                        assert!(deadline <= now, "early");
-                        assert!(
-                            next.is_some_and(|next| next <= now),
-                            "the park would have overslept"
-                        );
-                    }
-                    let late = model.values().filter(|(d, _)| d + (2 << TICK_BITS) <= now).count();
-                    assert_eq!(late, 0, "left behind");
-                }
-            }
-            assert_eq!(wheel.pending() as usize, model.len());
-        }
-    }
-
-    #[test]
-    fn more_due_timers_than_room_come_in_the_order_of_their_ticks() {
-        let mut wheel = Wheel::new(0, 10_000);
-        for owner in 0..10_000u64 {
-            let deadline_ns = (owner * 7_919 % 10_000) << TICK_BITS;
-            assert!(wheel.insert(Fired { deadline_ns, owner, token: None }).is_some());
-        }
-        let (mut out, mut last) = (Vec::new(), 0);
-        for _ in 0..10 {
-            out.clear();
-            wheel.advance(20_000 << TICK_BITS, &mut out, 1_000);
-            assert_eq!(out.len(), 1_000);
-            for fired in &out {
-                assert!(fired.deadline_ns >= last, "an earlier one was overtaken");
-                last = fired.deadline_ns;
-            }
-        }
-        assert_eq!((wheel.pending(), wheel.next_deadline()), (0, None));
-    }
-
-    #[test]
-    fn the_bound_and_the_room_hold() {
-        let mut wheel = Wheel::new(0, 2);
-        let fired = Fired { deadline_ns: 5, owner: 1, token: Some(2) };
-        assert!(wheel.insert(fired).is_some() && wheel.insert(fired).is_some());
-        assert!(wheel.insert(fired).is_none());
-        let mut out = Vec::new();
-        wheel.advance(1 << 20, &mut out, 1);
-        assert_eq!(out.len(), 1);
-        assert_eq!(wheel.next_deadline(), Some(0), "the other is still due");
-        wheel.advance(1 << 20, &mut out, 8);
-        assert_eq!((out.len(), wheel.next_deadline()), (2, None));
-    }
-}
+mod tests;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
+use tailbeam_harness::host;
 
 use super::Outcome;
 use super::facts::{Fact, Facts};
@@ -32,7 +33,8 @@ struct Check {
 }
 
 pub(super) fn run(args: &Doctor, store: &Path, out: &mut dyn Write) -> Outcome {
-    let facts = Facts::gather(Path::new("/"), store, tailbeam_harness::host::ring_features());
+    let (rings, bells) = (host::ring_features(), host::bells());
+    let facts = Facts::gather(Path::new("/"), store, rings, bells);
     let checks = checks(&facts);
     match args.format {
         Format::Json => json::document("tailbeam.doctor", &checks, out)?,
@@ -46,6 +48,7 @@ fn checks(facts: &Facts) -> Vec<Check> {
     vec![
         kernel(facts),
         ring(facts),
+        bells(facts),
         perf(facts),
         plain(
             "cores",
@@ -139,6 +142,24 @@ fn ring(facts: &Facts) -> Check {
                 check("io_uring", Status::Warn, format!("without {}", missing.join(", ")), words)
             }
         }
+    }
+}
+
+/// How shards are woken here, with the figures that decided it.
+fn bells(facts: &Facts) -> Check {
+    let words = (
+        "any bell",
+        "each message that finds a core asleep waits for it; the figures are of this minute",
+        "see the cause of io_uring above",
+    );
+    match &facts.bells {
+        Ok(figures) => {
+            let lines = figures.iter().skip(1).map(|(name, figure)| format!("{name} {figure}"));
+            let chosen = figures.first().map_or("", |(_, chosen)| chosen.as_str());
+            let lines = lines.collect::<Vec<_>>().join("; ");
+            check("bells", Status::Info, format!("{chosen}: {lines}"), words)
+        }
+        Err(cause) => check("bells", Status::Warn, cause.replace('\n', ";"), words),
     }
 }
 
@@ -368,6 +389,7 @@ mod tests {
             tree.path(),
             tree.path(),
             Err("io_uring is disabled\n  cause: seccomp".to_owned()),
+            Ok(vec![("bells".to_owned(), "eventfd".to_owned())]),
         )
     }
 

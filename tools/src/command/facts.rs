@@ -14,6 +14,8 @@ pub(super) struct Facts {
     pub(super) kernel: Fact,
     pub(super) io_uring_disabled: Fact,
     pub(super) ring: Result<Vec<(String, bool)>, String>,
+    /// The chosen bells, and (name, figure) of what they were chosen by.
+    pub(super) bells: Result<Vec<(String, String)>, String>,
     pub(super) perf_paranoid: Fact,
     pub(super) pmu: bool,
     pub(super) allowed: Fact,
@@ -53,11 +55,12 @@ fn store_bytes(store: &Path) -> Result<u64, String> {
 }
 
 impl Facts {
-    /// Reads the facts; `ring` comes from the kernel itself, not from a file.
+    /// Reads the facts; `ring` and `bells` come from the kernel itself, not from a file.
     pub(super) fn gather(
         root: &Path,
         store: &Path,
         ring: Result<Vec<(String, bool)>, String>,
+        bells: Result<Vec<(String, String)>, String>,
     ) -> Self {
         let read = |path: &str| {
             fs::read_to_string(root.join(path))
@@ -72,6 +75,7 @@ impl Facts {
             kernel: read("proc/sys/kernel/osrelease"),
             io_uring_disabled: read("proc/sys/kernel/io_uring_disabled"),
             ring,
+            bells,
             perf_paranoid: read("proc/sys/kernel/perf_event_paranoid"),
             pmu: ["cpu", "armv8_pmuv3", "armv8_pmuv3_0", "cpu_core"]
                 .iter()

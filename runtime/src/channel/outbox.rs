@@ -1,0 +1,173 @@
+//! The sending side of a reserved ring, with a place for what the ring has no room for. Whoever pushes sees
+//! to it that what waits is bounded: acks by the messages they stand for, control by their senders.
+
+use std::collections::VecDeque;
+
+use super::spsc::Producer;
+
+/// A ring to one peer, or none to itself.
+#[derive(Debug)]
+pub(crate) struct Outbox<T> {
+    ring: Option<Producer<T>>,
+    backlog: VecDeque<T>,
+}
+
+impl<T> Outbox<T> {
+    pub(crate) const fn new(ring: Option<Producer<T>>) -> Self {
+        Self { ring, backlog: VecDeque::new() }
+    }
+
+    /// Takes a value, which the peer sees after [`Outbox::publish`]; gives it back when there is no peer.
+    pub(crate) fn push(&mut self, value: T) -> Result<(), T> {
+        let Some(ring) = &mut self.ring else { return Err(value) };
+        if self.backlog.is_empty() {
+            if let Err(value) = ring.push(value) {
+                self.backlog.push_back(value);
+            }
+        } else {
+            self.backlog.push_back(value);
+        }
+        Ok(())
+    }
+
+    /// Makes visible what was pushed, as far as there is room; `false` when there was nothing new.
+    pub(crate) fn publish(&mut self) -> bool {
+        let Some(ring) = &mut self.ring else { return false };
+        while let Some(value) = self.backlog.pop_front() {
+            if let Err(value) = ring.push(value) {
+                self.backlog.push_front(value);
+                break;
+            }
+        }
+        ring.publish()
+    }
+
+    /// Values that the ring has had no room for.
+    pub(crate) fn waiting(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// Takes what has had no room, when nothing can be sent any more.
+    #[cfg(not(loom))]
+    pub(crate) fn take_back(&mut self) -> VecDeque<T> {
+        std::mem::take(&mut self.backlog)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::channel::spsc;
+
+    #[test]
+    fn what_has_no_room_follows_in_order() {
+        let (producer, mut consumer) = spsc::channel(2);
+        let mut outbox = Outbox::new(Some(producer));
+        assert!((0..5).all(|n| outbox.push(n).is_ok()));
+        assert_eq!(outbox.waiting(), 3);
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            assert!(outbox.publish());
+            seen.extend(std::iter::from_fn(|| consumer.pop()));
+            consumer.release();
+        }
+        assert_eq!((seen, outbox.waiting(), outbox.publish()), ((0..5).collect(), 0, false));
+        assert_eq!(Outbox::new(None).push(7), Err(7));
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use loom::sync::Arc;
+    use loom::sync::atomic::{AtomicU32, Ordering};
+    use loom::thread;
+
+    use super::Outbox;
+    use crate::channel::ending::Ending;
+    use crate::channel::spsc;
+    use crate::channel::wake::Sleep;
+    use crate::channel::wake::models::Bell;
+
+    /// The data ring is full and nobody reads it; two control messages over a ring of one cell arrive
+    /// at a shard that sleeps whenever it sees none. Boxes: loom reports a leak and a double free.
+    #[test]
+    fn loom_control_passes_a_full_data_ring_and_wakes_the_sleeper() {
+        loom::model(|| {
+            let shared = Arc::new((Sleep::new(), Bell::default(), AtomicU32::new(0)));
+            let (mut data, _unread) = spsc::channel(1);
+            let (control, mut arrived) = spsc::channel(1);
+            let sender = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    assert!(data.push(Box::new(0)).is_ok() && data.push(Box::new(0)).is_err());
+                    data.publish();
+                    let mut outbox = Outbox::new(Some(control));
+                    assert!(outbox.push(Box::new(1)).is_ok() && outbox.push(Box::new(2)).is_ok());
+                    loop {
+                        if outbox.publish() && shared.0.notify() {
+                            shared.1.ring();
+                        }
+                        if outbox.waiting() == 0 {
+                            break;
+                        }
+                        // The shard looks again after a bounded sleep; here, after the peer has read.
+                        while shared.2.load(Ordering::Acquire) == 0 {
+                            thread::yield_now();
+                        }
+                    }
+                })
+            };
+            let mut expected = 1;
+            while expected < 3 {
+                while let Some(value) = arrived.pop() {
+                    assert_eq!(*value, expected);
+                    expected += 1;
+                    arrived.release();
+                    shared.2.store(1, Ordering::Release);
+                }
+                shared.0.prepare();
+                if expected < 3 && !arrived.has_some() {
+                    shared.1.wait();
+                }
+                shared.0.awake();
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// A stop comes while control messages are sent: each is read, found in the ring after the seal, or
+    /// given back to its sender, once.
+    #[test]
+    fn loom_stop_during_a_control_send_loses_nothing() {
+        loom::model(|| {
+            let ending = Arc::new(Ending::new());
+            let (control, mut arrived) = spsc::channel(1);
+            let sender = {
+                let ending = Arc::clone(&ending);
+                thread::spawn(move || {
+                    let mut outbox = Outbox::new(Some(control));
+                    let mut sent = 0;
+                    for n in 0..2 {
+                        if !ending.is_closing() {
+                            sent += usize::from(outbox.push(Box::new(n)).is_ok());
+                            outbox.publish();
+                        }
+                    }
+                    outbox.publish();
+                    ending.seal();
+                    sent - outbox.waiting()
+                })
+            };
+            let mut read = usize::from(arrived.pop().is_some());
+            arrived.release();
+            ending.close();
+            while !ending.is_sealed() {
+                thread::yield_now();
+            }
+            while arrived.pop().is_some() {
+                read += 1;
+            }
+            assert_eq!(sender.join().unwrap(), read);
+        });
+    }
+}
