@@ -1,9 +1,11 @@
 //! The faulty twin of a ring: a real one whose bells get lost, or whose calls fail.
 
 use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
 
 use super::{Calls, Doorbells, Ring};
 use crate::error::StartError;
+use crate::op::{Abilities, Completion, Flight, Key, Op, Pool, Table};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,5 +82,37 @@ impl Doorbells for Twin {
 
     fn calls(&self) -> Calls {
         self.ring.calls()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.ring.abilities()
+    }
+
+    fn submit_op(&mut self, op: Flight<'_>) -> bool {
+        self.ring.submit_op(op)
+    }
+
+    fn cancel_op(&mut self, key: Key, op: &Op) -> bool {
+        self.ring.cancel_op(key, op)
+    }
+
+    fn lend(&mut self, pool: &Rc<Pool>) -> bool {
+        self.ring.lend(pool)
+    }
+
+    fn return_buffers(&mut self, pool: &Pool, buffers: &[u16]) {
+        self.ring.return_buffers(pool, buffers);
+    }
+
+    fn wants_enter(&mut self) -> bool {
+        self.ring.wants_enter()
+    }
+
+    fn has_completions(&self) -> bool {
+        self.ring.has_completions()
+    }
+
+    fn completions(&mut self, table: &mut Table, into: &mut Vec<Completion>) {
+        self.ring.completions(table, into);
     }
 }

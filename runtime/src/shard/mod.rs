@@ -25,6 +25,7 @@ use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
 use crate::config::Config;
 use crate::error::{SendError, TimersFull};
+use crate::op::Ops;
 use crate::stats::ShardStats;
 use crate::timer::{Fired, TimerId, Wheel};
 
@@ -45,6 +46,8 @@ pub(crate) struct Shard {
     pub(crate) config: Config,
     pub(crate) peers: Vec<Arc<Shared>>,
     pub(crate) asks: RefCell<Asks>,
+    /// Operations on sockets and files.
+    pub(crate) ops: Rc<Ops>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
     /// Futures that run or wait; before `slab`, whose states they borrow.
@@ -146,6 +149,7 @@ impl Shard {
             index,
             runtime,
             asks: RefCell::new(Asks::new(config.asks_max)),
+            ops: Ops::new(&config),
             now_ns: Cell::new(now_ns),
             scratch: Scratch::new(),
             slab: Slab::new(config.agents_max),
@@ -168,6 +172,11 @@ impl Shard {
         });
         CURRENT.set(Some(Rc::clone(&shard)));
         shard
+    }
+
+    /// The shard of this thread.
+    pub(crate) fn here() -> Option<Rc<Self>> {
+        CURRENT.with_borrow(Option::clone)
     }
 
     fn own(&self) -> &Shared {

@@ -40,6 +40,9 @@ pub struct ShardReport {
     pub messages_undelivered: u64,
     /// Spawned futures that had not finished.
     pub tasks_dropped: u64,
+    /// Operations on sockets and files that the kernel did not end within a second; their memory is never
+    /// freed.
+    pub ops_leaked: u64,
     /// Whether every queue, mailbox and ring to this shard was empty when it ended.
     pub drained: bool,
 }
@@ -60,6 +63,7 @@ pub(crate) fn run(
         }
         shard.take_acks();
         shard.posted();
+        shard.ops.complete(ring);
         let now = clock::monotonic_ns();
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut fired);
@@ -77,7 +81,8 @@ pub(crate) fn run(
         if shard.own().ending.is_closing() {
             return shard.end(ring);
         }
-        if shard.has_work() {
+        let busy = shard.has_work();
+        if shard.ops.flush(ring, busy) {
             continue;
         }
         if stopping && shard.counts.waiting.get() == 0 {
@@ -249,6 +254,7 @@ impl Shard {
         stats.timers_pending = u64::from(self.wheel.borrow().pending());
         stats.heartbeat_ns = clock::monotonic_ns();
         stats.turns = self.counts.turns.get();
+        self.ops.count(&mut stats);
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
         stats.messages_received_remote = self.counts.arrived.get();
@@ -288,6 +294,7 @@ impl Shard {
             self.end_agent(index, false);
         }
         undelivered += self.empty_queue();
+        let ops_leaked = self.ops.end(ring);
         drained &= undelivered == 0;
         self.publish_stats(ring, 0);
         CURRENT.set(None);
@@ -297,6 +304,7 @@ impl Shard {
             agents_panicked: stats.panicked,
             messages_undelivered: undelivered,
             tasks_dropped,
+            ops_leaked,
             drained,
         }
     }
