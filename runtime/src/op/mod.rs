@@ -144,4 +144,6 @@ pub(crate) struct Abilities {
 }
 
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod tests;

@@ -61,7 +61,7 @@ pub(crate) mod sealed {
 use sealed::{Packed, Sealed};
 
 /// A buffer that can be sent or written. It is given to the kernel and handed back with the outcome.
-/// `Vec<u8>`, [`Lease`], `&'static [u8]` and `Rc<[u8]>` are.
+/// `Vec<u8>`, [`Lease`], `&'static [u8]` (and arrays) and `Rc<[u8]>` are.
 pub trait SendBuf: Sealed + 'static {}
 
 impl<T: Sealed + 'static> SendBuf for T {}
@@ -84,6 +84,16 @@ macro_rules! payload {
 }
 
 payload! { Vec: Vec<u8>, Lease: Lease, Static: &'static [u8], Shared: Rc<[u8]> }
+
+impl<const N: usize> Sealed for &'static [u8; N] {
+    fn pack(self) -> Packed {
+        Packed(Payload::Static(self))
+    }
+
+    fn unpack(payload: Packed) -> Self {
+        <&'static [u8]>::unpack(payload).try_into().expect("as long as it was")
+    }
+}
 
 /// The payload of a buffer.
 pub(super) fn pack<B: SendBuf>(buffer: B) -> Payload {
