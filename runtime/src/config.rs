@@ -105,6 +105,14 @@ pub struct Config {
     pub idle: Idle,
     /// Submission entries of a shard's io_uring.
     pub uring_entries: u32,
+    /// Operations on sockets and files per shard; each stream that receives, and each listener, holds one.
+    pub ops_max: u32,
+    /// Receive buffers per shard; a power of two up to 32,768. Their memory comes with the first receive.
+    pub buffers: u32,
+    /// Bytes of a receive buffer, and so of the largest piece that one receive gives.
+    pub buffer_bytes: u32,
+    /// Accepted connections that a listener holds for those who ask; more wait in the kernel.
+    pub accepted_max: u32,
     /// Messages an agent may take in one turn.
     pub turn_messages: u32,
     /// Time an agent may take messages in one turn, ns.
@@ -130,7 +138,11 @@ impl Default for Config {
             control_slots: 256,
             bell: Bell::Auto,
             idle: Idle::Park,
-            uring_entries: 64,
+            uring_entries: 256,
+            ops_max: 1 << 16,
+            buffers: 1_024,
+            buffer_bytes: 4_096,
+            accepted_max: 128,
             turn_messages: 64,
             turn_ns: 50_000,
             drain_ns: 10_000_000_000,
@@ -170,6 +182,14 @@ impl Config {
             c if c.uring_entries == 0 || c.uring_entries > 32_768 => {
                 limit("uring_entries", c.uring_entries.into(), "1 to 32768")
             }
+            c if c.ops_max == 0 => limit("ops_max", 0, "at least 1"),
+            c if !c.buffers.is_power_of_two() || c.buffers > 1 << 15 => {
+                limit("buffers", c.buffers.into(), "a power of two up to 32768")
+            }
+            c if c.buffer_bytes == 0 || c.buffer_bytes > 1 << 20 => {
+                limit("buffer_bytes", c.buffer_bytes.into(), "1 to 1048576")
+            }
+            c if c.accepted_max == 0 => limit("accepted_max", 0, "at least 1"),
             c if c.turn_messages == 0 => limit("turn_messages", 0, "at least 1"),
             c if c.turn_ns == 0 => limit("turn_ns", 0, "at least 1"),
             _ => Ok(()),

@@ -157,3 +157,42 @@ pub enum AskError<M> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shard has ended")]
 pub struct Stopped;
+
+/// Why an operation on a socket or a file failed. What it was given comes back beside it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// The shard has `ops_max` operations: wait for some, or raise the limit.
+    #[error("the shard's table of operations is full")]
+    Full,
+    /// Another future waits for the same side of this stream, listener or file.
+    #[error("another future waits for the same thing")]
+    Busy,
+    /// The shard ends.
+    #[error("the shard has ended")]
+    Closed,
+    /// The kernel's answer.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl OpError {
+    /// The kernel's answer, if it is one.
+    #[must_use]
+    pub const fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The error of a negated errno.
+    pub(crate) fn errno(result: i32) -> Self {
+        Self::Io(io::Error::from_raw_os_error(-result))
+    }
+
+    /// A count, or the error of a negated errno.
+    pub(crate) fn check(result: i32) -> Result<usize, Self> {
+        usize::try_from(result).map_err(|_| Self::errno(result))
+    }
+}

@@ -37,9 +37,15 @@ mod config;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
+pub mod fs;
+#[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
+pub mod net;
+#[cfg(not(loom))]
 mod observe;
+#[cfg(not(loom))]
+mod op;
 #[cfg(not(loom))]
 mod prefetch;
 #[cfg(not(loom))]
@@ -65,7 +71,7 @@ pub use {
     },
     channel::envelope::MESSAGE_MAX,
     config::{Bell, Choice, Config, Cores},
-    error::{AskError, SendError, SpawnError, StartError, Stopped, TimersFull},
+    error::{AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
     observe::{NoObserver, Observer},
     runtime::{Runtime, ShutdownReport},
     shard::idle::Idle,

@@ -68,7 +68,7 @@ impl Runtime {
     }
 
     /// [`Runtime::start`] on rings of the caller's; tests give faulty ones.
-    fn start_on<O: Observer>(
+    pub(crate) fn start_on<O: Observer>(
         config: Config,
         observer: impl Fn(usize) -> O,
         make_ring: MakeRing,
@@ -283,7 +283,7 @@ fn links(shards: usize, config: &Config) -> Vec<Links> {
 }
 
 /// Makes the ring of a shard, on its thread.
-type MakeRing = fn(u32, &OwnedFd) -> Result<Box<dyn Doorbells>, StartError>;
+pub(crate) type MakeRing = fn(u32, &OwnedFd) -> Result<Box<dyn Doorbells>, StartError>;
 
 /// What a thread takes along to become a shard.
 struct Seat {

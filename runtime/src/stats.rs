@@ -83,6 +83,20 @@ counters! {
     enters,
     /// Of those, failed for good; the shard then sleeps on its eventfd, at most 1 ms at a time.
     ring_failed,
+    /// Operations on sockets and files given to the kernel.
+    ops_submitted,
+    /// Of those, ended.
+    ops_completed,
+    /// Operations that live: waiting, with the kernel, or ended and not yet taken.
+    ops_live,
+    /// Operations refused by a full table.
+    ops_full,
+    /// Cancellations asked for.
+    ops_cancelled,
+    /// Receives that found no buffer and waited for one.
+    ops_starved,
+    /// Receive buffers that users or streams hold.
+    buffers_in_use,
     /// Timers fired.
     timers_fired,
     /// Timers pending.

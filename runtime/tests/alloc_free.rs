@@ -1,5 +1,6 @@
 #![expect(unsafe_code, reason = "an allocator that counts")]
-//! Once queues have grown to their size, turns, messages on both paths and timers allocate nothing.
+//! Once queues have grown to their size, turns, messages on both paths, timers and operations allocate
+//! nothing.
 
 mod common;
 
@@ -9,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tailbeam_runtime::fs::File;
+use tailbeam_runtime::net::UnixStream;
 use tailbeam_runtime::{Addr, Agent, Config, Cx, NoObserver, Runtime, Stop, clock};
 
 thread_local! {
@@ -142,11 +145,63 @@ fn allocations(planted: bool) -> u64 {
     made
 }
 
+/// Allocations on a shard while 32 pairs of streams echo and a file is written and read, 64 bytes each time.
+fn allocations_of_operations() -> u64 {
+    let config = Config { drain_ns: 10_000_000, ..Config::default() };
+    let runtime = Runtime::start(config, |_| NoObserver).expect("has io_uring");
+    let rounds = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&rounds);
+    let path = std::env::temp_dir().join(format!("tailbeam-alloc-{}", std::process::id()));
+    let written = path.clone();
+    let start = move |cx: &mut Cx<'_>| {
+        for _ in 0..32 {
+            let (near, far) = UnixStream::pair(cx).expect("descriptors");
+            let echo = async move |_: &mut Cx<'_>| {
+                while let Ok(Some(lease)) = far.recv().await {
+                    far.send(lease).await.0.expect("sent");
+                }
+            };
+            let rounds = Arc::clone(&counted);
+            let ask = async move |_: &mut Cx<'_>| {
+                let mut buffer = vec![1; 64];
+                loop {
+                    let (sent, back) = near.send(buffer).await;
+                    (buffer, _) = (back, sent.expect("sent"));
+                    near.recv().await.expect("comes back");
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            };
+            assert!(cx.spawn_with(echo).is_ok() && cx.spawn_with(ask).is_ok(), "room");
+        }
+        let log = async move |cx: &mut Cx<'_>| {
+            let file = File::create(cx, &written).await.expect("a directory for temporary files");
+            let mut buffer = vec![1; 64];
+            loop {
+                let (done, back) = file.write_at(buffer, 0).await;
+                done.expect("written");
+                let (done, back) = file.read_at(back, 0).await;
+                (buffer, _) = (back, done.expect("read"));
+            }
+        };
+        assert!(cx.spawn_with(log).is_ok(), "room");
+    };
+    runtime.run_on(0, start).expect("lives");
+    wait_for(&rounds, 20_000);
+    runtime.run_on(0, |_| COUNTS.set(true)).expect("lives");
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    wait_for(&rounds, rounds.load(Ordering::Relaxed) + 20_000);
+    let made = ALLOCATIONS.load(Ordering::Relaxed) - before;
+    runtime.run_on(0, |_| COUNTS.set(false)).expect("lives");
+    let _ = std::fs::remove_file(path);
+    made
+}
+
 #[test]
-fn messages_and_timers_allocate_nothing_and_a_planted_allocation_is_seen() {
+fn messages_timers_and_operations_allocate_nothing_and_a_planted_allocation_is_seen() {
     if !common::has_rings() {
         return;
     }
     assert_eq!(allocations(false), 0);
+    assert_eq!(allocations_of_operations(), 0);
     assert!(allocations(true) >= 2_000, "the count must be able to fail");
 }

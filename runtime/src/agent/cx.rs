@@ -1,6 +1,7 @@
 //! What a handler may do.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::{
@@ -8,6 +9,7 @@ use super::{
     ask,
 };
 use crate::error::{AskError, SpawnError, TimersFull};
+use crate::op::Ops;
 use crate::shard::Shard;
 use crate::timer::TimerId;
 
@@ -35,6 +37,10 @@ impl<'a> Cx<'a> {
     /// The running agent.
     pub(crate) const fn handle(&self) -> u64 {
         self.me
+    }
+
+    pub(crate) const fn ops(&self) -> &'a Rc<Ops> {
+        &self.shard.ops
     }
 
     /// `CLOCK_MONOTONIC` when it was first asked for in this turn, ns. About 20 ns once per turn.
@@ -79,6 +85,21 @@ impl<'a> Cx<'a> {
         future: F,
     ) -> Result<(), SpawnError<F>> {
         self.shard.spawn_task(future)
+    }
+
+    /// Spawns a future that has a context of its own, for sockets, files and timers. Allocates.
+    ///
+    /// # Errors
+    /// [`SpawnError`] with the closure when the table is full.
+    pub fn spawn_with<F: AsyncFnOnce(&mut Cx<'_>) + 'static>(
+        &mut self,
+        run: F,
+    ) -> Result<(), SpawnError<F>> {
+        let max = self.shard.config.agents_max;
+        let Some(shard) = Shard::here() else { return Err(SpawnError { agent: run, max }) };
+        // The future holds its shard until the shard drops it, at its end at the latest.
+        let make = |me, run: F| async move { run(&mut Cx::new(&shard, me)).await };
+        self.shard.spawn_task_with(run, make)
     }
 
     /// Has `token` delivered to the running agent's [`Agent::on_timer`] at `at_ns` or up to 131 us later.

@@ -185,11 +185,21 @@ impl Shard {
         &self,
         future: F,
     ) -> Result<(), SpawnError<F>> {
+        self.spawn_task_with(future, |_, future| future)
+    }
+
+    /// Spawns the future that `make` makes of its handle and `seed`.
+    pub(crate) fn spawn_task_with<S, F: Future<Output = ()> + 'static>(
+        &self,
+        seed: S,
+        make: impl FnOnce(u64, S) -> F,
+    ) -> Result<(), SpawnError<S>> {
         let vacant = if self.is_closed() { None } else { self.slab.vacant(0) };
         let Some(index) = vacant else {
-            return Err(SpawnError { agent: future, max: self.config.agents_max });
+            return Err(SpawnError { agent: seed, max: self.config.agents_max });
         };
         let me = self.occupy(index, &TASK);
+        let future = make(me, seed);
         let suspended = self.scratch.keep(async move {
             future.await;
             Err(Stop)

@@ -4,13 +4,18 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
+use std::rc::Rc;
+
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::error::StartError;
+use crate::op::{Abilities, Completion, Flight, Key, Op, Pool, Table};
 
 pub(crate) mod bell;
+mod buffers;
 pub(crate) mod calibrate;
+mod entry;
 pub(crate) mod probe;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod twin;
@@ -21,6 +26,16 @@ const BELL: u64 = 1;
 const EVENT: u64 = 2;
 /// A doorbell that this ring sent failed.
 const SENT: u64 = 1 << 32;
+/// A cancellation that came too late, or found nothing: the operation's own completion says the rest.
+const CANCEL: u64 = 3;
+/// An operation; the lower 61 bits are its key.
+const OP: u64 = 1 << 63;
+/// Its success is a new descriptor.
+const MAKES_FILE: u64 = 1 << 62;
+const KEY: u64 = (1 << 61) - 1;
+
+/// Room for completions per submission entry: a multishot operation makes many.
+const COMPLETIONS_PER_ENTRY: u32 = 8;
 
 /// Longest sleep on the eventfd alone, when the ring itself fails: bells of other rings cannot be seen
 /// then, so a message is at most this late. Milliseconds.
@@ -44,6 +59,28 @@ pub(crate) trait Doorbells {
     fn has_completions(&mut self) -> bool;
     /// Calls into the kernel, and how many of them failed for good.
     fn calls(&self) -> Calls;
+
+    /// What the ring can do.
+    fn abilities(&self) -> Abilities;
+    /// Queues an operation; `false` when it could not be queued. One that was queued is answered by
+    /// completions, the last of them without `more`, and until then the ring may use what its body owns.
+    #[must_use]
+    fn submit_op(&mut self, op: Flight<'_>) -> bool;
+    /// Asks for the end of an operation, which its last completion tells; `false` when that could not be
+    /// queued.
+    #[must_use]
+    fn cancel_op(&mut self, key: Key, op: &Op) -> bool;
+    /// Lets multishot receives take buffers from the pool; `false` when it cannot.
+    #[must_use]
+    fn lend(&mut self, pool: &Rc<Pool>) -> bool;
+    /// Gives the ring buffers of the pool that it lends from.
+    fn return_buffers(&mut self, pool: &Pool, buffers: &[u16]);
+    /// Whether an enter would submit or complete something.
+    fn wants_enter(&mut self) -> bool;
+    /// Whether completions wait to be taken.
+    fn has_completed(&self) -> bool;
+    /// Takes what completed; a ring that does the work itself does it now, in the bodies of `table`.
+    fn completions(&mut self, table: &mut Table, into: &mut Vec<Completion>);
 }
 
 /// Counts of a ring.
@@ -64,6 +101,11 @@ pub(crate) struct Ring {
     calls: Calls,
     /// Filled by `reap`, one entry per failed bell, so at most as many as entries were in flight.
     unreached: Vec<usize>,
+    abilities: Abilities,
+    /// Dropped after `uring`.
+    buffers: Option<buffers::BufferRing>,
+    /// Filled by `reap`, emptied in every pass of the shard.
+    completed: Vec<Completion>,
 }
 
 /// The eventfd on which threads without a ring knock.
@@ -91,8 +133,9 @@ pub(crate) fn knock(event: &OwnedFd) {
 impl Ring {
     pub(crate) fn new(entries: u32, event: &OwnedFd) -> Result<Self, StartError> {
         let mut builder = IoUring::builder();
+        // TASKRUN_FLAG says without a call whether completions wait to be made.
         builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
-        builder.setup_cqsize(entries * 8);
+        builder.setup_cqsize(entries * COMPLETIONS_PER_ENTRY);
         let uring = match builder.build(entries) {
             // Linux 6.0 has SINGLE_ISSUER but not DEFER_TASKRUN; without both the ring works, dearer.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
@@ -106,14 +149,27 @@ impl Ring {
         }
         let unreached = Vec::with_capacity(entries as usize);
         let event = event.as_raw_fd();
-        let mut ring = Self { uring, event, multishot: true, calls: Calls::default(), unreached };
+        let abilities = probe::abilities(&uring);
+        let completed = Vec::with_capacity((entries * COMPLETIONS_PER_ENTRY) as usize);
+        let mut ring = Self {
+            uring,
+            event,
+            multishot: true,
+            calls: Calls::default(),
+            unreached,
+            abilities,
+            buffers: None,
+            completed,
+        };
         ring.arm_event();
         Ok(ring)
     }
 
     /// Whether the entry is in the queue.
     fn push(&mut self, entry: &squeue::Entry) -> bool {
-        // SAFETY: every entry of this file names descriptors that outlive the ring and no buffers.
+        // SAFETY: the contract is that an entry's memory is valid while the kernel uses it. Entries of this
+        // file name descriptors that outlive the ring and no memory; entries of operations name what the
+        // body of a `Flight` owns, and a table keeps that until the last completion.
         let pushed = unsafe { self.uring.submission().push(entry) };
         if pushed.is_ok() {
             return true;
@@ -171,6 +227,7 @@ impl Ring {
                     self.multishot &= completion.result() >= 0;
                     rearm |= !cqueue::more(completion.flags());
                 }
+                data if data & OP != 0 => self.completed.push(told(&completion)),
                 data if data & SENT != 0 => {
                     self.unreached.extend(usize::try_from(data & !SENT).ok());
                 }
@@ -184,6 +241,26 @@ impl Ring {
     }
 }
 
+/// A completion of an operation.
+fn told(completion: &cqueue::Entry) -> Completion {
+    let (data, flags, result) = (completion.user_data(), completion.flags(), completion.result());
+    let makes_file = data & MAKES_FILE != 0 && result >= 0;
+    Completion {
+        key: Key::from_bits(data & KEY),
+        result,
+        more: cqueue::more(flags),
+        notification: cqueue::notif(flags),
+        buffer: cqueue::buffer_select(flags),
+        // SAFETY: accept and openat answer with a descriptor that they have made for us, once each.
+        made: makes_file.then(|| unsafe { OwnedFd::from_raw_fd(result) }),
+    }
+}
+
+const fn user_data(key: Key, makes_file: bool) -> u64 {
+    let file = if makes_file { MAKES_FILE } else { 0 };
+    OP | file | key.bits()
+}
+
 impl Doorbells for Ring {
     fn fd(&self) -> RawFd {
         self.uring.as_raw_fd()
@@ -195,7 +272,7 @@ impl Doorbells for Ring {
     }
 
     fn submit(&mut self) -> bool {
-        if self.uring.submission().is_empty() {
+        if !self.wants_enter() {
             return true;
         }
         self.calls.enters += 1;
@@ -232,5 +309,64 @@ impl Doorbells for Ring {
 
     fn calls(&self) -> Calls {
         self.calls
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.abilities
+    }
+
+    fn submit_op(&mut self, mut op: Flight<'_>) -> bool {
+        let key = op.key();
+        let body = op.body();
+        let data = user_data(key, body.op.makes_file());
+        let entry = entry::entry(body, self.abilities).user_data(data);
+        self.push(&entry)
+    }
+
+    fn cancel_op(&mut self, key: Key, op: &Op) -> bool {
+        let target = user_data(key, op.makes_file());
+        self.push(&entry::cancel(target).user_data(CANCEL))
+    }
+
+    fn lend(&mut self, pool: &Rc<Pool>) -> bool {
+        if self.buffers.is_some() {
+            return true;
+        }
+        match buffers::BufferRing::new(&self.uring, pool) {
+            Ok(mut buffers) => {
+                pool.lend();
+                pool.hand_over(|idle| buffers.give(pool, idle));
+                self.buffers = Some(buffers);
+                true
+            }
+            Err(_) => {
+                // Single receives into buffers that we choose: dearer, and as good.
+                self.abilities.multishot_recv = false;
+                false
+            }
+        }
+    }
+
+    fn return_buffers(&mut self, pool: &Pool, buffers: &[u16]) {
+        if let Some(ring) = &mut self.buffers {
+            ring.give(pool, buffers);
+        }
+    }
+
+    fn wants_enter(&mut self) -> bool {
+        let submission = self.uring.submission();
+        if !submission.is_empty() || submission.taskrun() || submission.cq_overflow() {
+            return true;
+        }
+        drop(submission);
+        !self.uring.completion().is_empty()
+    }
+
+    fn has_completed(&self) -> bool {
+        !self.completed.is_empty()
+    }
+
+    fn completions(&mut self, _: &mut Table, into: &mut Vec<Completion>) {
+        into.append(&mut self.completed);
     }
 }

@@ -6,6 +6,7 @@ use std::io;
 use io_uring::{IoUring, Probe, opcode};
 
 use crate::error::StartError;
+use crate::op::Abilities;
 
 /// Features of this kernel's rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,12 @@ pub struct RingFeatures {
     pub msg_ring: bool,
     /// EXT_ARG (5.11): waits with a deadline.
     pub ext_arg: bool,
+    /// Accepts that stand for many connections (5.19).
+    pub multishot_accept: bool,
+    /// Receives that stand for all data, into a ring of buffers (6.0); otherwise each is asked for.
+    pub multishot_recv: bool,
+    /// SEND_ZC (6.0): sends without a copy.
+    pub send_zc: bool,
     /// NO_IOWAIT (6.15): a waiting ring does not count as I/O wait.
     pub no_iowait: bool,
 }
@@ -32,13 +39,32 @@ pub fn probe() -> Result<RingFeatures, StartError> {
     let mut operations = Probe::new();
     let builder = IoUring::<io_uring::squeue::Entry, io_uring::cqueue::Entry>::builder;
     let registered = plain.submitter().register_probe(&mut operations).is_ok();
+    let abilities = abilities(&plain);
     Ok(RingFeatures {
+        multishot_accept: abilities.multishot_accept,
+        multishot_recv: abilities.multishot_recv,
+        send_zc: abilities.send_zc,
         single_issuer: builder().setup_single_issuer().build(8).is_ok(),
         defer_taskrun: builder().setup_single_issuer().setup_defer_taskrun().build(8).is_ok(),
         msg_ring: registered && operations.is_supported(opcode::MsgRingData::CODE),
         ext_arg: plain.params().is_feature_ext_arg(),
         no_iowait: plain.params().is_feature_no_iowait(),
     })
+}
+
+/// What operations a ring can be asked for. Flags of operations cannot be probed: each is told by the
+/// operation that came with the same kernel (socket with 5.19, send_zc with 6.0).
+pub(crate) fn abilities(uring: &IoUring) -> Abilities {
+    let mut operations = Probe::new();
+    if uring.submitter().register_probe(&mut operations).is_err() {
+        return Abilities::default();
+    }
+    let send_zc = operations.is_supported(opcode::SendZc::CODE);
+    Abilities {
+        multishot_accept: operations.is_supported(opcode::Socket::CODE),
+        multishot_recv: send_zc,
+        send_zc,
+    }
 }
 
 /// Turns the kernel's refusal into cause and remedy.

@@ -30,6 +30,7 @@ use crate::channel::spsc::{Consumer, Producer};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{SendError, TimersFull};
+use crate::op::Ops;
 use crate::stats::ShardStats;
 use crate::timer::{Fired, TimerId, Wheel};
 
@@ -57,6 +58,8 @@ pub(crate) struct Shard {
     pub(crate) config: Config,
     pub(crate) peers: Vec<Arc<Shared>>,
     pub(crate) asks: RefCell<Asks>,
+    /// Operations on sockets and files.
+    pub(crate) ops: Rc<Ops>,
     pub(crate) cancelled: Cancelled,
     pub(crate) kins: RefCell<Kins>,
     /// Watches that agents of this shard have begun.
@@ -175,6 +178,7 @@ impl Shard {
             index,
             runtime,
             asks: RefCell::new(Asks::new(config.asks_max)),
+            ops: Ops::new(&config),
             cancelled: Cancelled::default(),
             kins: RefCell::default(),
             monitors: Cell::new(0),
@@ -211,6 +215,11 @@ impl Shard {
     /// Makes this the shard of the calling thread, for wakers.
     pub(crate) fn enter(self: &Rc<Self>) {
         CURRENT.set(Some(Rc::clone(self)));
+    }
+
+    /// The shard of this thread.
+    pub(crate) fn here() -> Option<Rc<Self>> {
+        CURRENT.with_borrow(Option::clone)
     }
 
     /// The clock now, ns.

@@ -41,6 +41,9 @@ pub struct ShardReport {
     pub messages_undelivered: u64,
     /// Spawned futures that had not finished.
     pub tasks_dropped: u64,
+    /// Operations on sockets and files that the kernel did not end within a second; their memory is never
+    /// freed.
+    pub ops_leaked: u64,
     /// Whether every queue, mailbox and ring to this shard was empty when it ended.
     pub drained: bool,
 }
@@ -127,6 +130,7 @@ impl<'a> Rounds<'a> {
         shard.take_acks();
         let now = shard.see();
         shard.posted();
+        shard.ops.complete(ring);
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut self.fired);
         let now = shard.receive(now);
@@ -145,7 +149,8 @@ impl<'a> Rounds<'a> {
             self.sealed = Some(shard.seal(ring));
             return Step::Sealed;
         }
-        if shard.has_work() { Step::Busy } else { Step::Idle }
+        let busy = shard.has_work();
+        if shard.ops.flush(ring, busy) || busy { Step::Busy } else { Step::Idle }
     }
 
     /// Says that the shard is about to sleep, and looks once more. Returns for how long it may, at most;
@@ -382,6 +387,7 @@ impl Shard {
         stats.turns = self.counts.turns.get();
         stats.publications = self.counts.publications.get();
         stats.control_waiting_max = self.control.waiting_max() as u64;
+        self.ops.count(&mut stats);
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
         stats.messages_received_remote = self.counts.arrived.get();
@@ -426,6 +432,7 @@ impl Shard {
             self.end_agent(index, End::Killed);
         }
         undelivered += self.empty_queue();
+        let ops_leaked = self.ops.end(ring);
         drained &= undelivered == 0;
         self.publish_stats(ring, 0);
         CURRENT.set(None);
@@ -435,6 +442,7 @@ impl Shard {
             agents_panicked: stats.panicked,
             messages_undelivered: undelivered,
             tasks_dropped,
+            ops_leaked,
             drained,
         }
     }

@@ -1,0 +1,166 @@
+//! Real traffic on rings that delay, reorder, shorten, fail, cancel and refuse operations, and on one that
+//! can do no more than an old kernel: what arrives is what was sent, or an error says so, and nothing is
+//! left behind.
+
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use crate::error::{OpError, StartError};
+use crate::fs::File;
+use crate::net::{TcpListener, TcpStream};
+use crate::observe::NoObserver;
+use crate::ring::twin::{self, Fault};
+use crate::runtime::{MakeRing, Runtime};
+use crate::{Config, Cores, Cx};
+
+const CONNECTIONS: usize = 12;
+const LEN: usize = 2_000;
+
+/// What became of the connections.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Outcome {
+    whole: usize,
+    failed: usize,
+}
+
+async fn echo(stream: TcpStream) -> Result<(), OpError> {
+    while let Some(lease) = stream.recv().await? {
+        stream.send(lease).await.0?;
+    }
+    Ok(())
+}
+
+/// Sends and takes back `LEN` bytes, twice.
+async fn exchange(cx: &mut Cx<'_>, address: std::net::SocketAddr) -> Result<(), OpError> {
+    let stream = TcpStream::connect(cx, address).await?;
+    for _ in 0..2 {
+        let bytes: Vec<u8> = (0..=250).cycle().take(LEN).collect();
+        let (count, bytes) = stream.send(bytes).await;
+        assert_eq!(bytes.len(), LEN, "the buffer comes back whatever happened");
+        assert_eq!(count?, LEN);
+        let mut back = Vec::new();
+        while back.len() < LEN {
+            let eof = || std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            back.extend_from_slice(&stream.recv().await?.ok_or_else(eof)?);
+        }
+        assert!(back == bytes, "no byte is lost, doubled or out of place");
+    }
+    Ok(())
+}
+
+async fn write_and_read(cx: &mut Cx<'_>, path: &std::path::Path) -> Result<(), OpError> {
+    let file = File::create(cx, path).await?;
+    let bytes: Vec<u8> = (0..=250).cycle().take(LEN).collect();
+    let (written, bytes) = file.write_at(bytes, 7).await;
+    assert_eq!(written?, LEN);
+    file.sync_data().await?;
+    let (read, back) = file.read_at(vec![0; LEN], 7).await;
+    assert_eq!(read?, LEN);
+    assert!(back == bytes);
+    file.close().await
+}
+
+/// Connections and a file on a faulty ring; `None` where there are no rings.
+#[expect(clippy::print_stderr, reason = "a test that skips must say so")]
+fn traffic(make: MakeRing) -> Option<Outcome> {
+    let core = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1);
+    let config = Config { cores: Cores::List(vec![core]), buffers: 16, ..Config::default() };
+    let runtime = match Runtime::start_on(config, |_| NoObserver, make) {
+        Err(StartError::Missing) => {
+            let required = std::env::var_os("TAILBEAM_TEST_RINGS").is_some();
+            assert!(!required, "TAILBEAM_TEST_RINGS is set and this kernel has no io_uring");
+            eprintln!("SKIPPED: this kernel has no io_uring");
+            return None;
+        }
+        runtime => runtime.expect("has io_uring"),
+    };
+    let (done, finished) = mpsc::channel::<bool>();
+    let path = std::env::temp_dir().join(format!(
+        "tailbeam-faults-{}-{:?}",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let written = path.clone();
+    let start = move |cx: &mut Cx<'_>| {
+        let listener = TcpListener::bind(cx, "127.0.0.1:0".parse().expect("an address"));
+        let listener = Rc::new(listener.expect("a free port"));
+        let address = listener.local_addr().expect("bound");
+        let serve = async move |cx: &mut Cx<'_>| {
+            loop {
+                // A failed accept is tried again: the fault is in the ring and not in the listener.
+                if let Ok(stream) = listener.accept().await {
+                    let run = async move |_: &mut Cx<'_>| drop(echo(stream).await);
+                    assert!(cx.spawn_with(run).is_ok(), "room");
+                }
+            }
+        };
+        assert!(cx.spawn_with(serve).is_ok(), "room");
+        for _ in 0..CONNECTIONS {
+            let done = done.clone();
+            let run = async move |cx: &mut Cx<'_>| {
+                let _ = done.send(exchange(cx, address).await.is_ok());
+            };
+            assert!(cx.spawn_with(run).is_ok(), "room");
+        }
+        let run = async move |cx: &mut Cx<'_>| {
+            let _ = done.send(write_and_read(cx, &written).await.is_ok());
+        };
+        assert!(cx.spawn_with(run).is_ok(), "room");
+    };
+    runtime.run_on(0, start).expect("lives");
+    let mut outcome = Outcome::default();
+    for _ in 0..=CONNECTIONS {
+        match finished.recv_timeout(Duration::from_secs(20)).expect("ends, and does not panic") {
+            true => outcome.whole += 1,
+            false => outcome.failed += 1,
+        }
+    }
+    let _ = std::fs::remove_file(path);
+    let report = runtime.shutdown();
+    assert_eq!((report.shards[0].ops_leaked, report.shards[0].agents_panicked), (0, 0));
+    Some(outcome)
+}
+
+const ALL: Outcome = Outcome { whole: CONNECTIONS + 1, failed: 0 };
+
+#[test]
+fn no_byte_is_lost_when_completions_are_late_or_out_of_order() {
+    for make in [
+        (|entries, event| twin::make(entries, event, Fault::None)) as MakeRing,
+        |entries, event| twin::make(entries, event, Fault::OpsDelayed),
+        |entries, event| twin::make(entries, event, Fault::OpsReordered),
+        |entries, event| twin::make(entries, event, Fault::EarlyWakes),
+    ] {
+        assert!(traffic(make).is_none_or(|outcome| outcome == ALL));
+    }
+}
+
+#[test]
+fn no_byte_is_lost_when_operations_are_short_or_refused() {
+    for make in [
+        (|entries, event| twin::make(entries, event, Fault::OpsShort)) as MakeRing,
+        |entries, event| twin::make(entries, event, Fault::OpsUnqueued),
+        |entries, event| twin::make(entries, event, Fault::EnterFails),
+        |_, event| twin::make(2, event, Fault::None),
+    ] {
+        assert!(traffic(make).is_none_or(|outcome| outcome == ALL));
+    }
+}
+
+#[test]
+fn a_kernel_without_multishot_carries_the_same_traffic() {
+    let make: MakeRing = |entries, event| twin::make(entries, event, Fault::OpsPlain);
+    assert!(traffic(make).is_none_or(|outcome| outcome == ALL));
+}
+
+#[test]
+fn failed_and_cancelled_operations_are_errors_and_leave_nothing_behind() {
+    for make in [
+        (|entries, event| twin::make(entries, event, Fault::OpsFail)) as MakeRing,
+        |entries, event| twin::make(entries, event, Fault::OpsCancelled),
+    ] {
+        let Some(outcome) = traffic(make) else { return };
+        assert!(outcome.failed > 0, "the fault must have happened: {outcome:?}");
+    }
+}

@@ -1,0 +1,183 @@
+//! A shard's operations as its loop and its futures see them.
+
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::table::Finished;
+use super::{Body, Completion, Key, Lease, Pool, Table};
+use crate::config::Config;
+use crate::error::OpError;
+use crate::ring::Doorbells;
+use crate::stats::ShardStats;
+
+/// Longest wait for the ring to take what it had no room for, ns.
+const BLOCKED_WAIT_NS: u64 = 1_000_000;
+/// Waits without any completion, of 10 ms each, after which a shard that ends leaves operations behind.
+const REAP_WAITS: u32 = 100;
+const REAP_WAIT_NS: u64 = 10_000_000;
+
+/// The table and the pool of a shard. Streams and files hold it, and outlive the shard harmlessly.
+pub(crate) struct Ops {
+    table: RefCell<Table>,
+    pool: Rc<Pool>,
+    closed: Cell<bool>,
+    done: RefCell<Vec<Completion>>,
+    woken: RefCell<Vec<Waker>>,
+}
+
+impl fmt::Debug for Ops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ops").finish_non_exhaustive()
+    }
+}
+
+impl Ops {
+    pub(crate) fn new(config: &Config) -> Rc<Self> {
+        let pool = Pool::new(config.buffers, config.buffer_bytes);
+        Rc::new(Self {
+            table: RefCell::new(Table::new(config, Rc::clone(&pool))),
+            pool,
+            closed: Cell::new(false),
+            done: RefCell::default(),
+            woken: RefCell::default(),
+        })
+    }
+
+    /// Why an operation was not taken.
+    fn refusal(&self) -> OpError {
+        if self.closed.get() { OpError::Closed } else { OpError::Full }
+    }
+
+    fn admit(
+        &self,
+        body: Body,
+        open: impl FnOnce(&mut Table, Body) -> Result<Key, Body>,
+    ) -> Result<Key, (OpError, Body)> {
+        if self.closed.get() {
+            return Err((OpError::Closed, body));
+        }
+        open(&mut self.table.borrow_mut(), body).map_err(|body| (self.refusal(), body))
+    }
+
+    /// Puts an operation with one result into the outbox.
+    pub(super) fn start(&self, body: Body) -> Result<Key, (OpError, Body)> {
+        self.admit(body, Table::start)
+    }
+
+    pub(super) fn open_recv(&self, body: Body) -> Result<Key, OpError> {
+        self.admit(body, Table::open_recv).map_err(|(error, _)| error)
+    }
+
+    pub(super) fn open_accept(&self, body: Body) -> Result<Key, OpError> {
+        self.admit(body, Table::open_accept).map_err(|(error, _)| error)
+    }
+
+    pub(super) fn poll_once(&self, key: Key, cx: &Context<'_>) -> Poll<Option<Finished>> {
+        self.table.borrow_mut().poll_once(key, cx.waker())
+    }
+
+    pub(super) fn poll_recv(&self, key: Key, cx: &Context<'_>) -> Poll<Result<Lease, i32>> {
+        self.table.borrow_mut().poll_recv(key, cx.waker())
+    }
+
+    pub(super) fn poll_accept(&self, key: Key, cx: &Context<'_>) -> Poll<Result<OwnedFd, i32>> {
+        self.table.borrow_mut().poll_accept(key, cx.waker())
+    }
+
+    pub(super) fn orphan(&self, key: Key) {
+        self.table.borrow_mut().orphan(key);
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+}
+
+impl Ops {
+    /// Hands completions to those who wait for them. Two loads when there are none.
+    pub(crate) fn complete(&self, ring: &mut dyn Doorbells) {
+        if !ring.has_completed() {
+            return;
+        }
+        let mut done = self.done.take();
+        let mut woken = self.woken.take();
+        let mut table = self.table.borrow_mut();
+        ring.completions(&mut table, &mut done);
+        woken.extend(done.drain(..).filter_map(|completion| table.complete(completion)));
+        drop(table);
+        // Wakers may be anybody's, so the table is free while they run.
+        woken.drain(..).for_each(Waker::wake);
+        self.done.replace(done);
+        self.woken.replace(woken);
+    }
+
+    /// Gives the ring what this pass has asked for, and enters the kernel if the shard stays busy and the
+    /// kernel has something to take or to say; whether the shard must go on. No call while nothing lives.
+    pub(crate) fn flush(&self, ring: &mut dyn Doorbells, busy: bool) -> bool {
+        let mut table = self.table.borrow_mut();
+        if table.live() > 0 {
+            self.return_buffers(ring);
+            let blocked = !table.launch(ring);
+            self.return_buffers(ring);
+            let hungry = table.is_hungry();
+            drop(table);
+            if blocked && !busy {
+                ring.wait(Some(BLOCKED_WAIT_NS));
+            }
+            if hungry {
+                return true;
+            }
+        }
+        if busy && ring.wants_enter() {
+            // What could not be submitted stays queued for the next enter.
+            let _ = ring.submit();
+        }
+        busy || ring.has_completed()
+    }
+
+    fn return_buffers(&self, ring: &mut dyn Doorbells) {
+        if self.pool.is_lent() {
+            self.pool.hand_over(|buffers| ring.return_buffers(&self.pool, buffers));
+        }
+    }
+
+    /// Cancels what lives and waits for the kernel's last words. What it keeps beyond that is never freed;
+    /// returns how many operations that are.
+    pub(crate) fn end(&self, ring: &mut dyn Doorbells) -> u64 {
+        self.closed.set(true);
+        self.table.borrow_mut().orphan_all();
+        let mut waits = 0;
+        while self.table.borrow().live() > 0 && waits < REAP_WAITS {
+            let live = self.table.borrow().live();
+            if !self.flush(ring, false) {
+                ring.wait(Some(REAP_WAIT_NS));
+            }
+            self.complete(ring);
+            waits = if self.table.borrow().live() < live { 0 } else { waits + 1 };
+        }
+        let left = self.table.borrow_mut().take_flights();
+        let leaked = left.len() as u64;
+        if leaked > 0 {
+            // The kernel may still write there.
+            std::mem::forget(left);
+            std::mem::forget(Rc::clone(&self.pool));
+        }
+        leaked
+    }
+
+    /// Puts the counters where the shard publishes them.
+    pub(crate) fn count(&self, stats: &mut ShardStats) {
+        let table = self.table.borrow();
+        let counts = table.counts();
+        stats.ops_submitted = counts.submitted;
+        stats.ops_completed = counts.completed;
+        stats.ops_live = table.live().into();
+        stats.ops_full = counts.full;
+        stats.ops_cancelled = counts.cancels;
+        stats.ops_starved = counts.starved;
+        stats.buffers_in_use = self.pool.in_use().into();
+    }
+}
