@@ -24,6 +24,8 @@ const GAP_NS: u64 = 40_000;
 /// The sleeper looks around after this; a bell that takes longer has failed. ns.
 const SLEEP_NS: u64 = 4_000_000;
 const MISSED_NS: u64 = 3_000_000;
+/// A bell that has missed so often and never woken does not work.
+const MISSES_MAX: u32 = 3;
 /// Fences and barriers timed.
 const FENCES: u64 = 20_000;
 const BARRIERS: usize = 64;
@@ -227,7 +229,7 @@ impl Stage {
         match rung {
             _ if !woke => Round::Ended,
             Err(why) => Round::Failed(why),
-            Ok(()) if !reached => Round::Failed("the sleeper was not woken".to_owned()),
+            Ok(()) if !reached => Round::Missed,
             // It had looked around by itself just then.
             Ok(()) if woke_ns < from_ns => Round::Void,
             Ok(()) => Round::Took(call_ns, woke_ns - from_ns),
@@ -246,6 +248,7 @@ impl Stage {
             Ok(kept) => kept,
             Err(error) => return Ok(Calibration::without(&error.to_string())),
         };
+        let mut misses = [0; 3];
         let mut bells: [Result<Vec<(u64, u64)>, String>; 3] = [const { Ok(Vec::new()) }; 3];
         for sleeps in 1..=3 * ROUNDS_MAX {
             if monotonic_ns() > until_ns || bells.iter().all(Result::is_err) {
@@ -265,6 +268,13 @@ impl Stage {
             match (round, &mut bells[which]) {
                 (Round::Took(call, wake), Ok(rounds)) => rounds.push((call, wake)),
                 (Round::Failed(why), bell @ Ok(_)) => *bell = Err(why),
+                (Round::Missed, bell @ Ok(_)) => {
+                    // One may be a core that was away for that long, on a shared machine.
+                    misses[which] += 1;
+                    if misses[which] == MISSES_MAX && bell.as_ref().is_ok_and(Vec::is_empty) {
+                        *bell = Err("the sleeper was not woken".to_owned());
+                    }
+                }
                 (Round::Ended, _) => break,
                 _ => {}
             }
@@ -302,6 +312,7 @@ impl Stage {
 enum Round {
     Took(u64, u64),
     Failed(String),
+    Missed,
     Void,
     Ended,
 }
