@@ -82,7 +82,7 @@ pub(crate) fn run(
             return shard.end(ring);
         }
         let busy = shard.has_work();
-        if shard.ops.flush(ring, busy) {
+        if shard.ops.flush(ring, busy, now) {
             continue;
         }
         if stopping && shard.counts.waiting.get() == 0 {
