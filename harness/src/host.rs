@@ -15,6 +15,9 @@ pub fn ring_features() -> Result<Vec<(String, bool)>, String> {
         ("defer_taskrun".to_owned(), found.defer_taskrun),
         ("msg_ring".to_owned(), found.msg_ring),
         ("ext_arg".to_owned(), found.ext_arg),
+        ("multishot_accept".to_owned(), found.multishot_accept),
+        ("multishot_recv".to_owned(), found.multishot_recv),
+        ("send_zc".to_owned(), found.send_zc),
         ("no_iowait".to_owned(), found.no_iowait),
     ])
 }

@@ -13,6 +13,12 @@ use crate::error::OpError;
 use crate::ring::Doorbells;
 use crate::stats::ShardStats;
 
+/// Time between two enters of a shard that has other work, ns: with the pass before it, 50 us at most.
+const ENTER_NS: u64 = 30_000;
+/// The same while most buffers wait to be read, ns: what was received is worked off before more is fetched.
+/// A kernel that fills buffers faster than they are read runs out of them, and each receive that finds none
+/// has to be asked for anew.
+const BACKLOG_NS: u64 = 500_000;
 /// Longest wait for the ring to take what it had no room for, ns.
 const BLOCKED_WAIT_NS: u64 = 1_000_000;
 /// Waits without any completion, of 10 ms each, after which a shard that ends leaves operations behind.
@@ -26,6 +32,8 @@ pub(crate) struct Ops {
     closed: Cell<bool>,
     done: RefCell<Vec<Completion>>,
     woken: RefCell<Vec<Waker>>,
+    /// When the shard last entered although it was busy.
+    entered_ns: Cell<u64>,
 }
 
 impl fmt::Debug for Ops {
@@ -43,6 +51,7 @@ impl Ops {
             closed: Cell::new(false),
             done: RefCell::default(),
             woken: RefCell::default(),
+            entered_ns: Cell::new(0),
         })
     }
 
@@ -114,26 +123,26 @@ impl Ops {
         self.woken.replace(woken);
     }
 
-    /// Gives the ring what this pass has asked for, and enters the kernel if the shard stays busy and the
-    /// kernel has something to take or to say; whether the shard must go on. No call while nothing lives.
-    pub(crate) fn flush(&self, ring: &mut dyn Doorbells, busy: bool) -> bool {
+    /// Gives the ring what this pass, which began at `now_ns`, has asked for, and enters the kernel from time
+    /// to time if the shard stays busy and the kernel has something to take or to say; whether the shard
+    /// must go on. No call while nothing lives.
+    pub(crate) fn flush(&self, ring: &mut dyn Doorbells, busy: bool, now_ns: u64) -> bool {
         let mut table = self.table.borrow_mut();
+        let (mut blocked, mut hungry) = (false, false);
         if table.live() > 0 {
             self.return_buffers(ring);
-            let blocked = !table.launch(ring);
-            self.return_buffers(ring);
-            let hungry = table.is_hungry();
-            drop(table);
-            if blocked && !busy {
+            blocked = !table.launch(ring);
+            hungry = table.is_hungry();
+        }
+        drop(table);
+        let busy = busy || blocked || hungry;
+        let patience_ns = if self.pool.is_low() { BACKLOG_NS } else { ENTER_NS };
+        if blocked || (busy && now_ns >= self.entered_ns.get() + patience_ns) {
+            self.entered_ns.set(now_ns);
+            if ring.wants_enter() && !ring.submit() {
+                // What could not be submitted stays queued; a ring that has failed is not asked in haste.
                 ring.wait(Some(BLOCKED_WAIT_NS));
             }
-            if hungry {
-                return true;
-            }
-        }
-        if busy && ring.wants_enter() {
-            // What could not be submitted stays queued for the next enter.
-            let _ = ring.submit();
         }
         busy || ring.has_completed()
     }
@@ -152,7 +161,7 @@ impl Ops {
         let mut waits = 0;
         while self.table.borrow().live() > 0 && waits < REAP_WAITS {
             let live = self.table.borrow().live();
-            if !self.flush(ring, false) {
+            if !self.flush(ring, false, 0) {
                 ring.wait(Some(REAP_WAIT_NS));
             }
             self.complete(ring);

@@ -116,6 +116,11 @@ impl Pool {
         if self.is_lent() { self.with_ring.get() } else { self.idle() }
     }
 
+    /// Whether most buffers are in use.
+    pub(crate) fn is_low(&self) -> bool {
+        self.in_use() > u32::from(self.count) / 2
+    }
+
     fn idle(&self) -> u32 {
         u32::try_from(self.idle.borrow().len()).expect("at most 32,768")
     }

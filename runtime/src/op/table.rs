@@ -224,9 +224,12 @@ impl Table {
         Launch::Flown
     }
 
-    /// Lets receives that found no buffer try again, as many as there are buffers.
+    /// Lets receives that found no buffer try again, as many as there are buffers; a quarter of them is left
+    /// to receives that stand, as long as one can be fed.
     fn feed(&mut self) {
-        for _ in 0..self.pool.free() {
+        let (free, reserve) = (self.pool.free() as usize, usize::from(self.pool.count() / 4));
+        let fed = free.saturating_sub(reserve).saturating_sub(self.outbox.len()).max(free.min(1));
+        for _ in 0..fed {
             let Some(key) = self.starved.pop_front() else { return };
             match self.slots.get(key) {
                 Some(slot) if slot.orphaned => self.free(key),
@@ -235,9 +238,9 @@ impl Table {
         }
     }
 
-    /// Whether another launch would get further.
+    /// Whether another launch would get further: receives wait, and buffers are free.
     pub(crate) fn is_hungry(&self) -> bool {
-        !self.outbox.is_empty() || (!self.starved.is_empty() && self.pool.free() > 0)
+        !self.starved.is_empty() && self.pool.free() > 0
     }
 }
 

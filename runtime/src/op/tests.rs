@@ -128,7 +128,7 @@ impl Bench {
     }
 
     fn flush(&mut self) -> bool {
-        self.ops.flush(&mut self.ring, false)
+        self.ops.flush(&mut self.ring, false, 0)
     }
 
     fn tell(&mut self, key: Key, result: i32, more: bool, buffer: Option<u16>) {

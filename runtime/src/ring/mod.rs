@@ -62,7 +62,7 @@ pub(crate) trait Doorbells {
 
     /// What the ring can do.
     fn abilities(&self) -> Abilities;
-    /// Queues an operation; `false` when it could not be queued. One that was queued is answered by
+    /// Queues an operation; `false` when the queue is full until the next submit. One that was queued is answered by
     /// completions, the last of them without `more`, and until then the ring may use what its body owns.
     #[must_use]
     fn submit_op(&mut self, op: Flight<'_>) -> bool;
@@ -166,23 +166,21 @@ impl Ring {
     }
 
     /// Whether the entry is in the queue.
-    fn push(&mut self, entry: &squeue::Entry) -> bool {
+    fn queue(&mut self, entry: &squeue::Entry) -> bool {
         // SAFETY: the contract is that an entry's memory is valid while the kernel uses it. Entries of this
         // file name descriptors that outlive the ring and no memory; entries of operations name what the
         // body of a `Flight` owns, and a table keeps that until the last completion.
-        let pushed = unsafe { self.uring.submission().push(entry) };
-        if pushed.is_ok() {
-            return true;
-        }
-        // SAFETY: as above; a submit empties the queue.
-        self.submit() && unsafe { self.uring.submission().push(entry) }.is_ok()
+        unsafe { self.uring.submission().push(entry) }.is_ok()
+    }
+
+    /// Whether the entry is in the queue, which is submitted if it is full.
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        self.queue(entry) || (self.submit() && self.queue(entry))
     }
 
     fn arm_event(&mut self) {
         let poll = opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32).multi(self.multishot);
-        // SAFETY: the descriptor outlives the ring and the entry has no buffer.
-        let queued = unsafe { self.uring.submission().push(&poll.build().user_data(EVENT)) };
-        if queued.is_err() {
+        if !self.queue(&poll.build().user_data(EVENT)) {
             self.calls.failed += 1;
         }
     }
@@ -320,12 +318,12 @@ impl Doorbells for Ring {
         let body = op.body();
         let data = user_data(key, body.op.makes_file());
         let entry = entry::entry(body, self.abilities).user_data(data);
-        self.push(&entry)
+        self.queue(&entry)
     }
 
     fn cancel_op(&mut self, key: Key, op: &Op) -> bool {
         let target = user_data(key, op.makes_file());
-        self.push(&entry::cancel(target).user_data(CANCEL))
+        self.queue(&entry::cancel(target).user_data(CANCEL))
     }
 
     fn lend(&mut self, pool: &Rc<Pool>) -> bool {

@@ -150,7 +150,7 @@ impl<'a> Rounds<'a> {
             return Step::Sealed;
         }
         let busy = shard.has_work();
-        if shard.ops.flush(ring, busy) || busy { Step::Busy } else { Step::Idle }
+        if shard.ops.flush(ring, busy, now) || busy { Step::Busy } else { Step::Idle }
     }
 
     /// Says that the shard is about to sleep, and looks once more. Returns for how long it may, at most;
