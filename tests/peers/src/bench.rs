@@ -101,6 +101,11 @@ impl Bench {
         if asked.contains(&Self::All) { all.to_vec() } else { asked.to_vec() }
     }
 
+    /// Whether its figures depend on time; bytes do not.
+    pub(crate) const fn is_timed(self) -> bool {
+        !matches!(self, Self::Idle)
+    }
+
     pub(crate) const fn columns(self) -> &'static [Column] {
         match self {
             Self::Ask | Self::All => &ASK,

@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clock;
 use crate::figure::Round;
 use crate::histogram::Apart;
-use crate::{clock, usage};
+use crate::usage::{self, Used};
 
 /// Unread messages that an idle agent's mailbox may hold.
 pub(crate) const MAILBOX: usize = 16;
@@ -79,7 +80,8 @@ pub(crate) struct Spawning {
     start_ns: u64,
     spawned_ns: u64,
     ready_ns: u64,
-    faults: u64,
+    start: Used,
+    used: Used,
 }
 
 impl Spawning {
@@ -89,7 +91,8 @@ impl Spawning {
             start_ns: clock::now_ns(),
             spawned_ns: 0,
             ready_ns: 0,
-            faults: usage::process().faults,
+            start: usage::process(),
+            used: Used::default(),
         }
     }
 
@@ -101,7 +104,7 @@ impl Spawning {
     /// All wait for messages.
     pub(crate) fn ready(mut self) -> Self {
         self.ready_ns = clock::now_ns();
-        self.faults = usage::process().faults - self.faults;
+        self.used = usage::process().since(self.start);
         self
     }
 }
@@ -111,12 +114,12 @@ pub(crate) fn spawn_round(first: Spawning, second: Spawning, agents: u32) -> Rou
     let rate = |from_ns: u64, to_ns: u64| f64::from(agents) * 1e3 / (to_ns - from_ns) as f64;
     Round {
         window_ns: [second.start_ns, second.ready_ns],
-        faults: second.faults,
+        used: second.used,
         figures: vec![
             rate(second.start_ns, second.spawned_ns).into(),
             rate(second.start_ns, second.ready_ns).into(),
             rate(first.start_ns, first.spawned_ns).into(),
-            (first.faults as f64).into(),
+            (first.used.faults as f64).into(),
         ],
     }
 }
@@ -125,14 +128,14 @@ pub(crate) fn spawn_round(first: Spawning, second: Spawning, agents: u32) -> Rou
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resident {
     start_ns: u64,
-    faults: u64,
+    start: Used,
     bytes: [Option<f64>; 3],
 }
 
 impl Resident {
     pub(crate) fn before() -> Self {
         let bytes = [usage::resident(), None, None];
-        Self { start_ns: clock::now_ns(), faults: usage::process().faults, bytes }
+        Self { start_ns: clock::now_ns(), start: usage::process(), bytes }
     }
 
     pub(crate) fn idle(&mut self) {
@@ -146,7 +149,7 @@ impl Resident {
         let each = |bytes: f64| (bytes - before) / f64::from(agents);
         Round {
             window_ns: [self.start_ns, clock::now_ns()],
-            faults: usage::process().faults - self.faults,
+            used: usage::process().since(self.start),
             figures: vec![
                 each(idle).into(),
                 each(after).into(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::usage::Used;
+
 /// A figure, or why there is none; never 0 for what was not measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Figure {
@@ -36,8 +38,8 @@ impl From<f64> for Figure {
 pub(crate) struct Round {
     /// When the measured part began and ended, `CLOCK_MONOTONIC` ns.
     pub(crate) window_ns: [u64; 2],
-    /// Page faults of the process in it.
-    pub(crate) faults: u64,
+    /// What the process used in it.
+    pub(crate) used: Used,
     /// In the order of the bench's columns.
     pub(crate) figures: Vec<Figure>,
 }
@@ -48,4 +50,6 @@ pub(crate) enum Line {
     Measured(Round),
     /// This peer cannot do this, or not here.
     NotRun(String),
+    /// A thread panicked.
+    Failed(String),
 }

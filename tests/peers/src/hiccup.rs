@@ -1,9 +1,10 @@
 //! A probe that runs beside each round: does a core stand still for more than a millisecond?
 //!
-//! One thread per core at real-time priority wakes every half millisecond at a fixed instant. Nothing that
+//! One thread per core at real-time priority wakes at fixed instants, every half millisecond. Nothing that
 //! runs at normal priority can hold it up, so a late wake is the machine's doing (a hypervisor that ran
 //! somebody else, an interrupt that took long), and it hit the round as well. The probe runs in the parent:
-//! its CPU time is not part of the peer's. Processes that share the cores with the peer are not seen.
+//! its CPU time is not part of the peer's. Processes that share the cores with the peer are not seen by it:
+//! they show as the time that the peer's threads were ready and did not run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,6 @@ use thread_priority::{ThreadPriority, set_current_thread_priority};
 
 use crate::{clock, place, usage};
 
-const EVERY_NS: u64 = 500_000;
 /// A wake that is later than this disturbs its round.
 pub(crate) const STALL_NS: u64 = 1_000_000;
 /// Late wakes kept per core and round.
@@ -80,13 +80,15 @@ pub(crate) struct Probe {
 }
 
 impl Probe {
-    pub(crate) fn start(cores: [usize; 2]) -> Self {
+    /// Wakes every `every_us`; 0 is no probe.
+    pub(crate) fn start(cores: [usize; 2], every_us: u32) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = cores.map(|core| {
+        let start = |core| {
             let stop = Arc::clone(&stop);
-            thread::spawn(move || watch(core, &stop))
-        });
-        Self { stop, threads: threads.into() }
+            thread::spawn(move || watch(core, 1_000 * u64::from(every_us), &stop))
+        };
+        let threads = cores.into_iter().filter(|_| every_us > 0).map(start).collect();
+        Self { stop, threads }
     }
 
     pub(crate) fn stop(self) -> Seen {
@@ -120,14 +122,14 @@ fn raise() -> Schedule {
     }
 }
 
-fn watch(core: usize, stop: &AtomicBool) -> Seen {
+fn watch(core: usize, every_ns: u64, stop: &AtomicBool) -> Seen {
     place::pin(core);
     let schedule = raise();
     let mut stalls = Vec::with_capacity(STALLS_MAX);
     let start_ns = clock::now_ns();
     let mut at_ns = start_ns;
     while !stop.load(Ordering::Relaxed) {
-        at_ns += EVERY_NS;
+        at_ns += every_ns;
         let at = TimeSpec::new((at_ns / 1_000_000_000) as i64, (at_ns % 1_000_000_000) as i64);
         // A signal may end a sleep early; the next one has its own instant.
         let _ = clock_nanosleep(ClockId::CLOCK_MONOTONIC, ClockNanosleepFlags::TIMER_ABSTIME, &at);
@@ -157,7 +159,7 @@ mod tests {
     #[test]
     fn the_probe_says_how_it_ran_and_what_it_cost() {
         let Ok(cores) = place::cores() else { return };
-        let probe = Probe::start(cores);
+        let probe = Probe::start(cores, 500);
         thread::sleep(std::time::Duration::from_millis(50));
         let seen = probe.stop();
         assert!(seen.ran_s >= 0.05 && seen.cpu_s > 0.0 && seen.cpu_s < seen.ran_s, "{seen:?}");

@@ -32,6 +32,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use crate::bench::Bench;
+use crate::figure::Line;
 use crate::peers::Peer;
 
 #[global_allocator]
@@ -64,6 +65,9 @@ pub(crate) struct Args {
     /// A round that takes longer is killed and counted as hung, s
     #[arg(long, default_value_t = 60.0)]
     limit: f64,
+    /// Time between two looks for stalls, us; with 0 no round is thrown away for one
+    #[arg(long, default_value_t = 500)]
+    probe_us: u32,
     /// Run one peer in this process and print its line
     #[arg(long, value_enum, hide = true)]
     child: Option<Peer>,
@@ -71,11 +75,10 @@ pub(crate) struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let outcome = match args.child {
-        Some(peer) => child(peer, &args),
-        None => parent(&args),
-    };
-    match outcome {
+    if let Some(peer) = args.child {
+        child(peer, &args);
+    }
+    match parent(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -85,16 +88,17 @@ fn main() -> ExitCode {
 }
 
 /// Measures, prints and leaves at once: some peers' threads never end.
-fn child(peer: Peer, args: &Args) -> Result<(), String> {
-    let inner = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        // A worker's panic must not leave a round that measures the rest.
-        inner(info);
-        std::process::exit(101);
-    }));
-    let line = measure::run(peer, args.bench[0], args)?;
-    println!("{}", serde_json::to_string(&line).map_err(|error| error.to_string())?);
-    std::process::exit(0);
+fn child(peer: Peer, args: &Args) -> ! {
+    // A worker's panic must not leave a round that measures the rest.
+    std::panic::set_hook(Box::new(|info| leave(&Line::Failed(info.to_string()))));
+    let line = measure::run(peer, args.bench[0], args);
+    leave(&line.unwrap_or_else(Line::Failed))
+}
+
+fn leave(line: &Line) -> ! {
+    // A line of strings and numbers always has a text.
+    println!("{}", serde_json::to_string(line).unwrap_or_default());
+    std::process::exit(0)
 }
 
 fn parent(args: &Args) -> Result<(), String> {
@@ -126,6 +130,7 @@ impl Args {
             seconds: 0.01,
             rounds: 1,
             limit: 10.0,
+            probe_us: 500,
             child: None,
         }
     }

@@ -56,7 +56,7 @@ impl Measured {
             Self::Line(line) => line,
             Self::Window(window) => Line::Measured(Round {
                 window_ns: window.ns,
-                faults: window.used.faults,
+                used: window.used,
                 figures: figures(&window),
             }),
         }
@@ -88,10 +88,7 @@ impl Window {
         std::thread::sleep(SETTLE);
         Self {
             ns: [start_ns, end_ns],
-            used: Used {
-                cpu_us: used_then.cpu_us - used.cpu_us,
-                faults: used_then.faults - used.faults,
-            },
+            used: used_then.since(used),
             counts: counts_then
                 .iter()
                 .zip(&counts)
@@ -179,10 +176,11 @@ fn joined(one: Line, other: Line) -> Line {
     match (one, other) {
         (Line::Measured(one), Line::Measured(other)) => Line::Measured(Round {
             window_ns: [one.window_ns[0], other.window_ns[1]],
-            faults: one.faults + other.faults,
+            used: one.used.and(other.used),
             figures: one.figures.into_iter().chain(other.figures).collect(),
         }),
-        (Line::NotRun(why), _) | (_, Line::NotRun(why)) => Line::NotRun(why),
+        (Line::Measured(_), other) => other,
+        (other, _) => other,
     }
 }
 
@@ -195,7 +193,7 @@ mod tests {
         let latency = Histogram::new().read();
         Window {
             ns: [0, 2_000_000_000],
-            used: Used { cpu_us: 99.0, faults: 3 },
+            used: Used { cpu_us: 99.0, faults: 3, waited_us: None },
             counts,
             received: 0,
             refused: 1,

@@ -47,7 +47,7 @@ fn attempt(
     cost: &mut Cost,
 ) -> Verdict {
     let before = place::round_trip_ns(cores);
-    let probe = Probe::start(cores);
+    let probe = Probe::start(cores, args.probe_us);
     let end = child::run(args.peers[index], bench, args);
     let seen = probe.stop();
     let after = place::round_trip_ns(cores);
@@ -55,7 +55,7 @@ fn attempt(
     cost.attempts += 1;
     cost.cpu_s += seen.cpu_s;
     cost.ran_s += seen.ran_s;
-    judge(end, [before, after], &seen)
+    judge(end, [before, after], &seen, bench.is_timed())
 }
 
 /// A line for who watches.

@@ -5,6 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::clock;
 use crate::histogram::{Apart, Histogram, Read};
 
+/// Until every agent has its first message.
+const START_NS: u64 = 20_000_000;
+
 /// Shared by the agents of a round.
 #[derive(Debug)]
 pub(crate) struct Sheet {
@@ -14,8 +17,10 @@ pub(crate) struct Sheet {
     completions: [Vec<AtomicU32>; 2],
     /// Messages that the receiver of a one-way stream has read.
     received: Apart<AtomicU64>,
-    /// Sends that a full mailbox or ring refused; its agent stops asking.
+    /// Sends that a full mailbox or ring refused; nobody answers those.
     refused: Apart<AtomicU64>,
+    /// From when on agents with a schedule ask.
+    start_ns: AtomicU64,
     /// Asks sent before this are not timed.
     warm_ns: AtomicU64,
     latency: Histogram,
@@ -30,6 +35,7 @@ impl Sheet {
                 .map(|count| (0..count + 32).map(|_| AtomicU32::new(0)).collect()),
             received: Apart(AtomicU64::new(0)),
             refused: Apart(AtomicU64::new(0)),
+            start_ns: AtomicU64::new(0),
             warm_ns: AtomicU64::new(u64::MAX),
             latency: Histogram::new(),
             agents,
@@ -61,6 +67,18 @@ impl Sheet {
 
     pub(crate) fn receipts(&self) -> u64 {
         self.received.0.load(Ordering::Relaxed)
+    }
+
+    /// All agents are there: schedules begin in a moment. Returns when.
+    pub(crate) fn start(&self) -> u64 {
+        let start_ns = clock::now_ns() + START_NS;
+        self.start_ns.store(start_ns, Ordering::Relaxed);
+        start_ns
+    }
+
+    /// When schedules begin.
+    pub(crate) fn start_ns(&self) -> u64 {
+        self.start_ns.load(Ordering::Relaxed)
     }
 
     /// The warm-up is over: asks are timed from now on.

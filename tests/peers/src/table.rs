@@ -33,7 +33,7 @@ pub(crate) fn render(bench: Bench, args: &Args, records: &[Record], cost: &Cost)
             let _ = writeln!(text, "{}: {note}", name(peer));
         }
     }
-    let _ = writeln!(text, "{}", probe(cost));
+    let _ = writeln!(text, "{}", probe(cost, args));
     text
 }
 
@@ -46,7 +46,7 @@ fn figures(bench: Bench, args: &Args, records: &[Record]) -> Vec<Vec<String>> {
     let columns = bench.columns();
     let mut head = vec!["peer".to_owned(), "place".to_owned(), "n".to_owned()];
     head.extend(columns.iter().map(|column| column.name.to_owned()));
-    head.push("faults".to_owned());
+    head.extend(["faults", "waited %"].map(str::to_owned));
     let mut lines = vec![head];
     for regime in Regime::ALL {
         for (peer, record) in args.peers.iter().zip(records) {
@@ -56,8 +56,9 @@ fn figures(bench: Bench, args: &Args, records: &[Record]) -> Vec<Vec<String>> {
             }
             let mut line = vec![name(peer), regime.name().to_owned(), rounds.len().to_string()];
             line.extend(columns.iter().enumerate().map(|(at, column)| cell(&rounds, at, *column)));
-            let faults = rounds.iter().map(|round| round.faults as f64).collect();
+            let faults = rounds.iter().map(|round| round.used.faults as f64).collect();
             line.push(median(faults).map_or_else(String::new, |faults| format!("{faults:.0}")));
+            line.push(waited(&rounds));
             lines.push(line);
         }
     }
@@ -85,6 +86,16 @@ fn cell(rounds: &[&Round], at: usize, column: Column) -> String {
 fn with_ends(spread: Spread, digits: usize) -> String {
     let Spread { median, min, max, .. } = spread;
     format!("{median:.digits$} [{min:.digits$}..{max:.digits$}]")
+}
+
+/// Share of the two cores' time that the peer's threads were ready and did not run.
+fn waited(rounds: &[&Round]) -> String {
+    let share = |round: &Round| {
+        let window_us = (round.window_ns[1] - round.window_ns[0]) as f64 / 1e3;
+        round.used.waited_us.map(|waited_us| 100.0 * waited_us / (2.0 * window_us))
+    };
+    let shares: Option<Vec<f64>> = rounds.iter().map(|round| share(round)).collect();
+    shares.and_then(median).map_or_else(|| "unknown".to_owned(), |share| format!("{share:.1}"))
 }
 
 fn ratios(bench: Bench, args: &Args, records: &[Record]) -> Vec<Vec<String>> {
@@ -157,7 +168,10 @@ fn note(record: &Record, wanted: u32) -> Option<String> {
     Some(parts.join(", "))
 }
 
-fn probe(cost: &Cost) -> String {
+fn probe(cost: &Cost, args: &Args) -> String {
+    if args.probe_us == 0 {
+        return "hiccup probe: off, rounds with stalls are among these".to_owned();
+    }
     let per_round_ms = 1e3 * cost.cpu_s / f64::from(cost.attempts.max(1));
     let share = 100.0 * cost.cpu_s / cost.ran_s.max(f64::MIN_POSITIVE);
     format!(
@@ -192,10 +206,11 @@ mod tests {
     use super::*;
     use crate::hiccup::Schedule;
     use crate::peers::Peer;
+    use crate::usage::Used;
 
     fn round(first: Figure, second: f64) -> Round {
         let figures = vec![first, Figure::Known(second)];
-        Round { window_ns: [0, 1], faults: 7, figures }
+        Round { window_ns: [0, 1_000], used: Used::default(), figures }
     }
 
     fn record(rounds: &[(usize, Regime, f64)]) -> Record {

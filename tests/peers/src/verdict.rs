@@ -26,13 +26,16 @@ pub(crate) enum Verdict {
     NotRun(String),
 }
 
-/// Judges an attempt by the cache-line round trips before and after it and the stalls beside it.
-pub(crate) fn judge(end: End, round_trips_ns: [f64; 2], seen: &Seen) -> Verdict {
+/// Judges an attempt by the cache-line round trips before and after it and the stalls beside it. Figures that
+/// are not `timed` depend on neither.
+pub(crate) fn judge(end: End, round_trips_ns: [f64; 2], seen: &Seen, timed: bool) -> Verdict {
     let [before, after] = round_trips_ns.map(Regime::of);
     match end {
         End::Hung(limit_s) => Verdict::Hung(limit_s),
         End::Failed(why) => Verdict::Failed(why),
+        End::Said(Line::Failed(why)) => Verdict::Failed(why),
         End::Said(Line::NotRun(why)) => Verdict::NotRun(why),
+        End::Said(Line::Measured(round)) if !timed => Verdict::Clean(before, round),
         End::Said(Line::Measured(_)) if before != after => Verdict::Moved,
         End::Said(Line::Measured(round)) => {
             if seen.stalls.iter().any(|stall| stall.hits(round.window_ns)) {
@@ -110,9 +113,10 @@ impl Record {
 mod tests {
     use super::*;
     use crate::hiccup::{Schedule, Stall};
+    use crate::usage::Used;
 
     fn round() -> Round {
-        Round { window_ns: [100, 200], faults: 0, figures: Vec::new() }
+        Round { window_ns: [100, 200], used: Used::default(), figures: Vec::new() }
     }
 
     fn seen(stalls: &[(u64, u64)]) -> Seen {
@@ -128,22 +132,40 @@ mod tests {
     #[test]
     fn a_round_without_stall_on_cpus_that_stayed_counts() {
         let outside = seen(&[(10, 99), (201, 300)]);
-        assert_eq!(judge(said(), [90.0, 110.0], &outside), Verdict::Clean(Regime::Near, round()));
-        assert_eq!(judge(said(), [400.0, 500.0], &seen(&[])), Verdict::Clean(Regime::Far, round()));
+        assert_eq!(
+            judge(said(), [90.0, 110.0], &outside, true),
+            Verdict::Clean(Regime::Near, round())
+        );
+        assert_eq!(
+            judge(said(), [400.0, 500.0], &seen(&[]), true),
+            Verdict::Clean(Regime::Far, round())
+        );
     }
 
     #[test]
     fn a_stall_or_another_place_discards_a_round() {
-        assert_eq!(judge(said(), [90.0, 110.0], &seen(&[(150, 160)])), Verdict::Disturbed);
-        assert_eq!(judge(said(), [90.0, 400.0], &seen(&[])), Verdict::Moved);
-        assert_eq!(judge(said(), [400.0, 90.0], &seen(&[(150, 160)])), Verdict::Moved);
+        assert_eq!(judge(said(), [90.0, 110.0], &seen(&[(150, 160)]), true), Verdict::Disturbed);
+        assert_eq!(judge(said(), [90.0, 400.0], &seen(&[]), true), Verdict::Moved);
+        assert_eq!(judge(said(), [400.0, 90.0], &seen(&[(150, 160)]), true), Verdict::Moved);
+    }
+
+    #[test]
+    fn bytes_count_whatever_the_time_did() {
+        let verdict = judge(said(), [90.0, 400.0], &seen(&[(150, 160)]), false);
+        assert_eq!(verdict, Verdict::Clean(Regime::Near, round()));
     }
 
     #[test]
     fn what_was_not_measured_is_not_judged_by_its_surroundings() {
         let not_run = End::Said(Line::NotRun("why".to_owned()));
-        assert_eq!(judge(not_run, [90.0, 400.0], &seen(&[])), Verdict::NotRun("why".to_owned()));
-        assert_eq!(judge(End::Hung(9.0), [90.0, 90.0], &seen(&[(1, 999)])), Verdict::Hung(9.0));
+        assert_eq!(
+            judge(not_run, [90.0, 400.0], &seen(&[]), true),
+            Verdict::NotRun("why".to_owned())
+        );
+        assert_eq!(
+            judge(End::Hung(9.0), [90.0, 90.0], &seen(&[(1, 999)]), true),
+            Verdict::Hung(9.0)
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The agent of `ask`, `light` and the pair of `same`, message by message, as every peer runs it.
 
-use crate::clock;
 use crate::sheet::{Sheet, Tally};
 
 /// One in so many asks of an agent is timed; a time stamp costs as much as a message.
@@ -30,10 +29,10 @@ pub(crate) struct Worker {
 }
 
 /// The schedule of an agent that asks at given instants, whether or not the last answer has come.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Think {
-    /// Instant of the next timer.
-    due_ns: u64,
+    /// Instant of the next timer; none before it is started.
+    due_ns: Option<u64>,
     /// Intended instant of the next ask; behind `due_ns` when an answer is late.
     ask_ns: u64,
     waits: bool,
@@ -45,29 +44,31 @@ impl Worker {
         Self { tally: Tally::new(sheet, me, TIMED), agents, dice: Dice::new(me), think: None }
     }
 
-    /// Asks every 100 ms from `start_ns` on; the agents are spread evenly over the first 100 ms.
-    pub(crate) fn thinking(sheet: &'static Sheet, me: u32, agents: u32, start_ns: u64) -> Self {
-        let first_ns = start_ns + THINK_NS * u64::from(me) / u64::from(agents);
-        let think = Think { due_ns: first_ns, ask_ns: first_ns, waits: false };
-        Self { think: Some(Box::new(think)), ..Self::closed(sheet, me, agents) }.every_ask_timed()
+    /// Asks every 100 ms from the sheet's start on; the agents are spread evenly over the first 100 ms.
+    pub(crate) fn thinking(sheet: &'static Sheet, me: u32, agents: u32) -> Self {
+        let think = Some(Box::new(Think::default()));
+        Self { tally: Tally::new(sheet, me, 1), think, ..Self::closed(sheet, me, agents) }
     }
 
-    fn every_ask_timed(mut self) -> Self {
-        self.tally = Tally::new(self.tally.sheet(), self.tally.me(), 1);
-        self
+    /// Whether it wants [`Msg::Due`] at times.
+    pub(crate) const fn thinks(&self) -> bool {
+        self.think.is_some()
     }
 
-    /// When it wants [`Msg::Due`]; none when it does not think, or the sheet has closed.
-    pub(crate) fn due_ns(&self) -> Option<u64> {
-        self.think.as_ref().filter(|_| self.tally.sheet().is_open()).map(|think| think.due_ns)
+    /// When it wants [`Msg::Due`] next, after a message that moves this instant; none when the sheet has
+    /// closed.
+    pub(crate) fn due_after(&self, msg: Msg) -> Option<u64> {
+        if matches!(msg, Msg::Ask(_) | Msg::Answer) || !self.tally.sheet().is_open() {
+            return None;
+        }
+        self.think.as_ref()?.due_ns
     }
 
     /// Handles a message; returns what to send to which agent.
     pub(crate) fn on(&mut self, msg: Msg) -> Option<(u32, Msg)> {
         match msg {
             Msg::Ask(from) => Some((from, Msg::Answer)),
-            Msg::Start if self.think.is_some() => None,
-            Msg::Start => Some(self.ask()),
+            Msg::Start => self.start(),
             Msg::Answer => {
                 let go_on = self.tally.answered();
                 match &mut self.think {
@@ -79,22 +80,34 @@ impl Worker {
                 }
             }
             Msg::Due => {
-                if let Some(think) = &mut self.think {
-                    think.due_ns += THINK_NS;
+                if let Some(due_ns) = self.think.as_mut().and_then(|think| think.due_ns.as_mut()) {
+                    *due_ns += THINK_NS;
                 }
                 self.ask_if_due()
             }
         }
     }
 
-    /// Notes that a send was refused.
+    fn start(&mut self) -> Option<(u32, Msg)> {
+        let (me, agents) = (u64::from(self.tally.me()), u64::from(self.agents));
+        let first_ns = self.tally.sheet().start_ns() + THINK_NS * me / agents;
+        match &mut self.think {
+            None => Some(self.ask()),
+            Some(think) => {
+                (think.due_ns, think.ask_ns) = (Some(first_ns), first_ns);
+                None
+            }
+        }
+    }
+
+    /// Notes that a send was refused; it waits in vain for the answer, or another does.
     pub(crate) fn refused(&self) {
         self.tally.sheet().refused();
     }
 
     fn ask_if_due(&mut self) -> Option<(u32, Msg)> {
         let think = self.think.as_mut()?;
-        if think.waits || think.ask_ns >= think.due_ns {
+        if think.waits || think.due_ns.is_none_or(|due_ns| think.ask_ns >= due_ns) {
             return None;
         }
         think.waits = true;
@@ -111,11 +124,6 @@ impl Worker {
     fn other(&mut self) -> u32 {
         self.dice.other(self.tally.me(), self.agents)
     }
-}
-
-/// The start of a schedule: late enough for all agents to be there.
-pub(crate) fn schedule_start_ns() -> u64 {
-    clock::now_ns() + THINK_NS / 2
 }
 
 /// Where the next ask goes: xorshift64*, one state per agent.
@@ -163,19 +171,22 @@ mod tests {
         assert_eq!(worker.on(Msg::Answer), Some((1, Msg::Ask(0))));
         sheet.close();
         assert_eq!(worker.on(Msg::Answer), None);
-        assert_eq!((sheet.counts(), worker.due_ns()), (vec![2, 0], None));
+        assert_eq!((sheet.counts(), worker.due_after(Msg::Start)), (vec![2, 0], None));
     }
 
     #[test]
     fn an_ask_behind_a_late_answer_keeps_its_intended_instant() {
         let sheet = sheet();
-        let start_ns = clock::now_ns();
-        let mut worker = Worker::thinking(sheet, 0, 2, start_ns);
+        let start_ns = sheet.start();
+        let mut worker = Worker::thinking(sheet, 1, 2);
         assert_eq!(worker.on(Msg::Start), None);
-        assert_eq!(worker.on(Msg::Due), Some((1, Msg::Ask(0))));
-        assert_eq!(worker.due_ns(), Some(start_ns + THINK_NS));
+        let first_ns = start_ns + THINK_NS / 2;
+        assert_eq!(worker.due_after(Msg::Start), Some(first_ns));
+        assert_eq!(worker.on(Msg::Due), Some((0, Msg::Ask(1))));
+        assert_eq!(worker.due_after(Msg::Due), Some(first_ns + THINK_NS));
+        assert_eq!(worker.due_after(Msg::Answer), None, "its timer runs already");
         assert_eq!(worker.on(Msg::Due), None, "its answer has not come");
-        assert_eq!(worker.on(Msg::Answer), Some((1, Msg::Ask(0))), "it was due long ago");
+        assert_eq!(worker.on(Msg::Answer), Some((0, Msg::Ask(1))), "it was due already");
         assert_eq!(worker.on(Msg::Answer), None);
         assert_eq!(sheet.latency().count, 2);
     }

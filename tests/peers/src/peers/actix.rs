@@ -3,6 +3,8 @@
 use ::actix::dev::Request;
 use ::actix::{Actor, Addr, AsyncContext as _, Context, Handler, Message, System, spawn};
 
+use ::tokio::task::yield_now;
+
 use super::actors::{Actors, Book, Executor};
 use super::tasks::{Cell, STREAM};
 use crate::clock;
@@ -25,10 +27,6 @@ impl Executor for Actix {
     fn sleep_until(at_ns: u64) -> impl Future<Output = ()> {
         ::tokio::time::sleep_until(clock::instant(at_ns).into())
     }
-
-    fn pause() -> impl Future<Output = ()> {
-        ::tokio::task::yield_now()
-    }
 }
 
 /// An agent that asks and answers.
@@ -36,8 +34,8 @@ pub(crate) struct Asker(Worker, Book<Addr<Asker>>);
 
 impl Asker {
     /// Has [`Msg::Due`] come when it is due.
-    fn wind(&self, cx: &mut Context<Self>) {
-        if let Some(due_ns) = self.0.due_ns() {
+    fn wind(&self, last: Msg, cx: &mut Context<Self>) {
+        if let Some(due_ns) = self.0.due_after(last) {
             cx.notify_later(Msg::Due, clock::until(due_ns));
         }
     }
@@ -52,7 +50,6 @@ impl Actor for Asker {
 
     fn started(&mut self, cx: &mut Context<Self>) {
         cx.set_mailbox_capacity(worker::MAILBOX);
-        self.wind(cx);
     }
 }
 
@@ -61,9 +58,7 @@ impl Handler<Msg> for Asker {
 
     fn handle(&mut self, msg: Msg, cx: &mut Context<Self>) {
         let out = self.0.on(msg);
-        if msg == Msg::Due {
-            self.wind(cx);
-        }
+        self.wind(msg, cx);
         let Some((to, msg)) = out else { return };
         let sent = self.1.get().is_some_and(|book| Actix::tell(&book[to as usize], msg));
         if !sent {
@@ -184,7 +179,7 @@ impl Actors for Actix {
     fn busy(sheet: &'static Sheet) {
         spawn(async move {
             while sheet.is_open() {
-                Self::pause().await;
+                yield_now().await;
             }
         });
     }
@@ -198,7 +193,7 @@ impl Actors for Actix {
         spawn(async move {
             while sheet.is_open() {
                 if to.try_send(Flow([1; 6])).is_err() {
-                    Self::pause().await;
+                    yield_now().await;
                 }
             }
         });

@@ -22,14 +22,14 @@ pub(crate) trait Executor: 'static {
 
     /// Ends at that instant, `CLOCK_MONOTONIC` ns.
     fn sleep_until(at_ns: u64) -> impl Future<Output = ()>;
-
-    /// Lets others run for a moment.
-    fn pause() -> impl Future<Output = ()>;
 }
 
 /// An executor whose tasks stay on its thread.
 pub(crate) trait Local: Executor {
     fn spawn(future: impl Future<Output = ()> + 'static);
+
+    /// Lets others run, and is ready again at once.
+    fn yield_now() -> impl Future<Output = ()>;
 }
 
 /// Addresses by agent, set when all are there.

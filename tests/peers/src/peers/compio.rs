@@ -22,15 +22,15 @@ impl Executor for Compio {
     fn sleep_until(at_ns: u64) -> impl Future<Output = ()> {
         time::sleep_until(clock::instant(at_ns))
     }
-
-    /// It has no yield of its own.
-    fn pause() -> impl Future<Output = ()> {
-        ready_again()
-    }
 }
 
 impl Local for Compio {
     fn spawn(future: impl Future<Output = ()> + 'static) {
         spawn(future).detach();
+    }
+
+    /// It has no yield of its own.
+    fn yield_now() -> impl Future<Output = ()> {
+        ready_again()
     }
 }

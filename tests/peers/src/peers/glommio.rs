@@ -29,14 +29,14 @@ impl Executor for Glommio {
     async fn sleep_until(at_ns: u64) {
         Timer::new(clock::until(at_ns)).await;
     }
-
-    async fn pause() {
-        executor().yield_now().await;
-    }
 }
 
 impl Local for Glommio {
     fn spawn(future: impl Future<Output = ()> + 'static) {
         spawn_local(future).detach();
+    }
+
+    async fn yield_now() {
+        executor().yield_now().await;
     }
 }

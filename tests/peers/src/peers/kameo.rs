@@ -6,7 +6,7 @@ use ::kameo::error::Infallible;
 use ::kameo::mailbox::bounded;
 use ::kameo::message::{Context, Message};
 
-use super::actors::{Actors, Book, Executor as _, Local as _};
+use super::actors::{Actors, Book, Local as _};
 use super::tasks::{Cell, STREAM};
 use super::tokio::CurrentThread;
 use crate::clock;
@@ -34,22 +34,14 @@ macro_rules! plain_actor {
     };
 }
 
+plain_actor!(Asker);
+
 impl Asker {
     /// Has [`Msg::Due`] come when it is due: a task that sleeps, which is its only timer.
-    fn wind(&self, me: &ActorRef<Self>) {
-        if let Some(due_ns) = self.0.due_ns() {
+    fn wind(&self, last: Msg, me: &ActorRef<Self>) {
+        if let Some(due_ns) = self.0.due_after(last) {
             drop(me.tell(Msg::Due).send_after(clock::until(due_ns)));
         }
-    }
-}
-
-impl Actor for Asker {
-    type Args = Self;
-    type Error = Infallible;
-
-    async fn on_start(state: Self, me: ActorRef<Self>) -> Result<Self, Infallible> {
-        state.wind(&me);
-        Ok(state)
     }
 }
 
@@ -58,9 +50,7 @@ impl Message<Msg> for Asker {
 
     async fn handle(&mut self, msg: Msg, cx: &mut Context<Self, ()>) {
         let out = self.0.on(msg);
-        if msg == Msg::Due {
-            self.wind(cx.actor_ref());
-        }
+        self.wind(msg, cx.actor_ref());
         let Some((to, msg)) = out else { return };
         let sent = self.1.get().is_some_and(|book| Kameo::tell(&book[to as usize], msg));
         if !sent {
@@ -153,7 +143,7 @@ impl Actors for Kameo {
     fn busy(sheet: &'static Sheet) {
         CurrentThread::spawn(async move {
             while sheet.is_open() {
-                CurrentThread::pause().await;
+                CurrentThread::yield_now().await;
             }
         });
     }

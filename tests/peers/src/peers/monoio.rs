@@ -25,15 +25,15 @@ impl Executor for Monoio {
     fn sleep_until(at_ns: u64) -> impl Future<Output = ()> {
         ::monoio::time::sleep_until(clock::instant(at_ns).into())
     }
-
-    /// It has no yield of its own.
-    fn pause() -> impl Future<Output = ()> {
-        ready_again()
-    }
 }
 
 impl Local for Monoio {
     fn spawn(future: impl Future<Output = ()> + 'static) {
         drop(::monoio::spawn(future));
+    }
+
+    /// It has no yield of its own.
+    fn yield_now() -> impl Future<Output = ()> {
+        ready_again()
     }
 }

@@ -2,7 +2,7 @@
 
 use ::ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
-use super::actors::{Actors, Book, Executor as _, Local as _};
+use super::actors::{Actors, Book, Local as _};
 use super::tasks::Cell;
 use super::tokio::CurrentThread;
 use crate::clock;
@@ -21,8 +21,8 @@ pub(crate) struct Ractor;
 struct Asker(Book<ActorRef<Msg>>);
 
 /// Has [`Msg::Due`] come when it is due: a task that sleeps, which is its only timer.
-fn wind(worker: &Worker, me: &ActorRef<Msg>) {
-    if let Some(due_ns) = worker.due_ns() {
+fn wind(worker: &Worker, last: Msg, me: &ActorRef<Msg>) {
+    if let Some(due_ns) = worker.due_after(last) {
         drop(me.send_after(clock::until(due_ns), || Msg::Due));
     }
 }
@@ -34,18 +34,15 @@ impl Actor for Asker {
 
     async fn pre_start(
         &self,
-        me: ActorRef<Msg>,
+        _: ActorRef<Msg>,
         worker: Worker,
     ) -> Result<Worker, ActorProcessingErr> {
-        wind(&worker, &me);
         Ok(worker)
     }
 
     async fn handle(&self, me: ActorRef<Msg>, msg: Msg, worker: &mut Worker) -> Done {
         let out = worker.on(msg);
-        if msg == Msg::Due {
-            wind(worker, &me);
-        }
+        wind(worker, msg, &me);
         let Some((to, msg)) = out else { return Ok(()) };
         let sent = self.0.get().is_some_and(|book| Ractor::tell(&book[to as usize], msg));
         if !sent {
@@ -166,7 +163,7 @@ impl Actors for Ractor {
     fn busy(sheet: &'static Sheet) {
         CurrentThread::spawn(async move {
             while sheet.is_open() {
-                CurrentThread::pause().await;
+                CurrentThread::yield_now().await;
             }
         });
     }

@@ -8,15 +8,18 @@ use ::tokio::sync::{oneshot, watch};
 
 use super::actors::{Actors, Book, CannotRun, Executor, run_on};
 use super::{Begun, Job, Work};
+use crate::clock;
 use crate::crowd::{BURST, Crowd, Resident, Spawning, spawn_round};
 use crate::figure::Round;
 use crate::sheet::Tally;
-use crate::worker::{self, Msg, Worker};
+use crate::worker::{Msg, Worker};
 
 /// One in so many asks of a single client is timed: each across cores, few on one core, where a time stamp
 /// would be a part of the figure.
 const TIMED_ACROSS: u32 = 1;
 const TIMED_ON_ONE: u32 = 16;
+/// Time between two looks at whether a crowd has done something.
+const LOOK_NS: u64 = 500_000;
 
 /// Starts `work` on `A`.
 pub(crate) fn begin<A: Actors>(work: Work, job: Job) -> Result<Begun, String> {
@@ -25,8 +28,7 @@ pub(crate) fn begin<A: Actors>(work: Work, job: Job) -> Result<Begun, String> {
         Work::Ask => workers::<A>(job, &closed, Starts::All),
         Work::SamePair => workers::<A>(job, &closed, Starts::FirstOnly),
         Work::Light => {
-            let start_ns = worker::schedule_start_ns();
-            let thinking = |me| Worker::thinking(job.sheet, me, job.agents, start_ns);
+            let thinking = |me| Worker::thinking(job.sheet, me, job.agents);
             workers::<A>(job, &thinking, Starts::All)
         }
         Work::Cross => across::<A>(job),
@@ -82,6 +84,7 @@ fn workers<A: Actors>(
     }
     let set = book.set(gather(lists, job.agents));
     assert!(set.is_ok(), "the book is written once");
+    job.sheet.start();
     let _ = go.send(true);
     // A receiver whose sender is gone would end at once.
     std::mem::forget(go);
@@ -153,10 +156,11 @@ fn measured<A: Actors, F: Future<Output = Round> + 'static>(
     Ok(Begun::Measured(receive.recv().expect("a core that began does not end")))
 }
 
-/// Waits until `done`, letting others run.
+/// Waits until `done`, letting others run. It sleeps: a main task of monoio's that is always ready lets no
+/// other run at all.
 async fn wait<E: Executor>(done: impl Fn() -> bool) {
     while !done() {
-        E::pause().await;
+        E::sleep_until(clock::now_ns() + LOOK_NS).await;
     }
 }
 
@@ -190,11 +194,9 @@ async fn spawned<A: Actors>(idles: &mut [Option<A::Idle>]) -> (Spawning, &'stati
 async fn idle<A: Actors>(agents: u32) -> Round {
     let mut idles = room(agents);
     // What the first of its kind allocates is not an agent's.
-    let (_, crowd) = spawned::<A>(&mut idles[..1]).await;
-    let before = crowd.ready();
+    spawned::<A>(&mut idles[..1]).await;
     let mut resident = Resident::before();
     let (_, crowd) = spawned::<A>(&mut idles[1..]).await;
-    debug_assert_eq!(before, 1);
     resident.idle();
     let all = || (0..BURST).flat_map(|_| idles[1..].iter().flatten());
     let taken = all().filter(|idle| A::poke(idle, 1)).count() as u64;

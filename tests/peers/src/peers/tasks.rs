@@ -9,7 +9,7 @@ use std::task::Poll;
 use ::tokio::sync::mpsc::{Receiver, Sender, channel};
 use ::tokio::sync::oneshot;
 
-use super::actors::{Actors, Book, Local};
+use super::actors::{Actors, Book, Executor, Local};
 use super::{Begun, Job, Work, start, timers};
 use crate::crowd::{self, Crowd, Idle};
 use crate::sheet::{Sheet, Tally};
@@ -46,7 +46,7 @@ impl<E: Local> Actors for Tasks<E> {
 
     async fn worker(worker: Worker, book: Book<Sender<Msg>>) -> Sender<Msg> {
         let (send, inbox) = channel(worker::MAILBOX);
-        if worker.due_ns().is_some() {
+        if worker.thinks() {
             E::spawn(think::<E>(worker, inbox, book));
         } else {
             E::spawn(work(worker, inbox, book));
@@ -71,7 +71,7 @@ impl<E: Local> Actors for Tasks<E> {
     fn busy(sheet: &'static Sheet) {
         E::spawn(async move {
             while sheet.is_open() {
-                E::pause().await;
+                E::yield_now().await;
             }
         });
     }
@@ -101,43 +101,42 @@ impl<E: Local> Actors for Tasks<E> {
     }
 }
 
-/// Whether it goes on.
-fn handle(worker: &mut Worker, msg: Msg, book: Book<Sender<Msg>>) -> bool {
-    let Some((to, msg)) = worker.on(msg) else { return true };
+fn handle(worker: &mut Worker, msg: Msg, book: Book<Sender<Msg>>) {
+    let Some((to, msg)) = worker.on(msg) else { return };
     let sent = book.get().is_some_and(|book| book[to as usize].try_send(msg).is_ok());
     if !sent {
         worker.refused();
     }
-    sent
 }
 
 /// A worker without timers.
 pub(crate) async fn work(mut worker: Worker, mut inbox: Receiver<Msg>, book: Book<Sender<Msg>>) {
     while let Some(msg) = inbox.recv().await {
-        if !handle(&mut worker, msg, book) {
-            return;
-        }
+        handle(&mut worker, msg, book);
     }
 }
 
-/// A worker that asks at given instants.
-pub(crate) async fn think<E: super::actors::Executor>(
+/// A worker that asks at given instants; its first message is the start.
+pub(crate) async fn think<E: Executor>(
     mut worker: Worker,
     mut inbox: Receiver<Msg>,
     book: Book<Sender<Msg>>,
 ) {
-    while let Some(due_ns) = worker.due_ns() {
+    let Some(mut last) = inbox.recv().await else { return };
+    handle(&mut worker, last, book);
+    while let Some(due_ns) = worker.due_after(last) {
         let mut due = pin!(E::sleep_until(due_ns));
         loop {
             let msg = next(&mut inbox, due.as_mut()).await;
-            if !handle(&mut worker, msg, book) {
-                return;
-            }
+            handle(&mut worker, msg, book);
             if msg == Msg::Due {
+                last = msg;
                 break;
             }
         }
     }
+    // The sheet has closed: the others may still want their answers.
+    work(worker, inbox, book).await;
 }
 
 /// The next message, or that it is due.

@@ -25,14 +25,14 @@ impl Executor for CurrentThread {
     fn sleep_until(at_ns: u64) -> impl Future<Output = ()> {
         ::tokio::time::sleep_until(clock::instant(at_ns).into())
     }
-
-    fn pause() -> impl Future<Output = ()> {
-        yield_now()
-    }
 }
 
 impl Local for CurrentThread {
     fn spawn(future: impl Future<Output = ()> + 'static) {
         drop(spawn_local(future));
+    }
+
+    fn yield_now() -> impl Future<Output = ()> {
+        yield_now()
     }
 }

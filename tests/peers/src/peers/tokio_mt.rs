@@ -19,8 +19,13 @@ use crate::{clock, place};
 /// The runtime, one per process.
 struct MultiThread;
 
+/// The cores of its workers.
+static CORES: OnceLock<[usize; 2]> = OnceLock::new();
+
 /// Starts `work`.
 pub(crate) fn begin(work: Work, job: Job) -> Result<Begun, String> {
+    // It is the same for every work of a process.
+    CORES.get_or_init(|| job.cores);
     match work {
         Work::Timers => timers::begin::<MultiThread>(job, move |n| {
             spawn(timers::sleeper::<MultiThread>(job.sheet, n));
@@ -30,7 +35,7 @@ pub(crate) fn begin(work: Work, job: Job) -> Result<Begun, String> {
 }
 
 fn build() -> Result<Runtime, String> {
-    let cores = place::cores()?;
+    let cores = *CORES.get().ok_or("it has no cores")?;
     let next = AtomicUsize::new(0);
     Builder::new_multi_thread()
         .worker_threads(2)
@@ -59,11 +64,6 @@ impl Executor for MultiThread {
     fn sleep_until(at_ns: u64) -> impl Future<Output = ()> {
         ::tokio::time::sleep_until(clock::instant(at_ns).into())
     }
-
-    /// A millisecond: a thread that yields would keep a worker from its core.
-    fn pause() -> impl Future<Output = ()> {
-        ::tokio::time::sleep(std::time::Duration::from_millis(1))
-    }
 }
 
 /// Agents as tasks that must be `Send`; the rest is as in [`tasks`].
@@ -78,7 +78,7 @@ impl Actors for Tasks {
 
     async fn worker(worker: Worker, book: Book<Sender<Msg>>) -> Sender<Msg> {
         let (send, inbox) = channel(worker::MAILBOX);
-        if worker.due_ns().is_some() {
+        if worker.thinks() {
             spawn(tasks::think::<MultiThread>(worker, inbox, book));
         } else {
             spawn(tasks::work(worker, inbox, book));

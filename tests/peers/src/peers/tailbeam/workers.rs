@@ -7,22 +7,24 @@ use tailbeam_runtime::{Addr, Agent, Cx, Runtime, Stop};
 use super::run_on;
 use crate::peers::Job;
 use crate::peers::actors::Book;
-use crate::worker::{self, MAILBOX, Msg, Worker};
+use crate::worker::{MAILBOX, Msg, Worker};
 
 struct Asker(Worker, Book<Addr<Self>>);
 
 impl Asker {
     fn handle(&mut self, msg: Msg, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        let Some((to, msg)) = self.0.on(msg) else { return Ok(()) };
+        let out = self.0.on(msg);
+        self.wind(msg, cx)?;
+        let Some((to, msg)) = out else { return Ok(()) };
         let book = self.1.get().ok_or(Stop)?;
-        book[to as usize].try_send(cx, msg).map_err(|_| {
+        if book[to as usize].try_send(cx, msg).is_err() {
             self.0.refused();
-            Stop
-        })
+        }
+        Ok(())
     }
 
-    fn wind(&self, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        let Some(due_ns) = self.0.due_ns() else { return Ok(()) };
+    fn wind(&self, last: Msg, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let Some(due_ns) = self.0.due_after(last) else { return Ok(()) };
         cx.notify_at(due_ns, 0).map(|_| ()).map_err(|_| Stop)
     }
 }
@@ -32,16 +34,11 @@ impl Agent for Asker {
     const MAILBOX: u32 = MAILBOX as u32;
 
     async fn on(&mut self, msg: Msg, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        if msg == Msg::Start {
-            self.wind(cx)?;
-        }
         self.handle(msg, cx)
     }
 
     fn on_timer(&mut self, _: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        let handled = self.handle(Msg::Due, cx);
-        self.wind(cx)?;
-        handled
+        self.handle(Msg::Due, cx)
     }
 }
 
@@ -54,9 +51,9 @@ pub(super) fn closed(runtime: &Runtime, job: Job) -> Result<(), String> {
 
 /// Agents that ask at given instants.
 pub(super) fn thinking(runtime: &Runtime, job: Job) -> Result<(), String> {
-    let start_ns = worker::schedule_start_ns();
-    let make = move |me| Worker::thinking(job.sheet, me, job.agents, start_ns);
+    let make = move |me| Worker::thinking(job.sheet, me, job.agents);
     let book = spawn(runtime, job.agents, 2, make)?;
+    job.sheet.start();
     (0..2).try_for_each(|shard| kick(runtime, shard, book, move |me| me % 2 == shard))
 }
 
