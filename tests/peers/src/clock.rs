@@ -16,7 +16,14 @@ pub(crate) fn until(at_ns: u64) -> Duration {
     Duration::from_nanos(at_ns.saturating_sub(now_ns()))
 }
 
+/// A round has a length, which is not a guess.
+#[expect(clippy::disallowed_methods, reason = "the clock of this package")]
+pub(crate) fn sleep(length: Duration) {
+    std::thread::sleep(length);
+}
+
 /// The same instant as the standard library has it.
+#[expect(clippy::disallowed_methods, reason = "the clock of this package")]
 pub(crate) fn instant(at_ns: u64) -> Instant {
     Instant::now() + until(at_ns)
 }

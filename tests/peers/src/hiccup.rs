@@ -160,7 +160,7 @@ mod tests {
     fn the_probe_says_how_it_ran_and_what_it_cost() {
         let Ok(cores) = place::cores() else { return };
         let probe = Probe::start(cores, 500);
-        thread::sleep(std::time::Duration::from_millis(50));
+        clock::sleep(std::time::Duration::from_millis(50));
         let seen = probe.stop();
         assert!(seen.ran_s >= 0.05 && seen.cpu_s > 0.0 && seen.cpu_s < seen.ran_s, "{seen:?}");
         assert!(seen.stalls.iter().all(|stall| stall.to_ns > stall.from_ns + STALL_NS));

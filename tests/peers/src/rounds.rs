@@ -68,7 +68,7 @@ fn describe(verdict: &Verdict, bench: Bench) -> String {
         }
         Verdict::Disturbed => "disturbed, a core stood still for over 1 ms".to_owned(),
         Verdict::Moved => "moved, the CPUs lie otherwise after it".to_owned(),
-        Verdict::Hung(limit_s) => format!("hung, killed after {limit_s:.0} s"),
+        Verdict::Hung(limit_s) => format!("hung, killed after {limit_s} s"),
         Verdict::Failed(why) => format!("failed: {why}"),
         Verdict::NotRun(why) => format!("not run: {why}"),
     }

@@ -98,7 +98,7 @@ impl Record {
             Verdict::NotRun(why) => self.why = Some(format!("not run: {why}")),
             Verdict::Hung(limit_s) => {
                 self.hung += 1;
-                self.why = Some(format!("hung: killed after {limit_s:.0} s"));
+                self.why = Some(format!("hung: killed after {limit_s} s"));
             }
             Verdict::Failed(why) => {
                 self.failed += 1;

@@ -164,7 +164,8 @@ async fn wait<E: Executor>(done: impl Fn() -> bool) {
     }
 }
 
-async fn spawned_twice<A: Actors>(agents: u32) -> Round {
+/// The round of `spawn`.
+pub(crate) async fn spawned_twice<A: Actors>(agents: u32) -> Round {
     let mut idles = room(agents);
     let (first, crowd) = spawned::<A>(&mut idles).await;
     idles.iter_mut().filter_map(Option::take).for_each(A::end);
@@ -191,7 +192,8 @@ async fn spawned<A: Actors>(idles: &mut [Option<A::Idle>]) -> (Spawning, &'stati
     (spawning.ready(), crowd)
 }
 
-async fn idle<A: Actors>(agents: u32) -> Round {
+/// The round of `idle`.
+pub(crate) async fn idle<A: Actors>(agents: u32) -> Round {
     let mut idles = room(agents);
     // What the first of its kind allocates is not an agent's.
     spawned::<A>(&mut idles[..1]).await;

@@ -59,7 +59,7 @@ impl Costs {
 
     /// The round, after the sleepers have slept for its length.
     pub(crate) fn round(self, sheet: &Sheet, seconds: f64) -> Round {
-        std::thread::sleep(Duration::from_secs_f64(seconds));
+        clock::sleep(Duration::from_secs_f64(seconds));
         sheet.close();
         let late = sheet.latency();
         let us = |q| {

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use ::tokio::runtime::{Builder, Runtime};
 use ::tokio::sync::mpsc::{Sender, channel};
@@ -12,6 +13,7 @@ use super::actors::{Actors, Book, Executor};
 use super::tasks::{self, Cell, Query};
 use super::{Begun, Job, Work, start, timers};
 use crate::crowd::{self, Crowd, Idle};
+use crate::figure::Round;
 use crate::sheet::{Sheet, Tally};
 use crate::worker::{self, Msg, Worker};
 use crate::{clock, place};
@@ -30,8 +32,22 @@ pub(crate) fn begin(work: Work, job: Job) -> Result<Begun, String> {
         Work::Timers => timers::begin::<MultiThread>(job, move |n| {
             spawn(timers::sleeper::<MultiThread>(job.sheet, n));
         }),
+        Work::Spawn => on_worker(start::spawned_twice::<Tasks>(job.crowd)),
+        Work::Idle => on_worker(start::idle::<Tasks>(job.crowd)),
         work => start::begin::<Tasks>(work, job),
     }
+}
+
+/// Has a worker measure a round: another thread would take its core.
+fn on_worker(round: impl Future<Output = Round> + Send + 'static) -> Result<Begun, String> {
+    let (send, receive) = mpsc::channel();
+    runtime()?.spawn(async move { drop(send.send(round.await)) });
+    receive.recv().map(Begun::Measured).map_err(|error| error.to_string())
+}
+
+fn runtime() -> Result<&'static Runtime, String> {
+    static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+    RUNTIME.get_or_init(build).as_ref().map_err(Clone::clone)
 }
 
 fn build() -> Result<Runtime, String> {
@@ -55,9 +71,7 @@ impl Executor for MultiThread {
         _: usize,
         make: impl FnOnce() -> F,
     ) -> Result<(), String> {
-        static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
-        let runtime = RUNTIME.get_or_init(build).as_ref().map_err(Clone::clone)?;
-        runtime.block_on(async move { make().await });
+        runtime()?.block_on(async move { make().await });
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use tailbeam_runtime::{Addr, Agent, Cx, Runtime, Stop};
 
 use super::run_on;
+use crate::clock;
 use crate::crowd::{BURST, Crowd, Idle, MAILBOX, Resident, Spawning, spawn_round};
 use crate::figure::Round;
 use crate::peers::Job;
@@ -66,7 +67,7 @@ fn tell(
 
 fn wait(done: impl Fn() -> bool) {
     while !done() {
-        std::thread::sleep(LOOK);
+        clock::sleep(LOOK);
     }
 }
 
