@@ -2,50 +2,83 @@
 //!
 //! The parent starts one child process per round and peer, in the order A B .. B A, so that a drift of the
 //! machine falls on all alike. A child pins its threads, touches its memory first, works for some seconds
-//! and prints one line.
+//! and prints one line. Beside each child a probe looks for stalls; before and after it a cache line goes
+//! there and back. Rounds with a stall, or on CPUs that lay otherwise afterwards, are repeated and counted.
+//!
+//! Reading order: [`bench`] what is measured; [`peers`] by whom; [`rounds`], [`verdict`] which rounds count;
+//! [`measure`] what a child does; [`table`] what is printed.
 
+mod bench;
+mod child;
+mod clock;
+mod crowd;
+mod figure;
+mod hiccup;
+mod histogram;
+mod measure;
 mod order;
 mod peers;
 mod place;
+mod rounds;
 mod sheet;
+mod stats;
 mod table;
+mod usage;
+mod verdict;
+mod worker;
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
-use crate::sheet::Outcome;
+use crate::bench::Bench;
+use crate::figure::Line;
+use crate::peers::Peer;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Compare agent runtimes at closed-loop asks to random agents
+/// Compare agent runtimes, side by side on two cores
 #[derive(Debug, Clone, Parser)]
 pub(crate) struct Args {
-    /// Agents, each with one ask outstanding
+    /// What is measured
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "ask")]
+    bench: Vec<Bench>,
+    /// Peers, the first is the baseline of the ratios; all of them when none is named
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Peer::value_variants().to_vec())]
+    peers: Vec<Peer>,
+    /// Agents of `ask`, each with one ask outstanding
     #[arg(long, default_value_t = 10_000)]
     agents: u32,
+    /// Agents of `light`, each asking every 100 ms
+    #[arg(long, default_value_t = 10_000)]
+    thinkers: u32,
+    /// Agents of `spawn` and `idle`, pending timers of `timers`
+    #[arg(long, default_value_t = 1_000_000)]
+    crowd: u32,
     /// Seconds per round
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
-    /// Rounds per peer
+    /// Clean rounds per peer
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// Peers, the first is the baseline of the ratios
-    #[arg(long, value_delimiter = ',', default_value = "tokio-ct,tokio-mt,tailbeam")]
-    peers: Vec<String>,
+    /// A round that takes longer is killed and counted as hung, s
+    #[arg(long, default_value_t = 60.0)]
+    limit: f64,
+    /// Time between two looks for stalls, us; with 0 no round is thrown away for one
+    #[arg(long, default_value_t = 500)]
+    probe_us: u32,
     /// Run one peer in this process and print its line
-    #[arg(long, hide = true)]
-    child: Option<String>,
+    #[arg(long, value_enum, hide = true)]
+    child: Option<Peer>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let outcome = match &args.child {
-        Some(peer) => child(peer, &args),
-        None => parent(&args),
-    };
-    match outcome {
+    if let Some(peer) = args.child {
+        child(peer, &args);
+    }
+    match parent(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -54,39 +87,51 @@ fn main() -> ExitCode {
     }
 }
 
-fn child(peer: &str, args: &Args) -> Result<(), String> {
-    let outcome = peers::run(peer, args)?;
-    println!("{}", serde_json::to_string(&outcome).map_err(|error| error.to_string())?);
-    Ok(())
+/// Measures, prints and leaves at once: some peers' threads never end.
+fn child(peer: Peer, args: &Args) -> ! {
+    // A worker's panic must not leave a round that measures the rest.
+    std::panic::set_hook(Box::new(|info| leave(&Line::Failed(info.to_string()))));
+    let line = measure::run(peer, args.bench[0], args);
+    leave(&line.unwrap_or_else(Line::Failed))
+}
+
+fn leave(line: &Line) -> ! {
+    // A line of strings and numbers always has a text.
+    println!("{}", serde_json::to_string(line).unwrap_or_default());
+    std::process::exit(0)
 }
 
 fn parent(args: &Args) -> Result<(), String> {
-    let mut outcomes: Vec<Vec<Outcome>> = vec![Vec::new(); args.peers.len()];
-    for (round, turn) in order::interleaved(args.peers.len(), args.rounds as usize).enumerate() {
-        for index in turn {
-            let peer = &args.peers[index];
-            let outcome = start(peer, args)?;
-            eprintln!(
-                "round {} {peer}: {:.2} M asks/s, {}",
-                round + 1,
-                outcome.per_s / 1e6,
-                outcome.regime
-            );
-            outcomes[index].push(outcome);
-        }
+    let cores = place::cores()?;
+    if args.agents < 2 || args.thinkers < 2 || args.crowd == 0 || args.peers.is_empty() {
+        return Err("two agents, two thinkers, a crowd of one and a peer are needed".to_owned());
     }
-    print!("{}", table::render(args, &outcomes));
-    Ok(())
+    let mut broken = Vec::new();
+    for bench in Bench::expand(&args.bench) {
+        let (records, cost) = rounds::run(bench, args, cores, &mut |line| eprintln!("{line}"));
+        println!("{}", table::render(bench, args, &records, &cost));
+        let bad = args.peers.iter().zip(&records).filter(|(_, it)| it.hung + it.failed > 0);
+        broken
+            .extend(bad.map(|(peer, _)| format!("{} {}", child::name(&bench), child::name(peer))));
+    }
+    if broken.is_empty() { Ok(()) } else { Err(format!("hung or failed: {}", broken.join(", "))) }
 }
 
-fn start(peer: &str, args: &Args) -> Result<Outcome, String> {
-    let program = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new(program)
-        .args(["--child", peer, "--agents", &args.agents.to_string()])
-        .args(["--seconds", &args.seconds.to_string()])
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| error.to_string())?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    serde_json::from_str(text.trim()).map_err(|error| format!("{peer}: {error}: {text}"))
+#[cfg(test)]
+impl Args {
+    /// Small ones.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            bench: vec![Bench::Ask],
+            peers: Peer::value_variants().to_vec(),
+            agents: 10,
+            thinkers: 10,
+            crowd: 100,
+            seconds: 0.01,
+            rounds: 1,
+            limit: 10.0,
+            probe_us: 500,
+            child: None,
+        }
+    }
 }

@@ -3,12 +3,39 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Instant;
 
-/// Round trips per probe.
-const TRIPS: u64 = 20_000;
+use crate::{clock, stats};
+
+/// Round trips per batch, and batches per probe: 10 ms in all. The median of the batches leaves out those in
+/// which another process had one of the CPUs.
+const TRIPS: u64 = 1_000;
+const BATCHES: u64 = 20;
 /// A round trip below this many ns is called near: a shared last-level cache gives 40 to 130 ns.
 const NEAR_NS: f64 = 250.0;
+
+/// Which way a message goes between the two CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Regime {
+    /// Through a cache that both share.
+    Near,
+    /// Further.
+    Far,
+}
+
+impl Regime {
+    pub(crate) const ALL: [Self; 2] = [Self::Near, Self::Far];
+
+    pub(crate) fn of(round_trip_ns: f64) -> Self {
+        if round_trip_ns < NEAR_NS { Self::Near } else { Self::Far }
+    }
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Near => "near",
+            Self::Far => "far",
+        }
+    }
+}
 
 /// Pins the calling thread.
 pub(crate) fn pin(core: usize) {
@@ -27,26 +54,24 @@ pub(crate) fn cores() -> Result<[usize; 2], String> {
 /// Round trip of one cache line between two CPUs, ns.
 pub(crate) fn round_trip_ns(cores: [usize; 2]) -> f64 {
     let ball = AtomicU64::new(0);
-    let trip = |core, mine: u64| {
-        pin(core);
-        let start = Instant::now();
-        for trip in 0..TRIPS {
+    let batch = |batch: u64, mine: u64| {
+        let start_ns = clock::now_ns();
+        for trip in batch * TRIPS..(batch + 1) * TRIPS {
             while ball.load(Ordering::Acquire) != 2 * trip + mine {
                 std::hint::spin_loop();
             }
             ball.store(2 * trip + mine + 1, Ordering::Release);
         }
-        start.elapsed().as_nanos() as f64 / TRIPS as f64
+        (clock::now_ns() - start_ns) as f64 / TRIPS as f64
+    };
+    let side = |core, mine| {
+        pin(core);
+        stats::median((0..BATCHES).map(|number| batch(number, mine)).collect())
     };
     thread::scope(|scope| {
-        let other = scope.spawn(|| trip(cores[1], 1));
-        let here = scope.spawn(|| trip(cores[0], 0));
+        let other = scope.spawn(|| side(cores[1], 1));
+        let here = scope.spawn(|| side(cores[0], 0));
         let _ = other.join();
-        here.join().unwrap_or(f64::NAN)
+        here.join().ok().flatten().unwrap_or(f64::NAN)
     })
-}
-
-/// Name of the regime.
-pub(crate) fn regime(round_trip_ns: f64) -> &'static str {
-    if round_trip_ns < NEAR_NS { "near" } else { "far" }
 }

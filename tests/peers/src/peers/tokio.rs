@@ -1,119 +1,38 @@
-//! Agents on tokio: a task each, with a bounded mpsc channel as its mailbox.
+//! tokio, a current_thread runtime per core with its timers on, as `#[tokio::main]` makes it.
 
-use std::sync::{Arc, Barrier};
-use std::thread;
+use ::tokio::runtime::{Builder, LocalOptions};
+use ::tokio::task::{spawn_local, yield_now};
 
-use tokio::runtime::Builder;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use super::actors::{Executor, Local};
+use crate::clock;
 
-use crate::sheet::{Dice, Sheet, TIMED};
-use crate::{Args, place};
+/// The runtime of one core. A `LocalRuntime` is the current_thread scheduler; its tasks need not be `Send`.
+pub(crate) struct CurrentThread;
 
-enum Msg {
-    Start,
-    Ask(u32),
-    Answer,
-}
+impl Executor for CurrentThread {
+    fn run<F: Future<Output = ()> + 'static>(
+        _: usize,
+        make: impl FnOnce() -> F,
+    ) -> Result<(), String> {
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .build_local(LocalOptions::default())
+            .map_err(|error| error.to_string())?;
+        runtime.block_on(async move { make().await });
+        Ok(())
+    }
 
-type Mailboxes = Arc<Vec<Sender<Msg>>>;
-
-/// The same agent as on our runtime, message by message.
-async fn agent(me: u32, mut inbox: Receiver<Msg>, all: Mailboxes, sheet: &'static Sheet) {
-    let (mut dice, mut asked, mut sent_ns) = (Dice::new(me), 0u32, 0);
-    let agents = u32::try_from(all.len()).unwrap_or(u32::MAX);
-    while let Some(msg) = inbox.recv().await {
-        let ask = match msg {
-            Msg::Start => true,
-            Msg::Ask(from) => {
-                if all[from as usize].try_send(Msg::Answer).is_err() {
-                    sheet.refused();
-                    return;
-                }
-                false
-            }
-            Msg::Answer => {
-                if asked.is_multiple_of(TIMED) {
-                    sheet.answered(sent_ns);
-                }
-                asked += 1;
-                sheet.completed(me, asked);
-                sheet.is_open()
-            }
-        };
-        if ask {
-            if asked.is_multiple_of(TIMED) {
-                sent_ns = sheet.now_ns();
-            }
-            let to = dice.other(me, agents);
-            if all[to as usize].try_send(Msg::Ask(me)).is_err() {
-                sheet.refused();
-                return;
-            }
-        }
+    fn sleep_until(at_ns: u64) -> impl Future<Output = ()> {
+        ::tokio::time::sleep_until(clock::instant(at_ns).into())
     }
 }
 
-fn mailboxes(agents: u32) -> (Mailboxes, Vec<Option<Receiver<Msg>>>) {
-    let (senders, inboxes): (Vec<_>, Vec<_>) = (0..agents).map(|_| channel(64)).unzip();
-    (Arc::new(senders), inboxes.into_iter().map(Some).collect())
-}
+impl Local for CurrentThread {
+    fn spawn(future: impl Future<Output = ()> + 'static) {
+        drop(spawn_local(future));
+    }
 
-/// One current_thread runtime per core; agent `i` lives on core `i % 2`.
-pub(crate) fn current_thread(
-    args: &Args,
-    cores: [usize; 2],
-    sheet: &'static Sheet,
-) -> Result<(), String> {
-    let (all, mut inboxes) = mailboxes(args.agents);
-    let ready = Arc::new(Barrier::new(3));
-    for (which, core) in cores.into_iter().enumerate() {
-        let mine: Vec<(u32, Receiver<Msg>)> = (0u32..)
-            .zip(&mut inboxes)
-            .filter(|(me, _)| *me as usize % 2 == which)
-            .filter_map(|(me, inbox)| Some((me, inbox.take()?)))
-            .collect();
-        let (all, ready) = (Arc::clone(&all), Arc::clone(&ready));
-        thread::spawn(move || {
-            place::pin(core);
-            let runtime = Builder::new_current_thread().build().expect("a runtime");
-            let starts: Vec<u32> = mine.iter().map(|(me, _)| *me).collect();
-            for (me, inbox) in mine {
-                runtime.spawn(agent(me, inbox, Arc::clone(&all), sheet));
-            }
-            ready.wait();
-            for me in starts {
-                let _ = all[me as usize].try_send(Msg::Start);
-            }
-            runtime.block_on(std::future::pending::<()>());
-        });
+    fn yield_now() -> impl Future<Output = ()> {
+        yield_now()
     }
-    ready.wait();
-    Ok(())
-}
-
-/// The work-stealing runtime with two pinned workers.
-pub(crate) fn multi_thread(
-    args: &Args,
-    cores: [usize; 2],
-    sheet: &'static Sheet,
-) -> Result<(), String> {
-    let (all, inboxes) = mailboxes(args.agents);
-    let next = std::sync::atomic::AtomicUsize::new(0);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .on_thread_start(move || {
-            let which = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            place::pin(cores[which % 2]);
-        })
-        .build()
-        .map_err(|error| error.to_string())?;
-    for (me, inbox) in (0u32..).zip(inboxes) {
-        let inbox = inbox.ok_or("each inbox is taken once")?;
-        runtime.spawn(agent(me, inbox, Arc::clone(&all), sheet));
-    }
-    for mailbox in all.iter() {
-        let _ = mailbox.try_send(Msg::Start);
-    }
-    std::mem::forget(runtime);
-    Ok(())
 }
