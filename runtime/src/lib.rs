@@ -49,7 +49,11 @@ mod runtime;
 #[cfg(not(loom))]
 mod shard;
 #[cfg(not(loom))]
+pub mod sim;
+#[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+mod stopping;
 #[cfg(not(loom))]
 mod timer;
 

@@ -1,6 +1,5 @@
 //! Starting, reaching and ending the shards.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,22 +8,19 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::agent::{Addr, Agent, Cx};
-use crate::channel::ending::{Ending, is_quiet};
 use crate::channel::envelope::Envelope;
 use crate::channel::spsc;
 use crate::clock::{self, Clock};
 use crate::config::Config;
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
-use crate::ring::{Doorbells, Ring};
+use crate::ring::{Doorbells, Event, Ring};
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
 use crate::shard::waker::Home;
 use crate::shard::{Links, Shard, pin};
 use crate::stats::ShardStats;
-
-/// Time between two looks at the shards while they drain.
-const LOOK_US: u64 = 200;
+use crate::stopping::{Next, Stopping};
 
 /// What the shards left behind, in the order of the cores.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +54,7 @@ impl Runtime {
         config: Config,
         observer: impl Fn(usize) -> O,
     ) -> Result<Self, StartError> {
-        let make = |entries: u32, event: &OwnedFd| -> Result<Box<dyn Doorbells>, StartError> {
+        let make = |entries: u32, event: &Event| -> Result<Box<dyn Doorbells>, StartError> {
             Ok(Box::new(Ring::new(entries, event)?))
         };
         Self::start_on(config, observer, make)
@@ -74,8 +70,8 @@ impl Runtime {
         let cores = pin::resolve(&config.cores)?;
         let shared = cores
             .iter()
-            .map(|&core| Shared::new(core).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|&core| Ok(Arc::new(Shared::new(core, Event::fd()?))))
+            .collect::<Result<Vec<_>, StartError>>()?;
         let drain_ns = config.drain_ns;
         let mut runtime = Self {
             cores,
@@ -174,25 +170,14 @@ impl Runtime {
     }
 
     fn stop(&mut self) -> Vec<ShardReport> {
-        let tell = |order: fn(&Ending)| {
-            for shared in &self.shared {
-                order(&shared.ending);
-                shared.knock();
+        let mut stopping = Stopping::new(&self.shared, self.drain_ns);
+        loop {
+            match stopping.step(clock::monotonic_ns()) {
+                Next::Step => {}
+                Next::Wait(ns) => thread::park_timeout(Duration::from_nanos(ns)),
+                Next::Done => break,
             }
-        };
-        tell(Ending::stop);
-        let limit = clock::monotonic_ns().saturating_add(self.drain_ns);
-        let look = || self.shared.iter().map(|shared| shared.ending.look()).collect::<Vec<_>>();
-        let mut last = look();
-        while clock::monotonic_ns() < limit {
-            thread::park_timeout(Duration::from_micros(LOOK_US));
-            let now = look();
-            if is_quiet(&last, &now) {
-                break;
-            }
-            last = now;
         }
-        tell(Ending::close);
         // A shard's thread contains every panic of user code; one of our own shows as not drained.
         self.threads.drain(..).map(|thread| thread.join().unwrap_or_default()).collect()
     }
@@ -204,7 +189,7 @@ impl Drop for Runtime {
     }
 }
 
-fn links(shards: usize, slots: usize) -> Vec<Links> {
+pub(crate) fn links(shards: usize, slots: usize) -> Vec<Links> {
     let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
@@ -220,7 +205,7 @@ fn links(shards: usize, slots: usize) -> Vec<Links> {
 }
 
 /// Makes the ring of a shard, on its thread.
-type MakeRing = fn(u32, &OwnedFd) -> Result<Box<dyn Doorbells>, StartError>;
+type MakeRing = fn(u32, &Event) -> Result<Box<dyn Doorbells>, StartError>;
 
 /// What a thread takes along to become a shard.
 struct Seat {

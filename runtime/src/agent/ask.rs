@@ -107,6 +107,11 @@ impl Asks {
         Some(slot.asker)
     }
 
+    /// Asks without an end.
+    pub(crate) const fn open_asks(&self) -> u64 {
+        (self.slots.len() - self.free.len()) as u64
+    }
+
     /// Answers that nobody has taken.
     pub(crate) fn unread(&self) -> u64 {
         self.slots.iter().filter(|slot| slot.answer.is_some()).count() as u64

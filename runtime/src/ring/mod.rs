@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
@@ -60,30 +61,49 @@ pub(crate) struct Ring {
     unreached: Vec<usize>,
 }
 
-/// The eventfd on which threads without a ring knock.
-pub(crate) fn event_fd() -> Result<OwnedFd, StartError> {
-    // SAFETY: eventfd(2) takes no pointer.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        let source = io::Error::last_os_error();
-        if source.raw_os_error() == Some(libc::EMFILE) {
-            return Err(StartError::Files);
-        }
-        return Err(StartError::Kernel { action: "create an eventfd", source });
-    }
-    // SAFETY: the descriptor was just created and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// Where threads without a ring knock.
+pub(crate) enum Event {
+    /// An eventfd that the shard's ring polls.
+    Fd(OwnedFd),
+    /// A note for whoever drives a simulated shard.
+    Note(AtomicBool),
 }
 
-/// Knocks on an eventfd; wakes the shard that polls it.
-pub(crate) fn knock(event: &OwnedFd) {
+impl Event {
+    pub(crate) fn fd() -> Result<Self, StartError> {
+        // SAFETY: eventfd(2) takes no pointer.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            let source = io::Error::last_os_error();
+            if source.raw_os_error() == Some(libc::EMFILE) {
+                return Err(StartError::Files);
+            }
+            return Err(StartError::Kernel { action: "create an eventfd", source });
+        }
+        // SAFETY: the descriptor was just created and nobody else owns it.
+        Ok(Self::Fd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn raw(&self) -> RawFd {
+        match self {
+            Self::Fd(fd) => fd.as_raw_fd(),
+            Self::Note(_) => -1,
+        }
+    }
+}
+
+/// Knocks; wakes the shard that polls the event.
+pub(crate) fn knock(event: &Event) {
     let one = 1u64;
-    // SAFETY: write(2) of eight bytes from a live u64; EAGAIN means that a knock is pending already.
-    unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
+    match event {
+        // SAFETY: write(2) of eight bytes from a live u64; EAGAIN means that a knock is pending already.
+        Event::Fd(fd) => drop(unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) }),
+        Event::Note(noted) => noted.store(true, Ordering::Release),
+    }
 }
 
 impl Ring {
-    pub(crate) fn new(entries: u32, event: &OwnedFd) -> Result<Self, StartError> {
+    pub(crate) fn new(entries: u32, event: &Event) -> Result<Self, StartError> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_cqsize(entries * 8);
         let uring = match builder.build(entries) {
@@ -98,7 +118,7 @@ impl Ring {
             return Err(StartError::TooOld { feature: "timed waits (EXT_ARG)" });
         }
         let unreached = Vec::with_capacity(entries as usize);
-        let event = event.as_raw_fd();
+        let event = event.raw();
         let mut ring = Self { uring, event, calls: Calls::default(), unreached };
         ring.arm_event();
         Ok(ring)

@@ -1,8 +1,8 @@
 //! The faulty twin of a ring: a real one whose bells get lost, or whose calls fail.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
-use super::{Calls, Doorbells, Ring};
+use super::{Calls, Doorbells, Event, Ring};
 use crate::error::StartError;
 
 /// What goes wrong.
@@ -29,7 +29,7 @@ struct Twin {
 
 pub(crate) fn make(
     entries: u32,
-    event: &OwnedFd,
+    event: &Event,
     fault: Fault,
 ) -> Result<Box<dyn Doorbells>, StartError> {
     let ring = Ring::new(entries, event)?;

@@ -24,7 +24,7 @@ const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
 const TIMERS_PER_PASS: usize = 4_096;
 /// Longest sleep while other shards are waited for, ns; they knock when they have sealed.
-const SEAL_WAIT_NS: u64 = 1_000_000;
+pub(crate) const SEAL_WAIT_NS: u64 = 1_000_000;
 
 /// What a shard leaves behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -80,8 +80,8 @@ pub(crate) enum Step {
 
 /// The rounds of a shard. Whoever drives them sleeps for the shard, so that a simulation can stand in for
 /// its thread.
-pub(crate) struct Rounds<'a> {
-    shard: &'a Rc<Shard>,
+pub(crate) struct Rounds {
+    shard: Rc<Shard>,
     fired: Vec<Fired>,
     published_ns: u64,
     awake_since_ns: u64,
@@ -91,11 +91,11 @@ pub(crate) struct Rounds<'a> {
     sealed: Option<bool>,
 }
 
-impl<'a> Rounds<'a> {
-    pub(crate) fn new(shard: &'a Rc<Shard>) -> Self {
+impl Rounds {
+    pub(crate) fn new(shard: &Rc<Shard>) -> Self {
         let now_ns = shard.clock_ns();
         Self {
-            shard,
+            shard: Rc::clone(shard),
             fired: Vec::with_capacity(TIMERS_PER_PASS),
             published_ns: 0,
             awake_since_ns: now_ns,
@@ -107,7 +107,7 @@ impl<'a> Rounds<'a> {
 
     /// Looks at every source of work once.
     pub(crate) fn step(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) -> Step {
-        let shard = self.shard;
+        let shard = &Rc::clone(&self.shard);
         if let Some(drained) = self.sealed {
             let all = shard.peers.iter().all(|peer| peer.ending.is_sealed());
             return if all { Step::Ended(shard.end(ring, drained)) } else { Step::Sealed };
@@ -142,7 +142,7 @@ impl<'a> Rounds<'a> {
     /// Says that the shard is about to sleep, and looks once more. Returns for how long it may, at most;
     /// `None` when it must not.
     pub(crate) fn before_sleep(&mut self, ring: &mut dyn Doorbells) -> Option<Option<u64>> {
-        let shard = self.shard;
+        let shard = &Rc::clone(&self.shard);
         if self.stopping && shard.counts.waiting.get() == 0 {
             shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
@@ -163,7 +163,7 @@ impl<'a> Rounds<'a> {
 
     /// The shard has slept.
     pub(crate) fn after_sleep(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) {
-        let shard = self.shard;
+        let shard = &Rc::clone(&self.shard);
         shard.own().sleep.awake();
         shard.knock_instead(ring, false);
         let now_ns = shard.clock_ns();
@@ -298,7 +298,7 @@ impl Shard {
         }
     }
 
-    fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         !self.queue.is_empty()
             || self.own().has_posted()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)

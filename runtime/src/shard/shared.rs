@@ -1,7 +1,6 @@
 //! What other threads may touch of a shard.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
@@ -10,8 +9,7 @@ use super::Shard;
 use super::waker::Wake;
 use crate::channel::ending::Ending;
 use crate::channel::wake::Sleep;
-use crate::error::StartError;
-use crate::ring;
+use crate::ring::{self, Event};
 use crate::stats::{COUNTERS, ShardStats};
 
 /// Work sent to a shard from a thread without a ring.
@@ -24,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) ring_fd: AtomicI32,
     pub(crate) ending: Ending,
     pub(crate) counters: [AtomicU64; COUNTERS],
-    event: OwnedFd,
+    event: Event,
     jobs: Mutex<VecDeque<Job>>,
     wakes: Mutex<BTreeSet<Wake>>,
     /// Whether jobs or wakes wait; so that a pass without any costs one load.
@@ -32,21 +30,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(core: usize) -> Result<Self, StartError> {
-        Ok(Self {
+    pub(crate) fn new(core: usize, event: Event) -> Self {
+        Self {
             core,
             sleep: Sleep::new(),
             ring_fd: AtomicI32::new(-1),
             ending: Ending::new(),
             counters: [const { AtomicU64::new(0) }; COUNTERS],
-            event: ring::event_fd()?,
+            event,
             jobs: Mutex::default(),
             wakes: Mutex::default(),
             posted: AtomicBool::new(false),
-        })
+        }
     }
 
-    pub(crate) const fn event(&self) -> &OwnedFd {
+    pub(crate) const fn event(&self) -> &Event {
         &self.event
     }
 
