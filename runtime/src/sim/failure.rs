@@ -40,16 +40,18 @@ pub enum Failure {
         /// Where.
         place: Place,
     },
-    /// A shard has slept on its work for this many steps of others with nothing on its way that would wake
-    /// it: only the end of their work can.
+    /// A shard sleeps on its work, and the one that is to wake it goes on without doing so: the messages
+    /// wait for the end of that shard's work.
     #[error(
-        "shard {shard} has slept on its work for {steps} steps with no wake on its way\n{place}"
+        "shard {shard} sleeps on its work; {holder} keeps back its bell for {moves} moves\n{place}"
     )]
     LateWake {
         /// Which.
         shard: usize,
-        /// How long.
-        steps: u64,
+        /// Who has its bell.
+        holder: usize,
+        /// For how many moves.
+        moves: u64,
         /// Where.
         place: Place,
     },

@@ -3,8 +3,8 @@
 use super::Rng;
 
 /// Faults of rings, wakes and clocks. Numbers that end in `_ppm` are per million occasions; times are upper
-/// bounds of what is drawn, ns. The runtime must keep its promises under all of them but
-/// [`Faults::bells_lost_ppm`].
+/// bounds of what is drawn, ns. The runtime must keep its promises under all of them but the last three, which
+/// no ring may show: they prove that a harness finds what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Faults {
     /// A shard's clock is ahead of the others.
@@ -23,8 +23,6 @@ pub struct Faults {
     pub bells_unqueued_ppm: u32,
     /// A bell fails, and its sender is told so.
     pub bells_unreached_ppm: u32,
-    /// It is told so with its next call only.
-    pub bells_told_late_ppm: u32,
     /// A bell arrives twice.
     pub bells_doubled_ppm: u32,
     /// A call for submission fails: each of its bells is sent, lost or left for the next call.
@@ -35,9 +33,13 @@ pub struct Faults {
     pub wakes_early_ppm: u32,
     /// A sleeper oversleeps its time.
     pub wake_late_max_ns: u64,
-    /// A bell vanishes and nobody is told: no ring does that. To prove that a harness would find a lost
-    /// wake.
+    /// A bell vanishes and nobody is told: no ring does that. To prove that a harness finds a lost wake.
     pub bells_lost_ppm: u32,
+    /// The sender of a bell that fails is told so with its next call, which may never come. To prove that a
+    /// harness finds a late wake.
+    pub bells_told_late_ppm: u32,
+    /// A call that has left bells behind says that it has not. For the same proof.
+    pub shorts_unsaid_ppm: u32,
 }
 
 impl Faults {
@@ -51,13 +53,14 @@ impl Faults {
         bell_delay_max_ns: 0,
         bells_unqueued_ppm: 0,
         bells_unreached_ppm: 0,
-        bells_told_late_ppm: 0,
         bells_doubled_ppm: 0,
         submits_failed_ppm: 0,
         submits_short_ppm: 0,
         wakes_early_ppm: 0,
         wake_late_max_ns: 0,
         bells_lost_ppm: 0,
+        bells_told_late_ppm: 0,
+        shorts_unsaid_ppm: 0,
     };
 
     /// A mixture: each fault is absent, rare or frequent, so that runs differ in kind and not in chance
@@ -68,7 +71,6 @@ impl Faults {
             stalls_ppm: often() / 20,
             bells_unqueued_ppm: often(),
             bells_unreached_ppm: often(),
-            bells_told_late_ppm: often(),
             bells_doubled_ppm: often(),
             submits_failed_ppm: often(),
             submits_short_ppm: often(),

@@ -81,9 +81,10 @@ use trace::{Trace, What};
 pub const SHARDS_MAX: usize = 8;
 /// Most steps of one call that runs until something has happened.
 const STEPS_MAX: u64 = 20_000_000;
-/// Steps between two searches for sleepers whose wake is late, and searches that may find the same one.
+/// Steps between two searches for sleepers that nobody will wake.
 const SEARCH_STEPS: u64 = 8;
-const SEARCHES_MAX: u32 = 256;
+/// Moves of a shard that keeps back a bell: longer, and its messages wait for the end of its work.
+const KEPT_BACK_MAX: u64 = 1_000;
 /// Instant at which a simulation begins: not 0, which no clock of a machine says.
 const BEGIN_NS: u64 = 1_000_000_000;
 
@@ -94,8 +95,8 @@ pub struct Simulation {
     rng: Rng,
     now_ns: u64,
     seats: Vec<Seat>,
-    /// For each shard, how many searches in a row found it asleep on work with no wake on its way.
-    unattended: Vec<u32>,
+    /// For each shard, for how many moves of others its bell was kept back while it slept on work.
+    kept_back: Vec<u64>,
     shared: Vec<Arc<Shared>>,
     air: Rc<RefCell<Air>>,
     trace: Trace,
@@ -154,7 +155,7 @@ impl Simulation {
             rng,
             now_ns: BEGIN_NS,
             seats,
-            unattended: vec![0; shards],
+            kept_back: vec![0; shards],
             shared,
             air,
             trace: Trace::new(seed),
@@ -309,6 +310,7 @@ impl Simulation {
         let Some(chosen) = self.choose() else { return self.jump() };
         if chosen < self.seats.len() {
             self.go_on(chosen);
+            self.count_kept_bells(chosen)?;
         } else {
             self.go_on_stopping();
         }
@@ -361,7 +363,6 @@ impl Simulation {
         let what = seat.go_on(self.now_ns, late_ns);
         seat.clock.set(0, 0);
         let clock_ns = seat.clock.peek_ns();
-        self.unattended[chosen] = 0;
         self.trace.note(clock_ns, chosen, what);
         // What the clock of the shard says has passed for all, but for the skew.
         self.pass_time(clock_ns.saturating_sub(skew_max_ns));
@@ -391,13 +392,7 @@ impl Simulation {
 
     /// Nobody can go on now: to the next instant at which somebody can.
     fn jump(&mut self) -> Result<bool, Failure> {
-        for shard in 0..self.seats.len() {
-            // A bell that its sender still holds is rung, or told to have failed, with its next call.
-            let held = self.seats.iter().any(|seat| seat.holds_bell_for(shard));
-            if !held && self.is_unattended(shard) {
-                return Err(Failure::LostWake { shard, place: self.place() });
-            }
-        }
+        self.search_sleepers()?;
         let air = self.air.borrow();
         let stop_ns = self.stopping.as_ref().and_then(|stop| stop.at_ns);
         let now_ns = self.now_ns;
@@ -419,14 +414,32 @@ impl Simulation {
         !attended && seat.sleeps_on_work()
     }
 
-    fn search_sleepers(&mut self) -> Result<(), Failure> {
+    /// Finds shards that sleep on work although no wake is on its way and no shard will send one.
+    fn search_sleepers(&self) -> Result<(), Failure> {
         for shard in 0..self.seats.len() {
-            let found = self.is_unattended(shard);
-            let searches = &mut self.unattended[shard];
-            *searches = if found { *searches + 1 } else { 0 };
-            if *searches > SEARCHES_MAX {
-                let steps = u64::from(*searches) * SEARCH_STEPS;
-                return Err(Failure::LateWake { shard, steps, place: self.place() });
+            // A bell that its sender still holds is rung, or told to have failed, with its next call.
+            let held = |seat: &Seat| seat.holds_bell_for(shard);
+            if self.is_unattended(shard) && !self.seats.iter().any(held) {
+                return Err(Failure::LostWake { shard, place: self.place() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts how often a shard goes on and keeps back the bell that another one waits for.
+    fn count_kept_bells(&mut self, holder: usize) -> Result<(), Failure> {
+        self.kept_back[holder] = 0;
+        if !self.seats[holder].holds_bells() {
+            return Ok(());
+        }
+        for shard in 0..self.seats.len() {
+            if !self.seats[holder].holds_bell_for(shard) || !self.is_unattended(shard) {
+                continue;
+            }
+            self.kept_back[shard] += 1;
+            if self.kept_back[shard] > KEPT_BACK_MAX {
+                let moves = self.kept_back[shard];
+                return Err(Failure::LateWake { shard, holder, moves, place: self.place() });
             }
         }
         Ok(())

@@ -131,6 +131,7 @@ impl SimRing {
         if air.rng.happens(faults.submits_short_ppm) {
             taken = air.rng.index(taken + 1);
         }
+        let all = taken == self.queued.len();
         for to in self.queued.drain(..taken) {
             if !air.rng.happens(faults.bells_unreached_ppm) {
                 air.send(to);
@@ -140,7 +141,7 @@ impl SimRing {
                 self.unreached.push(to);
             }
         }
-        true
+        all || air.rng.happens(faults.shorts_unsaid_ppm)
     }
 }
 

@@ -108,6 +108,10 @@ impl Seat {
         Some(until_ns.max(self.stalled_until_ns))
     }
 
+    pub(super) fn holds_bells(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.ring.has_news())
+    }
+
     pub(super) fn holds_bell_for(&self, shard: usize) -> bool {
         self.live.as_ref().is_some_and(|live| live.ring.holds_bell_for(shard))
     }
