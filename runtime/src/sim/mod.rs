@@ -94,6 +94,8 @@ pub struct Simulation {
     faults: Faults,
     rng: Rng,
     now_ns: u64,
+    /// No jump goes beyond this instant.
+    jump_max_ns: u64,
     seats: Vec<Seat>,
     /// For each shard, for how many moves of others its bell was kept back while it slept on work.
     kept_back: Vec<u64>,
@@ -154,6 +156,7 @@ impl Simulation {
             faults,
             rng,
             now_ns: BEGIN_NS,
+            jump_max_ns: u64::MAX,
             seats,
             kept_back: vec![0; shards],
             shared,
@@ -265,7 +268,10 @@ impl Simulation {
     /// [`Failure`].
     pub fn run_for(&mut self, span_ns: u64) -> Result<(), Failure> {
         let end_ns = self.now_ns.saturating_add(span_ns);
-        self.run_while(|sim| sim.now_ns < end_ns)
+        self.jump_max_ns = end_ns;
+        let done = self.run_while(|sim| sim.now_ns < end_ns);
+        self.jump_max_ns = u64::MAX;
+        done
     }
 
     /// Begins to stop the runtime, as [`Simulation::shutdown`] does; the next steps go on with it.
@@ -401,7 +407,7 @@ impl Simulation {
         let next_ns = seats.chain(air.next_ns()).chain(stop_ns).min();
         drop(air);
         let Some(next_ns) = next_ns else { return Ok(false) };
-        self.now_ns = next_ns.max(now_ns);
+        self.now_ns = next_ns.min(self.jump_max_ns).max(now_ns);
         self.trace.note(self.now_ns, self.seats.len(), What::Jump);
         Ok(true)
     }
