@@ -109,8 +109,10 @@ impl<'a> Cx<'a> {
             }
         };
         let (shard, me) = (self.shard, self.me);
+        // Made here: a future that is dropped before its first poll has a slot to give back too.
+        let guard = ask::Guard { shard, key };
         async move {
-            let guard = ask::Guard { shard, key };
+            let guard = guard;
             sent?;
             let key = guard.key.expect("a full table has returned above");
             AskFuture::new(shard, me, key, deadline_ns).await

@@ -1,0 +1,120 @@
+//! Bugs that random programs found, each as a program of a few lines under simulation. The name of a test is
+//! what was wrong; the comment says how.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::task::Poll;
+
+use tailbeam_runtime::sim::{Faults, Held, Simulation};
+use tailbeam_runtime::{Addr, Agent, AskError, Config, Cx, Reply, Stop};
+
+thread_local! {
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+fn see(count: u64) {
+    SEEN.set(SEEN.get() + count);
+}
+
+fn start(shards: usize, config: Config) -> Simulation {
+    SEEN.set(0);
+    Simulation::new(1, config, shards, Faults::NONE).expect("the limits work")
+}
+
+/// An answer whose drop panics.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("planned"));
+    }
+}
+
+/// Keeps a reply until it is told to send it.
+#[derive(Default)]
+struct Keeper(Option<Reply<Grenade>>);
+
+enum Keep {
+    Question(Reply<Grenade>),
+    Now,
+}
+
+impl Agent for Keeper {
+    type Msg = Keep;
+
+    async fn on(&mut self, keep: Keep, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        match keep {
+            Keep::Question(reply) => self.0 = Some(reply),
+            Keep::Now => {
+                let reply = self.0.take().ok_or(Stop)?;
+                assert!(reply.send(cx, Grenade).is_ok(), "the ring has room");
+                see(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks a keeper, in one of several ways.
+struct Asker(Addr<Keeper>);
+
+enum Ask {
+    /// And drops the future before its first poll.
+    Unpolled,
+    /// And gives up after this time, ns.
+    For(u64),
+    /// And ends with its future when this time is over, ns, whatever has come.
+    DropAfter(u64),
+}
+
+impl Agent for Asker {
+    type Msg = Ask;
+
+    async fn on(&mut self, ask: Ask, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let now_ns = cx.fresh_ns();
+        match ask {
+            Ask::Unpolled => drop(cx.ask(self.0, now_ns + 1_000_000_000, Keep::Question)),
+            Ask::For(ns) => {
+                let asked = cx.ask(self.0, now_ns + ns, Keep::Question).await;
+                assert!(matches!(asked, Err(AskError::Expired)), "nobody has answered");
+            }
+            Ask::DropAfter(ns) => {
+                let mut asked = pin!(cx.ask(self.0, now_ns + 10 * ns, Keep::Question));
+                let mut slept = pin!(cx.sleep_until(now_ns + ns));
+                std::future::poll_fn(|context| {
+                    // Polled once; from then on only its slot knows of an answer.
+                    if SEEN.get() == 0 {
+                        assert!(asked.as_mut().poll(context).is_pending());
+                        see(1);
+                    }
+                    slept.as_mut().poll(context).map(drop)
+                })
+                .await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ask(sim: &mut Simulation, asker_on: usize, how: Ask) -> Addr<Keeper> {
+    let keeper = sim.spawn_on(0, Keeper::default).expect("room");
+    let asker = sim.spawn_on(asker_on, move || Asker(keeper)).expect("room");
+    let sent = sim.run_on(asker_on, move |cx| asker.try_send(cx, how).is_ok());
+    assert_eq!(sent, Ok(true));
+    keeper
+}
+
+fn answer(sim: &mut Simulation, keeper: Addr<Keeper>) {
+    assert_eq!(sim.run_on(0, move |cx| keeper.try_send(cx, Keep::Now).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+}
+
+/// The guard of the slot was made by the first poll.
+#[test]
+fn an_ask_that_was_never_polled_kept_its_slot() {
+    let mut sim = start(1, Config { asks_max: 1, ..Config::default() });
+    ask(&mut sim, 0, Ask::Unpolled);
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.held()[0], Held { slots: 2, ..Held::default() });
+}
