@@ -118,3 +118,20 @@ fn an_ask_that_was_never_polled_kept_its_slot() {
     sim.run_until_idle().expect("no wake is lost");
     assert_eq!(sim.held()[0], Held { slots: 2, ..Held::default() });
 }
+
+/// It was dropped outside every handler: on another shard that ended the shard, and on its own it ended the
+/// agent that had answered.
+#[test]
+fn a_late_answer_whose_drop_panics_took_the_shard_with_it() {
+    for asker_on in [0, 1] {
+        let mut sim = start(2, Config::default());
+        let keeper = ask(&mut sim, asker_on, Ask::For(1_000_000));
+        sim.run_until_idle().expect("no wake is lost");
+        answer(&mut sim, keeper);
+        assert_eq!(SEEN.get(), 1, "answered");
+        let stats = sim.stats();
+        assert_eq!((stats[0].panicked, stats[asker_on].dead_letters), (0, 1));
+        let report = sim.shutdown().expect("ends");
+        assert!(report.shards.iter().all(|shard| shard.drained));
+    }
+}

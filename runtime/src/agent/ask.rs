@@ -100,11 +100,11 @@ impl Asks {
             .filter(|slot| slot.open && u64::from(slot.generation) == key >> 32)
     }
 
-    /// Stores an answer; returns who waits for it, or `None` when nobody does.
-    pub(crate) fn complete(&mut self, key: u64, answer: Box<dyn Any>) -> Option<u64> {
-        let slot = self.slot(key)?;
+    /// Stores an answer; returns who waits for it, or the answer when nobody does.
+    pub(crate) fn complete(&mut self, key: u64, answer: Box<dyn Any>) -> Result<u64, Box<dyn Any>> {
+        let Some(slot) = self.slot(key) else { return Err(answer) };
         slot.answer = Some(answer);
-        Some(slot.asker)
+        Ok(slot.asker)
     }
 
     /// Asks without an end.

@@ -13,6 +13,7 @@ pub(crate) mod waker;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -295,8 +296,12 @@ impl Shard {
     pub(crate) fn complete_ask(&self, key: u64, answer: Box<dyn Any>) {
         let asker = self.asks.borrow_mut().complete(key, answer);
         match asker {
-            Some(asker) => self.make_ready(asker),
-            None => self.count_dead_letters(1),
+            Ok(asker) => self.make_ready(asker),
+            Err(answer) => {
+                self.count_dead_letters(1);
+                // Its drop is user code, and no handler's turn surrounds it.
+                let _ = catch_unwind(AssertUnwindSafe(move || drop(answer)));
+            }
         }
     }
 
