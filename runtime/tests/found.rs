@@ -135,3 +135,14 @@ fn a_late_answer_whose_drop_panics_took_the_shard_with_it() {
         assert!(report.shards.iter().all(|shard| shard.drained));
     }
 }
+
+/// An answer that lay in the slot of an ask when that was dropped was counted nowhere.
+#[test]
+fn an_answer_that_came_to_a_dropped_ask_was_not_counted() {
+    let mut sim = start(1, Config::default());
+    let keeper = ask(&mut sim, 0, Ask::DropAfter(50_000_000));
+    sim.run_for(5_000_000).expect("no wake is lost");
+    answer(&mut sim, keeper);
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.stats()[0].dead_letters, 1);
+}

@@ -121,13 +121,14 @@ impl Asks {
         self.slot(key)?.answer.take()
     }
 
-    fn close(&mut self, key: u64) {
-        if let Some(slot) = self.slot(key) {
-            slot.open = false;
-            slot.answer = None;
-            slot.generation = slot.generation.wrapping_add(1);
-            self.free.push(u32::try_from(key & u64::from(u32::MAX)).expect("32 bits"));
-        }
+    /// Ends an ask; returns the answer that nobody has taken.
+    fn close(&mut self, key: u64) -> Option<Box<dyn Any>> {
+        let slot = self.slot(key)?;
+        slot.open = false;
+        slot.generation = slot.generation.wrapping_add(1);
+        let answer = slot.answer.take();
+        self.free.push(u32::try_from(key & u64::from(u32::MAX)).expect("32 bits"));
+        answer
     }
 }
 
@@ -139,9 +140,10 @@ pub(super) struct Guard<'a> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.shard.asks.borrow_mut().close(key);
-        }
+        let Some(key) = self.key else { return };
+        let unread = self.shard.asks.borrow_mut().close(key);
+        // Its drop is user code, which may panic: it is counted first.
+        self.shard.count_dead_letters(u64::from(unread.is_some()));
     }
 }
 
