@@ -146,3 +146,26 @@ fn an_answer_that_came_to_a_dropped_ask_was_not_counted() {
     sim.run_until_idle().expect("no wake is lost");
     assert_eq!(sim.stats()[0].dead_letters, 1);
 }
+
+/// Reads nothing: its handler never ends.
+struct Stuck;
+
+impl Agent for Stuck {
+    type Msg = u8;
+
+    async fn on(&mut self, _: u8, _: &mut Cx<'_>) -> Result<(), Stop> {
+        std::future::poll_fn(|_| Poll::<()>::Pending).await;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_waited_at_the_end_was_a_dead_letter_and_undelivered() {
+    let mut sim = start(1, Config { drain_ns: 1_000_000, ..Config::default() });
+    let stuck = sim.spawn_on(0, || Stuck).expect("room");
+    let send = move |cx: &mut Cx<'_>| (0..4).filter(|&n| stuck.try_send(cx, n).is_ok()).count();
+    assert_eq!(sim.run_on(0, send), Ok(4));
+    sim.run_until_idle().expect("no wake is lost");
+    let report = sim.shutdown().expect("ends");
+    assert_eq!((report.shards[0].messages_undelivered, sim.stats()[0].dead_letters), (3, 0));
+}

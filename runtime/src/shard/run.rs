@@ -353,6 +353,8 @@ impl Shard {
             self.end_agent(index, false);
         }
         undelivered += self.empty_queue();
+        // What ended with its agents here is counted as undelivered, and not a second time.
+        self.stats.borrow_mut().dead_letters = stats.dead_letters;
         drained &= undelivered == 0;
         self.publish_stats(ring, 0);
         CURRENT.set(None);
