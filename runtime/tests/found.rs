@@ -169,3 +169,27 @@ fn what_waited_at_the_end_was_a_dead_letter_and_undelivered() {
     let report = sim.shutdown().expect("ends");
     assert_eq!((report.shards[0].messages_undelivered, sim.stats()[0].dead_letters), (3, 0));
 }
+
+/// Sends to itself under the address of another type.
+struct Liar;
+
+impl Agent for Liar {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let lie = cx.me::<Stuck>();
+        // A mailbox's worth at a time, and more than that over all.
+        see(u64::from(lie.try_send(cx, 0).is_ok()));
+        if SEEN.get() == 100 { Ok(()) } else { cx.me::<Self>().try_send(cx, ()).map_err(|_| Stop) }
+    }
+}
+
+/// A message to an agent of another type, from its own shard, counted as unread for ever.
+#[test]
+fn a_message_to_the_wrong_type_kept_its_place_in_the_mailbox() {
+    let mut sim = start(1, Config::default());
+    let liar = sim.spawn_on(0, || Liar).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| liar.try_send(cx, ()).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!((SEEN.get(), sim.stats()[0].dead_letters, sim.held()[0].credits), (100, 100, 0));
+}

@@ -254,10 +254,12 @@ impl Shard {
     /// Drops a message that has no addressee, on its own: its drop is user code.
     #[cold]
     fn dead_letter<M>(&self, to: u64, gone: bool, message: M) {
-        let origin = shard_of(to);
+        let (origin, index) = (shard_of(to), index_of(to));
         if origin != self.index {
-            let (index, generation) = (index_of(to), generation_of(to));
+            let generation = generation_of(to);
             self.acknowledge(origin, Ack { index, generation, count: 1, gone });
+        } else if !gone {
+            self.release_own(index);
         }
         let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
         self.count_dead_letters(1);
