@@ -193,3 +193,33 @@ fn a_message_to_the_wrong_type_kept_its_place_in_the_mailbox() {
     sim.run_until_idle().expect("no wake is lost");
     assert_eq!((SEEN.get(), sim.stats()[0].dead_letters, sim.held()[0].credits), (100, 100, 0));
 }
+
+/// Naps until the instant that it reads, ns.
+struct Napper;
+
+impl Agent for Napper {
+    type Msg = u64;
+    const MAILBOX: u32 = 2;
+
+    async fn on(&mut self, until_ns: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        cx.sleep_until(until_ns).await.map_err(|_| Stop)
+    }
+}
+
+/// Acks that found no room in their ring waited for the next work of their shard, which need not come: the
+/// mailboxes that they were for stayed full.
+#[test]
+fn acks_without_room_stayed_behind() {
+    let mut sim = start(2, Config { peer_ring_slots: 4, ..Config::default() });
+    let nappers: Vec<_> = (0..20).map(|_| sim.spawn_on(1, || Napper).expect("room")).collect();
+    let until_ns = sim.now_ns() + 1_000_000_000;
+    // The second message of each waits for the end of the first, which is the same for all.
+    for &napper in nappers.iter().chain(&nappers) {
+        assert_eq!(sim.run_on(0, move |cx| napper.try_send(cx, until_ns)), Ok(Ok(())));
+        sim.run_for(1_000_000).expect("no wake is lost");
+    }
+    sim.run_until_idle().expect("no wake is lost");
+    let last = nappers[19];
+    let sent = sim.run_on(0, move |cx| [last.try_send(cx, 0), last.try_send(cx, 0)]);
+    assert_eq!(sent, Ok([Ok(()), Ok(())]), "it has read what it had");
+}

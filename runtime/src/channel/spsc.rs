@@ -120,6 +120,14 @@ impl<T> Consumer<T> {
         self.head != self.tail_cache
     }
 
+    /// Whether every cell holds a published value.
+    #[cfg(not(loom))]
+    pub(crate) fn is_full(&mut self) -> bool {
+        // Pairs with the Release in `Producer::publish`.
+        self.tail_cache = self.ring.tail.0.load(Ordering::Acquire);
+        self.tail_cache.wrapping_sub(self.head) > self.ring.mask
+    }
+
     /// Takes the next cell; the producer may reuse it after [`Consumer::release`].
     pub(crate) fn pop(&mut self) -> Option<T> {
         if !self.has_some() {

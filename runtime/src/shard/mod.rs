@@ -92,6 +92,9 @@ fn add(counter: &Cell<u64>, count: u64) {
 struct AckQueue {
     ring: Option<Producer<u64>>,
     backlog: VecDeque<u64>,
+    /// The acks that came from that shard had filled their ring and are taken: it may have a backlog, which
+    /// nobody else would ask it for.
+    room_made: bool,
 }
 
 impl AckQueue {
@@ -102,8 +105,15 @@ impl AckQueue {
         }
     }
 
-    fn publish(&mut self) {
-        let Some(ring) = &mut self.ring else { return };
+    /// Whether there is room for acks that had none.
+    fn can_go_on(&mut self) -> bool {
+        !self.backlog.is_empty() && self.ring.as_mut().is_some_and(Producer::has_room)
+    }
+
+    /// Publishes what there is room for; whether the other shard is to be woken, although it has no message:
+    /// to empty the full ring, or to use the room in the one that it had filled.
+    fn publish(&mut self) -> bool {
+        let Some(ring) = &mut self.ring else { return false };
         while let Some(&ack) = self.backlog.front() {
             if ring.push(ack).is_err() {
                 break;
@@ -111,6 +121,7 @@ impl AckQueue {
             self.backlog.pop_front();
         }
         ring.publish();
+        std::mem::take(&mut self.room_made) || !ring.has_room()
     }
 }
 
@@ -161,7 +172,9 @@ impl Shard {
             consumers: RefCell::new(links.consumers),
             acks_in: RefCell::new(links.acks_in),
             acks_out: RefCell::new(
-                acks_out.map(|ring| AckQueue { ring, backlog: VecDeque::new() }).collect(),
+                acks_out
+                    .map(|ring| AckQueue { ring, backlog: VecDeque::new(), room_made: false })
+                    .collect(),
             ),
             stats: RefCell::default(),
             counts: Counts::default(),
@@ -360,15 +373,22 @@ impl Shard {
 
     /// Takes what other cores have read.
     fn take_acks(&self) {
-        for (lane, ring) in self.lanes.iter().zip(self.acks_in.borrow_mut().iter_mut()) {
+        let mut rings = self.acks_in.borrow_mut();
+        let mut queues = self.acks_out.borrow_mut();
+        for ((lane, ring), queue) in self.lanes.iter().zip(rings.iter_mut()).zip(&mut *queues) {
             let Some(ring) = ring else { continue };
+            let mut taken = 0;
             while let Some(bits) = ring.pop() {
+                taken += 1;
                 let ack = Ack::unpack(bits);
                 if let Some(word) = lane.word(ack.index) {
                     word.release(ack);
                 }
             }
-            ring.release();
+            if taken > 0 {
+                ring.release();
+                queue.room_made |= taken >= self.config.peer_ring_slots;
+            }
         }
     }
 

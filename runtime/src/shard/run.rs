@@ -271,10 +271,12 @@ impl Shard {
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
         let (mut bells, mut missed) = (0, false);
-        self.acks_out.borrow_mut().iter_mut().for_each(super::AckQueue::publish);
-        for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
+        let mut acks = self.acks_out.borrow_mut();
+        let producers = &mut *self.producers.borrow_mut();
+        for (peer, (producer, acks)) in producers.iter_mut().zip(&mut *acks).enumerate() {
+            let wanted = acks.publish();
             let Some(producer) = producer else { continue };
-            if producer.publish() && self.peers[peer].sleep.notify() {
+            if (producer.publish() || wanted) && self.peers[peer].sleep.notify() {
                 let target = self.peers[peer].ring_fd.load(Ordering::Acquire);
                 missed |= !ring.ring_bell(target, peer);
                 bells += 1;
@@ -302,6 +304,9 @@ impl Shard {
         !self.queue.is_empty()
             || self.own().has_posted()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
+            || self.acks_out.borrow_mut().iter_mut().any(super::AckQueue::can_go_on)
+            // One that is full holds up the acks behind it.
+            || self.acks_in.borrow_mut().iter_mut().flatten().any(super::Consumer::is_full)
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
     }
 
