@@ -1,6 +1,9 @@
 #![expect(unsafe_code, reason = "clock_gettime of libc; this crate takes no wrapper for one call")]
 //! The one file of this crate that asks the OS for the time.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 /// `CLOCK_MONOTONIC`, ns. About 20 ns, no system call.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
@@ -18,9 +21,8 @@ pub fn monotonic_ns() -> u64 {
 pub(crate) enum Clock {
     /// `CLOCK_MONOTONIC`.
     Monotonic,
-    /// An instant that its owner sets, ns: simulations own the time.
-    #[expect(dead_code, reason = "made by simulations only")]
-    Manual(std::rc::Rc<std::cell::Cell<u64>>),
+    /// An instant that a simulation sets.
+    Manual(Rc<ManualClock>),
 }
 
 impl Clock {
@@ -28,7 +30,37 @@ impl Clock {
     pub(crate) fn now_ns(&self) -> u64 {
         match self {
             Self::Monotonic => monotonic_ns(),
-            Self::Manual(now_ns) => now_ns.get(),
+            Self::Manual(clock) => clock.read_ns(),
         }
+    }
+}
+
+/// A clock that its owner sets, and that moves on by a set step each time it is read: code between two
+/// looks takes time.
+#[derive(Debug)]
+pub(crate) struct ManualClock {
+    now_ns: Cell<u64>,
+    step_ns: Cell<u64>,
+}
+
+impl ManualClock {
+    pub(crate) const fn new(now_ns: u64) -> Self {
+        Self { now_ns: Cell::new(now_ns), step_ns: Cell::new(0) }
+    }
+
+    /// Sets the time, unless it is later already, and the step.
+    pub(crate) fn set(&self, now_ns: u64, step_ns: u64) {
+        self.now_ns.set(now_ns.max(self.now_ns.get()));
+        self.step_ns.set(step_ns);
+    }
+
+    /// Looks without a step.
+    pub(crate) const fn peek_ns(&self) -> u64 {
+        self.now_ns.get()
+    }
+
+    fn read_ns(&self) -> u64 {
+        self.now_ns.set(self.now_ns.get() + self.step_ns.get());
+        self.now_ns.get()
     }
 }

@@ -55,9 +55,13 @@ mod runtime;
 #[cfg(not(loom))]
 mod shard;
 #[cfg(not(loom))]
+pub mod sim;
+#[cfg(not(loom))]
 mod stall;
 #[cfg(not(loom))]
 mod stats;
+#[cfg(not(loom))]
+mod stopping;
 #[cfg(not(loom))]
 mod supervise;
 #[cfg(not(loom))]

@@ -1,6 +1,5 @@
 //! Starting, reaching and ending the shards.
 
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -8,14 +7,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::agent::{self, Account, Addr, Agent, By, Cx, MoveError, Placement};
-use crate::channel::ending::{Ending, is_quiet};
 use crate::channel::envelope::Envelope;
 use crate::channel::spsc;
 use crate::clock::{self, Clock};
 use crate::config::{Choice, Config};
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
-use crate::ring::{Doorbells, Ring};
+use crate::ring::{Doorbells, Event, Ring};
 use crate::shard::idle::Idling;
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
@@ -23,9 +21,7 @@ use crate::shard::waker::Home;
 use crate::shard::{Links, Shard, pin};
 use crate::stall::{Detector, Stall};
 use crate::stats::ShardStats;
-
-/// Time between two looks at the shards while they drain.
-const LOOK_US: u64 = 200;
+use crate::stopping::{Next, Stopping};
 
 /// What the shards left behind, in the order of the cores.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,7 +57,7 @@ impl Runtime {
         config: Config,
         observer: impl Fn(usize) -> O,
     ) -> Result<Self, StartError> {
-        let make = |entries: u32, event: &OwnedFd| -> Result<Box<dyn Doorbells>, StartError> {
+        let make = |entries: u32, event: &Event| -> Result<Box<dyn Doorbells>, StartError> {
             Ok(Box::new(Ring::new(entries, event)?))
         };
         Self::start_on(config, observer, make)
@@ -79,8 +75,8 @@ impl Runtime {
         let choice = Choice::make(&config, &cores);
         let shared = cores
             .iter()
-            .map(|&core| Shared::new(core, &directory, choice.bells).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|&core| Ok(Arc::new(Shared::new(core, &directory, choice.bells, Event::fd()?))))
+            .collect::<Result<Vec<_>, StartError>>()?;
         let drain_ns = config.drain_ns;
         let (stall_ns, stalls_max) = (config.stall_ns, config.stalls_max);
         let mut runtime = Self {
@@ -233,25 +229,14 @@ impl Runtime {
     }
 
     fn stop(&mut self) -> Vec<ShardReport> {
-        let tell = |order: fn(&Ending)| {
-            for shared in &self.shared {
-                order(&shared.ending);
-                shared.knock();
+        let mut stopping = Stopping::new(&self.shared, self.drain_ns);
+        loop {
+            match stopping.step(clock::monotonic_ns()) {
+                Next::Step => {}
+                Next::Wait(ns) => thread::park_timeout(Duration::from_nanos(ns)),
+                Next::Done => break,
             }
-        };
-        tell(Ending::stop);
-        let limit = clock::monotonic_ns().saturating_add(self.drain_ns);
-        let look = || self.shared.iter().map(|shared| shared.ending.look()).collect::<Vec<_>>();
-        let mut last = look();
-        while clock::monotonic_ns() < limit {
-            thread::park_timeout(Duration::from_micros(LOOK_US));
-            let now = look();
-            if is_quiet(&last, &now) {
-                break;
-            }
-            last = now;
         }
-        tell(Ending::close);
         // A shard's thread contains every panic of user code; one of our own shows as not drained.
         self.threads.drain(..).map(|thread| thread.join().unwrap_or_default()).collect()
     }
@@ -263,7 +248,7 @@ impl Drop for Runtime {
     }
 }
 
-fn links(shards: usize, config: &Config) -> Vec<Links> {
+pub(crate) fn links(shards: usize, config: &Config) -> Vec<Links> {
     let (slots, control_slots) = (config.peer_ring_slots as usize, config.control_slots as usize);
     let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
@@ -283,7 +268,7 @@ fn links(shards: usize, config: &Config) -> Vec<Links> {
 }
 
 /// Makes the ring of a shard, on its thread.
-pub(crate) type MakeRing = fn(u32, &OwnedFd) -> Result<Box<dyn Doorbells>, StartError>;
+pub(crate) type MakeRing = fn(u32, &Event) -> Result<Box<dyn Doorbells>, StartError>;
 
 /// What a thread takes along to become a shard.
 struct Seat {

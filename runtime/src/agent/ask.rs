@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -211,11 +212,11 @@ impl Asks {
         slot.is_none_or(|slot| slot.open && u64::from(slot.generation & 0xff) == generation)
     }
 
-    /// Notes what became of an ask; returns who waits for it, or `None` when nobody does.
-    fn put(&mut self, key: u64, got: Got) -> Option<u64> {
-        let slot = self.slot(key)?;
+    /// Notes what became of an ask; returns who waits for it, or what was to be noted when nobody does.
+    fn put(&mut self, key: u64, got: Got) -> Result<u64, Got> {
+        let Some(slot) = self.slot(key) else { return Err(got) };
         slot.got = got;
-        Some(slot.asker)
+        Ok(slot.asker)
     }
 
     /// Asks that are open.
@@ -251,8 +252,12 @@ impl Shard {
     fn complete_ask(&self, key: u64, answer: Parcel) {
         let asker = self.asks.borrow_mut().put(key, Got::Answer(answer));
         match asker {
-            Some(asker) => self.make_ready(asker),
-            None => self.count_dead_letters(1),
+            Ok(asker) => self.make_ready(asker),
+            Err(got) => {
+                self.count_dead_letters(1);
+                // Its drop is user code, and no handler's turn surrounds it.
+                let _ = catch_unwind(AssertUnwindSafe(move || drop(got)));
+            }
         }
     }
 
@@ -335,6 +340,8 @@ impl Drop for Guard<'_> {
             let origin = self.shard.index;
             self.shard.send_control(self.callee, Control::CancelAsk { origin, due });
         }
+        // Its drop is user code, which may panic: it is counted first.
+        self.shard.count_dead_letters(u64::from(matches!(got, Got::Answer(_))));
         drop(got);
     }
 }
@@ -507,10 +514,11 @@ mod tests {
         assert_eq!(asks.open(9), None);
         let key = u64::from(slot) << 32 | u64::from(generation);
         assert!(asks.is_open(Due::new(key, 0)));
-        assert_eq!(asks.put(key, Got::Dropped), Some(9));
+        assert!(matches!(asks.put(key, Got::Dropped), Ok(9)));
         assert!(matches!(asks.close(key), Got::Dropped));
         assert!(!asks.is_open(Due::new(key, 0)) && matches!(asks.close(key), Got::Nothing));
-        assert_eq!((asks.put(key, Got::Dropped), asks.open_count()), (None, 0));
+        assert!(asks.put(key, Got::Dropped).is_err());
+        assert_eq!(asks.open_count(), 0);
         assert_eq!(asks.open(9), Some((0, 1)));
     }
 }

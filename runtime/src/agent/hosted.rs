@@ -211,13 +211,15 @@ impl Shard {
         }
     }
 
-    /// Drops a message that has no addressee.
+    /// Drops a message that has no addressee, or one of another type.
     #[cold]
     fn dead_letter<M>(&self, to: u64, gone: bool, message: M) {
-        let origin = shard_of(to);
+        let (origin, index) = (shard_of(to), index_of(to));
         if origin != self.index {
-            let (index, generation) = (index_of(to), generation_of(to));
+            let generation = generation_of(to);
             self.acknowledge(origin, Ack { index, generation, count: 1, gone });
+        } else if !gone {
+            self.release_own(index);
         }
         self.drop_letter(message);
     }

@@ -10,11 +10,14 @@ use super::spsc::Producer;
 pub(crate) struct Outbox<T> {
     ring: Option<Producer<T>>,
     backlog: VecDeque<T>,
+    /// What came from that peer had filled its ring and is taken: it may have a backlog, which nobody else
+    /// would ask it for.
+    room_made: bool,
 }
 
 impl<T> Outbox<T> {
     pub(crate) const fn new(ring: Option<Producer<T>>) -> Self {
-        Self { ring, backlog: VecDeque::new() }
+        Self { ring, backlog: VecDeque::new(), room_made: false }
     }
 
     /// Takes a value, which the peer sees after [`Outbox::publish`]; gives it back when there is no peer.
@@ -40,6 +43,27 @@ impl<T> Outbox<T> {
             }
         }
         ring.publish()
+    }
+
+    /// Whether there is room for what had none.
+    #[cfg(not(loom))]
+    pub(crate) fn can_go_on(&mut self) -> bool {
+        !self.backlog.is_empty() && self.ring.as_mut().is_some_and(Producer::has_room)
+    }
+
+    /// Notes that the ring of this kind from that peer was full and is not any more.
+    #[cfg(not(loom))]
+    pub(crate) const fn note_room(&mut self) {
+        self.room_made = true;
+    }
+
+    /// [`Outbox::publish`] of acks, which alone wake nobody; whether the peer is to be woken all the same: to
+    /// empty the full ring, or to use the room in the one that it had filled.
+    #[cfg(not(loom))]
+    pub(crate) fn publish_acks(&mut self) -> bool {
+        self.publish();
+        let full = self.ring.as_mut().is_some_and(|ring| !ring.has_room());
+        std::mem::take(&mut self.room_made) || full
     }
 
     /// Values that the ring has had no room for.

@@ -127,6 +127,12 @@ impl<T> Consumer<T> {
         self.tail_cache.wrapping_sub(self.head)
     }
 
+    /// Whether every cell holds a published value.
+    #[cfg(not(loom))]
+    pub(crate) fn is_full(&mut self) -> bool {
+        self.waiting() > self.ring.mask
+    }
+
     /// Takes the next cell; the producer may reuse it after [`Consumer::release`].
     pub(crate) fn pop(&mut self) -> Option<T> {
         if !self.has_some() {

@@ -2,13 +2,12 @@
 //! woke. At most 50 ms; the decision is a function of the figures.
 
 use std::hint;
-use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, fence};
 use std::thread;
 
 use super::bell::{self, Bells, ShardBell, ThreadBell};
-use super::{Doorbells, Ring, event_fd, knock};
+use super::{Doorbells, Event, Ring, knock};
 use crate::clock::monotonic_ns;
 use crate::config::Cores;
 use crate::error::StartError;
@@ -130,7 +129,7 @@ fn between(cpus: &[usize]) -> Calibration {
         return Calibration::without("there is one core, and nobody to wake");
     };
     let from_ns = monotonic_ns();
-    let event = match event_fd() {
+    let event = match Event::fd() {
         Ok(event) => event,
         Err(error) => return Calibration::without(&error.to_string()),
     };
@@ -159,7 +158,7 @@ fn between(cpus: &[usize]) -> Calibration {
 
 /// What the two threads share.
 struct Stage {
-    event: OwnedFd,
+    event: Event,
     ring_fd: AtomicI32,
     /// Sleeps begun.
     sleeps: AtomicU32,
@@ -171,7 +170,7 @@ struct Stage {
 }
 
 impl Stage {
-    const fn new(event: OwnedFd) -> Self {
+    const fn new(event: Event) -> Self {
         Self {
             event,
             ring_fd: AtomicI32::new(-1),
@@ -238,7 +237,7 @@ impl Stage {
 
     /// Rings in turn, so that what the machine does meanwhile meets all bells alike.
     fn ring(&self, until_ns: u64) -> Result<Calibration, StartError> {
-        let mut ring = Ring::new(8, &event_fd()?)?;
+        let mut ring = Ring::new(8, &Event::fd()?)?;
         let has_ring = || self.ring_fd.load(Ordering::Acquire) >= 0;
         if !self.look(until_ns, has_ring) {
             return Ok(Calibration::without("the sleeping thread has no ring"));

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use std::rc::Rc;
 
@@ -108,30 +109,49 @@ pub(crate) struct Ring {
     completed: Vec<Completion>,
 }
 
-/// The eventfd on which threads without a ring knock.
-pub(crate) fn event_fd() -> Result<OwnedFd, StartError> {
-    // SAFETY: eventfd(2) takes no pointer.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        let source = io::Error::last_os_error();
-        if source.raw_os_error() == Some(libc::EMFILE) {
-            return Err(StartError::Files);
-        }
-        return Err(StartError::Kernel { action: "create an eventfd", source });
-    }
-    // SAFETY: the descriptor was just created and nobody else owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+/// Where threads without a ring knock.
+pub(crate) enum Event {
+    /// An eventfd that the shard's ring polls.
+    Fd(OwnedFd),
+    /// A note for whoever drives a simulated shard.
+    Note(AtomicBool),
 }
 
-/// Knocks on an eventfd; wakes the shard that polls it.
-pub(crate) fn knock(event: &OwnedFd) {
+impl Event {
+    pub(crate) fn fd() -> Result<Self, StartError> {
+        // SAFETY: eventfd(2) takes no pointer.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            let source = io::Error::last_os_error();
+            if source.raw_os_error() == Some(libc::EMFILE) {
+                return Err(StartError::Files);
+            }
+            return Err(StartError::Kernel { action: "create an eventfd", source });
+        }
+        // SAFETY: the descriptor was just created and nobody else owns it.
+        Ok(Self::Fd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    fn raw(&self) -> RawFd {
+        match self {
+            Self::Fd(fd) => fd.as_raw_fd(),
+            Self::Note(_) => -1,
+        }
+    }
+}
+
+/// Knocks; wakes the shard that polls the event.
+pub(crate) fn knock(event: &Event) {
     let one = 1u64;
-    // SAFETY: write(2) of eight bytes from a live u64; EAGAIN means that a knock is pending already.
-    unsafe { libc::write(event.as_raw_fd(), (&raw const one).cast(), 8) };
+    match event {
+        // SAFETY: write(2) of eight bytes from a live u64; EAGAIN means that a knock is pending already.
+        Event::Fd(fd) => drop(unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), 8) }),
+        Event::Note(noted) => noted.store(true, Ordering::Release),
+    }
 }
 
 impl Ring {
-    pub(crate) fn new(entries: u32, event: &OwnedFd) -> Result<Self, StartError> {
+    pub(crate) fn new(entries: u32, event: &Event) -> Result<Self, StartError> {
         let mut builder = IoUring::builder();
         // TASKRUN_FLAG says without a call whether completions wait to be made.
         builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
@@ -148,7 +168,7 @@ impl Ring {
             return Err(StartError::TooOld { feature: "timed waits (EXT_ARG)" });
         }
         let unreached = Vec::with_capacity(entries as usize);
-        let event = event.as_raw_fd();
+        let event = event.raw();
         let abilities = probe::abilities(&uring);
         let completed = Vec::with_capacity((entries * COMPLETIONS_PER_ENTRY) as usize);
         let mut ring = Self {
@@ -277,7 +297,8 @@ impl Doorbells for Ring {
         let result = self.uring.submit();
         let fine = self.entered(result);
         self.reap();
-        fine
+        // What the kernel has left would be sent with the next call, which a busy shard may never make.
+        fine && self.uring.submission().is_empty()
     }
 
     fn wait(&mut self, wait_ns: Option<u64>) {

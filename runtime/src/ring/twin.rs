@@ -2,10 +2,10 @@
 //! otherwise than asked. What it says about an operation is always true of the kernel too: one that it
 //! fails was never submitted, one that it cancels was cancelled, and a last word is never said early.
 
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::RawFd;
 use std::rc::Rc;
 
-use super::{Calls, Doorbells, Ring};
+use super::{Calls, Doorbells, Event, Ring};
 use crate::error::StartError;
 use crate::op::{Abilities, Completion, Flight, Key, Op, Pool, Table};
 
@@ -56,7 +56,7 @@ struct Twin {
 
 pub(crate) fn make(
     entries: u32,
-    event: &OwnedFd,
+    event: &Event,
     fault: Fault,
 ) -> Result<Box<dyn Doorbells>, StartError> {
     let ring = Ring::new(entries, event)?;

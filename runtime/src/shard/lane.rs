@@ -147,6 +147,13 @@ impl Lane {
         Some(&words[index as usize % CHUNK_SLOTS])
     }
 
+    /// Messages counted as unread, over all slots.
+    pub(crate) fn unread(&self) -> u64 {
+        let words = self.0.iter().filter_map(OnceCell::get).flat_map(|words| words.iter());
+        let count = |word: &Word| word.0.get() & 0xffff;
+        words.map(|word| u64::from(count(word))).filter(|&count| count != u64::from(GONE)).sum()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         let used = self.0.iter().filter(|chunk| chunk.get().is_some()).count();
         used * size_of::<[Word; CHUNK_SLOTS]>() + size_of_val(&*self.0)

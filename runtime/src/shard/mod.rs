@@ -217,6 +217,11 @@ impl Shard {
         CURRENT.set(Some(Rc::clone(self)));
     }
 
+    /// Leaves the calling thread to another shard.
+    pub(crate) fn leave() {
+        CURRENT.set(None);
+    }
+
     /// The shard of this thread.
     pub(crate) fn here() -> Option<Rc<Self>> {
         CURRENT.with_borrow(Option::clone)
@@ -457,15 +462,24 @@ impl Shard {
 
     /// Takes what other cores have read.
     fn take_acks(&self) {
-        for (lane, ring) in self.lanes.iter().zip(self.acks_in.borrow_mut().iter_mut()) {
+        let mut rings = self.acks_in.borrow_mut();
+        let mut queues = self.acks_out.borrow_mut();
+        for ((lane, ring), queue) in self.lanes.iter().zip(rings.iter_mut()).zip(&mut *queues) {
             let Some(ring) = ring else { continue };
+            let mut taken = 0;
             while let Some(bits) = ring.pop() {
+                taken += 1;
                 let ack = Ack::unpack(bits);
                 if let Some(word) = lane.word(ack.index) {
                     word.release(ack);
                 }
             }
-            ring.release();
+            if taken > 0 {
+                ring.release();
+                if taken >= self.config.peer_ring_slots {
+                    queue.note_room();
+                }
+            }
         }
     }
 
@@ -589,7 +603,37 @@ impl Shard {
     }
 }
 
+/// What a shard holds for its agents; all of it comes back when they have ended and nothing is on its way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Slots of agents and spawned futures.
+    pub slots: u64,
+    /// Memory of suspended handlers and spawned futures, bytes.
+    pub futures_bytes: u64,
+    /// Asks without an end.
+    pub asks: u64,
+    /// Timers.
+    pub timers: u64,
+    /// Messages, wakes and tokens in the queue, and messages that wait for suspended handlers.
+    pub messages: u64,
+    /// Messages from this shard to its own agents that count as unread.
+    pub credits: u64,
+}
+
 impl Shard {
+    /// What it holds.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            slots: self.slab.live().into(),
+            futures_bytes: self.scratch.held() as u64,
+            asks: self.asks.borrow().open_count(),
+            timers: self.wheel.borrow().pending().into(),
+            messages: self.lines.iter().map(|line| line.queue.len() as u64).sum::<u64>()
+                + self.counts.waiting.get(),
+            credits: self.lanes[self.index].unread(),
+        }
+    }
+
     /// Notes which thread this is.
     pub(crate) fn set_thread_id(&self) {
         self.stats.borrow_mut().thread_id = u64::try_from(pin::thread_id()).unwrap_or(0);

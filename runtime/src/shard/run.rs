@@ -26,7 +26,7 @@ const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
 const TIMERS_PER_PASS: usize = 4_096;
 /// Longest sleep while other shards are waited for, ns; they knock when they have sealed.
-const SEAL_WAIT_NS: u64 = 1_000_000;
+pub(crate) const SEAL_WAIT_NS: u64 = 1_000_000;
 
 /// What a shard leaves behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -87,8 +87,8 @@ pub(crate) enum Step {
 
 /// The rounds of a shard. Whoever drives them sleeps for the shard, so that a simulation can stand in for
 /// its thread.
-pub(crate) struct Rounds<'a> {
-    shard: &'a Rc<Shard>,
+pub(crate) struct Rounds {
+    shard: Rc<Shard>,
     fired: Vec<Fired>,
     published_ns: u64,
     awake_since_ns: u64,
@@ -100,11 +100,11 @@ pub(crate) struct Rounds<'a> {
     sealed: Option<bool>,
 }
 
-impl<'a> Rounds<'a> {
-    pub(crate) fn new(shard: &'a Rc<Shard>, idling: Idling) -> Self {
+impl Rounds {
+    pub(crate) fn new(shard: &Rc<Shard>, idling: Idling) -> Self {
         let now_ns = shard.clock_ns();
         Self {
-            shard,
+            shard: Rc::clone(shard),
             fired: Vec::with_capacity(TIMERS_PER_PASS),
             published_ns: 0,
             awake_since_ns: now_ns,
@@ -118,7 +118,7 @@ impl<'a> Rounds<'a> {
 
     /// Looks at every source of work once.
     pub(crate) fn step(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) -> Step {
-        let shard = self.shard;
+        let shard = &Rc::clone(&self.shard);
         if let Some(drained) = self.sealed {
             let all = shard.peers.iter().all(|peer| peer.ending.is_sealed());
             return if all { Step::Ended(shard.end(ring, drained)) } else { Step::Sealed };
@@ -150,13 +150,13 @@ impl<'a> Rounds<'a> {
             return Step::Sealed;
         }
         let busy = shard.has_work();
-        if shard.ops.flush(ring, busy, now) || busy { Step::Busy } else { Step::Idle }
+        if shard.ops.flush(ring, busy, now) { Step::Busy } else { Step::Idle }
     }
 
     /// Says that the shard is about to sleep, and looks once more. Returns for how long it may, at most;
     /// `None` when it must not.
     pub(crate) fn before_sleep(&mut self, ring: &mut dyn Doorbells) -> Option<Option<u64>> {
-        let shard = self.shard;
+        let shard = &Rc::clone(&self.shard);
         if self.stopping && shard.counts.waiting.get() == 0 {
             shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
@@ -180,7 +180,7 @@ impl<'a> Rounds<'a> {
 
     /// The shard has slept.
     pub(crate) fn after_sleep(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) {
-        let shard = self.shard;
+        let shard = &Rc::clone(&self.shard);
         shard.own().sleep.awake();
         shard.knock_instead(ring, false);
         let now_ns = shard.clock_ns();
@@ -335,14 +335,14 @@ impl Shard {
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
         let (mut bells, mut missed) = (0, false);
-        for acks in self.acks_out.borrow_mut().iter_mut() {
-            // Nobody waits for them: they are read when there is something else.
-            let _ = acks.publish();
-        }
-        for (peer, producer) in self.producers.borrow_mut().iter_mut().enumerate() {
+        let mut acks = self.acks_out.borrow_mut();
+        let producers = &mut *self.producers.borrow_mut();
+        for (peer, (producer, acks)) in producers.iter_mut().zip(&mut *acks).enumerate() {
+            // Acks alone wake nobody, but one whose ring is full, or who waits for room.
+            let wanted = acks.publish_acks();
             let Some(producer) = producer else { continue };
             let control = self.control.publish(peer);
-            if !(producer.publish() | control) {
+            if !(producer.publish() | control | wanted) {
                 continue;
             }
             add(&self.counts.publications, 1);
@@ -369,11 +369,14 @@ impl Shard {
         }
     }
 
-    pub(super) fn has_work(&self) -> bool {
+    pub(crate) fn has_work(&self) -> bool {
         self.lines.iter().any(|line| !line.queue.is_empty())
             || self.own().has_posted()
             || self.control.has_some()
             || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
+            || self.acks_out.borrow_mut().iter_mut().any(super::Outbox::can_go_on)
+            // One that is full holds up the acks behind it.
+            || self.acks_in.borrow_mut().iter_mut().flatten().any(super::Consumer::is_full)
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
     }
 
@@ -432,6 +435,8 @@ impl Shard {
             self.end_agent(index, End::Killed);
         }
         undelivered += self.empty_queue();
+        // What ended with its agents here is counted as undelivered, and not a second time.
+        self.stats.borrow_mut().dead_letters = stats.dead_letters;
         let ops_leaked = self.ops.end(ring);
         drained &= undelivered == 0;
         self.publish_stats(ring, 0);

@@ -14,9 +14,8 @@ use super::waker::Wake;
 use crate::agent::Directory;
 use crate::channel::ending::Ending;
 use crate::channel::wake::Sleep;
-use crate::error::StartError;
 use crate::ring::bell::{self, Bells, ShardBell, ThreadBell};
-use crate::ring::{self, Doorbells};
+use crate::ring::{self, Doorbells, Event};
 use crate::stats::{COUNTERS, ShardStats};
 
 /// Work sent to a shard from a thread without a ring.
@@ -85,7 +84,7 @@ pub(crate) struct Shared {
     pub(crate) ending: Ending,
     pub(crate) counters: [AtomicU64; COUNTERS],
     bells: Bells,
-    event: OwnedFd,
+    event: Event,
     /// The ring, for threads without one.
     ring: OnceLock<OwnedFd>,
     jobs: Mutex<VecDeque<Job>>,
@@ -95,12 +94,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(
-        core: usize,
-        directory: &Arc<Directory>,
-        bells: Bells,
-    ) -> Result<Self, StartError> {
-        Ok(Self {
+    pub(crate) fn new(core: usize, directory: &Arc<Directory>, bells: Bells, event: Event) -> Self {
+        Self {
             beat: Arc::default(),
             directory: Arc::clone(directory),
             core,
@@ -109,15 +104,15 @@ impl Shared {
             ending: Ending::new(),
             counters: [const { AtomicU64::new(0) }; COUNTERS],
             bells,
-            event: ring::event_fd()?,
+            event,
             ring: OnceLock::new(),
             jobs: Mutex::default(),
             wakes: Mutex::default(),
             posted: AtomicBool::new(false),
-        })
+        }
     }
 
-    pub(crate) const fn event(&self) -> &OwnedFd {
+    pub(crate) const fn event(&self) -> &Event {
         &self.event
     }
 
@@ -134,7 +129,9 @@ impl Shared {
 
     /// Lets other shards and threads ring.
     pub(crate) fn set_ring(&self, fd: RawFd) {
-        if let Ok(kept) = bell::keep(fd) {
+        // The ring of a simulated shard is no descriptor.
+        let kept = matches!(self.event, Event::Fd(_)).then(|| bell::keep(fd));
+        if let Some(Ok(kept)) = kept {
             // Set once: a shard has one ring.
             let _ = self.ring.set(kept);
         }

@@ -316,6 +316,11 @@ impl Slab {
         (0..slots).filter(|&i| self.header(i).is_some_and(|h| h.kind.get().is_some())).collect()
     }
 
+    /// Occupied slots.
+    pub(crate) const fn live(&self) -> u32 {
+        self.live.get()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.get() + size_of_val(&*self.chunks)
     }

@@ -1,0 +1,184 @@
+//! The simulation itself: it repeats, it finds what it must find, and it ends.
+
+use std::cell::Cell;
+
+use super::*;
+use crate::agent::Stop;
+use crate::error::SendError;
+
+/// Throws a ball back until it has had enough.
+struct Player {
+    other: Option<Addr<Self>>,
+    left: u32,
+}
+
+enum Play {
+    With(Addr<Player>),
+    Ball,
+}
+
+thread_local! {
+    static BALLS: Cell<u32> = const { Cell::new(0) };
+}
+
+impl Agent for Player {
+    type Msg = Play;
+
+    async fn on(&mut self, play: Play, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        match play {
+            Play::With(other) => self.other = Some(other),
+            Play::Ball => {
+                BALLS.set(BALLS.get() + 1);
+                self.left -= 1;
+                let other = self.other.ok_or(Stop)?;
+                if self.left == 0 {
+                    return Err(Stop);
+                }
+                other.try_send(cx, Play::Ball).map_err(|_| Stop)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets two agents on two shards throw `balls`; each throw finds the other shard asleep.
+fn play(seed: u64, faults: Faults, balls: u32) -> Result<(Simulation, u32), Failure> {
+    BALLS.set(0);
+    let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("the limits work");
+    let one = sim.spawn_on(0, move || Player { other: None, left: balls })?;
+    let two = sim.spawn_on(1, move || Player { other: None, left: balls })?;
+    sim.run_on(0, move |cx| {
+        let met = one.try_send(cx, Play::With(two)).is_ok();
+        met && two.try_send(cx, Play::With(one)).is_ok() && one.try_send(cx, Play::Ball).is_ok()
+    })?;
+    sim.run_until_idle()?;
+    Ok((sim, BALLS.get()))
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run_and_another_another() {
+    let hash = |seed| {
+        let faults = Faults::drawn(&mut Rng::new(seed));
+        let (mut sim, balls) = play(seed, faults, 100).expect("no wake is lost");
+        assert_eq!(balls, 199);
+        let report = sim.shutdown().expect("ends");
+        (sim.trace_hash(), sim.steps(), sim.now_ns(), report, sim.stats())
+    };
+    for seed in 0..40 {
+        assert_eq!(hash(seed), hash(seed));
+        assert_ne!(hash(seed).0, hash(seed + 1).0);
+    }
+}
+
+#[test]
+fn a_bell_that_vanishes_is_found_as_a_lost_wake() {
+    let faults = Faults { bells_lost_ppm: 100_000, ..Faults::NONE };
+    for seed in 0..20 {
+        let failure = play(seed, faults, 200).expect_err("a bell was lost");
+        assert!(matches!(failure, Failure::LostWake { .. }), "{failure}");
+        assert!(failure.to_string().contains(&format!("seed {seed}")), "{failure}");
+        assert_eq!(play(seed, faults, 200).expect_err("lost again"), failure, "it repeats");
+    }
+}
+
+#[test]
+fn a_stopped_simulation_refuses_and_ends_agents_when_dropped() {
+    struct Noisy;
+    impl Agent for Noisy {
+        type Msg = ();
+        async fn on(&mut self, (): (), _: &mut Cx<'_>) -> Result<(), Stop> {
+            std::future::pending().await
+        }
+    }
+    impl Drop for Noisy {
+        fn drop(&mut self) {
+            BALLS.set(BALLS.get() + 1);
+        }
+    }
+    BALLS.set(0);
+    let start = || Simulation::new(1, Config::default(), 3, Faults::NONE).expect("starts");
+    let mut sim = start();
+    let noisy = sim.spawn_on(2, || Noisy).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| noisy.try_send(cx, ())), Ok(Ok(())));
+    drop(sim);
+    assert_eq!(BALLS.get(), 1, "dropped without a shutdown");
+    let mut sim = start();
+    let report = sim.shutdown().expect("ends");
+    assert!(report.shards.iter().all(|shard| shard.drained));
+    assert!(matches!(sim.run_on(0, |_| ()), Err(Failure::Stopped { shard: 0, .. })));
+    assert!(matches!(sim.run_on(9, |_| ()), Err(Failure::Stopped { shard: 9, .. })));
+    assert!(sim.shutdown().is_ok() && sim.run_until_idle().is_ok());
+    for shards in [0, 9] {
+        assert!(Simulation::new(1, Config::default(), shards, Faults::NONE).is_err());
+    }
+}
+
+#[test]
+fn time_jumps_to_what_comes_next_and_no_timer_is_early() {
+    struct Napper;
+    impl Agent for Napper {
+        type Msg = u64;
+        async fn on(&mut self, ns: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+            let until_ns = cx.fresh_ns() + ns;
+            cx.sleep_until(until_ns).await.map_err(|_| Stop)?;
+            assert!(cx.fresh_ns() >= until_ns);
+            Ok(())
+        }
+    }
+    let hour_ns = 3_600_000_000_000;
+    for seed in 0..50 {
+        let faults = Faults::drawn(&mut Rng::new(seed));
+        let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
+        let napper = sim.spawn_on(1, || Napper).expect("room");
+        let sent: Result<(), SendError<u64>> =
+            sim.run_on(0, move |cx| napper.try_send(cx, hour_ns)).expect("lives");
+        assert_eq!(sent, Ok(()));
+        let before = sim.now_ns();
+        sim.run_until_idle().expect("no wake is lost");
+        assert!(sim.now_ns() >= before + hour_ns - faults.skew_max_ns);
+        assert!(sim.steps() < 5_000, "{}", sim.steps());
+        assert_eq!((sim.stats()[1].panicked, sim.held()[1].futures_bytes), (0, 0));
+    }
+}
+
+/// Sends itself a message for ever, and one to another shard.
+struct Busy(Addr<Player>);
+
+impl Agent for Busy {
+    type Msg = u32;
+
+    async fn on(&mut self, turn: u32, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        if turn == 100 {
+            self.0.try_send(cx, Play::Ball).map_err(|_| Stop)?;
+        }
+        cx.me::<Self>().try_send(cx, turn + 1).map_err(|_| Stop)
+    }
+}
+
+#[test]
+fn a_bell_that_a_busy_shard_keeps_back_is_found_as_a_late_wake() {
+    let busy = |seed, faults| {
+        let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
+        let player = sim.spawn_on(1, || Player { other: None, left: 1 }).expect("room");
+        let busy = sim.spawn_on(0, move || Busy(player)).expect("room");
+        sim.run_on(0, move |cx| busy.try_send(cx, 0)).expect("lives").expect("room");
+        sim.run_for(1_000_000).map(|()| sim.stats()[1].stopped)
+    };
+    let all = 1_000_000;
+    let short = Faults { submits_short_ppm: all, ..Faults::NONE };
+    for seed in 0..8 {
+        assert_eq!(busy(seed, short), Ok(1), "a shard that is told knocks instead");
+    }
+    let planted = [
+        Faults { shorts_unsaid_ppm: all, ..short },
+        Faults { bells_unreached_ppm: all, bells_told_late_ppm: all, ..Faults::NONE },
+    ];
+    for faults in planted {
+        let found = (0..8).filter_map(|seed| busy(seed, faults).err()).collect::<Vec<_>>();
+        assert!(!found.is_empty(), "{faults:?}");
+        for failure in found {
+            let late = matches!(failure, Failure::LateWake { shard: 1, holder: 0, .. });
+            assert!(late, "{failure}");
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Bugs that random programs found, each as a program of a few lines under simulation. The name of a test is
+//! what was wrong; the comment says how.
+
+use std::cell::Cell;
+use std::panic::resume_unwind;
+use std::pin::pin;
+use std::task::Poll;
+
+use tailbeam_runtime::sim::{Faults, Held, Simulation};
+use tailbeam_runtime::{Addr, Agent, AskError, Config, Cx, Reply, Stop};
+
+thread_local! {
+    static SEEN: Cell<u64> = const { Cell::new(0) };
+}
+
+fn see(count: u64) {
+    SEEN.set(SEEN.get() + count);
+}
+
+fn start(shards: usize, config: Config) -> Simulation {
+    SEEN.set(0);
+    Simulation::new(1, config, shards, Faults::NONE).expect("the limits work")
+}
+
+/// An answer whose drop panics.
+struct Grenade;
+
+impl Drop for Grenade {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("planned"));
+    }
+}
+
+/// Keeps a reply until it is told to send it.
+#[derive(Default)]
+struct Keeper(Option<Reply<Grenade>>);
+
+enum Keep {
+    Question(Reply<Grenade>),
+    Now,
+}
+
+impl Agent for Keeper {
+    type Msg = Keep;
+
+    async fn on(&mut self, keep: Keep, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        match keep {
+            Keep::Question(reply) => self.0 = Some(reply),
+            Keep::Now => {
+                let reply = self.0.take().ok_or(Stop)?;
+                assert!(reply.send(cx, Grenade).is_ok(), "the ring has room");
+                see(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Asks a keeper, in one of several ways.
+struct Asker(Addr<Keeper>);
+
+enum Ask {
+    /// And drops the future before its first poll.
+    Unpolled,
+    /// And gives up after this time, ns.
+    For(u64),
+    /// And ends with its future when this time is over, ns, whatever has come.
+    DropAfter(u64),
+}
+
+impl Agent for Asker {
+    type Msg = Ask;
+
+    async fn on(&mut self, ask: Ask, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let now_ns = cx.fresh_ns();
+        match ask {
+            Ask::Unpolled => drop(cx.ask(self.0, now_ns + 1_000_000_000, Keep::Question)),
+            Ask::For(ns) => {
+                let asked = cx.ask(self.0, now_ns + ns, Keep::Question).await;
+                assert!(matches!(asked, Err(AskError::Expired)), "nobody has answered");
+            }
+            Ask::DropAfter(ns) => {
+                let mut asked = pin!(cx.ask(self.0, now_ns + 10 * ns, Keep::Question));
+                let mut slept = pin!(cx.sleep_until(now_ns + ns));
+                std::future::poll_fn(|context| {
+                    // Polled once; from then on only its slot knows of an answer.
+                    if SEEN.get() == 0 {
+                        assert!(asked.as_mut().poll(context).is_pending());
+                        see(1);
+                    }
+                    slept.as_mut().poll(context).map(drop)
+                })
+                .await;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ask(sim: &mut Simulation, asker_on: usize, how: Ask) -> Addr<Keeper> {
+    let keeper = sim.spawn_on(0, Keeper::default).expect("room");
+    let asker = sim.spawn_on(asker_on, move || Asker(keeper)).expect("room");
+    let sent = sim.run_on(asker_on, move |cx| asker.try_send(cx, how).is_ok());
+    assert_eq!(sent, Ok(true));
+    keeper
+}
+
+fn answer(sim: &mut Simulation, keeper: Addr<Keeper>) {
+    assert_eq!(sim.run_on(0, move |cx| keeper.try_send(cx, Keep::Now).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+}
+
+/// The guard of the slot was made by the first poll.
+#[test]
+fn an_ask_that_was_never_polled_kept_its_slot() {
+    let mut sim = start(1, Config { asks_max: 1, ..Config::default() });
+    ask(&mut sim, 0, Ask::Unpolled);
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.held()[0], Held { slots: 2, ..Held::default() });
+}
+
+/// It was dropped outside every handler: on another shard that ended the shard, and on its own it ended the
+/// agent that had answered.
+#[test]
+fn a_late_answer_whose_drop_panics_took_the_shard_with_it() {
+    for asker_on in [0, 1] {
+        let mut sim = start(2, Config::default());
+        let keeper = ask(&mut sim, asker_on, Ask::For(1_000_000));
+        sim.run_until_idle().expect("no wake is lost");
+        answer(&mut sim, keeper);
+        assert_eq!(SEEN.get(), 1, "answered");
+        let stats = sim.stats();
+        assert_eq!((stats[0].panicked, stats[asker_on].dead_letters), (0, 1));
+        let report = sim.shutdown().expect("ends");
+        assert!(report.shards.iter().all(|shard| shard.drained));
+    }
+}
+
+/// An answer that lay in the slot of an ask when that was dropped was counted nowhere.
+#[test]
+fn an_answer_that_came_to_a_dropped_ask_was_not_counted() {
+    let mut sim = start(1, Config::default());
+    let keeper = ask(&mut sim, 0, Ask::DropAfter(50_000_000));
+    sim.run_for(5_000_000).expect("no wake is lost");
+    answer(&mut sim, keeper);
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.stats()[0].dead_letters, 1);
+}
+
+/// Reads nothing: its handler never ends.
+struct Stuck;
+
+impl Agent for Stuck {
+    type Msg = u8;
+
+    async fn on(&mut self, _: u8, _: &mut Cx<'_>) -> Result<(), Stop> {
+        std::future::poll_fn(|_| Poll::<()>::Pending).await;
+        Ok(())
+    }
+}
+
+#[test]
+fn what_waited_at_the_end_was_a_dead_letter_and_undelivered() {
+    let mut sim = start(1, Config { drain_ns: 1_000_000, ..Config::default() });
+    let stuck = sim.spawn_on(0, || Stuck).expect("room");
+    let send = move |cx: &mut Cx<'_>| (0..4).filter(|&n| stuck.try_send(cx, n).is_ok()).count();
+    assert_eq!(sim.run_on(0, send), Ok(4));
+    sim.run_until_idle().expect("no wake is lost");
+    let report = sim.shutdown().expect("ends");
+    assert_eq!((report.shards[0].messages_undelivered, sim.stats()[0].dead_letters), (3, 0));
+}
+
+/// Sends to itself under the address of another type.
+struct Liar;
+
+impl Agent for Liar {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let lie = cx.me::<Stuck>();
+        // A mailbox's worth at a time, and more than that over all.
+        see(u64::from(lie.try_send(cx, 0).is_ok()));
+        if SEEN.get() == 100 { Ok(()) } else { cx.me::<Self>().try_send(cx, ()).map_err(|_| Stop) }
+    }
+}
+
+/// A message to an agent of another type, from its own shard, counted as unread for ever.
+#[test]
+fn a_message_to_the_wrong_type_kept_its_place_in_the_mailbox() {
+    let mut sim = start(1, Config::default());
+    let liar = sim.spawn_on(0, || Liar).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| liar.try_send(cx, ()).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!((SEEN.get(), sim.stats()[0].dead_letters, sim.held()[0].credits), (100, 100, 0));
+}
+
+/// Naps until the instant that it reads, ns.
+struct Napper;
+
+impl Agent for Napper {
+    type Msg = u64;
+    const MAILBOX: u32 = 2;
+
+    async fn on(&mut self, until_ns: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        cx.sleep_until(until_ns).await.map_err(|_| Stop)
+    }
+}
+
+/// Acks that found no room in their ring waited for the next work of their shard, which need not come: the
+/// mailboxes that they were for stayed full.
+#[test]
+fn acks_without_room_stayed_behind() {
+    let mut sim = start(2, Config { peer_ring_slots: 4, ..Config::default() });
+    let nappers: Vec<_> = (0..20).map(|_| sim.spawn_on(1, || Napper).expect("room")).collect();
+    let until_ns = sim.now_ns() + 1_000_000_000;
+    // The second message of each waits for the end of the first, which is the same for all.
+    for &napper in nappers.iter().chain(&nappers) {
+        assert_eq!(sim.run_on(0, move |cx| napper.try_send(cx, until_ns)), Ok(Ok(())));
+        sim.run_for(1_000_000).expect("no wake is lost");
+    }
+    sim.run_until_idle().expect("no wake is lost");
+    let last = nappers[19];
+    let sent = sim.run_on(0, move |cx| [last.try_send(cx, 0), last.try_send(cx, 0)]);
+    assert_eq!(sent, Ok([Ok(()), Ok(())]), "it has read what it had");
+}

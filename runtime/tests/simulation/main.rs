@@ -1,0 +1,74 @@
+//! Random programs under simulation, against a model: no message lost or duplicated, no slot leaked, no ask
+//! without an end, no timer early, whatever goes wrong with rings, wakes and clocks.
+
+mod node;
+mod ops;
+mod program;
+mod world;
+
+use program::{Outcome, Violation, run};
+use world::Planted;
+
+fn judge(result: Result<Outcome, Violation>) -> Outcome {
+    match result {
+        Ok(outcome) => outcome,
+        Err(violation) => panic!("{violation}"),
+    }
+}
+
+#[test]
+fn few_seeds_keep_every_promise() {
+    for seed in 0..20 {
+        let outcome = judge(run(seed, 2_000, Planted::Nothing));
+        assert!(outcome.tally.letters_read > 0, "{outcome:?}");
+    }
+}
+
+/// `TAILBEAM_SIM_SEEDS=from..to`, `TAILBEAM_SIM_OPS=n`.
+#[test]
+#[ignore = "minutes: .ci/sim runs it in a release build"]
+#[expect(clippy::print_stdout, reason = "what a long run has done")]
+fn many_seeds_keep_every_promise() {
+    let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());
+    let seeds = variable("TAILBEAM_SIM_SEEDS", "0..1000");
+    let (from, to) = seeds.split_once("..").expect("from..to");
+    let seeds = from.parse::<u64>().expect("a number")..to.parse().expect("a number");
+    let ops = variable("TAILBEAM_SIM_OPS", "10000").parse().expect("a number");
+    let mut sum = Outcome::default();
+    for seed in seeds {
+        sum.add(judge(run(seed, ops, Planted::Nothing)));
+    }
+    println!("{sum:#?}");
+}
+
+#[test]
+fn a_seed_repeats_exactly_and_another_differs() {
+    for seed in 100..110 {
+        let first = judge(run(seed, 1_000, Planted::Nothing));
+        assert_eq!(judge(run(seed, 1_000, Planted::Nothing)), first);
+        assert_ne!(judge(run(seed + 1, 1_000, Planted::Nothing)).trace_hash, first.trace_hash);
+    }
+}
+
+/// The model must find each planted bug, in a few short runs.
+#[test]
+fn planted_bugs_are_found() {
+    let planted = [
+        (Planted::HandledTwice, "and then Read"),
+        (Planted::Lost, "is lost"),
+        (Planted::Overtaken, "was overtaken"),
+        (Planted::AskLeaked, "asks: "),
+        (Planted::TimerTwice, "it was Pending"),
+        (Planted::TimerEarly, "ns early"),
+        (Planted::PollUnseen, "woken and not polled"),
+    ];
+    for (planted, word) in planted {
+        let violations = (0..12).filter_map(|seed| run(seed, 2_000, planted).err());
+        let found: Vec<_> = violations.map(|violation| (violation.seed, violation.what)).collect();
+        let named = found.iter().filter(|(_, what)| what.contains(word)).count();
+        assert!(named >= 1, "{planted:?}: {found:?}");
+        let (seed, what) = &found[0];
+        let again = run(*seed, 2_000, planted).expect_err("it repeats").what;
+        assert_eq!(again, *what);
+    }
+}

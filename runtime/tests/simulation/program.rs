@@ -1,0 +1,333 @@
+//! Runs a random program under a seed, and compares the runtime with the model.
+
+use std::fmt;
+
+use tailbeam_runtime::sim::{Failure, Faults, Held, Rng, Simulation};
+use tailbeam_runtime::{Config, ShutdownReport};
+
+use crate::node::Act;
+use crate::ops;
+use crate::world::{AskEnd, Fate, Planted, Tally, TimerState, World, world};
+
+/// How the program of a seed ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It comes to rest, every node is stopped, then the runtime.
+    Rest,
+    /// The runtime is stopped after this many operations.
+    Cut(u64),
+}
+
+/// What a seed gave.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub(crate) tally: Tally,
+    pub(crate) lives: u64,
+    pub(crate) trace_hash: u64,
+    pub(crate) steps: u64,
+}
+
+impl Outcome {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.tally.add(other.tally);
+        self.lives += other.lives;
+        self.trace_hash = self.trace_hash.rotate_left(1) ^ other.trace_hash;
+        self.steps += other.steps;
+    }
+}
+
+/// A violation, with all that is needed to see it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Violation {
+    pub(crate) seed: u64,
+    ops: u64,
+    pub(crate) what: String,
+    setup: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, ops, what, setup } = self;
+        writeln!(f, "seed {seed}: {what}\n{setup}\nto see it again:")?;
+        write!(
+            f,
+            "  TAILBEAM_SIM_SEEDS={seed}..{} TAILBEAM_SIM_OPS={ops} cargo test -p tailbeam-runtime \
+             --release --test simulation -- --ignored --nocapture many_seeds",
+            seed + 1
+        )
+    }
+}
+
+/// Runs `ops` operations under a seed: one runtime after the other, because half of them are stopped in the
+/// middle.
+pub(crate) fn run(seed: u64, ops: u64, planted: Planted) -> Result<Outcome, Violation> {
+    let mut rng = Rng::new(seed ^ 0x7461_696c_6265_616d);
+    let mut sum = Outcome::default();
+    while sum.tally.ops < ops {
+        let life = Life {
+            faults: Faults::drawn(&mut rng),
+            shards: 1 + rng.index(8),
+            config: draw_config(&mut rng),
+            end: if rng.below(2) == 0 { End::Rest } else { End::Cut(rng.up_to(ops)) },
+        };
+        let setup = format!("{life:?}, after {} operations", sum.tally.ops);
+        let outcome = live(life, &mut rng, ops - sum.tally.ops, planted);
+        sum.add(outcome.map_err(|what| Violation { seed, ops, what, setup })?);
+    }
+    Ok(sum)
+}
+
+/// One runtime.
+#[derive(Debug)]
+struct Life {
+    faults: Faults,
+    shards: usize,
+    config: Config,
+    end: End,
+}
+
+fn live(life: Life, rng: &mut Rng, ops: u64, planted: Planted) -> Result<Outcome, String> {
+    let Life { faults, shards, config, end } = life;
+    let drain_ns = config.drain_ns;
+    World::begin(rng.split(), ops, planted);
+    let sim = Simulation::new(rng.bits(), config, shards, faults).expect("the limits work");
+    let mut program = Program { sim, rng: rng.split(), end, drain_ns };
+    let result = program.run();
+    let (sim, wrong) = (program.sim, world(|w| w.wrong.take()));
+    let (trace_hash, steps) = (sim.trace_hash(), sim.steps());
+    let outcome = Outcome { tally: world(|w| w.tally), lives: 1, trace_hash, steps };
+    drop(sim);
+    wrong.map_or(result, Err).map(|()| outcome)
+}
+
+/// Limits that bite, in some of the runs.
+fn draw_config(rng: &mut Rng) -> Config {
+    Config {
+        agents_max: rng.one_of(&[6, 64, 64, 1_000]),
+        timers_max: rng.one_of(&[2, 64, 10_000]),
+        messages_max: rng.one_of(&[8, 200, 10_000]),
+        asks_max: rng.one_of(&[1, 16, 1_000]),
+        peer_ring_slots: rng.one_of(&[1, 2, 16, 256]),
+        uring_entries: rng.one_of(&[1, 2, 64]),
+        turn_messages: rng.one_of(&[1, 3, 64]),
+        turn_ns: rng.one_of(&[1, 1_000, 50_000]),
+        drain_ns: rng.one_of(&[0, 1_000_000, 3_000_000_000]),
+        ..Config::default()
+    }
+}
+
+struct Program {
+    sim: Simulation,
+    rng: Rng,
+    end: End,
+    drain_ns: u64,
+}
+
+type Judged = Result<(), String>;
+
+fn text(failure: Failure) -> String {
+    failure.to_string()
+}
+
+fn check(holds: bool, what: impl FnOnce() -> String) -> Judged {
+    if holds { Ok(()) } else { Err(what()) }
+}
+
+impl Program {
+    fn run(&mut self) -> Judged {
+        self.work()?;
+        match self.end {
+            End::Rest => {
+                self.rest()?;
+                self.check_at_rest()?;
+                self.check_room()?;
+                self.stop_nodes()?;
+                let report = self.sim.shutdown().map_err(text)?;
+                let drained = report.shards.iter().all(|shard| shard.drained);
+                check(drained || self.drain_ns == 0, || format!("not drained: {report:?}"))?;
+                self.check_end(&report)
+            }
+            End::Cut(_) => {
+                world(|w| w.stopping = true);
+                self.sim.stop();
+                self.work()?;
+                let report = self.sim.shutdown().map_err(text)?;
+                self.check_end(&report)
+            }
+        }
+    }
+
+    /// Injects and goes on, until the operations are done or it is time to stop.
+    fn work(&mut self) -> Judged {
+        let stopping = world(|w| w.stopping);
+        for _ in 0..10_000_000u64 {
+            let done = world(|w| w.tally.ops);
+            let cut = matches!(self.end, End::Cut(at) if !stopping && done >= at);
+            let enough = cut || done >= world(|w| w.ops_max);
+            if enough || (stopping && self.has_ended()) {
+                return world(|w| w.wrong.take()).map_or(Ok(()), Err);
+            }
+            self.inject();
+            for _ in 0..self.rng.below(24) {
+                self.sim.step().map_err(text)?;
+            }
+            if let Some(wrong) = world(|w| w.wrong.take()) {
+                return Err(wrong);
+            }
+        }
+        Err("the operations are never done".to_owned())
+    }
+
+    fn has_ended(&self) -> bool {
+        self.sim.held().iter().all(|held| *held == Held::default())
+    }
+
+    fn inject(&mut self) {
+        let shard = self.rng.index(self.sim.shards());
+        let count = 1 + self.rng.below(6);
+        match self.rng.below(4) {
+            0 => {
+                if world(World::begin_op) {
+                    ops::wake();
+                }
+            }
+            _ => self.sim.post_on(shard, move |cx| ops::from_outside(cx, count)),
+        }
+    }
+
+    /// Goes on until nobody waits for anything.
+    fn rest(&mut self) -> Judged {
+        loop {
+            self.sim.run_until_idle().map_err(text)?;
+            let parked = world(|w| w.parked.clone());
+            // Before they are woken once more: each was polled after it was woken.
+            let unpolled = world(|w| parked.iter().position(|&park| w.parks[park].woken));
+            check(unpolled.is_none(), || format!("future {unpolled:?} was woken and not polled"))?;
+            if parked.is_empty() {
+                return Ok(());
+            }
+            for park in parked {
+                let waker = world(|w| w.waker_of(park, true));
+                waker.into_iter().for_each(|waker| waker.wake());
+            }
+        }
+    }
+
+    /// Every message has come to an end, every ask and timer too, and nothing is held.
+    fn check_at_rest(&self) -> Judged {
+        check_messages()?;
+        world(|w| {
+            if let Some(ask) = w.asks.iter().position(|end| *end == AskEnd::Open) {
+                return Err(format!("ask {ask} never ended"));
+            }
+            let waits = |timer: &&crate::world::TimerRecord| {
+                timer.state == TimerState::Pending && w.nodes[timer.node].alive
+            };
+            let timer = w.timers.iter().position(|timer| waits(&timer));
+            check(timer.is_none(), || format!("timer {timer:?} never fired"))
+        })?;
+        for (shard, held) in self.sim.held().into_iter().enumerate() {
+            let slots =
+                world(|w| w.living.iter().filter(|&&id| w.nodes[id].shard == shard).count());
+            let expected = Held { slots: slots as u64, ..Held::default() };
+            check(held == expected, || format!("shard {shard} holds {held:?}, not {expected:?}"))?;
+        }
+        self.check_stats()
+    }
+
+    /// As many nodes as the model has, ended as they have in it.
+    fn check_stats(&self) -> Judged {
+        let stats = self.sim.stats();
+        let sum = |of: fn(&tailbeam_runtime::ShardStats) -> u64| stats.iter().map(of).sum::<u64>();
+        let of_runtime = (
+            sum(|s| s.spawned),
+            sum(|s| s.live_agents),
+            sum(|s| s.panicked),
+            sum(|s| s.stopped + s.panicked + s.killed + s.live_agents),
+        );
+        let of_model = world(|w| {
+            let tally = w.tally;
+            (tally.nodes, w.living.len() as u64, tally.nodes_panicked, tally.nodes)
+        });
+        check(of_runtime == of_model, || {
+            format!("spawned, live, panicked, sum: {of_runtime:?}, in the model {of_model:?}")
+        })
+    }
+
+    /// Every mailbox takes again what it may hold, from every shard.
+    fn check_room(&mut self) -> Judged {
+        let living = world(|w| w.living.clone());
+        for &node in living.iter().take(6) {
+            let Some(to) = world(|w| w.nodes[node].to) else { continue };
+            for shard in 0..self.sim.shards() {
+                let full = || self.sim.stats()[shard].full;
+                let before = full();
+                let count = to.mailbox();
+                let fill = move |cx: &mut tailbeam_runtime::Cx<'_>| {
+                    (0..count).filter(|_| ops::send_act(cx, node, Act::Nothing)).count()
+                };
+                self.sim.run_on(shard, fill).map_err(text)?;
+                self.sim.run_until_idle().map_err(text)?;
+                let full = self.sim.stats()[shard].full;
+                check(full == before, || format!("node {node}: shard {shard} has lost credits"))?;
+            }
+        }
+        check_messages()
+    }
+
+    /// Ends every node, by a letter.
+    fn stop_nodes(&mut self) -> Judged {
+        for round in 0.. {
+            let living = world(|w| w.living.clone());
+            if living.is_empty() {
+                break;
+            }
+            check(round < 1_000, || format!("{living:?} cannot be stopped"))?;
+            for &node in &living {
+                let shard = self.rng.index(self.sim.shards());
+                let stop = move |cx: &mut tailbeam_runtime::Cx<'_>| {
+                    ops::send_act(cx, node, Act::Stop);
+                };
+                self.sim.run_on(shard, stop).map_err(text)?;
+            }
+            self.rest()?;
+        }
+        self.check_at_rest()
+    }
+
+    /// After the end: every message is accounted for, and so is every node.
+    fn check_end(&self, report: &ShutdownReport) -> Judged {
+        check_messages()?;
+        let tally = world(|w| w.tally);
+        let dropped = tally.letters_dropped + tally.answers_dropped;
+        let stats = self.sim.stats();
+        let dead: u64 = stats.iter().map(|stats| stats.dead_letters).sum();
+        let skipped: u64 = stats.iter().map(|stats| stats.asks_skipped).sum();
+        let undelivered: u64 = report.shards.iter().map(|shard| shard.messages_undelivered).sum();
+        check(dropped == dead + undelivered + skipped, || {
+            format!(
+                "{} letters and {} answers were dropped unread: {dead} dead letters, {undelivered} \
+                 undelivered, {skipped} skipped",
+                tally.letters_dropped, tally.answers_dropped
+            )
+        })?;
+        let lied =
+            report.shards.iter().find(|shard| shard.drained && shard.messages_undelivered > 0);
+        check(lied.is_none(), || format!("{lied:?} is not drained"))?;
+        let living = world(|w| w.living.len());
+        check(living == 0, || format!("{living} nodes were not dropped"))?;
+        self.check_stats()
+    }
+}
+
+/// Every message was read, dropped or handed back.
+fn check_messages() -> Judged {
+    world(|w| {
+        let open = |fate: &Fate| matches!(fate, Fate::Made | Fate::Accepted);
+        if let Some(letter) = w.letters.iter().position(|letter| open(&letter.fate)) {
+            return Err(format!("letter {letter} is lost: {:?}", w.letters[letter].fate));
+        }
+        let answer = w.answers.iter().position(open);
+        check(answer.is_none(), || format!("answer {answer:?} is lost"))
+    })
+}
