@@ -22,7 +22,12 @@ pub(crate) fn run(peer: Peer, bench: Bench, args: &Args) -> End {
 }
 
 fn start(peer: Peer, bench: Bench, args: &Args) -> std::io::Result<Child> {
-    Command::new(std::env::current_exe()?)
+    let mut command = Command::new(std::env::current_exe()?);
+    if bench == Bench::Spawn {
+        // What was freed stays, for the second time is to find its memory touched.
+        command.env("MIMALLOC_PURGE_DELAY", "-1");
+    }
+    command
         .args(["--child", &name(&peer), "--bench", &name(&bench)])
         .args(["--agents", &args.agents.to_string()])
         .args(["--thinkers", &args.thinkers.to_string()])
