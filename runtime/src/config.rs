@@ -103,6 +103,10 @@ pub struct Config {
     pub bell: Bell,
     /// What a shard without work does.
     pub idle: Idle,
+    /// How late a timer may wake a sleeping shard, ns, so that timers which are due soon after each other share
+    /// a wake; a shard that is awake fires them to 131 us. Wakes of all shards lie on the same instants, so
+    /// that they find each other awake. 0 is as precise as it goes, and costs a wake per 131 us.
+    pub timer_slack_ns: u64,
     /// Submission entries of a shard's io_uring.
     pub uring_entries: u32,
     /// Operations on sockets and files per shard; each stream that receives, and each listener, holds one.
@@ -138,6 +142,7 @@ impl Default for Config {
             control_slots: 256,
             bell: Bell::Auto,
             idle: Idle::Park,
+            timer_slack_ns: 1_000_000,
             uring_entries: 256,
             ops_max: 1 << 16,
             buffers: 1_024,
@@ -169,6 +174,9 @@ impl Config {
             }
             c if c.account_every == 0 || c.account_every > 1 << 20 => {
                 limit("account_every", c.account_every.into(), "1 to 1048576")
+            }
+            c if c.timer_slack_ns > 1_000_000_000 => {
+                limit("timer_slack_ns", c.timer_slack_ns, "up to 1 s")
             }
             c if c.stall_ns != 0 && c.stall_ns < 1_000_000 => {
                 limit("stall_ns", c.stall_ns, "0, or 1 ms and more")

@@ -73,7 +73,7 @@ pub use {
         Account, Addr, Agent, AgentId, By, Class, Cx, Down, End, MonitorId, MoveError, Placement,
         Published, Recipient, RelationError, Reply, SleepUntil, Stop, YieldNow,
     },
-    channel::envelope::MESSAGE_MAX,
+    channel::envelope::{ASK_MAX, MESSAGE_MAX},
     config::{Bell, Choice, Config, Cores},
     error::{AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
     observe::{NoObserver, Observer},

@@ -139,6 +139,8 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
         cores,
         agents_max: bound(per_shard + 1)?,
         timers_max: bound(per_shard + 2 * in_flight)?,
+        // A generator is to be on time, whatever the wakes cost.
+        timer_slack_ns: 0,
         ..Config::default()
     })
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use super::{Control, Cx, handle, shard_of};
 use crate::agent::parcel::Parcel;
-use crate::channel::envelope::Deliver;
+use crate::channel::envelope::{ASK_MAX, Deliver};
 use crate::error::AskError;
 use crate::shard::{self, Shard};
 use crate::timer::TimerId;
@@ -440,6 +440,12 @@ where
     R: Send + 'static,
     F: FnOnce(Reply<R>) -> A::Msg,
 {
+    const {
+        assert!(
+            size_of::<A::Msg>() <= ASK_MAX,
+            "a message of an agent that is asked has at most 40 bytes: box its content"
+        );
+    }
     let slot = shard.asks.borrow_mut().open(me).ok_or(AskError::Full)?;
     let key = shard.key(slot);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };

@@ -102,7 +102,8 @@ impl<'a> Cx<'a> {
         self.shard.spawn_task_with(run, make)
     }
 
-    /// Has `token` delivered to the running agent's [`Agent::on_timer`] at `at_ns` or up to 131 us later.
+    /// Has `token` delivered to the running agent's [`Agent::on_timer`] at `at_ns` or up to 131 us later; up to
+    /// `Config::timer_slack_ns` later if the shard sleeps.
     ///
     /// # Errors
     /// [`TimersFull`].

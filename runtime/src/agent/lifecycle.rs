@@ -8,6 +8,7 @@ use std::ptr::NonNull;
 
 use super::kin::CHILD;
 use super::{Addr, Agent, Class, Cx, Down, End, MonitorId, Notice, Stop, handle, messages};
+use crate::channel::envelope::MESSAGE_MAX;
 use crate::error::SpawnError;
 use crate::shard::Shard;
 use crate::shard::lane::MAILBOX_MAX;
@@ -159,6 +160,10 @@ impl Shard {
     /// A slot for an agent of a type, occupied and without a state; the handle.
     pub(super) fn reserve<A: Agent>(&self) -> Option<u64> {
         const {
+            assert!(
+                size_of::<A::Msg>() <= MESSAGE_MAX && align_of::<A::Msg>() <= 8,
+                "a message has at most 48 bytes and is aligned to at most 8: box its content"
+            );
             assert!(A::MAILBOX >= 1 && A::MAILBOX <= MAILBOX_MAX, "MAILBOX is 1 to 50000");
         }
         if self.is_closed() {

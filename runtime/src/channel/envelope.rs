@@ -11,6 +11,8 @@ use super::queue::Queue;
 use super::spsc::{Consumer, Producer};
 use crate::shard::Shard;
 
+/// Largest message, bytes, of an agent that is asked; its deadline travels with it.
+pub const ASK_MAX: usize = MESSAGE_MAX - 8;
 /// Largest message, bytes; box what is larger.
 pub const MESSAGE_MAX: usize = 48;
 
@@ -68,16 +70,9 @@ impl Envelope {
     /// `cell` is valid for writes and holds no envelope.
     #[inline]
     unsafe fn write<T: Deliver>(cell: *mut Self, to: u64, value: T) {
-        const {
-            assert!(
-                size_of::<T>() <= MESSAGE_MAX,
-                "a message has at most 48 bytes: box its content"
-            );
-            assert!(
-                align_of::<T>() <= 8,
-                "a message is aligned to at most 8 bytes: box its content"
-            );
-        }
+        // Known when this is compiled, and so free. Users are told earlier: where an agent is spawned or
+        // asked; the code of an ask is compiled for agents that are never asked too.
+        assert!(size_of::<T>() <= MESSAGE_MAX && align_of::<T>() <= 8, "checked at the entry");
         // SAFETY: the caller's duty, here and in the next two.
         let at_to = unsafe { &raw mut (*cell).to };
         // SAFETY: as above.

@@ -78,6 +78,8 @@ pub(crate) struct Shard {
     pub(crate) slab: Slab,
     /// Messages between agents of this shard, wakes and tokens, by class, in the order of their turns.
     lines: [Line; CLASSES],
+    /// Turns between two looks at the clock, as the last pass has shown.
+    fit: Cell<u32>,
     /// Whether messages come from a ring, where they are not in the order of their classes.
     receiving: Cell<bool>,
     /// Ages of what lies in the rings of the other shards.
@@ -191,6 +193,7 @@ impl Shard {
             scratch: Scratch::new(),
             slab: Slab::new(config.agents_max),
             lines: std::array::from_fn(|_| Line::new()),
+            fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
             lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),

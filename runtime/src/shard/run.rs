@@ -16,6 +16,9 @@ use crate::timer::Fired;
 const PASS_NS: u64 = 20_000;
 /// It ends after as many turns, so that messages to other cores are not kept back.
 const PASS_TURNS: u32 = 256;
+/// Turns between two looks at the other cores, once a pass has done what waited when it began: agents that
+/// keep each other busy keep nothing from other cores, and nothing of other cores waits for them.
+const TURNS_PER_GLANCE: u32 = 4;
 /// Messages behind the running one whose agents are being loaded.
 const AHEAD: usize = 16;
 /// Time between two looks at the clock that a pass aims at, ns, and most turns between them.
@@ -94,6 +97,8 @@ pub(crate) struct Rounds {
     awake_since_ns: u64,
     asleep_since_ns: u64,
     idle_since_ns: u64,
+    /// The clock at the end of the last round, if it was looked at then.
+    looked_ns: Option<u64>,
     idling: Idling,
     stopping: bool,
     /// Whether nothing was left to do when it sealed; none before.
@@ -110,6 +115,7 @@ impl Rounds {
             awake_since_ns: now_ns,
             asleep_since_ns: now_ns,
             idle_since_ns: now_ns,
+            looked_ns: None,
             idling,
             stopping: false,
             sealed: None,
@@ -128,12 +134,19 @@ impl Rounds {
             shard.own().ending.work();
         }
         shard.take_acks();
-        let now = shard.see();
+        // The last round of a busy shard ended with a look at the clock, a moment ago.
+        let began_ns = self.looked_ns.take().unwrap_or_else(|| shard.see());
+        let now = began_ns;
         shard.posted();
         shard.ops.complete(ring);
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut self.fired);
+        let sent = shard.counts.sent.get();
         let now = shard.receive(now);
+        // Answers to other cores do not wait for this one's own work.
+        if shard.counts.sent.get() != sent {
+            shard.publish_messages(ring);
+        }
         let now = shard.pass(now);
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
@@ -150,6 +163,7 @@ impl Rounds {
             return Step::Sealed;
         }
         let busy = shard.has_work();
+        self.looked_ns = (busy && now > began_ns).then_some(now);
         if shard.ops.flush(ring, busy, now) { Step::Busy } else { Step::Idle }
     }
 
@@ -172,10 +186,16 @@ impl Rounds {
             return None;
         }
         let next = shard.wheel.borrow().next_deadline();
-        let wait = next.map(|at| at.saturating_sub(now_ns).max(1));
+        let wait = next.map(|at| self.with_slack(at).saturating_sub(now_ns).max(1));
         let retry = shard.control.is_waiting().then_some(RETRY_NS);
         shard.stats.borrow_mut().parks += 1;
         Some(wait.into_iter().chain(retry).min())
+    }
+
+    /// The instant to wake at for a timer that is due at `at_ns`.
+    fn with_slack(&self, at_ns: u64) -> u64 {
+        let slack_ns = self.shard.config.timer_slack_ns.max(1);
+        at_ns.checked_next_multiple_of(slack_ns).unwrap_or(at_ns)
     }
 
     /// The shard has slept.
@@ -213,11 +233,14 @@ struct Pace {
     length_ns: u64,
     turns: u32,
     look_at: u32,
+    /// Turns that fit between two looks, as the last look has shown.
+    fit: u32,
 }
 
 impl Pace {
-    const fn new(from_ns: u64, length_ns: u64) -> Self {
-        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: 1 }
+    /// `fit` is what the last pass has shown.
+    const fn new((from_ns, length_ns): (u64, u64), fit: u32) -> Self {
+        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: fit, fit }
     }
 
     /// Notes a turn; whether another may follow.
@@ -230,7 +253,8 @@ impl Pace {
         self.now_ns = clock();
         let spent_ns = self.now_ns - self.from_ns;
         let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
-        self.look_at = self.turns + u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
+        self.fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
+        self.look_at = self.turns + self.fit;
         spent_ns < self.length_ns && self.turns < PASS_TURNS
     }
 }
@@ -245,7 +269,7 @@ impl Shard {
         for (consumer, marks) in consumers.iter_mut().zip(&self.ring_marks) {
             let Some(consumer) = consumer else { continue };
             marks.note(consumer.waiting(), now_ns);
-            let mut pace = Pace::new(now_ns, PASS_NS);
+            let mut pace = Pace::new((now_ns, PASS_NS), self.fit.get());
             while consumer.has_some() {
                 self.since_ns.set(marks.read());
                 consumer.deliver_next(self);
@@ -255,6 +279,7 @@ impl Shard {
                 }
             }
             if pace.turns > 0 {
+                self.fit.set(pace.fit);
                 add(&self.counts.arrived, pace.turns.into());
                 consumer.release();
             }
@@ -316,8 +341,15 @@ impl Shard {
         now_ns
     }
 
+    /// Whether another core has sent something.
+    fn is_called(&self) -> bool {
+        self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
+    }
+
     fn pass_of(&self, line: &Line, from_ns: u64, length_ns: u64) -> u64 {
-        let mut pace = Pace::new(from_ns, length_ns);
+        let (waiting, sent) = (line.queue.len(), self.counts.sent.get());
+        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+        let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
         line.marks.note(line.queue.len(), from_ns);
         while !line.queue.is_empty() {
             self.since_ns.set(line.marks.read());
@@ -328,7 +360,15 @@ impl Shard {
             if !pace.goes_on(|| self.see()) {
                 break;
             }
+            if pace.turns >= waiting && self.counts.sent.get() != sent {
+                break;
+            }
+            let glance = pace.turns >= waiting && pace.turns.is_multiple_of(TURNS_PER_GLANCE);
+            if glance && self.is_called() {
+                break;
+            }
         }
+        self.fit.set(pace.fit);
         pace.now_ns
     }
 
