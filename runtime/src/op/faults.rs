@@ -155,16 +155,6 @@ fn a_kernel_without_multishot_carries_the_same_traffic() {
 }
 
 #[test]
-<<<<<<< HEAD
-fn failed_and_cancelled_operations_are_errors_and_leave_nothing_behind() {
-    let fail: MakeRing = |entries, event| twin::make(entries, event, Fault::OpsFail);
-    let Some(outcome) = traffic(fail) else { return };
-    assert!(outcome.failed > 0, "the fault must have happened: {outcome:?}");
-    // Whether a cancel finds its operation still there is the kernel's to say; each must end either way.
-    let cancel: MakeRing = |entries, event| twin::make(entries, event, Fault::OpsCancelled);
-    let Some(Outcome { whole, failed }) = traffic(cancel) else { return };
-    assert_eq!(whole + failed, CONNECTIONS + 1);
-=======
 fn failed_operations_are_errors_and_leave_nothing_behind() {
     let make: MakeRing = |entries, event| twin::make(entries, event, Fault::OpsFail);
     let Some(outcome) = traffic(make) else { return };
@@ -178,5 +168,4 @@ fn cancelled_operations_leave_nothing_behind() {
     let make: MakeRing = |entries, event| twin::make(entries, event, Fault::OpsCancelled);
     let all = ALL.whole;
     assert!(traffic(make).is_none_or(|outcome| outcome.whole + outcome.failed == all));
->>>>>>> io
 }
