@@ -7,7 +7,10 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Held, Simulation};
-use tailbeam_runtime::{Addr, Agent, AskError, Config, Cx, Reply, Stop};
+use tailbeam_runtime::{
+    Addr, Agent, AgentId, AskError, ChildSpec, Config, Cx, Down, MoveError, Reply, Restart, Stop,
+    Supervision,
+};
 
 thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
@@ -222,4 +225,91 @@ fn acks_without_room_stayed_behind() {
     let last = nappers[19];
     let sent = sim.run_on(0, move |cx| [last.try_send(cx, 0), last.try_send(cx, 0)]);
     assert_eq!(sent, Ok([Ok(()), Ok(())]), "it has read what it had");
+}
+
+/// Does what it is sent; `TRAPS` are told of the ends of those that they are linked to.
+struct Doer<const TRAPS: bool>;
+
+type Deed = Box<dyn FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send>;
+
+impl<const TRAPS: bool> Agent for Doer<TRAPS> {
+    type Msg = Deed;
+    const TRAPS_EXITS: bool = TRAPS;
+
+    async fn on(&mut self, deed: Deed, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        deed(cx)
+    }
+
+    /// Tokens are seen as they are.
+    fn on_timer(&mut self, token: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(token);
+        Ok(())
+    }
+
+    /// An end is seen as one.
+    fn on_down(&mut self, _: Down, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(1);
+        Ok(())
+    }
+
+    /// Where a child lives is seen by whoever looks at the thread's last one.
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        BORN.set(Some(cx.me::<Self>().id()));
+    }
+}
+
+thread_local! {
+    static BORN: Cell<Option<AgentId>> = const { Cell::new(None) };
+}
+
+/// Has an agent do something, and all that comes of it.
+fn have<const TRAPS: bool>(
+    sim: &mut Simulation,
+    agent: Addr<Doer<TRAPS>>,
+    deed: impl FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send + 'static,
+) {
+    send(sim, agent, deed);
+    sim.run_until_idle().expect("no wake is lost");
+}
+
+fn send<const TRAPS: bool>(
+    sim: &mut Simulation,
+    agent: Addr<Doer<TRAPS>>,
+    deed: impl FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send + 'static,
+) {
+    let deed: Deed = Box::new(deed);
+    assert_eq!(sim.run_on(agent.shard(), move |cx| agent.try_send(cx, deed).is_ok()), Ok(true));
+}
+
+fn panics(_: &mut Cx<'_>) -> Result<(), Stop> {
+    resume_unwind(Box::new("planned"))
+}
+
+/// A supervisor on shard 0 and its only child.
+fn supervise(sim: &mut Simulation, plan: Supervision, restart: Restart) -> Addr<Doer<false>> {
+    BORN.set(None);
+    let spec = ChildSpec::new(|| Doer::<false>).restart(restart);
+    let begun = sim.run_on(0, move |cx| cx.supervise(plan, vec![spec]).is_ok());
+    assert_eq!(begun, Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    BORN.get().expect("it was started").addr()
+}
+
+/// A supervised agent that ended and was not restarted was counted as killed too, and so was one that could
+/// not be moved.
+#[test]
+fn an_agent_that_was_down_was_counted_as_killed() {
+    let mut sim = start(2, Config::default());
+    for end in [panics, |_: &mut Cx<'_>| Err(Stop)] {
+        let child = supervise(&mut sim, Supervision::default(), Restart::Temporary);
+        have(&mut sim, child, end);
+    }
+    let busy = sim.spawn_on(0, || Stuck).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| busy.try_send(cx, 0).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.move_agent(busy, 1), Err(MoveError::Busy));
+    sim.run_until_idle().expect("no wake is lost");
+    let stats = sim.stats();
+    assert_eq!((stats[0].panicked, stats[0].stopped, stats[0].killed), (1, 1, 0));
+    assert_eq!((stats[1].spawned, stats[1].live_agents, stats[1].killed), (0, 0, 0));
 }

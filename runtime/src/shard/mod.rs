@@ -487,11 +487,12 @@ impl Shard {
         self.stats.borrow_mut().dead_letters += count;
     }
 
-    pub(crate) fn count_end(&self, role: Role, why: End) {
+    /// Counts an agent that gives its slot back, and why it has ended if that is not counted yet.
+    pub(crate) fn count_end(&self, role: Role, why: Option<End>) {
         if role == Role::Agent {
             let mut stats = self.stats.borrow_mut();
             stats.live_agents -= 1;
-            Self::count_why(&mut stats, why);
+            why.into_iter().for_each(|why| Self::count_why(&mut stats, why));
         }
     }
 
