@@ -313,3 +313,29 @@ fn an_agent_that_was_down_was_counted_as_killed() {
     assert_eq!((stats[0].panicked, stats[0].stopped, stats[0].killed), (1, 1, 0));
     assert_eq!((stats[1].spawned, stats[1].live_agents, stats[1].killed), (0, 0, 0));
 }
+
+/// The ids of a wheel are numbers that the next wheel gives too.
+#[test]
+fn a_moved_agent_cancelled_the_timer_of_another() {
+    let mut sim = start(2, Config::default());
+    let (mover, other) = (sim.spawn_on(0, || Doer::<false>), sim.spawn_on(1, || Doer::<false>));
+    let (mover, other) = (mover.expect("room"), other.expect("room"));
+    let at_ns = sim.now_ns() + 1_000_000_000;
+    let set = move |cx: &mut Cx<'_>| {
+        TIMER.set(cx.notify_at(at_ns, 10).ok());
+        Ok(())
+    };
+    send(&mut sim, other, set);
+    send(&mut sim, mover, set);
+    sim.run_for(1_000_000).expect("no wake is lost");
+    let mover = sim.move_agent(mover, 1).expect("idle");
+    have(&mut sim, mover, |cx| {
+        assert!(!cx.cancel(TIMER.get().expect("set")), "it is in another wheel");
+        Ok(())
+    });
+    assert_eq!((SEEN.get(), sim.stats()[1].panicked), (20, 0));
+}
+
+thread_local! {
+    static TIMER: Cell<Option<tailbeam_runtime::TimerId>> = const { Cell::new(None) };
+}

@@ -404,16 +404,17 @@ impl Shard {
     ) -> Result<TimerId, TimersFull> {
         let life = self.slab.header(index_of(owner)).map_or(0, |header| header.incarnation.get());
         let owner = owner & !LIFE | u64::from(life) << LIFE_SHIFT;
-        self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)
+        let timer = self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)?;
+        Ok(timer.at(self.index))
     }
 
     /// Whether a timer has neither fired nor been cancelled.
     pub(crate) fn is_pending(&self, timer: TimerId) -> bool {
-        self.wheel.borrow().is_pending(timer)
+        timer.is_at(self.index) && self.wheel.borrow().is_pending(timer)
     }
 
     pub(crate) fn cancel(&self, timer: TimerId) -> bool {
-        self.wheel.borrow_mut().cancel(timer)
+        timer.is_at(self.index) && self.wheel.borrow_mut().cancel(timer)
     }
 
     /// Whether it is too late to send or spawn from here.
