@@ -339,3 +339,16 @@ fn a_moved_agent_cancelled_the_timer_of_another() {
 thread_local! {
     static TIMER: Cell<Option<tailbeam_runtime::TimerId>> = const { Cell::new(None) };
 }
+
+/// What its supervisor said reached the place it had left, and ended that: the child lived on without a
+/// supervisor, and its old address was dead.
+#[test]
+fn a_supervised_agent_that_had_moved_was_never_released() {
+    let mut sim = start(2, Config::default());
+    let child = supervise(&mut sim, Supervision::default(), Restart::Temporary);
+    let child = sim.move_agent(child, 1).expect("idle");
+    sim.run_until_idle().expect("no wake is lost");
+    have(&mut sim, child, panics);
+    let slots: Vec<u64> = sim.held().iter().map(|held| held.slots).collect();
+    assert_eq!((slots, sim.stats()[1].panicked), (vec![1, 0], 1), "the supervisor's");
+}

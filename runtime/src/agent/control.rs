@@ -44,8 +44,10 @@ pub(crate) enum Control {
     Halt,
     /// To a failed one: begin anew.
     Restart,
-    /// To a supervised one, or to where an agent lived before it moved: end for good.
+    /// To a supervised one: end for good.
     Release,
+    /// To where an agent lived before it moved: it has ended.
+    Vacate,
     /// To an agent, for one of its hooks.
     Notice(Notice),
     /// To an agent: does the one you wait for lead back to `origin`?
@@ -103,7 +105,7 @@ impl Shard {
     fn told(&self, header: &Header, me: u64, to: u64, control: Control) {
         if header.role() == Some(Role::Forward) {
             return match control {
-                Control::Release => self.end_agent(index_of(me), End::Stopped),
+                Control::Vacate => self.end_agent(index_of(me), End::Stopped),
                 other => self.send_control(header.waits_for.get(), other),
             };
         }

@@ -315,7 +315,7 @@ impl Shard {
         }
         self.tell_of_end(me, &mut kin, why);
         for home in kin.homes.drain(..) {
-            self.send_control(home, Control::Release);
+            self.send_control(home, Control::Vacate);
         }
     }
 }
