@@ -352,3 +352,21 @@ fn a_supervised_agent_that_had_moved_was_never_released() {
     let slots: Vec<u64> = sim.held().iter().map(|held| held.slots).collect();
     assert_eq!((slots, sim.stats()[1].panicked), (vec![1, 0], 1), "the supervisor's");
 }
+
+/// Links were to the place where it lived when they were made, and its end was told under the new one.
+#[test]
+fn a_moved_agent_lost_its_links() {
+    for mover_fails in [true, false] {
+        let mut sim = start(3, Config::default());
+        let other = sim.spawn_on(1, || Doer::<false>).expect("room");
+        let teller = sim.spawn_on(1, || Doer::<true>).expect("room");
+        let mover = sim.spawn_on(0, || Doer::<false>).expect("room");
+        have(&mut sim, mover, move |cx| cx.link(other).map_err(|_| Stop));
+        have(&mut sim, teller, move |cx| cx.link(mover).map_err(|_| Stop));
+        let moved = sim.move_agent(mover, 2).expect("idle");
+        sim.run_until_idle().expect("no wake is lost");
+        have(&mut sim, if mover_fails { moved } else { other }, panics);
+        let live: u64 = sim.stats().iter().map(|stats| stats.live_agents).sum();
+        assert_eq!((SEEN.get(), live), (1, 1), "the one that is told lives");
+    }
+}
