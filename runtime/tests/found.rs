@@ -370,3 +370,27 @@ fn a_moved_agent_lost_its_links() {
         assert_eq!((SEEN.get(), live), (1, 1), "the one that is told lives");
     }
 }
+
+/// Whoever had its new address at once was faster than the agent: a kill was ignored, and a watch or a link was
+/// lost when its relations came.
+#[test]
+fn an_agent_on_its_way_was_deaf() {
+    for seed in 0..40 {
+        SEEN.set(0);
+        let faults = Faults { bell_delay_max_ns: 20_000_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 3, faults).expect("starts");
+        let watcher = sim.spawn_on(1, || Doer::<true>).expect("room");
+        let mover = sim.spawn_on(0, || Doer::<false>).expect("room");
+        let mover = sim.move_agent(mover, 2).expect("idle");
+        send(&mut sim, watcher, move |cx| {
+            cx.monitor(mover).map_err(|_| Stop)?;
+            cx.link(mover).map_err(|_| Stop)?;
+            cx.kill(mover.id());
+            Ok(())
+        });
+        sim.run_until_idle().expect("no wake is lost");
+        let stats = sim.stats();
+        assert_eq!((SEEN.get(), stats[2].killed, stats[2].moved), (2, 1, 1), "{seed}");
+        assert_eq!(sim.held()[0].slots, 0, "its first place");
+    }
+}

@@ -111,6 +111,10 @@ impl Shard {
             };
         }
         let index = index_of(me);
+        if header.is_expected() && !matches!(control, Control::Release) {
+            // Its relations are on their way: it is told when it has them.
+            return self.wait(header, Envelope::new(to, control));
+        }
         match control {
             Control::Watch { watcher, id } => self.add_watcher(me, watcher, id),
             Control::Unwatch { watcher, id } => {
