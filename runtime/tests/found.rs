@@ -8,8 +8,8 @@ use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Held, Simulation};
 use tailbeam_runtime::{
-    Addr, Agent, AgentId, AskError, ChildSpec, Config, Cx, Down, MoveError, Reply, Restart, Stop,
-    Supervision,
+    Addr, Agent, AgentId, AskError, ChildSpec, Class, Config, Cx, Down, MoveError, Reply, Restart,
+    Stop, Supervision,
 };
 
 thread_local! {
@@ -392,5 +392,55 @@ fn an_agent_on_its_way_was_deaf() {
         let stats = sim.stats();
         assert_eq!((SEEN.get(), stats[2].killed, stats[2].moved), (2, 1, 1), "{seed}");
         assert_eq!(sim.held()[0].slots, 0, "its first place");
+    }
+}
+
+/// Notes how often a number was smaller than the one before.
+struct Reader(u64);
+
+impl Agent for Reader {
+    type Msg = u64;
+    const MAILBOX: u32 = 1_000;
+
+    async fn on(&mut self, number: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(u64::from(number < self.0));
+        self.0 = number;
+        Ok(())
+    }
+}
+
+/// Takes a turn of the class before the others', now and then.
+struct Urgent;
+
+impl Agent for Urgent {
+    type Msg = u32;
+    const CLASS: Class = Class::High;
+
+    async fn on(&mut self, left: u32, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        // Several passes of its class, and then none.
+        cx.fresh_ns();
+        if left == 0 { Ok(()) } else { cx.me::<Self>().try_send(cx, left - 1).map_err(|_| Stop) }
+    }
+}
+
+/// What a ring brought while urgent turns waited had its turn later, and what came next at once.
+#[test]
+fn messages_of_one_sender_overtook_each_other_after_urgent_turns() {
+    for seed in 0..20 {
+        SEEN.set(0);
+        let faults = Faults { look_max_ns: 10_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
+        let reader = sim.spawn_on(0, || Reader(0)).expect("room");
+        let urgent = sim.spawn_on(0, || Urgent).expect("room");
+        for batch in 0..20 {
+            sim.post_on(0, move |cx| assert!(urgent.try_send(cx, 20).is_ok()));
+            sim.post_on(1, move |cx| {
+                let numbers = batch * 40..(batch + 1) * 40;
+                numbers.for_each(|n| assert!(reader.try_send(cx, n).is_ok()));
+            });
+            (0..6).for_each(|_| assert!(sim.step().is_ok()));
+        }
+        sim.run_until_idle().expect("no wake is lost");
+        assert_eq!((SEEN.get(), sim.stats()[0].panicked), (0, 0), "{seed}");
     }
 }

@@ -107,11 +107,18 @@ struct Line {
     marks: Marks,
     /// Time that it had beyond its share, ns.
     debt_ns: Cell<u64>,
+    /// Up to which place in the queue messages of rings lie: those that come later must not overtake them.
+    again: Cell<usize>,
 }
 
 impl Line {
     fn new() -> Self {
-        Self { queue: Queue::new(), marks: Marks::new(), debt_ns: Cell::new(0) }
+        Self {
+            queue: Queue::new(),
+            marks: Marks::new(),
+            debt_ns: Cell::new(0),
+            again: Cell::new(0),
+        }
     }
 }
 
@@ -319,13 +326,16 @@ impl Shard {
     #[inline]
     pub(crate) fn must_queue(&self, class: Class) -> bool {
         let urgent = || !self.lines[Class::High as usize].queue.is_empty();
-        self.receiving.get() && (class == Class::Low || urgent())
+        let others_wait = || self.lines[class as usize].again.get() > 0;
+        self.receiving.get() && (class == Class::Low || others_wait() || urgent())
     }
 
     /// Has an accepted message wait for its turn; its mailbox still counts it, which bounds the queue.
     #[cold]
     pub(crate) fn queue_again(&self, class: Class, envelope: Envelope) {
-        self.lines[class as usize].queue.push(envelope);
+        let line = &self.lines[class as usize];
+        line.queue.push(envelope);
+        line.again.set(line.queue.len());
     }
 
     /// The queue of an agent's class.

@@ -329,6 +329,7 @@ impl Shard {
                 break;
             }
         }
+        line.again.set(line.again.get().saturating_sub(pace.turns as usize));
         pace.now_ns
     }
 
