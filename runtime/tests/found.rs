@@ -379,8 +379,8 @@ fn an_agent_on_its_way_was_deaf() {
         SEEN.set(0);
         let faults = Faults { bell_delay_max_ns: 20_000_000, ..Faults::NONE };
         let mut sim = Simulation::new(seed, Config::default(), 3, faults).expect("starts");
-        let watcher = sim.spawn_on(1, || Doer::<true>).expect("room");
-        let mover = sim.spawn_on(0, || Doer::<false>).expect("room");
+        let watcher = sim.spawn_on(0, || Doer::<true>).expect("room");
+        let mover = sim.spawn_on(1, || Doer::<false>).expect("room");
         let mover = sim.move_agent(mover, 2).expect("idle");
         send(&mut sim, watcher, move |cx| {
             cx.monitor(mover).map_err(|_| Stop)?;
@@ -391,7 +391,7 @@ fn an_agent_on_its_way_was_deaf() {
         sim.run_until_idle().expect("no wake is lost");
         let stats = sim.stats();
         assert_eq!((SEEN.get(), stats[2].killed, stats[2].moved), (2, 1, 1), "{seed}");
-        assert_eq!(sim.held()[0].slots, 0, "its first place");
+        assert_eq!(sim.held()[1].slots, 0, "its first place");
     }
 }
 
@@ -442,5 +442,54 @@ fn messages_of_one_sender_overtook_each_other_after_urgent_turns() {
         }
         sim.run_until_idle().expect("no wake is lost");
         assert_eq!((SEEN.get(), sim.stats()[0].panicked), (0, 0), "{seed}");
+    }
+}
+
+/// Tokens that were due already and waited for the handler, or were set where the agent had lived before.
+#[test]
+fn a_restarted_agent_was_given_tokens_of_its_earlier_life() {
+    let mut sim = start(2, Config::default());
+    let child = supervise(&mut sim, Supervision::default(), Restart::Permanent);
+    let at_ns = sim.now_ns() + 1_000_000_000;
+    have(&mut sim, child, |_| Ok(()));
+    send(&mut sim, child, move |cx| {
+        cx.notify_at(at_ns, 1).map_err(|_| Stop)?;
+        Ok(())
+    });
+    sim.run_for(1_000_000).expect("no wake is lost");
+    let child = sim.move_agent(child, 1).expect("idle");
+    send(&mut sim, child, panics);
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!((SEEN.get(), sim.stats()[1].restarted), (0, 1));
+    let late = ChildSpec::new(|| Late);
+    let plan = Supervision::default();
+    assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, vec![late]).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    let late: Addr<Late> = BORN.get().expect("it was started").addr();
+    assert_eq!(sim.run_on(0, move |cx| late.try_send(cx, ()).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!((SEEN.get(), sim.stats()[0].restarted), (0, 1));
+}
+
+/// Fails when its token has come and waits for the handler.
+struct Late;
+
+impl Agent for Late {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let now_ns = cx.fresh_ns();
+        cx.notify_at(now_ns + 1_000_000, 1).map_err(|_| Stop)?;
+        cx.sleep_until(now_ns + 9_000_000).await.map_err(|_| Stop)?;
+        panics(cx)
+    }
+
+    fn on_timer(&mut self, token: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(token);
+        Ok(())
+    }
+
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        BORN.set(Some(cx.me::<Self>().id()));
     }
 }

@@ -35,6 +35,7 @@ struct Luggage {
     polls: u32,
     cpu_ns: u64,
     age_max: u32,
+    incarnation: u8,
 }
 
 impl Shard {
@@ -78,6 +79,7 @@ impl Shard {
             polls: header.polls.get(),
             cpu_ns: header.cpu_ns.get(),
             age_max: header.age_max.get(),
+            incarnation: header.incarnation.get(),
         };
         let job: Job = Box::new(move |shard: &Self| shard.settle_in(to, agent, luggage));
         self.send_control(to, Control::Job(job));
@@ -95,6 +97,7 @@ impl Shard {
         header.polls.set(luggage.polls);
         header.cpu_ns.set(luggage.cpu_ns);
         header.age_max.set(luggage.age_max);
+        header.incarnation.set(luggage.incarnation);
         self.put_kin(index, luggage.kin);
         self.stats.borrow_mut().moved += 1;
         header.set_expected(false);

@@ -390,7 +390,10 @@ impl Shard {
             return;
         }
         match timer.token {
-            Some(token) => self.queue_of(owner).send(self.mark(owner), Token(token)),
+            Some(token) => {
+                let life = u8::try_from(life).expect("8 bits");
+                self.queue_of(owner).send(self.mark(owner), Token { token, life });
+            }
             None => self.make_ready(owner),
         }
     }
