@@ -7,7 +7,10 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Held, Simulation};
-use tailbeam_runtime::{Addr, Agent, AskError, Config, Cx, Reply, Stop};
+use tailbeam_runtime::{
+    Addr, Agent, AgentId, AskError, ChildSpec, Class, Config, Cx, Down, MoveError, Reply, Restart,
+    Stop, Supervision,
+};
 
 thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
@@ -222,4 +225,271 @@ fn acks_without_room_stayed_behind() {
     let last = nappers[19];
     let sent = sim.run_on(0, move |cx| [last.try_send(cx, 0), last.try_send(cx, 0)]);
     assert_eq!(sent, Ok([Ok(()), Ok(())]), "it has read what it had");
+}
+
+/// Does what it is sent; `TRAPS` are told of the ends of those that they are linked to.
+struct Doer<const TRAPS: bool>;
+
+type Deed = Box<dyn FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send>;
+
+impl<const TRAPS: bool> Agent for Doer<TRAPS> {
+    type Msg = Deed;
+    const TRAPS_EXITS: bool = TRAPS;
+
+    async fn on(&mut self, deed: Deed, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        deed(cx)
+    }
+
+    /// Tokens are seen as they are.
+    fn on_timer(&mut self, token: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(token);
+        Ok(())
+    }
+
+    /// An end is seen as one.
+    fn on_down(&mut self, _: Down, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(1);
+        Ok(())
+    }
+
+    /// Where a child lives is seen by whoever looks at the thread's last one.
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        BORN.set(Some(cx.me::<Self>().id()));
+    }
+}
+
+thread_local! {
+    static BORN: Cell<Option<AgentId>> = const { Cell::new(None) };
+}
+
+/// Has an agent do something, and all that comes of it.
+fn have<const TRAPS: bool>(
+    sim: &mut Simulation,
+    agent: Addr<Doer<TRAPS>>,
+    deed: impl FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send + 'static,
+) {
+    send(sim, agent, deed);
+    sim.run_until_idle().expect("no wake is lost");
+}
+
+fn send<const TRAPS: bool>(
+    sim: &mut Simulation,
+    agent: Addr<Doer<TRAPS>>,
+    deed: impl FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send + 'static,
+) {
+    let deed: Deed = Box::new(deed);
+    assert_eq!(sim.run_on(agent.shard(), move |cx| agent.try_send(cx, deed).is_ok()), Ok(true));
+}
+
+fn panics(_: &mut Cx<'_>) -> Result<(), Stop> {
+    resume_unwind(Box::new("planned"))
+}
+
+/// A supervisor on shard 0 and its only child.
+fn supervise(sim: &mut Simulation, plan: Supervision, restart: Restart) -> Addr<Doer<false>> {
+    BORN.set(None);
+    let spec = ChildSpec::new(|| Doer::<false>).restart(restart);
+    let begun = sim.run_on(0, move |cx| cx.supervise(plan, vec![spec]).is_ok());
+    assert_eq!(begun, Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    BORN.get().expect("it was started").addr()
+}
+
+/// A supervised agent that ended and was not restarted was counted as killed too, and so was one that could
+/// not be moved.
+#[test]
+fn an_agent_that_was_down_was_counted_as_killed() {
+    let mut sim = start(2, Config::default());
+    for end in [panics, |_: &mut Cx<'_>| Err(Stop)] {
+        let child = supervise(&mut sim, Supervision::default(), Restart::Temporary);
+        have(&mut sim, child, end);
+    }
+    let busy = sim.spawn_on(0, || Stuck).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| busy.try_send(cx, 0).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.move_agent(busy, 1), Err(MoveError::Busy));
+    sim.run_until_idle().expect("no wake is lost");
+    let stats = sim.stats();
+    assert_eq!((stats[0].panicked, stats[0].stopped, stats[0].killed), (1, 1, 0));
+    assert_eq!((stats[1].spawned, stats[1].live_agents, stats[1].killed), (0, 0, 0));
+}
+
+/// The ids of a wheel are numbers that the next wheel gives too.
+#[test]
+fn a_moved_agent_cancelled_the_timer_of_another() {
+    let mut sim = start(2, Config::default());
+    let (mover, other) = (sim.spawn_on(0, || Doer::<false>), sim.spawn_on(1, || Doer::<false>));
+    let (mover, other) = (mover.expect("room"), other.expect("room"));
+    let at_ns = sim.now_ns() + 1_000_000_000;
+    let set = move |cx: &mut Cx<'_>| {
+        TIMER.set(cx.notify_at(at_ns, 10).ok());
+        Ok(())
+    };
+    send(&mut sim, other, set);
+    send(&mut sim, mover, set);
+    sim.run_for(1_000_000).expect("no wake is lost");
+    let mover = sim.move_agent(mover, 1).expect("idle");
+    have(&mut sim, mover, |cx| {
+        assert!(!cx.cancel(TIMER.get().expect("set")), "it is in another wheel");
+        Ok(())
+    });
+    assert_eq!((SEEN.get(), sim.stats()[1].panicked), (20, 0));
+}
+
+thread_local! {
+    static TIMER: Cell<Option<tailbeam_runtime::TimerId>> = const { Cell::new(None) };
+}
+
+/// What its supervisor said reached the place it had left, and ended that: the child lived on without a
+/// supervisor, and its old address was dead.
+#[test]
+fn a_supervised_agent_that_had_moved_was_never_released() {
+    let mut sim = start(2, Config::default());
+    let child = supervise(&mut sim, Supervision::default(), Restart::Temporary);
+    let child = sim.move_agent(child, 1).expect("idle");
+    sim.run_until_idle().expect("no wake is lost");
+    have(&mut sim, child, panics);
+    let slots: Vec<u64> = sim.held().iter().map(|held| held.slots).collect();
+    assert_eq!((slots, sim.stats()[1].panicked), (vec![1, 0], 1), "the supervisor's");
+}
+
+/// Links were to the place where it lived when they were made, and its end was told under the new one.
+#[test]
+fn a_moved_agent_lost_its_links() {
+    for mover_fails in [true, false] {
+        let mut sim = start(3, Config::default());
+        let other = sim.spawn_on(1, || Doer::<false>).expect("room");
+        let teller = sim.spawn_on(1, || Doer::<true>).expect("room");
+        let mover = sim.spawn_on(0, || Doer::<false>).expect("room");
+        have(&mut sim, mover, move |cx| cx.link(other).map_err(|_| Stop));
+        have(&mut sim, teller, move |cx| cx.link(mover).map_err(|_| Stop));
+        let moved = sim.move_agent(mover, 2).expect("idle");
+        sim.run_until_idle().expect("no wake is lost");
+        have(&mut sim, if mover_fails { moved } else { other }, panics);
+        let live: u64 = sim.stats().iter().map(|stats| stats.live_agents).sum();
+        assert_eq!((SEEN.get(), live), (1, 1), "the one that is told lives");
+    }
+}
+
+/// Whoever had its new address at once was faster than the agent: a kill was ignored, and a watch or a link was
+/// lost when its relations came.
+#[test]
+fn an_agent_on_its_way_was_deaf() {
+    for seed in 0..40 {
+        SEEN.set(0);
+        let faults = Faults { bell_delay_max_ns: 20_000_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 3, faults).expect("starts");
+        let watcher = sim.spawn_on(0, || Doer::<true>).expect("room");
+        let mover = sim.spawn_on(1, || Doer::<false>).expect("room");
+        let mover = sim.move_agent(mover, 2).expect("idle");
+        send(&mut sim, watcher, move |cx| {
+            cx.monitor(mover).map_err(|_| Stop)?;
+            cx.link(mover).map_err(|_| Stop)?;
+            cx.kill(mover.id());
+            Ok(())
+        });
+        sim.run_until_idle().expect("no wake is lost");
+        let stats = sim.stats();
+        assert_eq!((SEEN.get(), stats[2].killed, stats[2].moved), (2, 1, 1), "{seed}");
+        assert_eq!(sim.held()[1].slots, 0, "its first place");
+    }
+}
+
+/// Notes how often a number was smaller than the one before.
+struct Reader(u64);
+
+impl Agent for Reader {
+    type Msg = u64;
+    const MAILBOX: u32 = 1_000;
+
+    async fn on(&mut self, number: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(u64::from(number < self.0));
+        self.0 = number;
+        Ok(())
+    }
+}
+
+/// Takes a turn of the class before the others', now and then.
+struct Urgent;
+
+impl Agent for Urgent {
+    type Msg = u32;
+    const CLASS: Class = Class::High;
+
+    async fn on(&mut self, left: u32, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        // Several passes of its class, and then none.
+        cx.fresh_ns();
+        if left == 0 { Ok(()) } else { cx.me::<Self>().try_send(cx, left - 1).map_err(|_| Stop) }
+    }
+}
+
+/// What a ring brought while urgent turns waited had its turn later, and what came next at once.
+#[test]
+fn messages_of_one_sender_overtook_each_other_after_urgent_turns() {
+    for seed in 0..20 {
+        SEEN.set(0);
+        let faults = Faults { look_max_ns: 10_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
+        let reader = sim.spawn_on(0, || Reader(0)).expect("room");
+        let urgent = sim.spawn_on(0, || Urgent).expect("room");
+        for batch in 0..20 {
+            sim.post_on(0, move |cx| assert!(urgent.try_send(cx, 20).is_ok()));
+            sim.post_on(1, move |cx| {
+                let numbers = batch * 40..(batch + 1) * 40;
+                numbers.for_each(|n| assert!(reader.try_send(cx, n).is_ok()));
+            });
+            (0..6).for_each(|_| assert!(sim.step().is_ok()));
+        }
+        sim.run_until_idle().expect("no wake is lost");
+        assert_eq!((SEEN.get(), sim.stats()[0].panicked), (0, 0), "{seed}");
+    }
+}
+
+/// Tokens that were due already and waited for the handler, or were set where the agent had lived before.
+#[test]
+fn a_restarted_agent_was_given_tokens_of_its_earlier_life() {
+    let mut sim = start(2, Config::default());
+    let child = supervise(&mut sim, Supervision::default(), Restart::Permanent);
+    let at_ns = sim.now_ns() + 1_000_000_000;
+    have(&mut sim, child, |_| Ok(()));
+    send(&mut sim, child, move |cx| {
+        cx.notify_at(at_ns, 1).map_err(|_| Stop)?;
+        Ok(())
+    });
+    sim.run_for(1_000_000).expect("no wake is lost");
+    let child = sim.move_agent(child, 1).expect("idle");
+    send(&mut sim, child, panics);
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!((SEEN.get(), sim.stats()[1].restarted), (0, 1));
+    let late = ChildSpec::new(|| Late);
+    let plan = Supervision::default();
+    assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, vec![late]).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    let late: Addr<Late> = BORN.get().expect("it was started").addr();
+    assert_eq!(sim.run_on(0, move |cx| late.try_send(cx, ()).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!((SEEN.get(), sim.stats()[0].restarted), (0, 1));
+}
+
+/// Fails when its token has come and waits for the handler.
+struct Late;
+
+impl Agent for Late {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let now_ns = cx.fresh_ns();
+        cx.notify_at(now_ns + 1_000_000, 1).map_err(|_| Stop)?;
+        cx.sleep_until(now_ns + 9_000_000).await.map_err(|_| Stop)?;
+        panics(cx)
+    }
+
+    fn on_timer(&mut self, token: u64, _: &mut Cx<'_>) -> Result<(), Stop> {
+        see(token);
+        Ok(())
+    }
+
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        BORN.set(Some(cx.me::<Self>().id()));
+    }
 }

@@ -31,9 +31,10 @@ pub(crate) enum Control {
     Unlink {
         from: u64,
     },
-    /// To an agent: one that it is linked to has ended.
+    /// To an agent: one that it is linked to has ended, which it may know by where that lived before.
     Exit {
         from: AgentId,
+        homes: Box<[u64]>,
         why: End,
     },
     /// To an agent: end.
@@ -44,8 +45,10 @@ pub(crate) enum Control {
     Halt,
     /// To a failed one: begin anew.
     Restart,
-    /// To a supervised one, or to where an agent lived before it moved: end for good.
+    /// To a supervised one: end for good.
     Release,
+    /// To where an agent lived before it moved: it has ended.
+    Vacate,
     /// To an agent, for one of its hooks.
     Notice(Notice),
     /// To an agent: does the one you wait for lead back to `origin`?
@@ -103,11 +106,15 @@ impl Shard {
     fn told(&self, header: &Header, me: u64, to: u64, control: Control) {
         if header.role() == Some(Role::Forward) {
             return match control {
-                Control::Release => self.end_agent(index_of(me), End::Stopped),
+                Control::Vacate => self.end_agent(index_of(me), End::Stopped),
                 other => self.send_control(header.waits_for.get(), other),
             };
         }
         let index = index_of(me);
+        if header.is_expected() && !matches!(control, Control::Release) {
+            // Its relations are on their way: it is told when it has them.
+            return self.wait(header, Envelope::new(to, control));
+        }
         match control {
             Control::Watch { watcher, id } => self.add_watcher(me, watcher, id),
             Control::Unwatch { watcher, id } => {
@@ -117,7 +124,9 @@ impl Shard {
             Control::Unlink { from } => {
                 self.with_kin(me, |kin| kin.links.retain(|link| *link != from));
             }
-            Control::Exit { from, why } => self.linked_has_ended(header, me, from, why),
+            Control::Exit { from, homes, why } => {
+                self.linked_has_ended(header, me, (from, &homes), why);
+            }
             Control::Kill if !header.is_down() => self.end_agent(index, End::Killed),
             Control::Halt if !header.is_down() => self.end_agent(index, End::Killed),
             Control::GiveUp => self.end_agent(index, End::GaveUp),
@@ -137,7 +146,9 @@ impl Shard {
                 let down = Down { monitor: Some(super::MonitorId(id)), agent, why };
                 self.send_control(watcher, Control::Notice(Notice::Down(down)));
             }
-            Control::Link { from } => self.send_control(from, Control::Exit { from: agent, why }),
+            Control::Link { from } => {
+                self.send_control(from, Control::Exit { from: agent, homes: Box::default(), why });
+            }
             // A child that was started for a supervisor that has ended since.
             Control::Notice(Notice::Started { agent: Some(child), .. }) => {
                 self.send_control(child.0, Control::Release);
@@ -161,15 +172,21 @@ impl Shard {
             }
         });
         if linked.is_err() {
-            let exit = Control::Exit { from: AgentId(me), why: End::Unwatchable };
-            self.send_control(from, exit);
+            let (agent, homes, why) = (AgentId(me), Box::default(), End::Unwatchable);
+            self.send_control(from, Control::Exit { from: agent, homes, why });
         }
     }
 
-    fn linked_has_ended(&self, header: &Header, me: u64, from: AgentId, why: End) {
+    fn linked_has_ended(
+        &self,
+        header: &Header,
+        me: u64,
+        (from, homes): (AgentId, &[u64]),
+        why: End,
+    ) {
         let was_linked = self.with_kin(me, |kin| {
             let before = kin.links.len();
-            kin.links.retain(|link| *link != from.0);
+            kin.links.retain(|link| *link != from.0 && !homes.contains(link));
             before != kin.links.len()
         });
         if was_linked != Some(true) || header.is_down() {

@@ -111,7 +111,8 @@ impl<'a> Cx<'a> {
         self.shard.timer(at_ns, self.me, Some(token))
     }
 
-    /// Cancels a timer; `false` when it has fired. A token that is already in the mailbox still comes.
+    /// Cancels a timer; `false` when it has fired, or was set before the agent moved to this core: that one
+    /// still comes. So does a token that is already in the mailbox.
     pub fn cancel(&mut self, timer: TimerId) -> bool {
         self.shard.cancel(timer)
     }

@@ -27,8 +27,11 @@ pub(crate) struct Asked<A: Agent> {
     pub(crate) msg: A::Msg,
 }
 
-/// A token for an agent's `on_timer`.
-pub(crate) struct Token(pub(crate) u64);
+/// A token for an agent's `on_timer`, and the life in which it was set.
+pub(crate) struct Token {
+    pub(crate) token: u64,
+    pub(crate) life: u8,
+}
 
 /// A poll for an agent that waits.
 pub(crate) struct WakeUp;
@@ -149,9 +152,13 @@ impl Deliver for Token {
         let Some(header) = header.filter(|header| header.generation.get() == generation) else {
             return;
         };
+        if header.incarnation.get() != self.life {
+            return;
+        }
         if header.role() == Some(Role::Forward) {
-            let (new, Self(token)) = (header.waits_for.get(), self);
-            let job = move |shard: &Shard| Self(token).deliver(new, shard);
+            // It took the count of its lives along.
+            let new = header.waits_for.get();
+            let job = move |shard: &Shard| self.deliver(new, shard);
             return shard.send_control(new, Control::Job(Box::new(job)));
         }
         if header.is_busy() {
@@ -160,7 +167,9 @@ impl Deliver for Token {
         let me = handle(shard.index, generation, index);
         // SAFETY: the slot is occupied by an agent of this kind, and nobody else uses its state: it is not
         // busy.
-        hook(shard, header, me, |kind, place| unsafe { (kind.timer)(shard, place, me, self.0) });
+        hook(shard, header, me, |kind, place| unsafe {
+            (kind.timer)(shard, place, me, self.token)
+        });
     }
 }
 

@@ -295,7 +295,8 @@ impl Shard {
             self.send_control(target, Control::Unwatch { watcher: me, id });
         }
         for link in kin.links.drain(..) {
-            self.send_control(link, Control::Exit { from: agent, why });
+            let homes = kin.homes.clone().into();
+            self.send_control(link, Control::Exit { from: agent, homes, why });
         }
         for (known_as, topic) in kin.topics.drain(..) {
             self.own().directory.leave(&topic, known_as);
@@ -315,7 +316,7 @@ impl Shard {
         }
         self.tell_of_end(me, &mut kin, why);
         for home in kin.homes.drain(..) {
-            self.send_control(home, Control::Release);
+            self.send_control(home, Control::Vacate);
         }
     }
 }

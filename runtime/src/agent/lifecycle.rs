@@ -321,8 +321,8 @@ impl Shard {
         self.remove_waiting(undelivered);
         self.count_dead_letters(undelivered);
         let why = if dropped { why } else { End::Panicked };
-        // The failure of one that is down was counted then.
-        self.count_end(kind.role, if down { End::Killed } else { why });
+        // The end of one that is down was counted when it failed, or it has never arrived.
+        self.count_end(kind.role, (!down).then_some(why));
     }
 
     /// Drops all that a slot holds and gives it back; `false` when a drop panicked.

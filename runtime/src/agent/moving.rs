@@ -5,8 +5,10 @@
 use super::kin::Kin;
 use super::lifecycle::{FORWARD, fill, take_state, type_of};
 use super::{Addr, Agent, Control, Job, generation_of, index_of, shard_of};
+use crate::channel::envelope::Envelope;
 use crate::error::SendError;
 use crate::shard::Shard;
+use crate::shard::slab::Header;
 
 /// Why an agent was not moved; it lives where it lived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +35,7 @@ struct Luggage {
     polls: u32,
     cpu_ns: u64,
     age_max: u32,
+    incarnation: u8,
 }
 
 impl Shard {
@@ -40,7 +43,7 @@ impl Shard {
     pub(crate) fn expect_agent<A: Agent>(&self) -> Option<u64> {
         let place = self.reserve::<A>()?;
         let header = self.slab.header(index_of(place))?;
-        header.set_down(true);
+        header.set_expected(true);
         // It was spawned elsewhere.
         self.stats.borrow_mut().spawned -= 1;
         Some(place)
@@ -76,6 +79,7 @@ impl Shard {
             polls: header.polls.get(),
             cpu_ns: header.cpu_ns.get(),
             age_max: header.age_max.get(),
+            incarnation: header.incarnation.get(),
         };
         let job: Job = Box::new(move |shard: &Self| shard.settle_in(to, agent, luggage));
         self.send_control(to, Control::Job(job));
@@ -93,10 +97,13 @@ impl Shard {
         header.polls.set(luggage.polls);
         header.cpu_ns.set(luggage.cpu_ns);
         header.age_max.set(luggage.age_max);
-        drop(self.take_kin(index));
+        header.incarnation.set(luggage.incarnation);
         self.put_kin(index, luggage.kin);
         self.stats.borrow_mut().moved += 1;
+        header.set_expected(false);
+        let control = take_control(header);
         self.arrived(header, to);
+        control.into_iter().for_each(|control| control.deliver(self));
     }
 
     /// Sends what came to a moved agent's old place on to its new one.
@@ -111,6 +118,23 @@ impl Shard {
             Some(due) => self.send_asked::<A>(to, due, msg),
         }
     }
+}
+
+/// Takes what an agent was told before it came; its messages wait on.
+fn take_control(header: &Header) -> Vec<Envelope> {
+    let Some(mut pending) = header.pending.take() else { return Vec::new() };
+    let since_ns = std::mem::take(&mut pending.since_ns);
+    let (mut control, items) = (Vec::new(), std::mem::take(&mut pending.items));
+    for (item, since_ns) in items.into_iter().zip(since_ns) {
+        if item.is_message() {
+            pending.items.push_back(item);
+            pending.since_ns.push_back(since_ns);
+        } else {
+            control.push(item);
+        }
+    }
+    header.pending.set(Some(pending));
+    control
 }
 
 /// Moves an agent between two shards that run on other threads.

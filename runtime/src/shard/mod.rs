@@ -110,11 +110,18 @@ struct Line {
     marks: Marks,
     /// Time that it had beyond its share, ns.
     debt_ns: Cell<u64>,
+    /// Up to which place in the queue messages of rings lie: those that come later must not overtake them.
+    again: Cell<usize>,
 }
 
 impl Line {
     fn new() -> Self {
-        Self { queue: Queue::new(), marks: Marks::new(), debt_ns: Cell::new(0) }
+        Self {
+            queue: Queue::new(),
+            marks: Marks::new(),
+            debt_ns: Cell::new(0),
+            again: Cell::new(0),
+        }
     }
 }
 
@@ -323,13 +330,16 @@ impl Shard {
     #[inline]
     pub(crate) fn must_queue(&self, class: Class) -> bool {
         let urgent = || !self.lines[Class::High as usize].queue.is_empty();
-        self.receiving.get() && (class == Class::Low || urgent())
+        let others_wait = || self.lines[class as usize].again.get() > 0;
+        self.receiving.get() && (class == Class::Low || others_wait() || urgent())
     }
 
     /// Has an accepted message wait for its turn; its mailbox still counts it, which bounds the queue.
     #[cold]
     pub(crate) fn queue_again(&self, class: Class, envelope: Envelope) {
-        self.lines[class as usize].queue.push(envelope);
+        let line = &self.lines[class as usize];
+        line.queue.push(envelope);
+        line.again.set(line.queue.len());
     }
 
     /// The queue of an agent's class.
@@ -384,7 +394,10 @@ impl Shard {
             return;
         }
         match timer.token {
-            Some(token) => self.queue_of(owner).send(self.mark(owner), Token(token)),
+            Some(token) => {
+                let life = u8::try_from(life).expect("8 bits");
+                self.queue_of(owner).send(self.mark(owner), Token { token, life });
+            }
             None => self.make_ready(owner),
         }
     }
@@ -408,16 +421,17 @@ impl Shard {
     ) -> Result<TimerId, TimersFull> {
         let life = self.slab.header(index_of(owner)).map_or(0, |header| header.incarnation.get());
         let owner = owner & !LIFE | u64::from(life) << LIFE_SHIFT;
-        self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)
+        let timer = self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)?;
+        Ok(timer.at(self.index))
     }
 
     /// Whether a timer has neither fired nor been cancelled.
     pub(crate) fn is_pending(&self, timer: TimerId) -> bool {
-        self.wheel.borrow().is_pending(timer)
+        timer.is_at(self.index) && self.wheel.borrow().is_pending(timer)
     }
 
     pub(crate) fn cancel(&self, timer: TimerId) -> bool {
-        self.wheel.borrow_mut().cancel(timer)
+        timer.is_at(self.index) && self.wheel.borrow_mut().cancel(timer)
     }
 
     /// Whether it is too late to send or spawn from here.
@@ -491,11 +505,12 @@ impl Shard {
         self.stats.borrow_mut().dead_letters += count;
     }
 
-    pub(crate) fn count_end(&self, role: Role, why: End) {
+    /// Counts an agent that gives its slot back, and why it has ended if that is not counted yet.
+    pub(crate) fn count_end(&self, role: Role, why: Option<End>) {
         if role == Role::Agent {
             let mut stats = self.stats.borrow_mut();
             stats.live_agents -= 1;
-            Self::count_why(&mut stats, why);
+            why.into_iter().for_each(|why| Self::count_why(&mut stats, why));
         }
     }
 

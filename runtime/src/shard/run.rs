@@ -369,6 +369,7 @@ impl Shard {
             }
         }
         self.fit.set(pace.fit);
+        line.again.set(line.again.get().saturating_sub(pace.turns as usize));
         pace.now_ns
     }
 

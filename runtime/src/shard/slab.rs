@@ -101,6 +101,8 @@ const QUEUED: u8 = 1;
 const BUSY: u8 = 2;
 /// It has no state: it failed and waits for its supervisor, or it has not arrived yet. Busy too.
 const DOWN: u8 = 4;
+/// It has not arrived yet. Down too.
+const EXPECTED: u8 = 8;
 
 impl Header {
     /// Notes that a wake is on its way; `false` when one is already.
@@ -130,6 +132,18 @@ impl Header {
     pub(crate) fn set_down(&self, down: bool) {
         let flags = self.flags.get() & !(DOWN | BUSY);
         self.flags.set(if down { flags | DOWN | BUSY } else { flags });
+    }
+
+    /// Whether an agent is on its way to this slot.
+    pub(crate) const fn is_expected(&self) -> bool {
+        self.flags.get() & EXPECTED != 0
+    }
+
+    /// Notes that an agent comes, or that it has come.
+    pub(crate) fn set_expected(&self, expected: bool) {
+        self.set_down(expected);
+        let flags = self.flags.get() & !EXPECTED;
+        self.flags.set(if expected { flags | EXPECTED } else { flags });
     }
 
     pub(crate) fn role(&self) -> Option<Role> {

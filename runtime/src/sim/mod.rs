@@ -61,7 +61,7 @@ use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use crate::agent::{Addr, Agent, Cx};
+use crate::agent::{Addr, Agent, Cx, MoveError};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
 use crate::error::StartError;
@@ -257,6 +257,33 @@ impl Simulation {
     ) -> Result<Addr<A>, Failure> {
         let address = self.run_on(shard, move |cx| cx.spawn(make()).ok())?;
         address.ok_or_else(|| Failure::Stopped { shard, place: self.place() })
+    }
+
+    /// Moves an idle agent to another shard, as [`Runtime::move_agent`](crate::Runtime::move_agent) does; the
+    /// simulation goes on between its steps.
+    ///
+    /// # Errors
+    /// [`MoveError`]; `Stopped` also when the simulation cannot go on, which its next step says.
+    pub fn move_agent<A: Agent + Send>(
+        &mut self,
+        agent: Addr<A>,
+        shard: usize,
+    ) -> Result<Addr<A>, MoveError> {
+        if agent.shard() == shard {
+            return Ok(agent);
+        }
+        if shard >= self.shards() {
+            return Err(MoveError::NoRoom);
+        }
+        let (from, stopped) = (agent.handle(), |_| MoveError::Stopped);
+        let place = self.run_on(shard, |cx| cx.shard().expect_agent::<A>()).map_err(stopped)?;
+        let place = place.ok_or(MoveError::NoRoom)?;
+        let depart = move |cx: &mut Cx<'_>| cx.shard().depart::<A>(from, place);
+        if let Err(error) = self.run_on(agent.shard(), depart).map_err(stopped).flatten() {
+            let _ = self.run_on(shard, move |cx| cx.shard().unexpect_agent(place));
+            return Err(error);
+        }
+        Ok(Addr::new(place))
     }
 
     /// Goes on until nothing is left to happen: every shard sleeps without a deadline.

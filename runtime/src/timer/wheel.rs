@@ -54,6 +54,19 @@ const TIMERS_MAX: u32 = (1 << 27) - 2;
 pub struct TimerId {
     index: u32,
     generation: u32,
+    /// Whose wheel it is in: an agent takes its ids along when it moves.
+    shard: u16,
+}
+
+impl TimerId {
+    /// The same in the wheel of a shard.
+    pub(crate) fn at(self, shard: usize) -> Self {
+        Self { shard: u16::try_from(shard).expect("a handle has 8 bits for it"), ..self }
+    }
+
+    pub(crate) fn is_at(self, shard: usize) -> bool {
+        usize::from(self.shard) == shard
+    }
 }
 
 /// A timer that has come due.
@@ -175,7 +188,8 @@ impl Wheel {
         self.dues.all_mut()[index as usize] = Due { deadline_ns, owner, token };
         self.pending += 1;
         self.append(index, tick_of(deadline_ns), flag);
-        Some(TimerId { index, generation: self.states.all()[index as usize].generation })
+        let generation = self.states.all()[index as usize].generation;
+        Some(TimerId { index, generation, shard: 0 })
     }
 
     #[inline]
