@@ -301,7 +301,13 @@ impl Agent for Supervisor {
             cx.shard().relate(me, |kin| kin.children.push(agent.handle())).map(|()| agent)
         });
         match related {
-            Some(Ok(agent)) => self.seats[child as usize].agent = Some(agent),
+            Some(Ok(agent)) => {
+                self.seats[child as usize].agent = Some(agent);
+                // It was to end before it was known where it lives.
+                if self.tree.is_halting(child as usize) {
+                    self.tell(child as usize, Control::Halt, cx);
+                }
+            }
             failed => {
                 if let (Some(agent), Some(Err(_))) = (agent, failed) {
                     cx.shard().send_control(agent.handle(), Control::Release);
