@@ -515,3 +515,32 @@ fn a_child_that_was_to_end_before_its_start_was_known_was_not_told() {
     let stats = sim.stats();
     assert_eq!((stats[0].restarted, stats[1].restarted), (1, 1));
 }
+
+/// Cannot be dropped in peace.
+struct Fragile;
+
+impl Agent for Fragile {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), _: &mut Cx<'_>) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("planned"));
+    }
+}
+
+/// A child that found no room and whose drop panicked was neither started nor given up.
+#[test]
+fn a_supervisor_waited_for_a_child_that_found_no_room() {
+    let mut sim = start(2, Config { agents_max: 1, ..Config::default() });
+    sim.spawn_on(1, || Stuck).expect("room");
+    let spec = ChildSpec::new(|| Fragile).at(Placement::Shard(1));
+    let plan = Supervision::default();
+    assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, vec![spec]).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.held()[0].slots, 0, "the supervisor has given up");
+}
