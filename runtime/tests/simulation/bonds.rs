@@ -142,14 +142,9 @@ impl World {
         });
         match found {
             None => self.wrong(|| format!("{} was told of {down:?}, which is no link", core.id)),
-            // All links between two nodes are one.
-            Some(number) => {
-                let pair = self.bonds.links[number].ends.map(|end| end.0);
-                for link in &mut self.bonds.links {
-                    let [one, two] = link.ends.map(|end| end.0);
-                    link.told |= pair == [one, two] || pair == [two, one];
-                }
-            }
+            // At most as often as they were linked: a link that was made while the end of the other was on its
+            // way is to that one's next life.
+            Some(number) => self.bonds.links[number].told = true,
         }
     }
 
@@ -205,13 +200,19 @@ impl World {
                 let supervised = [one, other].iter().any(|end| nodes[end.0].supervisor.is_some());
                 let failed = !nodes[other.0].alive && !nodes[other.0].stops;
                 let traps = nodes[one.0].to().is_some_and(|to| to.traps());
-                let missed = failed && nodes[one.0].alive && !(traps && link.told);
+                let was_told = traps && self.was_told_of_link(one.0, other.0);
+                let missed = failed && nodes[one.0].alive && !was_told;
                 if !supervised && missed {
                     return Err(format!("a link is not heeded: {other:?} failed, {link:?}"));
                 }
             }
         }
         self.bonds.trees.iter().try_for_each(|tree| self.check_tree(tree))
+    }
+
+    fn was_told_of_link(&self, one: usize, other: usize) -> bool {
+        let between = |link: &&Link| link.ends.iter().all(|end| end.0 == one || end.0 == other);
+        self.bonds.links.iter().filter(between).any(|link| link.told)
     }
 
     fn check_tree(&self, tree: &Tree) -> Result<(), String> {
