@@ -8,8 +8,8 @@ use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Held, Simulation};
 use tailbeam_runtime::{
-    Addr, Agent, AgentId, AskError, ChildSpec, Class, Config, Cx, Down, MoveError, Reply, Restart,
-    Stop, Supervision,
+    Addr, Agent, AgentId, AskError, ChildSpec, Class, Config, Cx, Down, MoveError, Placement,
+    Reply, Restart, Stop, Strategy, Supervision,
 };
 
 thread_local! {
@@ -492,4 +492,55 @@ impl Agent for Late {
     fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
         BORN.set(Some(cx.me::<Self>().id()));
     }
+}
+
+/// One that failed while another was being started on another core: that one was told to end where it did not
+/// live yet, and both waited for ever.
+#[test]
+fn a_child_that_was_to_end_before_its_start_was_known_was_not_told() {
+    let mut sim = start(2, Config::default());
+    let plan = Supervision { strategy: Strategy::OneForAll, ..Supervision::default() };
+    let first = ChildSpec::new(|| Doer::<false>).named("first");
+    let late = ChildSpec::new(|| Doer::<false>).named("late").at(Placement::Shard(1));
+    let begin = move |cx: &mut Cx<'_>| cx.supervise(plan, vec![first, late]).is_ok();
+    assert_eq!(sim.run_on(0, begin), Ok(true));
+    for _ in 0..1_000 {
+        let found = sim.run_on(0, |cx| cx.find::<Doer<false>>("first")).expect("lives");
+        if let Some(first) = found {
+            sim.post_on(0, move |cx| cx.kill(first.id()));
+            break;
+        }
+    }
+    sim.run_until_idle().expect("no wake is lost");
+    let stats = sim.stats();
+    assert_eq!((stats[0].restarted, stats[1].restarted), (1, 1));
+}
+
+/// Cannot be dropped in peace.
+struct Fragile;
+
+impl Agent for Fragile {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), _: &mut Cx<'_>) -> Result<(), Stop> {
+        Ok(())
+    }
+}
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        resume_unwind(Box::new("planned"));
+    }
+}
+
+/// A child that found no room and whose drop panicked was neither started nor given up.
+#[test]
+fn a_supervisor_waited_for_a_child_that_found_no_room() {
+    let mut sim = start(2, Config { agents_max: 1, ..Config::default() });
+    sim.spawn_on(1, || Stuck).expect("room");
+    let spec = ChildSpec::new(|| Fragile).at(Placement::Shard(1));
+    let plan = Supervision::default();
+    assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, vec![spec]).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(sim.held()[0].slots, 0, "the supervisor has given up");
 }

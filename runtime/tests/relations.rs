@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{eventually, start};
 use tailbeam_runtime::{
-    Addr, Agent, AgentId, By, Class, Config, Cx, Down, End, MoveError, Placement, Published,
+    Addr, Agent, AgentId, By, Config, Cx, Down, End, MoveError, Placement, Published,
     RelationError, Runtime, SendError, Stop,
 };
 
@@ -487,51 +487,6 @@ fn what_waits_for_a_suspended_agent_is_counted_with_its_age() {
         account.waiting == 2 && account.oldest_ns.is_some_and(|age_ns| age_ns > 2_000_000)
     });
     assert_eq!(scene.runtime.accounts(By::Waiting, 1)[0].agent, agent.id());
-}
-
-/// Counts its turns while it keeps itself busy.
-struct Busy<const CLASS: u8>(u64);
-
-impl<const CLASS: u8> Agent for Busy<CLASS> {
-    type Msg = ();
-    const CLASS: Class = match CLASS {
-        0 => Class::High,
-        1 => Class::Normal,
-        _ => Class::Low,
-    };
-
-    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
-        self.0 += 1;
-        burn(2);
-        cx.me::<Self>().try_send(cx, ()).map_err(|_| Stop)
-    }
-}
-
-#[test]
-fn classes_share_a_core_as_configured_and_none_is_starved() {
-    // Agents that are always ready would be waited for at the end.
-    let config = Config { class_shares: [8, 4, 1], drain_ns: 0, ..Config::default() };
-    let Some(runtime) = start(config) else { return };
-    let high = runtime.spawn_on(0, || Busy::<0>(0)).unwrap();
-    let normal = runtime.spawn_on(0, || Busy::<1>(0)).unwrap();
-    let low = runtime.spawn_on(0, || Busy::<2>(0)).unwrap();
-    runtime
-        .run_on(0, move |cx| {
-            high.try_send(cx, ()).unwrap();
-            normal.try_send(cx, ()).unwrap();
-            low.try_send(cx, ()).unwrap();
-        })
-        .unwrap();
-    let ids = [high.id(), normal.id(), low.id()];
-    let turns = || {
-        let of = move |cx: &mut Cx<'_>| ids.map(|id| f64::from(cx.account(id).unwrap().turns));
-        runtime.run_on(0, of).unwrap()
-    };
-    eventually("enough turns", || turns().iter().sum::<f64>() > 60_000.0);
-    let [high, normal, low] = turns();
-    // Turns are of equal length, so that they are in the ratio of the shares, to what a turn adds to a pass.
-    assert!((1.4..2.8).contains(&(high / normal)), "{high} {normal} {low}");
-    assert!((2.5..6.5).contains(&(normal / low)), "{high} {normal} {low}");
 }
 
 #[test]

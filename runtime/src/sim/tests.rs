@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::agent::Stop;
+use crate::agent::{Class, Stop};
 use crate::error::SendError;
 
 /// Throws a ball back until it has had enough.
@@ -179,6 +179,68 @@ fn a_bell_that_a_busy_shard_keeps_back_is_found_as_a_late_wake() {
         for failure in found {
             let late = matches!(failure, Failure::LateWake { shard: 1, holder: 0, .. });
             assert!(late, "{failure}");
+        }
+    }
+}
+
+thread_local! {
+    static TURNS: Cell<[u32; 3]> = const { Cell::new([0; 3]) };
+    static CLOCK: RefCell<Option<Rc<ManualClock>>> = const { RefCell::new(None) };
+}
+
+/// What a turn takes by the clock, ns.
+const TURN_NS: u64 = 700;
+
+/// Is always ready; by the clock its turns take as long as another's.
+struct Eager<const CLASS: usize>;
+
+impl<const CLASS: usize> Agent for Eager<CLASS> {
+    type Msg = ();
+    const CLASS: Class = [Class::High, Class::Normal, Class::Low][CLASS];
+
+    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let mut turns = TURNS.get();
+        turns[CLASS] += 1;
+        TURNS.set(turns);
+        let clock = CLOCK.with_borrow(Option::clone).expect("the simulation has begun");
+        clock.set(clock.peek_ns() + TURN_NS, 0);
+        cx.me::<Self>().try_send(cx, ()).map_err(|_| Stop)
+    }
+}
+
+fn begin<const CLASS: usize>(sim: &mut Simulation, wanted: bool) {
+    if wanted {
+        let eager = sim.spawn_on(0, || Eager::<CLASS>).expect("room");
+        let sent = sim.run_on(0, move |cx| eager.try_send(cx, ()).is_ok());
+        assert_eq!(sent, Ok(true));
+    }
+}
+
+/// Turns of each class in 100 ms of simulated time, when these are always ready.
+fn turns_of(seed: u64, ready: [bool; 3]) -> [f64; 3] {
+    let config = Config { class_shares: [8, 4, 1], ..Config::default() };
+    let mut sim = Simulation::new(seed, config, 1, Faults::NONE).expect("the limits work");
+    CLOCK.set(Some(Rc::clone(&sim.seats[0].clock)));
+    begin::<0>(&mut sim, ready[0]);
+    begin::<1>(&mut sim, ready[1]);
+    begin::<2>(&mut sim, ready[2]);
+    TURNS.set([0; 3]);
+    sim.run_for(100_000_000).expect("no wake is lost");
+    TURNS.get().map(f64::from)
+}
+
+#[test]
+fn classes_share_a_core_as_configured_and_one_alone_has_all_of_it() {
+    for seed in 0..8 {
+        let all @ [high, normal, low] = turns_of(seed, [true; 3]);
+        for (ratio, wanted) in [(high / normal, 2.0), (normal / low, 4.0), (high / low, 8.0)] {
+            assert!((ratio / wanted - 1.0).abs() < 0.1, "seed {seed}: {all:?}");
+        }
+        let sum: f64 = all.iter().sum();
+        for class in 0..3 {
+            let alone = turns_of(seed, std::array::from_fn(|other| other == class));
+            assert!(alone[class] > 0.9 * sum, "seed {seed}: {alone:?} of {sum}");
+            assert_eq!(alone.iter().filter(|&&turns| turns > 0.0).count(), 1);
         }
     }
 }

@@ -113,7 +113,9 @@ struct Maker<A, F> {
 impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
     fn spawn(self: Arc<Self>, shard: &Shard, supervisor: u64, number: u32) -> Option<u64> {
         let agent = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok()?;
-        let me = shard.spawn_agent(agent).ok()?.handle();
+        // The drop of one that has no room is user code.
+        let refused = |error| _ = catch_unwind(AssertUnwindSafe(|| drop(error)));
+        let me = shard.spawn_agent(agent).map_err(refused).ok()?.handle();
         let name = self.name.clone();
         shard.with_kin(me, |kin| kin.child = Some(Child { supervisor, number, make: self }));
         if let Some(name) = name
@@ -301,7 +303,13 @@ impl Agent for Supervisor {
             cx.shard().relate(me, |kin| kin.children.push(agent.handle())).map(|()| agent)
         });
         match related {
-            Some(Ok(agent)) => self.seats[child as usize].agent = Some(agent),
+            Some(Ok(agent)) => {
+                self.seats[child as usize].agent = Some(agent);
+                // It was to end before it was known where it lives.
+                if self.tree.is_halting(child as usize) {
+                    self.tell(child as usize, Control::Halt, cx);
+                }
+            }
             failed => {
                 if let (Some(agent), Some(Err(_))) = (agent, failed) {
                     cx.shard().send_control(agent.handle(), Control::Release);

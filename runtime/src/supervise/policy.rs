@@ -211,6 +211,11 @@ impl Tree {
         out.extend(next.map(Output::WakeAt));
     }
 
+    /// Whether a child was told to end and has not.
+    pub(crate) fn is_halting(&self, child: usize) -> bool {
+        self.children.get(child).is_some_and(|(_, state)| *state == State::Halting)
+    }
+
     /// Children that are meant to live.
     pub(crate) fn is_up(&self, child: usize) -> bool {
         self.children.get(child).is_some_and(|(_, state)| *state == State::Up)

@@ -1,9 +1,11 @@
 //! Random programs under simulation, against a model: no message lost or duplicated, no slot leaked, no ask
 //! without an end, no timer early, whatever goes wrong with rings, wakes and clocks.
 
+mod bonds;
 mod node;
 mod ops;
 mod program;
+mod relations;
 mod world;
 
 use program::{Outcome, Violation, run};
@@ -61,6 +63,12 @@ fn planted_bugs_are_found() {
         (Planted::TimerTwice, "it was Pending"),
         (Planted::TimerEarly, "ns early"),
         (Planted::PollUnseen, "woken and not polled"),
+        (Planted::ForwardedTwice, "and then Read"),
+        (Planted::RestartLosesMail, "is lost"),
+        (Planted::DownTwice, "whose watch was Open"),
+        (Planted::DownUnseen, "never told"),
+        (Planted::EndsUncaused, "without a cause"),
+        (Planted::PublishedTwice, "has read publication"),
     ];
     for (planted, word) in planted {
         let violations = (0..12).filter_map(|seed| run(seed, 2_000, planted).err());

@@ -2,10 +2,11 @@
 
 use std::panic::resume_unwind;
 
-use tailbeam_runtime::{Addr, Agent, Cx, Reply, SendError, Stop};
+use tailbeam_runtime::sim::Simulation;
+use tailbeam_runtime::{Addr, Agent, AgentId, Class, Cx, Down, MoveError, Reply, SendError, Stop};
 
-use crate::ops;
-use crate::world::{AskEnd, Fate, Planted, TimerState, world, wrong};
+use crate::world::{ANYBODY, AskEnd, Fate, Planted, TimerState, world, wrong};
+use crate::{ops, relations};
 
 /// Ends the running handler or drop as a panic does, without a word on the standard error.
 pub(crate) fn planned_panic() -> ! {
@@ -25,6 +26,12 @@ impl Drop for Stamp {
         let id = self.id as usize;
         let unread = world(|w| {
             if w.unpolled.take_if(|unpolled| *unpolled == id).is_some() {
+                w.letter_returned(id);
+                return false;
+            }
+            if let Some(copies) = &mut w.publishing {
+                // A copy that was not sent; nothing else is dropped meanwhile.
+                copies.retain(|copy| *copy != id);
                 w.letter_returned(id);
                 return false;
             }
@@ -64,8 +71,8 @@ pub(crate) struct Letter {
 }
 
 impl Letter {
-    /// A letter from a shard to a node.
-    pub(crate) fn new(origin: usize, node: usize, act: Act) -> Self {
+    /// A letter from a shard to one of a node's addresses.
+    pub(crate) fn new(origin: usize, node: (usize, usize), act: Act) -> Self {
         let (id, grenade) = world(|w| {
             let grenade = w.weighs(ops::Op::PanicInDrop) && w.rng.happens(10_000);
             (w.new_letter(origin, node), grenade)
@@ -75,6 +82,23 @@ impl Letter {
 
     pub(crate) fn id(&self) -> usize {
         self.stamp.id as usize
+    }
+}
+
+/// A copy of what is published, for one member.
+impl Clone for Letter {
+    fn clone(&self) -> Self {
+        let (origin, publication) = world(|w| {
+            let original = &w.letters[self.id()];
+            (original.origin, original.via)
+        });
+        let copy = Self::new(origin, (ANYBODY, publication), Act::Nothing);
+        world(|w| {
+            w.published_unread[origin] += 1;
+            w.letters[copy.id()].fate = Fate::Accepted;
+            w.publishing.get_or_insert_default().push(copy.id());
+        });
+        copy
     }
 }
 
@@ -105,8 +129,8 @@ impl Drop for Answer {
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) id: usize,
-    /// The last letter of each shard: numbers grow, so what comes from one shard comes in order.
-    last: [Option<u32>; 9],
+    /// Which of its lives this is.
+    pub(crate) life: u32,
     pub(crate) held: Vec<(u32, Reply<Answer>)>,
     pub(crate) timers: Vec<usize>,
 }
@@ -125,42 +149,55 @@ impl Drop for Core {
 
 impl Core {
     pub(crate) fn new(shard: usize) -> Self {
-        let id = world(|w| w.new_node(shard));
-        Self { id, last: [None; 9], held: Vec::new(), timers: Vec::new() }
+        Self::begin(world(|w| w.new_node(shard, None)))
+    }
+
+    /// A life of a node.
+    pub(crate) fn begin(id: usize) -> Self {
+        let life = world(|w| w.begin_life(id));
+        Self { id, life, held: Vec::new(), timers: Vec::new() }
     }
 
     pub(crate) fn panics(&self) -> ! {
         world(|w| {
             let node = &mut w.nodes[self.id];
+            node.has_cause = true;
             w.tally.nodes_panicked += u64::from(!std::mem::replace(&mut node.panicked, true));
         });
         planned_panic()
     }
 
-    fn read(&mut self, stamp: Stamp, cx: &Cx<'_>) {
-        let id = stamp.id;
+    fn read(&self, stamp: Stamp, cx: &Cx<'_>) {
+        let id = stamp.id as usize;
+        // Read: its drop has nothing to say.
+        std::mem::forget(stamp);
         world(|w| {
-            if w.is_planted(Planted::Lost) {
-                return std::mem::forget(stamp);
+            let (origin, node, via) = (w.letters[id].origin, w.letters[id].node, w.letters[id].via);
+            let restarted = self.life > 1 && w.is_planted(Planted::RestartLosesMail);
+            if restarted || w.is_planted(Planted::Lost) {
+                return;
             }
-            let (origin, node) = (w.letters[id as usize].origin, w.letters[id as usize].node);
-            w.letter_ended(id as usize, Fate::Read);
-            if w.is_planted(Planted::HandledTwice) {
-                w.letter_ended(id as usize, Fate::Read);
+            w.letter_ended(id, Fate::Read);
+            let old = node != ANYBODY && via + 1 < w.nodes[node].addresses.len();
+            let twice = old && w.is_planted(Planted::ForwardedTwice);
+            if twice || w.is_planted(Planted::HandledTwice) {
+                w.letter_ended(id, Fate::Read);
+            }
+            if node == ANYBODY {
+                return w.read_published(id, self.id);
             }
             if node != self.id || w.nodes[node].shard != cx.shard_index() {
                 w.wrong(|| format!("letter {id} of node {node} was read by {}", self.id));
             }
             let late = w.is_planted(Planted::Overtaken);
-            if self.last[origin].replace(if late { id + 9 } else { id }) >= Some(id) {
+            let last = &mut w.nodes[node].addresses[via].last[origin];
+            if last.replace(if late { id + 9 } else { id }) >= Some(id) {
                 w.wrong(|| format!("letter {id} of shard {origin} was overtaken"));
             }
-            // Read: its drop has nothing to say.
-            std::mem::forget(stamp);
         });
     }
 
-    fn fired(&mut self, token: u64, now_ns: u64) {
+    fn fired(&mut self, token: u64, shard: usize, now_ns: u64) {
         let id = usize::try_from(token).expect("a number of ours");
         world(|w| {
             w.tally.timers_fired += 1;
@@ -168,17 +205,20 @@ impl Core {
             let timer = &mut w.timers[id];
             let state = std::mem::replace(&mut timer.state, TimerState::Fired);
             let (node, at_ns) = (timer.node, timer.at_ns);
+            let node = if timer.life == self.life { node } else { usize::MAX };
             if node != self.id || state != TimerState::Pending || twice {
                 w.wrong(|| format!("timer {id} of {node} fired at {}: it was {state:?}", self.id));
             }
-            if now_ns < at_ns {
+            // One that was passed on comes by the clock of another shard.
+            let skew_ns = if w.timers[id].shard == shard { 0 } else { w.skew_ns };
+            if now_ns + skew_ns < at_ns {
                 w.wrong(|| format!("timer {id} fired {} ns early", at_ns - now_ns));
             }
         });
     }
 }
 
-/// A node with a mailbox and a size.
+/// A node with a mailbox and a size. The large ones are told of the ends of those that they are linked to.
 pub(crate) struct Node<const MAILBOX: u32, const PAD: usize> {
     core: Core,
     _pad: [u8; PAD],
@@ -186,8 +226,12 @@ pub(crate) struct Node<const MAILBOX: u32, const PAD: usize> {
 
 pub(crate) type Small = Node<2, 0>;
 pub(crate) type Large = Node<32, 700>;
+pub(crate) type Low = Node<12, 64>;
 
 impl<const MAILBOX: u32, const PAD: usize> Node<MAILBOX, PAD> {
+    /// More than any address may hold of one shard.
+    pub(crate) const MAX_BOUND: u32 = 64;
+
     pub(crate) fn new(core: Core) -> Self {
         Self { core, _pad: [0; PAD] }
     }
@@ -195,44 +239,90 @@ impl<const MAILBOX: u32, const PAD: usize> Node<MAILBOX, PAD> {
     pub(crate) fn id(&self) -> usize {
         self.core.id
     }
+
+    fn seen(&self, cx: &Cx<'_>) {
+        let me = match MAILBOX {
+            2 => Target::Small(cx.me()),
+            12 => Target::Low(cx.me()),
+            _ => Target::Large(cx.me()),
+        };
+        world(|w| w.seen(self.core.id, me));
+    }
 }
 
 impl<const M: u32, const PAD: usize> Agent for Node<M, PAD> {
     type Msg = Letter;
     const MAILBOX: u32 = M;
+    const CLASS: Class = match M {
+        2 => Class::High,
+        12 => Class::Low,
+        _ => Class::Normal,
+    };
+    const TRAPS_EXITS: bool = M == 32;
 
     async fn on(&mut self, letter: Letter, cx: &mut Cx<'_>) -> Result<(), Stop> {
         let Letter { stamp, act } = letter;
+        self.seen(cx);
         self.core.read(stamp, cx);
-        ops::act(&mut self.core, act, cx).await
+        let done = ops::act(&mut self.core, act, cx).await;
+        done.inspect_err(|_| world(|w| w.stops(self.core.id)))
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        self.core.fired(token, cx.fresh_ns());
-        ops::on_timer(&mut self.core, cx)
+        self.seen(cx);
+        self.core.fired(token, cx.shard_index(), cx.fresh_ns());
+        ops::on_timer(&mut self.core, cx).inspect_err(|_| world(|w| w.stops(self.core.id)))
+    }
+
+    fn on_down(&mut self, down: Down, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        self.seen(cx);
+        relations::on_down(&self.core, down, cx).inspect_err(|_| world(|w| w.stops(self.core.id)))
+    }
+
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        self.seen(cx);
     }
 }
 
-/// An address of either type.
+/// An address of any type.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
     Small(Addr<Small>),
     Large(Addr<Large>),
+    Low(Addr<Low>),
 }
+
+/// The same for each type of address.
+macro_rules! each {
+    ($target:expr, $to:ident => $result:expr) => {
+        match $target {
+            $crate::node::Target::Small($to) => $result,
+            $crate::node::Target::Large($to) => $result,
+            $crate::node::Target::Low($to) => $result,
+        }
+    };
+}
+pub(crate) use each;
 
 impl Target {
     pub(crate) fn shard(self) -> usize {
-        match self {
-            Self::Small(to) => to.shard(),
-            Self::Large(to) => to.shard(),
-        }
+        each!(self, to => to.shard())
+    }
+
+    pub(crate) fn id(self) -> AgentId {
+        each!(self, to => to.id())
     }
 
     pub(crate) const fn mailbox(self) -> u32 {
         match self {
             Self::Small(_) => Small::MAILBOX,
             Self::Large(_) => Large::MAILBOX,
+            Self::Low(_) => Low::MAILBOX,
         }
+    }
+
+    pub(crate) const fn traps(self) -> bool {
+        matches!(self, Self::Large(_))
     }
 
     /// Unread letters of one shard that it may have: another shard learns in batches what was read.
@@ -242,13 +332,18 @@ impl Target {
         if origin == self.shard() { max } else { max + arrears - 1 }
     }
 
+    pub(crate) fn move_to(self, shard: usize, sim: &mut Simulation) -> Result<Self, MoveError> {
+        Ok(match self {
+            Self::Small(to) => Self::Small(sim.move_agent(to, shard)?),
+            Self::Large(to) => Self::Large(sim.move_agent(to, shard)?),
+            Self::Low(to) => Self::Low(sim.move_agent(to, shard)?),
+        })
+    }
+
     /// Sends a letter and judges the outcome. Whether it was accepted.
     pub(crate) fn send(self, cx: &mut Cx<'_>, letter: Letter) -> bool {
         let id = letter.id();
-        let sent = match self {
-            Self::Small(to) => to.try_send(cx, letter),
-            Self::Large(to) => to.try_send(cx, letter),
-        };
+        let sent = each!(self, to => to.try_send(cx, letter));
         self.judge(id, cx.shard_index(), sent)
     }
 
@@ -261,15 +356,16 @@ impl Target {
     ) -> bool {
         let error = match sent {
             Ok(()) => {
-                world(|w| w.letter_accepted(id, self.bound(origin)));
+                world(|w| w.letter_accepted(id, origin, self));
                 return true;
             }
             Err(error) => error,
         };
         world(|w| {
-            let node = w.letters[id].node;
+            let (node, via) = (w.letters[id].node, w.letters[id].via);
             let record = &w.nodes[node];
-            let (alive, unread) = (record.alive, record.unread[origin]);
+            let unread = record.addresses[via].unread[origin] + w.published_unread[origin];
+            let alive = record.alive;
             let full = matches!(error, SendError::Full(_));
             if matches!(error, SendError::Gone(_)) && alive && !w.stopping {
                 w.wrong(|| format!("node {node} lives and is called gone"));

@@ -8,7 +8,10 @@ use std::task::{Context, Poll};
 use tailbeam_runtime::sim::Rng;
 use tailbeam_runtime::{Addr, Agent, AskError, Cx, Reply, Stop};
 
-use crate::node::{Act, Answer, Asking, Core, Large, Letter, Small, Target, planned_panic};
+use crate::node::{
+    Act, Answer, Asking, Core, Large, Letter, Low, Node, Small, Target, each, planned_panic,
+};
+use crate::relations;
 use crate::world::{AskEnd, Fate, Planted, TimerRecord, TimerState, World, world, wrong};
 
 /// Timers of a node that it remembers, and replies that it holds back.
@@ -35,11 +38,23 @@ pub(crate) enum Op {
     Spin,
     Stop,
     Panic,
+    /// An idle node goes to another shard, while letters come.
+    Move,
+    Kill,
+    KillSupervisor,
+    Monitor,
+    Demonitor,
+    Link,
+    Unlink,
+    Supervise,
+    Subscribe,
+    Unsubscribe,
+    Publish,
     /// Not done: lets drops of nodes, letters and futures panic.
     PanicInDrop,
 }
 
-const WEIGHTS: [(Op, u32); 18] = [
+const WEIGHTS: [(Op, u32); 29] = [
     (Op::Spawn, 60),
     (Op::SpawnFuture, 20),
     (Op::Send, 300),
@@ -57,6 +72,17 @@ const WEIGHTS: [(Op, u32); 18] = [
     (Op::Spin, 1),
     (Op::Stop, 6),
     (Op::Panic, 4),
+    (Op::Move, 40),
+    (Op::Kill, 4),
+    (Op::KillSupervisor, 1),
+    (Op::Monitor, 25),
+    (Op::Demonitor, 8),
+    (Op::Link, 6),
+    (Op::Unlink, 3),
+    (Op::Supervise, 8),
+    (Op::Subscribe, 10),
+    (Op::Unsubscribe, 4),
+    (Op::Publish, 10),
     (Op::PanicInDrop, 1),
 ];
 
@@ -152,6 +178,12 @@ async fn perform(core: &mut Core, cx: &mut Cx<'_>) -> Result<(), Stop> {
         Op::NotifyAt => notify_at(core, cx),
         Op::CancelTimer => cancel_timer(core, cx),
         Op::AnswerHeld => answer_held(core, cx),
+        Op::Monitor => relations::monitor(core, cx),
+        Op::Demonitor => relations::demonitor(core, cx),
+        Op::Link => relations::link(core, cx),
+        Op::Unlink => relations::unlink(core, cx),
+        Op::Subscribe => relations::subscribe(core, cx),
+        Op::Unsubscribe => relations::unsubscribe(core, cx),
         other => sync(other, cx),
     }
     Ok(())
@@ -164,6 +196,10 @@ fn sync(op: Op, cx: &mut Cx<'_>) {
         Op::SpawnFuture => spawn_future(cx),
         Op::Burst => burst(cx),
         Op::Wake => wake(),
+        Op::Kill => relations::kill(cx),
+        Op::KillSupervisor => relations::kill_supervisor(cx),
+        Op::Supervise => relations::supervise(cx),
+        Op::Publish => relations::publish(cx),
         _ => send(cx),
     }
 }
@@ -176,6 +212,7 @@ pub(crate) fn on_timer(core: &mut Core, cx: &mut Cx<'_>) -> Result<(), Stop> {
         2..8 => notify_at(core, cx),
         8..20 => send(cx),
         20..24 => answer_held(core, cx),
+        24..27 if world(|w| w.weighs(Op::Monitor)) => relations::monitor(core, cx),
         _ => {}
     }
     Ok(())
@@ -192,22 +229,30 @@ pub(crate) fn from_outside(cx: &mut Cx<'_>, count: u64) {
 
 fn spawn(cx: &mut Cx<'_>) {
     let shard = cx.shard_index();
-    let (enough, small) = world(|w| (w.living.len() >= w.nodes_wanted, w.rng.below(2) == 0));
+    let (enough, kind) = world(|w| (w.living.len() >= w.nodes_wanted, w.rng.below(5)));
     if enough {
         return send(cx);
     }
     let core = Core::new(shard);
     let id = core.id;
+    let spawned = match kind {
+        0 | 1 => spawn_node(core, cx).map(Target::Small),
+        2 | 3 => spawn_node(core, cx).map(Target::Large),
+        _ => spawn_node(core, cx).map(Target::Low),
+    };
+    if let Some(to) = spawned {
+        world(|w| w.lives_at(id, to));
+    }
+}
+
+fn spawn_node<const M: u32, const PAD: usize>(
+    core: Core,
+    cx: &mut Cx<'_>,
+) -> Option<Addr<Node<M, PAD>>> {
+    let id = core.id;
     // One that is handed back is dropped here, and only after it was noted.
     let refused = |node: usize| world(|w| w.node_refused(node, id));
-    let spawned = if small {
-        cx.spawn(Small::new(core)).map(Target::Small).map_err(|error| refused(error.agent.id()))
-    } else {
-        cx.spawn(Large::new(core)).map(Target::Large).map_err(|error| refused(error.agent.id()))
-    };
-    if let Ok(to) = spawned {
-        world(|w| w.nodes[id].to = Some(to));
-    }
+    cx.spawn(Node::new(core)).map_err(|error| refused(error.agent.id())).ok()
 }
 
 fn spawn_future(cx: &mut Cx<'_>) {
@@ -235,8 +280,15 @@ fn send_to(cx: &mut Cx<'_>, node: usize) {
 
 /// Sends a letter; whether it was accepted.
 pub(crate) fn send_act(cx: &mut Cx<'_>, node: usize, act: Act) -> bool {
-    let Some(to) = world(|w| w.nodes[node].to) else { return false };
-    to.send(cx, Letter::new(cx.shard_index(), node, act))
+    let Some((via, to)) = world(|w| w.address_of(node)) else { return false };
+    to.send(cx, Letter::new(cx.shard_index(), (node, via), act))
+}
+
+/// [`send_act`] to where the node lives.
+pub(crate) fn send_straight(cx: &mut Cx<'_>, node: usize, act: Act) -> bool {
+    let last = world(|w| w.nodes[node].addresses.len().checked_sub(1).zip(w.nodes[node].to()));
+    let Some((via, to)) = last else { return false };
+    to.send(cx, Letter::new(cx.shard_index(), (node, via), act))
 }
 
 /// More than a mailbox or a ring holds.
@@ -253,12 +305,15 @@ fn spin(core: &Core, cx: &mut Cx<'_>) {
 }
 
 fn lie(core: &Core, cx: &mut Cx<'_>) {
-    let truth = world(|w| w.nodes[core.id].to);
+    let last =
+        world(|w| w.nodes[core.id].addresses.len().checked_sub(1).zip(w.nodes[core.id].to()));
+    let Some((via, truth)) = last else { return };
     let lie = match truth {
-        Some(Target::Small(_)) => Target::Large(cx.me::<Large>()),
-        _ => Target::Small(cx.me::<Small>()),
+        Target::Small(_) => Target::Low(cx.me::<Low>()),
+        Target::Low(_) => Target::Large(cx.me::<Large>()),
+        Target::Large(_) => Target::Small(cx.me::<Small>()),
     };
-    lie.send(cx, Letter::new(cx.shard_index(), core.id, Act::Nothing));
+    lie.send(cx, Letter::new(cx.shard_index(), (core.id, via), Act::Nothing));
 }
 
 /// Wakes a future from here: from its own shard, another, or a thread without one.
@@ -272,7 +327,8 @@ fn notify_at(core: &mut Core, cx: &mut Cx<'_>) {
     let token = world(|w| {
         let late_ns = if w.is_planted(Planted::TimerEarly) { 9_000_000_000 } else { 0 };
         let (state, at_ns) = (TimerState::Pending, at_ns + late_ns);
-        w.timers.push(TimerRecord { node: core.id, at_ns, state, id: None });
+        let (node, life) = (core.id, core.life);
+        w.timers.push(TimerRecord { node, life, shard: cx.shard_index(), at_ns, state, id: None });
         w.timers.len() - 1
     });
     match cx.notify_at(at_ns, token as u64) {
@@ -316,19 +372,16 @@ async fn nap(cx: &mut Cx<'_>, ns: u64) {
 
 async fn ask(cx: &mut Cx<'_>, cancelled: bool) {
     let Some(node) = world(World::somebody) else { return };
-    match world(|w| w.nodes[node].to) {
-        Some(Target::Small(to)) => ask_at(cx, (node, to), cancelled).await,
-        Some(Target::Large(to)) => ask_at(cx, (node, to), cancelled).await,
-        None => {}
+    if let Some((via, target)) = world(|w| w.address_of(node)) {
+        each!(target, to => ask_at(cx, ((node, via), target, to), cancelled).await);
     }
 }
 
 async fn ask_at<A: Agent<Msg = Letter>>(
     cx: &mut Cx<'_>,
-    (node, to): (usize, Addr<A>),
+    (node, target, to): ((usize, usize), Target, Addr<A>),
     cancelled: bool,
 ) {
-    let target = world(|w| w.nodes[node].to).expect("has an address");
     let asking = Asking::begin();
     let deadline_ns = cx.fresh_ns() + world(span_ns);
     let (id, origin) = (u32::try_from(asking.0).expect("few"), cx.shard_index());
@@ -339,7 +392,7 @@ async fn ask_at<A: Agent<Msg = Letter>>(
         made
     });
     let letter = letter.get();
-    let accept = |w: &mut World, letter| w.letter_accepted(letter, target.bound(origin));
+    let accept = |w: &mut World, letter| w.letter_accepted(letter, origin, target);
     if cancelled && world(|w| w.rng.below(3) == 0) {
         // Never polled: whether it was sent shows when the letter goes with the future.
         return drop_unpolled(asked, letter, target, origin);
@@ -404,7 +457,7 @@ fn drop_unpolled<F>(asked: F, letter: Option<usize>, target: Target, origin: usi
     drop(asked);
     world(|w| {
         if w.unpolled.take().is_some() {
-            w.letter_accepted(letter, target.bound(origin));
+            w.letter_accepted(letter, origin, target);
         }
     });
 }
@@ -489,6 +542,7 @@ impl Drop for Parking {
             let panics = polled && w.weighs(Op::PanicInDrop) && w.rng.happens(10_000);
             let node = self.node.filter(|_| panics).map(|node| &mut w.nodes[node]);
             if let Some(node) = node {
+                node.has_cause = true;
                 w.tally.nodes_panicked += u64::from(!std::mem::replace(&mut node.panicked, true));
             }
             panics

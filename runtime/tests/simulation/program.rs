@@ -3,11 +3,11 @@
 use std::fmt;
 
 use tailbeam_runtime::sim::{Failure, Faults, Held, Rng, Simulation};
-use tailbeam_runtime::{Config, ShutdownReport};
+use tailbeam_runtime::{Config, Cx, ShutdownReport, SupervisorMsg};
 
 use crate::node::Act;
-use crate::ops;
 use crate::world::{AskEnd, Fate, Planted, Tally, TimerState, World, world};
+use crate::{ops, relations};
 
 /// How the program of a seed ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +90,7 @@ fn live(life: Life, rng: &mut Rng, ops: u64, planted: Planted) -> Result<Outcome
     let Life { faults, shards, config, end } = life;
     let drain_ns = config.drain_ns;
     World::begin(rng.split(), ops, planted);
+    world(|w| w.skew_ns = faults.skew_max_ns);
     let sim = Simulation::new(rng.bits(), config, shards, faults).expect("the limits work");
     let mut program = Program { sim, rng: rng.split(), end, drain_ns };
     let result = program.run();
@@ -123,6 +124,9 @@ struct Program {
     drain_ns: u64,
 }
 
+/// Longer than any timer of the programs.
+const REST_NS: u64 = 3_000_000_000;
+
 type Judged = Result<(), String>;
 
 fn text(failure: Failure) -> String {
@@ -141,6 +145,8 @@ impl Program {
                 self.rest()?;
                 self.check_at_rest()?;
                 self.check_room()?;
+                self.rest()?;
+                self.stop_supervisors()?;
                 self.stop_nodes()?;
                 let report = self.sim.shutdown().map_err(text)?;
                 let drained = report.shards.iter().all(|shard| shard.drained);
@@ -167,7 +173,7 @@ impl Program {
             if enough || (stopping && self.has_ended()) {
                 return world(|w| w.wrong.take()).map_or(Ok(()), Err);
             }
-            self.inject();
+            self.inject()?;
             for _ in 0..self.rng.below(24) {
                 self.sim.step().map_err(text)?;
             }
@@ -182,29 +188,42 @@ impl Program {
         self.sim.held().iter().all(|held| *held == Held::default())
     }
 
-    fn inject(&mut self) {
+    fn inject(&mut self) -> Judged {
         let shard = self.rng.index(self.sim.shards());
         let count = 1 + self.rng.below(6);
-        match self.rng.below(4) {
-            0 => {
+        match self.rng.below(16) {
+            0..4 => {
                 if world(World::begin_op) {
                     ops::wake();
                 }
             }
+            4..6 if world(|w| !w.stopping && w.weighs(ops::Op::Move) && w.begin_op()) => {
+                let node = world(|w| {
+                    let count = w.living.len();
+                    (count > 0).then(|| w.living[w.rng.index(count)])
+                });
+                return node
+                    .map_or(Ok(()), |node| relations::move_node(node, shard, &mut self.sim));
+            }
             _ => self.sim.post_on(shard, move |cx| ops::from_outside(cx, count)),
         }
+        Ok(())
     }
 
     /// Goes on until nobody waits for anything.
     fn rest(&mut self) -> Judged {
         loop {
-            self.sim.run_until_idle().map_err(text)?;
+            // Where a node has lived, what comes is tried again for as long as the node's mailbox is full: for
+            // ever, if it is one that waits here.
+            let woken = self.still_woken()?;
             let parked = world(|w| w.parked.clone());
-            // Before they are woken once more: each was polled after it was woken.
-            let unpolled = world(|w| parked.iter().position(|&park| w.parks[park].woken));
+            let unpolled = self.still_woken()?.into_iter().find(|park| woken.contains(park));
             check(unpolled.is_none(), || format!("future {unpolled:?} was woken and not polled"))?;
             if parked.is_empty() {
-                return Ok(());
+                self.sim.run_until_idle().map_err(text)?;
+                if world(|w| w.parked.is_empty()) {
+                    return Ok(());
+                }
             }
             for park in parked {
                 let waker = world(|w| w.waker_of(park, true));
@@ -213,22 +232,36 @@ impl Program {
         }
     }
 
+    /// Goes on for longer than any timer; the waiting futures that were woken and have not been polled since.
+    fn still_woken(&mut self) -> Result<Vec<usize>, String> {
+        self.sim.run_for(REST_NS).map_err(text)?;
+        Ok(world(|w| w.parked.iter().copied().filter(|&park| w.parks[park].woken).collect()))
+    }
+
     /// Every message has come to an end, every ask and timer too, and nothing is held.
-    fn check_at_rest(&self) -> Judged {
+    fn check_at_rest(&mut self) -> Judged {
         check_messages()?;
+        self.ask_for_supervisors()?;
+        world(|w| w.check_bonds())?;
         world(|w| {
             if let Some(ask) = w.asks.iter().position(|end| *end == AskEnd::Open) {
                 return Err(format!("ask {ask} never ended"));
             }
             let waits = |timer: &&crate::world::TimerRecord| {
-                timer.state == TimerState::Pending && w.nodes[timer.node].alive
+                let node = &w.nodes[timer.node];
+                timer.state == TimerState::Pending && node.alive && node.lives == timer.life
             };
             let timer = w.timers.iter().position(|timer| waits(&timer));
             check(timer.is_none(), || format!("timer {timer:?} never fired"))
         })?;
         for (shard, held) in self.sim.held().into_iter().enumerate() {
-            let slots =
-                world(|w| w.living.iter().filter(|&&id| w.nodes[id].shard == shard).count());
+            // A living node keeps the places where it has lived.
+            let slots = world(|w| {
+                let addresses = w.living.iter().flat_map(|&id| &w.nodes[id].addresses);
+                let supervisors = w.bonds.trees.iter().filter(|tree| tree.lives);
+                addresses.filter(|address| address.to.shard() == shard).count()
+                    + supervisors.filter(|tree| tree.supervisor.shard() == shard).count()
+            });
             let expected = Held { slots: slots as u64, ..Held::default() };
             check(held == expected, || format!("shard {shard} holds {held:?}, not {expected:?}"))?;
         }
@@ -238,33 +271,69 @@ impl Program {
     /// As many nodes as the model has, ended as they have in it.
     fn check_stats(&self) -> Judged {
         let stats = self.sim.stats();
+        let unstarted = world(|w| w.tally.nodes_unstarted);
         let sum = |of: fn(&tailbeam_runtime::ShardStats) -> u64| stats.iter().map(of).sum::<u64>();
         let of_runtime = (
-            sum(|s| s.spawned),
             sum(|s| s.live_agents),
             sum(|s| s.panicked),
-            sum(|s| s.stopped + s.panicked + s.killed + s.live_agents),
+            // Those that were on their way when the runtime ended have ended nowhere.
+            sum(|s| s.stopped + s.panicked + s.killed + s.live_agents) + world(|w| w.tally.moves)
+                - sum(|s| s.moved),
         );
+        let lives = sum(|s| s.spawned + s.restarted);
         let of_model = world(|w| {
-            let tally = w.tally;
-            (tally.nodes, w.living.len() as u64, tally.nodes_panicked, tally.nodes)
+            let supervisors = w.bonds.trees.iter().filter(|tree| tree.lives).count();
+            ((w.living.len() + supervisors) as u64, w.tally.nodes_panicked, lives)
         });
         check(of_runtime == of_model, || {
-            format!("spawned, live, panicked, sum: {of_runtime:?}, in the model {of_model:?}")
+            format!("live, panicked, sum: {of_runtime:?}, in the model {of_model:?}")
+        })?;
+        let begun = world(|w| w.tally.nodes + w.tally.supervisors);
+        check((begun - unstarted..=begun).contains(&lives), || {
+            format!("{lives} lives, in the model {begun}, {unstarted} not started")
         })
+    }
+
+    /// Which supervisors live.
+    fn ask_for_supervisors(&mut self) -> Judged {
+        for number in 0..world(|w| w.bonds.trees.len()) {
+            let supervisor = world(|w| w.bonds.trees[number].supervisor);
+            let account = move |cx: &mut Cx<'_>| cx.account(supervisor.id()).is_some();
+            let lives = self.sim.run_on(supervisor.shard(), account).map_err(text)?;
+            world(|w| w.bonds.trees[number].lives = lives);
+        }
+        self.sim.run_until_idle().map_err(text)
+    }
+
+    /// Ends every supervisor, and its children with it.
+    fn stop_supervisors(&mut self) -> Judged {
+        self.ask_for_supervisors()?;
+        let living = world(|w| {
+            let lives = w.bonds.trees.iter().filter(|tree| tree.lives);
+            lives.map(|tree| tree.supervisor).collect::<Vec<_>>()
+        });
+        for &supervisor in &living {
+            let stop = move |cx: &mut Cx<'_>| supervisor.try_send(cx, SupervisorMsg::Stop).is_ok();
+            self.sim.run_on(supervisor.shard(), stop).map_err(text)?;
+            self.rest()?;
+        }
+        self.check_at_rest()?;
+        let left = world(|w| w.bonds.trees.iter().filter(|tree| tree.lives).count());
+        world(|w| w.tally.supervisors_gone = w.bonds.trees.len() as u64 - living.len() as u64);
+        check(left == 0, || format!("{left} supervisors do not stop"))
     }
 
     /// Every mailbox takes again what it may hold, from every shard.
     fn check_room(&mut self) -> Judged {
         let living = world(|w| w.living.clone());
         for &node in living.iter().take(6) {
-            let Some(to) = world(|w| w.nodes[node].to) else { continue };
+            let Some(to) = world(|w| w.nodes[node].to()) else { continue };
             for shard in 0..self.sim.shards() {
                 let full = || self.sim.stats()[shard].full;
                 let before = full();
                 let count = to.mailbox();
-                let fill = move |cx: &mut tailbeam_runtime::Cx<'_>| {
-                    (0..count).filter(|_| ops::send_act(cx, node, Act::Nothing)).count()
+                let fill = move |cx: &mut Cx<'_>| {
+                    (0..count).filter(|_| ops::send_straight(cx, node, Act::Nothing)).count()
                 };
                 self.sim.run_on(shard, fill).map_err(text)?;
                 self.sim.run_until_idle().map_err(text)?;
@@ -285,14 +354,16 @@ impl Program {
             check(round < 1_000, || format!("{living:?} cannot be stopped"))?;
             for &node in &living {
                 let shard = self.rng.index(self.sim.shards());
-                let stop = move |cx: &mut tailbeam_runtime::Cx<'_>| {
-                    ops::send_act(cx, node, Act::Stop);
+                let stop = move |cx: &mut Cx<'_>| {
+                    ops::send_straight(cx, node, Act::Stop);
                 };
                 self.sim.run_on(shard, stop).map_err(text)?;
             }
             self.rest()?;
         }
-        self.check_at_rest()
+        self.check_at_rest()?;
+        let related: u64 = self.sim.stats().iter().map(|stats| stats.agents_related).sum();
+        check(related == 0, || format!("{related} agents that have ended are related"))
     }
 
     /// After the end: every message is accounted for, and so is every node.
@@ -316,6 +387,7 @@ impl Program {
         check(lied.is_none(), || format!("{lied:?} is not drained"))?;
         let living = world(|w| w.living.len());
         check(living == 0, || format!("{living} nodes were not dropped"))?;
+        world(|w| w.bonds.trees.iter_mut().for_each(|tree| tree.lives = false));
         self.check_stats()
     }
 }

@@ -9,7 +9,8 @@ use std::task::Waker;
 use tailbeam_runtime::TimerId;
 use tailbeam_runtime::sim::{Rng, SHARDS_MAX};
 
-use crate::node::Target;
+use crate::bonds::Bonds;
+use crate::node::{Large, Target};
 use crate::ops::{self, Op};
 
 /// Ended nodes whose addresses are still used, and wakers that have outlived their future.
@@ -33,6 +34,18 @@ pub(crate) enum Planted {
     TimerEarly,
     /// Some futures are woken and do not say that they were polled.
     PollUnseen,
+    /// Some letters that were sent to where a node lived before are handled twice.
+    ForwardedTwice,
+    /// Some letters that come after a restart are lost.
+    RestartLosesMail,
+    /// Some ends are told twice.
+    DownTwice,
+    /// Some ends are told and nobody notes it.
+    DownUnseen,
+    /// Some nodes end without a cause.
+    EndsUncaused,
+    /// Some publications are handled twice.
+    PublishedTwice,
 }
 
 /// What became of a message.
@@ -46,23 +59,63 @@ pub(crate) enum Fate {
     Dropped,
 }
 
+/// The node of a letter that was published.
+pub(crate) const ANYBODY: usize = usize::MAX;
+
 pub(crate) struct LetterRecord {
     pub(crate) fate: Fate,
     pub(crate) origin: usize,
     pub(crate) node: usize,
+    /// Which of the node's addresses it was sent to; which publication it is a copy of.
+    pub(crate) via: usize,
 }
 
-pub(crate) struct NodeRecord {
-    pub(crate) to: Option<Target>,
-    pub(crate) shard: usize,
-    pub(crate) alive: bool,
+/// An address of a node: where it lives, or where it has lived.
+pub(crate) struct Address {
+    pub(crate) to: Target,
     /// Letters accepted and neither read nor dropped, by the shard of their sender.
     pub(crate) unread: [u32; SHARDS_MAX],
+    /// The last letter of each shard: numbers grow, so what comes from one shard comes in order.
+    pub(crate) last: [Option<usize>; SHARDS_MAX],
+}
+
+/// A node: an address, and the lives that its supervisor gives it.
+pub(crate) struct NodeRecord {
+    /// The last one is where it lives.
+    pub(crate) addresses: Vec<Address>,
+    pub(crate) shard: usize,
+    /// Where it is being moved to.
+    pub(crate) moving: Option<usize>,
+    pub(crate) alive: bool,
+    pub(crate) lives: u32,
+    pub(crate) lives_ended: u32,
+    /// Whether the runtime has shown that it knows of this life.
+    pub(crate) started: bool,
+    pub(crate) supervisor: Option<usize>,
+    /// Something has happened that ends it; it has said itself that it ends.
+    pub(crate) has_cause: bool,
+    pub(crate) stops: bool,
+    /// The topics that it has ever subscribed to.
+    pub(crate) topics: u8,
     /// Place in the list of the living.
     place: usize,
     /// Its drop panics.
     pub(crate) grenade: bool,
     pub(crate) panicked: bool,
+}
+
+impl NodeRecord {
+    pub(crate) fn to(&self) -> Option<Target> {
+        self.addresses.last().map(|address| address.to)
+    }
+
+    /// Unread letters that one address may have of one shard: its own mailbox, and those on the way of what it
+    /// passes on.
+    pub(crate) fn bound(&self, via: usize, origin: usize, sent_as: Target, lies: bool) -> u32 {
+        let hops = self.addresses.windows(2).skip(via);
+        let mailbox = |to: Target| if lies { Large::MAX_BOUND } else { to.bound(SHARDS_MAX) };
+        sent_as.bound(origin) + hops.map(|hop| mailbox(hop[1].to)).sum::<u32>()
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +138,8 @@ pub(crate) enum TimerState {
 
 pub(crate) struct TimerRecord {
     pub(crate) node: usize,
+    pub(crate) life: u32,
+    pub(crate) shard: usize,
     pub(crate) at_ns: u64,
     pub(crate) state: TimerState,
     pub(crate) id: Option<TimerId>,
@@ -129,8 +184,23 @@ tally! {
     timers_fired,
     timers_cancelled,
     nodes,
+    nodes_unstarted,
     nodes_panicked,
     parks,
+    letters_old_address,
+    letters_published,
+    moves,
+    moves_refused,
+    kills,
+    supervisors,
+    supervisors_gone,
+    restarts,
+    watches,
+    watches_told,
+    watches_off,
+    links,
+    links_told,
+    links_ended,
 }
 
 pub(crate) struct World {
@@ -154,7 +224,14 @@ pub(crate) struct World {
     pub(crate) unpolled: Option<usize>,
     /// Shards may refuse everything: the runtime is being stopped.
     pub(crate) stopping: bool,
+    /// How far the clock of one shard may be ahead of another's.
+    pub(crate) skew_ns: u64,
     pub(crate) wrong: Option<String>,
+    pub(crate) bonds: Bonds,
+    /// The copies of a publication that is being sent.
+    pub(crate) publishing: Option<Vec<usize>>,
+    /// Copies that nobody has read yet, by the shard of their sender.
+    pub(crate) published_unread: [u32; SHARDS_MAX],
 }
 
 thread_local! {
@@ -193,7 +270,11 @@ impl World {
             stale: Vec::new(),
             unpolled: None,
             stopping: false,
+            skew_ns: 0,
             wrong: None,
+            bonds: Bonds::default(),
+            publishing: None,
+            published_unread: [0; SHARDS_MAX],
         };
         WORLD.set(Some(world));
     }
@@ -218,20 +299,70 @@ impl World {
         self.planted == planted && self.rng.happens(ppm)
     }
 
-    pub(crate) fn new_node(&mut self, shard: usize) -> usize {
-        let grenade = self.weighs(Op::PanicInDrop) && self.rng.happens(30_000);
+    /// A node that does not live yet.
+    pub(crate) fn new_node(&mut self, shard: usize, supervisor: Option<usize>) -> usize {
         self.nodes.push(NodeRecord {
-            to: None,
+            addresses: Vec::new(),
             shard,
-            alive: true,
-            unread: [0; SHARDS_MAX],
-            place: self.living.len(),
-            grenade,
+            moving: None,
+            alive: false,
+            lives: 0,
+            lives_ended: 0,
+            started: false,
+            supervisor,
+            has_cause: false,
+            stops: false,
+            topics: 0,
+            place: 0,
+            grenade: false,
             panicked: false,
         });
-        self.living.push(self.nodes.len() - 1);
-        self.tally.nodes += 1;
         self.nodes.len() - 1
+    }
+
+    /// A life of a node begins.
+    pub(crate) fn begin_life(&mut self, id: usize) -> u32 {
+        let unsupervised = self.nodes[id].supervisor.is_none();
+        let grenade = unsupervised && self.weighs(Op::PanicInDrop) && self.rng.happens(30_000);
+        let node = &mut self.nodes[id];
+        if std::mem::replace(&mut node.alive, true) {
+            self.wrong(|| format!("node {id} lives twice"));
+            return self.nodes[id].lives;
+        }
+        node.lives += 1;
+        (node.place, node.grenade, node.panicked) = (self.living.len(), grenade, false);
+        (node.started, node.has_cause, node.stops) = (unsupervised, false, false);
+        self.living.push(id);
+        self.tally.nodes += 1;
+        self.tally.restarts += u64::from(node.lives > 1);
+        node.lives
+    }
+
+    /// The runtime has called a life of a node, at this address.
+    pub(crate) fn seen(&mut self, id: usize, at: Target) {
+        let draws =
+            !self.nodes[id].started && self.weighs(Op::PanicInDrop) && self.rng.happens(30_000);
+        let node = &mut self.nodes[id];
+        node.grenade |= draws;
+        node.started = true;
+        let arrives = node.moving == Some(at.shard()) && node.shard != at.shard();
+        if node.addresses.is_empty() || arrives {
+            self.lives_at(id, at);
+        } else if node.to().is_some_and(|to| to.id() != at.id()) {
+            self.wrong(|| format!("node {id} runs at {at:?}"));
+        }
+    }
+
+    pub(crate) fn lives_at(&mut self, id: usize, to: Target) {
+        let node = &mut self.nodes[id];
+        node.shard = to.shard();
+        node.addresses.push(Address { to, unread: [0; SHARDS_MAX], last: [None; SHARDS_MAX] });
+    }
+
+    /// A node says that it ends now.
+    pub(crate) fn stops(&mut self, id: usize) {
+        let node = &mut self.nodes[id];
+        (node.has_cause, node.stops) = (true, true);
     }
 
     pub(crate) fn weighs(&self, op: Op) -> bool {
@@ -244,7 +375,10 @@ impl World {
         if !std::mem::replace(&mut node.alive, false) {
             return self.wrong(|| format!("node {id} was dropped twice"));
         }
+        node.lives_ended += 1;
+        self.tally.nodes_unstarted += u64::from(!node.started);
         let place = node.place;
+        self.check_cause(id);
         self.living.swap_remove(place);
         if let Some(&moved) = self.living.get(place) {
             self.nodes[moved].place = place;
@@ -262,6 +396,7 @@ impl World {
             self.wrong(|| format!("node {id} came back for {spawned}"));
         }
         self.nodes[id].grenade = false;
+        self.nodes[id].has_cause = true;
         self.tally.nodes -= 1;
     }
 
@@ -272,23 +407,34 @@ impl World {
         if book.is_empty() { None } else { Some(book[self.rng.index(book.len())]) }
     }
 
-    pub(crate) fn new_letter(&mut self, origin: usize, node: usize) -> usize {
-        self.letters.push(LetterRecord { fate: Fate::Made, origin, node });
+    /// Where a node lives as a rule, and now and then where it lived before; none before its address is known.
+    pub(crate) fn address_of(&mut self, node: usize) -> Option<(usize, Target)> {
+        let count = self.nodes[node].addresses.len();
+        let old = count > 1 && self.rng.happens(300_000);
+        let via = if old { self.rng.index(count) } else { count.checked_sub(1)? };
+        Some((via, self.nodes[node].addresses[via].to))
+    }
+
+    pub(crate) fn new_letter(&mut self, origin: usize, (node, via): (usize, usize)) -> usize {
+        self.letters.push(LetterRecord { fate: Fate::Made, origin, node, via });
         self.tally.letters += 1;
         self.letters.len() - 1
     }
 
-    /// A letter was taken by the runtime; `bound` is what the mailbox may hold of this sender's shard.
-    pub(crate) fn letter_accepted(&mut self, id: usize, bound: u32) {
+    /// A letter was taken by the runtime.
+    pub(crate) fn letter_accepted(&mut self, id: usize, from: usize, sent_as: Target) {
+        let lies = self.weighs(Op::Lie);
         let letter = &mut self.letters[id];
         if letter.fate != Fate::Made {
             return self.wrong(|| format!("letter {id} was gone before it was accepted"));
         }
         letter.fate = Fate::Accepted;
-        let (origin, node) = (letter.origin, letter.node);
-        let unread = &mut self.nodes[node].unread[origin];
+        let (origin, node, via) = (letter.origin, letter.node, letter.via);
+        let unread = &mut self.nodes[node].addresses[via].unread[origin];
         *unread += 1;
         let unread = *unread;
+        let bound = self.nodes[node].bound(via, from, sent_as, lies);
+        self.tally.letters_old_address += u64::from(via + 1 < self.nodes[node].addresses.len());
         if unread > bound {
             self.wrong(|| format!("node {node} has {unread} unread of {origin}: {bound} at most"));
         }
@@ -296,8 +442,13 @@ impl World {
 
     pub(crate) fn letter_returned(&mut self, id: usize) {
         self.tally.letters_returned += 1;
-        let fate = std::mem::replace(&mut self.letters[id].fate, Fate::Returned);
-        if fate != Fate::Made {
+        let letter = &mut self.letters[id];
+        let expected = if letter.node == ANYBODY { Fate::Accepted } else { Fate::Made };
+        if letter.node == ANYBODY {
+            self.published_unread[letter.origin] -= 1;
+        }
+        let fate = std::mem::replace(&mut letter.fate, Fate::Returned);
+        if fate != expected {
             self.wrong(|| format!("letter {id} was {fate:?} and came back"));
         }
     }
@@ -305,14 +456,19 @@ impl World {
     /// A letter came to its end: read, or dropped unread.
     pub(crate) fn letter_ended(&mut self, id: usize, end: Fate) {
         let letter = &mut self.letters[id];
-        let (fate, origin, node) = (letter.fate, letter.origin, letter.node);
+        let (fate, origin) = (letter.fate, letter.origin);
+        let (node, via) = (letter.node, letter.via);
         letter.fate = end;
         match end {
             Fate::Read => self.tally.letters_read += 1,
             _ => self.tally.letters_dropped += 1,
         }
         if fate == Fate::Accepted {
-            self.nodes[node].unread[origin] -= 1;
+            let unread = match self.nodes.get_mut(node) {
+                Some(node) => &mut node.addresses[via].unread[origin],
+                None => &mut self.published_unread[origin],
+            };
+            *unread -= 1;
         } else {
             self.wrong(|| format!("letter {id} was {fate:?}, and then {end:?}"));
         }
