@@ -141,7 +141,7 @@ impl Default for Config {
             peer_ring_slots: 4_096,
             control_slots: 256,
             bell: Bell::Auto,
-            idle: Idle::Park,
+            idle: Idle::Adaptive,
             timer_slack_ns: 1_000_000,
             uring_entries: 256,
             ops_max: 1 << 16,

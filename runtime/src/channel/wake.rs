@@ -40,6 +40,12 @@ impl Sleep {
         fence(Ordering::SeqCst);
     }
 
+    /// Whether the shard neither sleeps nor is being woken; a hint, which may be out of date.
+    #[cfg(not(loom))]
+    pub(crate) fn is_running(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == RUNNING
+    }
+
     /// After sleeping, or instead of it. A bell that was rung meanwhile is an extra completion, no harm.
     pub(crate) fn awake(&self) {
         self.state.store(RUNNING, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
 pub(crate) mod control;
+mod held;
 pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod marks;
@@ -11,6 +12,7 @@ pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod slab;
 pub(crate) mod suspended;
+mod timers;
 mod turn;
 pub(crate) mod waker;
 
@@ -20,8 +22,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::agent::{
-    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, Token, WakeUp, generation_of,
-    handle, index_of, shard_of,
+    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, WakeUp, generation_of, handle,
+    index_of, shard_of,
 };
 use crate::agent::{Asked, Control, Due, End};
 use crate::channel::envelope::{Deliver, Envelope};
@@ -30,10 +32,12 @@ use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::{SendError, TimersFull};
+use crate::error::SendError;
 use crate::op::Ops;
 use crate::stats::ShardStats;
-use crate::timer::{Fired, TimerId, Wheel};
+use crate::timer::Wheel;
+
+pub use held::Held;
 
 use control::ControlRings;
 use lane::{Ack, Lane, Refused, Word, reservations};
@@ -41,11 +45,6 @@ use marks::Marks;
 use shared::{Beat, Shared};
 use slab::{AgentType, Role, Slab};
 use suspended::Scratch;
-
-/// The bits of a timer's owner that hold its incarnation: a generation leaves 8 of its 24 free.
-const LIFE: u64 = 0xff << LIFE_SHIFT;
-const LIFE_SHIFT: u32 = 48;
-const _: () = assert!(crate::agent::GENERATIONS <= 1 << 16);
 
 thread_local! {
     /// The shard of this thread, for wakers.
@@ -386,22 +385,6 @@ impl Shard {
         }
     }
 
-    /// Gives a fired timer to its owner, unless the owner has been restarted since.
-    fn give_timer(&self, timer: &Fired) {
-        let (owner, life) = (timer.owner & !LIFE, (timer.owner & LIFE) >> LIFE_SHIFT);
-        let header = self.slab.header(index_of(owner));
-        if header.is_none_or(|header| u64::from(header.incarnation.get()) != life) {
-            return;
-        }
-        match timer.token {
-            Some(token) => {
-                let life = u8::try_from(life).expect("8 bits");
-                self.queue_of(owner).send(self.mark(owner), Token { token, life });
-            }
-            None => self.make_ready(owner),
-        }
-    }
-
     /// Whether this is that shard of that runtime.
     fn is(&self, runtime: usize, shard: usize) -> bool {
         (usize::from(self.runtime), self.index) == (runtime, shard)
@@ -411,27 +394,6 @@ impl Shard {
     #[inline]
     pub(crate) fn waker(&self, me: u64) -> Waker {
         waker::waker(self.runtime, me)
-    }
-
-    pub(crate) fn timer(
-        &self,
-        at_ns: u64,
-        owner: u64,
-        token: Option<u64>,
-    ) -> Result<TimerId, TimersFull> {
-        let life = self.slab.header(index_of(owner)).map_or(0, |header| header.incarnation.get());
-        let owner = owner & !LIFE | u64::from(life) << LIFE_SHIFT;
-        let timer = self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)?;
-        Ok(timer.at(self.index))
-    }
-
-    /// Whether a timer has neither fired nor been cancelled.
-    pub(crate) fn is_pending(&self, timer: TimerId) -> bool {
-        timer.is_at(self.index) && self.wheel.borrow().is_pending(timer)
-    }
-
-    pub(crate) fn cancel(&self, timer: TimerId) -> bool {
-        timer.is_at(self.index) && self.wheel.borrow_mut().cancel(timer)
     }
 
     /// Whether it is too late to send or spawn from here.
@@ -533,42 +495,5 @@ impl Shard {
 
     pub(crate) fn remove_waiting(&self, messages: u64) {
         add(&self.counts.waiting, messages.wrapping_neg());
-    }
-}
-
-/// What a shard holds for its agents; all of it comes back when they have ended and nothing is on its way.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Held {
-    /// Slots of agents and spawned futures.
-    pub slots: u64,
-    /// Memory of suspended handlers and spawned futures, bytes.
-    pub futures_bytes: u64,
-    /// Asks without an end.
-    pub asks: u64,
-    /// Timers.
-    pub timers: u64,
-    /// Messages, wakes and tokens in the queue, and messages that wait for suspended handlers.
-    pub messages: u64,
-    /// Messages from this shard to its own agents that count as unread.
-    pub credits: u64,
-}
-
-impl Shard {
-    /// What it holds.
-    pub(crate) fn held(&self) -> Held {
-        Held {
-            slots: self.slab.live().into(),
-            futures_bytes: self.scratch.held() as u64,
-            asks: self.asks.borrow().open_count(),
-            timers: self.wheel.borrow().pending().into(),
-            messages: self.lines.iter().map(|line| line.queue.len() as u64).sum::<u64>()
-                + self.counts.waiting.get(),
-            credits: self.lanes[self.index].unread(),
-        }
-    }
-
-    /// Notes which thread this is.
-    pub(crate) fn set_thread_id(&self) {
-        self.stats.borrow_mut().thread_id = u64::try_from(pin::thread_id()).unwrap_or(0);
     }
 }

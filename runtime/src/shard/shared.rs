@@ -31,6 +31,8 @@ pub(crate) struct Beat {
     /// Who runs; 0 is nobody.
     running: AtomicU64,
     kind: AtomicPtr<AgentType>,
+    /// The shard has nothing to do and looks on: nobody waits for it.
+    looks_on: AtomicBool,
     /// Set by the detector: the running turn has had its time.
     preempt: AtomicBool,
 }
@@ -51,6 +53,14 @@ impl Beat {
         if self.preempt.load(Ordering::Relaxed) {
             self.preempt.store(false, Ordering::Relaxed);
         }
+    }
+
+    pub(crate) fn set_looks_on(&self, looks_on: bool) {
+        self.looks_on.store(looks_on, Ordering::Relaxed);
+    }
+
+    pub(crate) fn looks_on(&self) -> bool {
+        self.looks_on.load(Ordering::Relaxed)
     }
 
     pub(crate) fn must_yield(&self) -> bool {

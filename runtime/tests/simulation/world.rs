@@ -114,7 +114,9 @@ impl NodeRecord {
     pub(crate) fn bound(&self, via: usize, origin: usize, sent_as: Target, lies: bool) -> u32 {
         let hops = self.addresses.windows(2).skip(via);
         let mailbox = |to: Target| if lies { Large::MAX_BOUND } else { to.bound(SHARDS_MAX) };
-        sent_as.bound(origin) + hops.map(|hop| mailbox(hop[1].to)).sum::<u32>()
+        // One that is on its way passes on already what comes to the address that it is leaving.
+        let leaving = if self.moving.is_some() { Large::MAX_BOUND } else { 0 };
+        sent_as.bound(origin) + leaving + hops.map(|hop| mailbox(hop[1].to)).sum::<u32>()
     }
 }
 
@@ -294,8 +296,9 @@ impl World {
 
     /// Whether the planted bug happens now.
     pub(crate) fn is_planted(&mut self, planted: Planted) -> bool {
-        // A poll that is not seen matters only when it is the last one of a rest.
-        let ppm = if planted == Planted::PollUnseen { 500_000 } else { 20_000 };
+        // A poll that is not seen matters only when it is the last one of a rest, and ends are few.
+        let few = [Planted::PollUnseen, Planted::DownUnseen, Planted::DownTwice];
+        let ppm = if few.contains(&planted) { 500_000 } else { 20_000 };
         self.planted == planted && self.rng.happens(ppm)
     }
 

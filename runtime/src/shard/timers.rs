@@ -1,0 +1,50 @@
+//! Timers of agents: each is of the life in which it was set.
+
+use super::Shard;
+use crate::agent::{Token, index_of};
+use crate::error::TimersFull;
+use crate::timer::{Fired, TimerId};
+
+/// The bits of a timer's owner that hold its incarnation: a generation leaves 8 of its 24 free.
+const LIFE: u64 = 0xff << LIFE_SHIFT;
+const LIFE_SHIFT: u32 = 48;
+const _: () = assert!(crate::agent::GENERATIONS <= 1 << 16);
+
+impl Shard {
+    /// Gives a fired timer to its owner, unless the owner has been restarted since.
+    pub(super) fn give_timer(&self, timer: &Fired) {
+        let (owner, life) = (timer.owner & !LIFE, (timer.owner & LIFE) >> LIFE_SHIFT);
+        let header = self.slab.header(index_of(owner));
+        if header.is_none_or(|header| u64::from(header.incarnation.get()) != life) {
+            return;
+        }
+        match timer.token {
+            Some(token) => {
+                let life = u8::try_from(life).expect("8 bits");
+                self.queue_of(owner).send(self.mark(owner), Token { token, life });
+            }
+            None => self.make_ready(owner),
+        }
+    }
+
+    pub(crate) fn timer(
+        &self,
+        at_ns: u64,
+        owner: u64,
+        token: Option<u64>,
+    ) -> Result<TimerId, TimersFull> {
+        let life = self.slab.header(index_of(owner)).map_or(0, |header| header.incarnation.get());
+        let owner = owner & !LIFE | u64::from(life) << LIFE_SHIFT;
+        let timer = self.wheel.borrow_mut().insert(at_ns, owner, token).ok_or(TimersFull)?;
+        Ok(timer.at(self.index))
+    }
+
+    /// Whether a timer has neither fired nor been cancelled.
+    pub(crate) fn is_pending(&self, timer: TimerId) -> bool {
+        timer.is_at(self.index) && self.wheel.borrow().is_pending(timer)
+    }
+
+    pub(crate) fn cancel(&self, timer: TimerId) -> bool {
+        timer.is_at(self.index) && self.wheel.borrow_mut().cancel(timer)
+    }
+}
