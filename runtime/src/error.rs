@@ -147,7 +147,8 @@ pub enum AskError<M> {
         /// Agents of the cycle.
         agents: u32,
     },
-    /// The callee has dropped the reply: it failed, ended, or will not answer.
+    /// The callee has dropped the reply: it failed, ended, or will not answer; or its core has skipped the
+    /// question, for the deadline was over.
     Dropped,
     /// The shard has no slot or timer for another ask.
     Full,

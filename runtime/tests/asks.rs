@@ -64,6 +64,8 @@ struct Asker(Addr<Callee>, Sender<String>);
 
 enum Do {
     Answer,
+    /// With the last deadline that there is.
+    AnswerEver,
     Drop,
     Panic,
     /// Asks to keep, with that deadline, and gives up after that time if it is shorter.
@@ -106,6 +108,7 @@ impl Agent for Asker {
         let late_ns = now_ns + 10_000 * MS;
         let said = match what {
             Do::Answer => text(cx.ask(self.0, late_ns, Question::Answer).await),
+            Do::AnswerEver => text(cx.ask(self.0, u64::MAX, Question::Answer).await),
             Do::Drop => text(cx.ask(self.0, late_ns, Question::Drop).await),
             Do::Panic => text(cx.ask(self.0, late_ns, Question::Panic).await),
             Do::Keep { deadline_ns, drop_ns } => {
@@ -167,6 +170,12 @@ fn an_answer_of_any_size_comes_and_a_dropped_reply_is_said_at_once() {
         let Some(scene) = Scene::new(pair) else { return };
         scene.ask(Do::Answer);
         assert_eq!(scene.said(), "[7, 7, 7, 7, 7, 7, 7, 7]");
+        scene.ask(Do::AnswerEver);
+        assert_eq!(
+            scene.said(),
+            "[7, 7, 7, 7, 7, 7, 7, 7]",
+            "a deadline that never comes is not over"
+        );
         scene.ask(Do::Drop);
         assert_eq!(scene.said(), "dropped");
         // The callee fails with the question in hand, and is gone for the next.

@@ -144,6 +144,24 @@ fn a_watcher_is_told_once_how_an_agent_ended() {
     }
 }
 
+/// A sender whose messages all waited in the agent's handler was never told that they were gone.
+#[test]
+fn an_agent_that_dies_with_a_full_mailbox_is_gone_for_every_core() {
+    let Some(scene) = Scene::new(Config::default()) else { return };
+    let last = scene.runtime.shards() - 1;
+    let agent = scene.spawn::<false>(0);
+    scene.send(agent, Work::Wait);
+    let send = move |cx: &mut Cx<'_>| match agent.try_send(cx, Work::Say(1)) {
+        Ok(()) => "sent",
+        Err(SendError::Gone(_)) => "gone",
+        Err(_) => "full",
+    };
+    eventually("full", || scene.runtime.run_on(last, send) == Ok("full"));
+    scene.runtime.run_on(0, move |cx| cx.kill(agent.id())).unwrap();
+    eventually("gone", || scene.runtime.run_on(last, send) == Ok("gone"));
+    scene.quiet();
+}
+
 #[test]
 fn an_ended_watch_tells_nothing_and_leaves_nothing() {
     let Some(scene) = Scene::new(Config::default()) else { return };

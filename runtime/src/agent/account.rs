@@ -28,11 +28,11 @@ pub struct Account {
     pub cpu_ns: u64,
     /// Messages that wait because its handler is suspended. Those that wait for their turn are not among them.
     pub waiting: u32,
-    /// Age of the oldest of these, ns; none when none waits.
+    /// Age of the oldest thing that waits, ns: a message, a timer or a notice; none when nothing waits.
     pub oldest_ns: Option<u64>,
     /// Longest time that a handled message has waited since its core first saw it, ns. To 1 us and a pass.
     pub age_max_ns: u64,
-    /// Whether it has failed and waits for its supervisor.
+    /// Whether it has failed and waits for its supervisor, or has not arrived yet.
     pub down: bool,
 }
 

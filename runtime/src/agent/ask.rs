@@ -19,6 +19,8 @@ use crate::timer::TimerId;
 pub(crate) const ASKS_MAX: u32 = (1 << 24) - 1;
 /// Waits shorter than this are not searched for cycles, ns.
 const PROBE_MIN_NS: u64 = 2_000_000;
+/// Longest wait of an ask, ns: 20 days, so that a deadline is told from one that is over.
+const WAIT_MAX_NS: u64 = 20 * 86_400 * 1_000_000_000;
 /// log2 of the unit of a travelling deadline, ns: about 1 ms, with 32 bits for 52 days.
 const DUE_BITS: u32 = 20;
 
@@ -111,7 +113,7 @@ impl Due {
         Self((deadline_ns >> DUE_BITS) << 32 | u64::from(slot) << 8 | u64::from(generation & 0xff))
     }
 
-    /// The deadline is over; up to 1 ms late, never early, and never for deadlines beyond 26 days.
+    /// The deadline is over; up to 1 ms late, never early. Deadlines are at most [`WAIT_MAX_NS`] ahead.
     pub(crate) fn is_over(self, now_ns: u64) -> bool {
         let late = (now_ns >> DUE_BITS).wrapping_sub(self.0 >> 32) & u64::from(u32::MAX);
         late > 0 && late < 1 << 31
@@ -446,6 +448,7 @@ where
             "a message of an agent that is asked has at most 40 bytes: box its content"
         );
     }
+    let deadline_ns = deadline_ns.min(shard.seen_ns().saturating_add(WAIT_MAX_NS));
     let slot = shard.asks.borrow_mut().open(me).ok_or(AskError::Full)?;
     let key = shard.key(slot);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
@@ -493,6 +496,9 @@ mod tests {
             assert!(!due.is_over(start) && !due.is_over(start + second));
             assert!(due.is_over(start + second + (2 << DUE_BITS)));
             assert!(due.is_over(start + 3_600 * second));
+            let far = Due::new(key, start + WAIT_MAX_NS);
+            assert!(!far.is_over(start) && !far.is_over(start + WAIT_MAX_NS));
+            assert!(far.is_over(start + WAIT_MAX_NS + second));
             assert_eq!(due.slot(), 77 << 8 | 0x34);
             assert!(due.without_slot().is_over(start + 2 * second));
         }

@@ -3,7 +3,7 @@
 
 use super::ask::Due;
 use super::kin::CHILD;
-use super::{AgentId, Down, End, Notice, generation_of, handle, index_of, shard_of};
+use super::{AgentId, Child, Down, End, Notice, generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::shard::Shard;
 use crate::shard::slab::{Header, Role};
@@ -22,7 +22,6 @@ pub(crate) enum Control {
         id: u64,
     },
     Unwatch {
-        watcher: u64,
         id: u64,
     },
     Link {
@@ -101,6 +100,15 @@ impl Deliver for Control {
     }
 }
 
+/// Whether a notice is of a child that an earlier life of this supervisor has started.
+fn is_of_another_life(header: &Header, notice: &Notice) -> bool {
+    let of = match notice {
+        Notice::Started { life, .. } => Some(*life),
+        Notice::Down(down) => super::child_of(down).map(|(_, life)| life),
+    };
+    of.is_some_and(|life| life != header.incarnation.get())
+}
+
 impl Shard {
     /// Gives control over an agent that lives here.
     fn told(&self, header: &Header, me: u64, to: u64, control: Control) {
@@ -117,8 +125,9 @@ impl Shard {
         }
         match control {
             Control::Watch { watcher, id } => self.add_watcher(me, watcher, id),
-            Control::Unwatch { watcher, id } => {
-                self.with_kin(me, |kin| kin.watchers.retain(|watch| *watch != (watcher, id)));
+            Control::Unwatch { id } => {
+                // By the id alone: the watcher may have moved, and ids are of one watch.
+                self.with_kin(me, |kin| kin.watchers.retain(|(_, own)| *own != id));
             }
             Control::Link { from } => self.add_link(me, from),
             Control::Unlink { from } => {
@@ -201,6 +210,13 @@ impl Shard {
 
     /// Calls an agent's hook, or keeps the notice until it has finished what it does.
     fn notify(&self, header: &Header, me: u64, to: u64, notice: Notice) {
+        if is_of_another_life(header, &notice) {
+            // A child that was started for an earlier life is nobody's.
+            if let Notice::Started { agent: Some(child), .. } = notice {
+                self.send_control(child.0, Control::Release);
+            }
+            return;
+        }
         if header.is_busy() {
             return self.wait(header, Envelope::new(to, Control::Notice(notice)));
         }
@@ -224,8 +240,9 @@ impl Shard {
     }
 
     /// Tells a supervisor how its child is.
-    pub(crate) fn tell_supervisor(&self, supervisor: u64, number: u32, agent: u64, why: End) {
-        let monitor = Some(super::MonitorId(CHILD | u64::from(number)));
+    pub(crate) fn tell_supervisor(&self, child: &Child, agent: u64, why: End) {
+        let (supervisor, life) = (child.supervisor, u64::from(child.life));
+        let monitor = Some(super::MonitorId(CHILD | life << 32 | u64::from(child.number)));
         let down = Down { monitor, agent: AgentId(agent), why };
         self.send_control(supervisor, Control::Notice(Notice::Down(down)));
     }

@@ -62,7 +62,7 @@ impl<'a> Cx<'a> {
         self.shard.index
     }
 
-    /// Address of the running agent; `A` must be its type, or sends to it fail as `Gone`.
+    /// Address of the running agent; `A` must be its type, or what is sent to it is a dead letter.
     #[must_use]
     pub const fn me<A: Agent>(&self) -> Addr<A> {
         Addr::new(self.me)
@@ -124,7 +124,7 @@ impl<'a> Cx<'a> {
 
     /// Asks another agent and suspends the handler until the answer or the deadline. The deadline
     /// travels with the message: a callee that gets to it later skips it. Dropping the future tells the
-    /// callee too.
+    /// callee too. A deadline more than 20 days ahead is one in 20 days.
     pub fn ask<A: Agent, R: Send + 'static, F: FnOnce(Reply<R>) -> A::Msg>(
         &mut self,
         to: Addr<A>,
@@ -176,7 +176,8 @@ impl<'a> Cx<'a> {
         self.shard.unlink(self.me, with.0);
     }
 
-    /// Ends an agent before its next turn, suspended or not. A supervised one may be restarted.
+    /// Ends an agent, suspended or not: behind what was sent to it before from its own core, before that from
+    /// another one. A supervised one may be restarted.
     pub fn kill(&mut self, agent: AgentId) {
         self.shard.send_control(agent.0, Control::Kill);
     }
@@ -218,7 +219,7 @@ impl<'a> Cx<'a> {
     }
 
     /// Spawns an agent on any shard; `make` runs there. `None` when that shard has no room, or has ended, or
-    /// there is none, or no answer came within 10 s. Allocates.
+    /// there is none, or no answer came within 10 s: then the agent may live all the same. Allocates.
     pub fn spawn_at<A: Agent, F: FnOnce() -> A + Send + 'static>(
         &mut self,
         placement: Placement,

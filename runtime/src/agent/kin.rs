@@ -2,6 +2,7 @@
 //! the agent's shard; others are told by control messages.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Addr, Agent, Control, generation_of, index_of, shard_of};
@@ -80,7 +81,8 @@ impl End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MonitorId(pub(crate) u64);
 
-/// The bit of the ids by which supervisors watch their children; the rest is the child's number.
+/// The bit of the ids by which supervisors watch their children; below it are the supervisor's life (8 bits) and
+/// the child's number (32).
 pub(crate) const CHILD: u64 = 1 << 63;
 
 /// The end of an agent.
@@ -122,22 +124,27 @@ pub(crate) enum Notice {
     /// A supervisor's child lives.
     Started {
         child: u32,
+        /// The life of the supervisor that asked for it.
+        life: u8,
         agent: Option<AgentId>,
     },
 }
 
 /// Makes a supervised agent, again and again.
 pub(crate) trait Make: Send + Sync {
-    /// Spawns it as a child; `None` when the table is full, its name is taken or its maker panicked.
-    fn spawn(self: Arc<Self>, shard: &Shard, supervisor: u64, number: u32) -> Option<u64>;
+    /// Spawns it as a child of a supervisor, with its number and the supervisor's life; `None` when the table is full, its name is taken or its maker panicked.
+    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64>;
     /// Puts a new state into the slot of a failed one; `false` when its maker panicked.
     fn refill(&self, shard: &Shard, agent: u64) -> bool;
 }
 
 /// What a supervised agent knows of its supervisor.
+#[derive(Clone)]
 pub(crate) struct Child {
     pub(crate) supervisor: u64,
     pub(crate) number: u32,
+    /// The life of the supervisor that has started it: a later one knows nothing of it.
+    pub(crate) life: u8,
     pub(crate) make: Arc<dyn Make>,
 }
 
@@ -254,7 +261,7 @@ impl Shard {
             Some(kin.watched.swap_remove(at).0)
         });
         let Some(Some(target)) = target else { return false };
-        self.send_control(target, Control::Unwatch { watcher: me, id: monitor.0 });
+        self.send_control(target, Control::Unwatch { id: monitor.0 });
         true
     }
 
@@ -292,7 +299,7 @@ impl Shard {
             self.send_control(watcher, Control::Notice(Notice::Down(down)));
         }
         for (target, id) in kin.watched.drain(..) {
-            self.send_control(target, Control::Unwatch { watcher: me, id });
+            self.send_control(target, Control::Unwatch { id });
         }
         for link in kin.links.drain(..) {
             let homes = kin.homes.clone().into();
@@ -308,13 +315,19 @@ impl Shard {
 
     /// The end of an agent that does not come back.
     pub(crate) fn dissolve(&self, me: u64, mut kin: Box<Kin>, why: End) {
+        self.untie(me, &mut kin, why);
+        // What makes a child is the user's, and so is its drop.
+        let _ = catch_unwind(AssertUnwindSafe(move || drop(kin)));
+    }
+
+    fn untie(&self, me: u64, kin: &mut Kin, why: End) {
         for (known_as, name) in kin.names.drain(..) {
             self.own().directory.remove(&name, known_as);
         }
         if self.is_closed() {
             return;
         }
-        self.tell_of_end(me, &mut kin, why);
+        self.tell_of_end(me, kin, why);
         for home in kin.homes.drain(..) {
             self.send_control(home, Control::Vacate);
         }

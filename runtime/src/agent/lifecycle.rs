@@ -11,7 +11,7 @@ use super::{Addr, Agent, Class, Cx, Down, End, MonitorId, Notice, Stop, handle, 
 use crate::channel::envelope::MESSAGE_MAX;
 use crate::error::SpawnError;
 use crate::shard::Shard;
-use crate::shard::lane::MAILBOX_MAX;
+use crate::shard::lane::{Ack, MAILBOX_MAX};
 use crate::shard::slab::{self, AgentType, Header, Role};
 use crate::shard::suspended::Pending;
 
@@ -127,7 +127,7 @@ unsafe fn notice<A: Agent>(
     let agent = unsafe { state.as_mut() };
     match notice {
         Notice::Down(down) => agent.on_down(down, &mut Cx::new(shard, me)),
-        Notice::Started { child, agent: started } => {
+        Notice::Started { child, agent: started, .. } => {
             agent.on_started(child, started, &mut Cx::new(shard, me));
             Ok(())
         }
@@ -248,6 +248,7 @@ impl Shard {
         header.incarnation.set(header.incarnation.get().wrapping_add(1));
         let suspended = header.pending.take().and_then(|mut pending| {
             let suspended = pending.suspended.take();
+            pending.keep_messages();
             header.pending.set(Some(pending));
             suspended
         });
@@ -258,7 +259,7 @@ impl Shard {
         let Some(mut kin) = self.take_kin(index) else { return };
         self.tell_of_end(me, &mut kin, why);
         if let Some(child) = &kin.child {
-            self.tell_supervisor(child.supervisor, child.number, me, why);
+            self.tell_supervisor(child, me, why);
         }
         self.put_kin(index, kin);
     }
@@ -266,18 +267,16 @@ impl Shard {
     /// Gives a failed agent a new state.
     pub(super) fn restart(&self, header: &Header, index: u32) {
         let me = handle(self.index, header.generation.get(), index);
-        let child = self.with_kin(me, |kin| {
-            kin.child.as_ref().map(|child| (child.supervisor, child.number, child.make.clone()))
-        });
-        let Some(Some((supervisor, number, make))) = child else { return };
+        let child = self.with_kin(me, |kin| kin.child.clone());
+        let Some(Some(child)) = child else { return };
         if !header.is_down() {
             return;
         }
-        if make.refill(self, me) {
+        if child.make.refill(self, me) {
             self.stats.borrow_mut().restarted += 1;
         } else {
             self.count_failure(End::Panicked);
-            self.tell_supervisor(supervisor, number, me, End::Panicked);
+            self.tell_supervisor(&child, me, End::Panicked);
         }
     }
 
@@ -308,7 +307,8 @@ impl Shard {
         let kin = self.take_kin(index);
         self.remove(header, index, kind, End::Killed);
         if let Some(mut kin) = kin {
-            kin.child = None;
+            let child = kin.child.take();
+            let _ = catch_unwind(AssertUnwindSafe(move || drop(child)));
             self.dissolve(me, kin, End::Killed);
         }
     }
@@ -340,6 +340,10 @@ impl Shard {
             None => Default::default(),
         };
         let mut dropped = suspended.is_none_or(|suspended| self.scratch.finish(suspended));
+        // Relations that the handler made while it was dropped.
+        if let Some(kin) = self.take_kin(index) {
+            self.dissolve(handle(self.index, header.generation.get(), index), kin, End::Killed);
+        }
         // Of the next generation from here on: a drop that sends to its own agent finds it gone.
         header.kind.set(None);
         self.slab.end_generation(header);
@@ -349,6 +353,13 @@ impl Shard {
         }
         self.slab.free(index);
         for item in items {
+            // Each sender's core hears of the end, also one whose messages all wait here.
+            let (to, message) = (item.to(), item.is_message());
+            if message && super::shard_of(to) != self.index {
+                let generation = super::generation_of(to);
+                let ack = Ack { index, generation, count: 1, gone: true };
+                self.acknowledge(super::shard_of(to), ack);
+            }
             // A message whose drop panics takes neither the shard nor the others with it.
             let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
         }
@@ -365,8 +376,10 @@ impl Shard {
     }
 }
 
-/// Whether a notice is of a supervisor's child, and which.
-pub(crate) fn child_of(down: &Down) -> Option<u32> {
+/// Whether a notice is of a supervisor's child: its number, and the life of the supervisor that started it.
+pub(crate) fn child_of(down: &Down) -> Option<(u32, u8)> {
     let MonitorId(id) = down.monitor?;
-    (id & CHILD != 0).then(|| u32::try_from(id & u64::from(u32::MAX)).expect("32 bits"))
+    let number = u32::try_from(id & u64::from(u32::MAX)).expect("32 bits");
+    let life = u8::try_from(id >> 32 & 0xff).expect("8 bits");
+    (id & CHILD != 0).then_some((number, life))
 }

@@ -17,7 +17,7 @@ pub enum MoveError {
     /// Its handler is suspended, or messages wait for it: only an idle agent moves.
     #[error("the agent is busy: only an idle one moves; try again when its handler has finished")]
     Busy,
-    /// It has ended, or is of another type.
+    /// It has ended, or is of another type, or has moved on: the present address is needed.
     #[error("there is no such agent")]
     Gone,
     /// The other shard's table of agents is full, or there is no such shard.
@@ -47,6 +47,14 @@ impl Shard {
         // It was spawned elsewhere.
         self.stats.borrow_mut().spawned -= 1;
         Some(place)
+    }
+
+    /// Whether an agent of that type lives here under that address.
+    fn hosts<A: Agent>(&self, agent: u64) -> bool {
+        let header = self.slab.header(index_of(agent));
+        header.is_some_and(|header| {
+            header.generation.get() == generation_of(agent) && header.is(type_of::<A>())
+        })
     }
 
     /// The agent does not come.
@@ -144,7 +152,12 @@ pub(crate) fn move_agent<A: Agent + Send>(
     shard: usize,
 ) -> Result<Addr<A>, MoveError> {
     if shard_of(agent.0) == shard {
-        return Ok(agent);
+        let lives = runtime.run_on(shard, move |cx| cx.shard().hosts::<A>(agent.0));
+        return match lives {
+            Ok(true) => Ok(agent),
+            Ok(false) => Err(MoveError::Gone),
+            Err(_) => Err(MoveError::Stopped),
+        };
     }
     if shard >= runtime.shards() {
         return Err(MoveError::NoRoom);

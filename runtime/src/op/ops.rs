@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -118,7 +119,9 @@ impl Ops {
         woken.extend(done.drain(..).filter_map(|completion| table.complete(completion)));
         drop(table);
         // Wakers may be anybody's, so the table is free while they run.
-        woken.drain(..).for_each(Waker::wake);
+        for waker in woken.drain(..) {
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
         self.done.replace(done);
         self.woken.replace(woken);
     }

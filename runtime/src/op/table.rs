@@ -157,6 +157,18 @@ impl Table {
     }
 }
 
+impl Drop for Table {
+    /// A shard that ends has taken what is left; one whose thread unwinds has not, and the kernel may still
+    /// write there.
+    fn drop(&mut self) {
+        let left = self.take_flights();
+        if !left.is_empty() {
+            std::mem::forget(left);
+            std::mem::forget(Rc::clone(&self.pool));
+        }
+    }
+}
+
 /// What the outbox does with a slot.
 enum Launch {
     Flown,

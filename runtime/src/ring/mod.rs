@@ -99,6 +99,8 @@ pub(crate) struct Ring {
     event: RawFd,
     /// Whether one poll of the eventfd serves for all knocks (5.13).
     multishot: bool,
+    /// Whether the poll of the eventfd is queued or in the kernel.
+    armed: bool,
     calls: Calls,
     /// Filled by `reap`, one entry per failed bell, so at most as many as entries were in flight.
     unreached: Vec<usize>,
@@ -175,6 +177,7 @@ impl Ring {
             uring,
             event,
             multishot: true,
+            armed: false,
             calls: Calls::default(),
             unreached,
             abilities,
@@ -200,9 +203,8 @@ impl Ring {
 
     fn arm_event(&mut self) {
         let poll = opcode::PollAdd::new(Fd(self.event), libc::POLLIN as u32).multi(self.multishot);
-        if !self.queue(&poll.build().user_data(EVENT)) {
-            self.calls.failed += 1;
-        }
+        self.armed = self.queue(&poll.build().user_data(EVENT));
+        self.calls.failed += u64::from(!self.armed);
     }
 
     /// Judges the result of an enter: `false` when it failed for good.
@@ -254,6 +256,9 @@ impl Ring {
         }
         if rearm {
             self.take_knocks();
+        }
+        // One that found no room is tried again at the next look.
+        if rearm || !self.armed {
             self.arm_event();
         }
     }

@@ -151,7 +151,9 @@ impl Rounds {
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
         let turns = shard.counts.turns.get() - turns;
-        observer.turn(now, u32::try_from(turns).unwrap_or(u32::MAX));
+        let turns = u32::try_from(turns).unwrap_or(u32::MAX);
+        // The observer is the user's: what it panics with takes no shard down.
+        let _ = catch_unwind(AssertUnwindSafe(|| observer.turn(now, turns)));
         shard.publish_messages(ring);
         if now - self.published_ns > PUBLISH_NS {
             shard.publish_stats(ring, now - self.awake_since_ns);
@@ -206,7 +208,8 @@ impl Rounds {
         let now_ns = shard.clock_ns();
         self.idling.note(now_ns - self.idle_since_ns);
         shard.stats.borrow_mut().parked_ns += now_ns - self.asleep_since_ns;
-        observer.parked(self.asleep_since_ns, now_ns);
+        let from_ns = self.asleep_since_ns;
+        let _ = catch_unwind(AssertUnwindSafe(|| observer.parked(from_ns, now_ns)));
         (self.awake_since_ns, self.published_ns) = (now_ns, now_ns);
     }
 

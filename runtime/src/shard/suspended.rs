@@ -51,6 +51,14 @@ pub(crate) struct Pending {
 }
 
 impl Pending {
+    /// Drops timers and notices: they are of a life that is over.
+    pub(crate) fn keep_messages(&mut self) {
+        let waiting = self.items.drain(..).zip(self.since_ns.drain(..));
+        let messages = waiting.filter(|(item, _)| item.is_message());
+        let (items, since_ns) = messages.unzip();
+        (self.items, self.since_ns) = (items, since_ns);
+    }
+
     /// Takes what a handler left when it suspended in the middle of catching up, and what was put back.
     pub(crate) fn put_before(&mut self, newer: Self) {
         self.suspended = newer.suspended.or(self.suspended.take());

@@ -47,4 +47,9 @@ impl Shard {
     pub(crate) fn cancel(&self, timer: TimerId) -> bool {
         timer.is_at(self.index) && self.wheel.borrow_mut().cancel(timer)
     }
+
+    /// How often a supervised agent was restarted, in 8 bits.
+    pub(crate) fn life_of(&self, agent: u64) -> u8 {
+        self.slab.header(index_of(agent)).map_or(0, |header| header.incarnation.get())
+    }
 }

@@ -111,13 +111,14 @@ struct Maker<A, F> {
 }
 
 impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
-    fn spawn(self: Arc<Self>, shard: &Shard, supervisor: u64, number: u32) -> Option<u64> {
+    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64> {
+        let (supervisor, number, life) = child;
         let agent = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok()?;
         // The drop of one that has no room is user code.
         let refused = |error| _ = catch_unwind(AssertUnwindSafe(|| drop(error)));
         let me = shard.spawn_agent(agent).map_err(refused).ok()?.handle();
         let name = self.name.clone();
-        shard.with_kin(me, |kin| kin.child = Some(Child { supervisor, number, make: self }));
+        shard.with_kin(me, |kin| kin.child = Some(Child { supervisor, number, life, make: self }));
         if let Some(name) = name
             && shard.register::<A>(me, &name).is_err()
         {
@@ -138,7 +139,8 @@ impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
 
 /// Tells an agent that it has begun, before its messages.
 fn begins(shard: &Shard, me: u64) {
-    shard.send_control(me, Control::Notice(Notice::Started { child: SELF, agent: None }));
+    let life = shard.life_of(me);
+    shard.send_control(me, Control::Notice(Notice::Started { child: SELF, life, agent: None }));
 }
 
 /// What a supervisor is asked.
@@ -168,6 +170,8 @@ pub struct ChildInfo {
 struct Seat {
     spec: ChildSpec,
     agent: Option<AgentId>,
+    /// It is being started, and where it lives is not known yet.
+    starting: bool,
     restarts: u32,
 }
 
@@ -175,6 +179,8 @@ struct Seat {
 pub struct Supervisor {
     tree: Tree,
     seats: Vec<Seat>,
+    /// The earliest timer that is set.
+    wakes_ns: Option<u64>,
 }
 
 impl std::fmt::Debug for Supervisor {
@@ -188,10 +194,10 @@ impl Supervisor {
         let mut tree = Tree::new(plan);
         let seats = children.into_iter().map(|spec| {
             tree.add(spec.restart);
-            Seat { spec, agent: None, restarts: 0 }
+            Seat { spec, agent: None, starting: false, restarts: 0 }
         });
         let seats = seats.collect();
-        Self { tree, seats }
+        Self { tree, seats, wakes_ns: None }
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>, cx: &mut Cx<'_>) {
@@ -201,7 +207,9 @@ impl Supervisor {
                 Output::Release(child) => self.release(child, cx),
                 Output::Start(child) => self.start(child, cx),
                 Output::GiveUp => cx.shard().send_control(cx.handle(), Control::GiveUp),
+                Output::WakeAt(at_ns) if self.wakes_ns.is_some_and(|armed| armed <= at_ns) => {}
                 Output::WakeAt(at_ns) => {
+                    self.wakes_ns = Some(at_ns);
                     // Without a timer a restart would never come: fail, so that somebody else decides.
                     if cx.notify_at(at_ns, 0).is_err() {
                         cx.shard().send_control(cx.handle(), Control::GiveUp);
@@ -231,18 +239,22 @@ impl Supervisor {
             seat.restarts += 1;
             return self.tell(child, Control::Restart, cx);
         }
+        if std::mem::replace(&mut seat.starting, true) {
+            return;
+        }
         let (shard, me) = (cx.shard(), cx.handle());
+        let life = shard.life_of(me);
         let number = u32::try_from(child).expect("children are bounded by relations_max");
         let at = seat.spec.placement.map_or(Some(shard.index), |place| shard.place(place));
         let make = (seat.spec.maker)(Arc::clone(&seat.spec.make), seat.spec.name.clone());
         let tell = move |shard: &Shard, agent: Option<u64>| {
             let agent = agent.map(AgentId::of);
-            shard.send_control(me, Control::Notice(Notice::Started { child: number, agent }));
+            shard.send_control(me, Control::Notice(Notice::Started { child: number, life, agent }));
         };
         match at {
             None => tell(shard, None),
             Some(at) => {
-                let job = move |there: &Shard| tell(there, make.spawn(there, me, number));
+                let job = move |there: &Shard| tell(there, make.spawn(there, (me, number, life)));
                 shard.send_control(handle(at, 0, 0), Control::Job(Box::new(job)));
             }
         }
@@ -269,7 +281,7 @@ impl Agent for Supervisor {
             SupervisorMsg::Children(reply) => drop(reply.send(cx, self.children())),
             SupervisorMsg::Add(spec) => {
                 let child = self.tree.add(spec.restart);
-                self.seats.push(Seat { spec: *spec, agent: None, restarts: 0 });
+                self.seats.push(Seat { spec: *spec, agent: None, starting: false, restarts: 0 });
                 self.start(child, cx);
             }
             SupervisorMsg::Stop => return Err(Stop),
@@ -279,13 +291,14 @@ impl Agent for Supervisor {
 
     fn on_timer(&mut self, _: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
         let mut out = Vec::new();
+        self.wakes_ns = None;
         self.tree.due(cx.fresh_ns(), &mut out);
         self.carry_out(out, cx);
         Ok(())
     }
 
     fn on_down(&mut self, down: Down, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        if let Some(child) = child_of(&down) {
+        if let Some((child, _)) = child_of(&down) {
             let mut out = Vec::new();
             self.tree.ended(cx.fresh_ns(), child as usize, down.why, &mut out);
             self.carry_out(out, cx);
@@ -295,9 +308,16 @@ impl Agent for Supervisor {
 
     fn on_started(&mut self, child: u32, agent: Option<AgentId>, cx: &mut Cx<'_>) {
         if child == SELF {
-            (0..self.seats.len()).for_each(|child| self.start(child, cx));
+            // One that was added before this came is started already.
+            (0..self.seats.len()).for_each(|child| {
+                if self.seats[child].agent.is_none() {
+                    self.start(child, cx);
+                }
+            });
             return;
         }
+        let Some(seat) = self.seats.get_mut(child as usize) else { return };
+        seat.starting = false;
         let me = cx.handle();
         let related = agent.map(|agent| {
             cx.shard().relate(me, |kin| kin.children.push(agent.handle())).map(|()| agent)
