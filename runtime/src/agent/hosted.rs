@@ -17,6 +17,8 @@ use crate::shard::suspended::{Outcome, Pending};
 
 /// Time before a message that could not be passed on is tried again, ns.
 const RETRY_NS: u64 = 1_000_000;
+/// Times that this is doubled while all tries are in vain: to 32 ms.
+const RETRIES_DOUBLED: u32 = 5;
 
 /// A message for an agent. The top byte of its handle says which shard it comes from.
 pub(crate) struct ToAgent<A: Agent>(pub(crate) A::Msg);
@@ -112,7 +114,10 @@ fn misdirected<A: Agent>(header: &Header, msg: A::Msg, due: Option<Due>, to: u64
         return shard.wait(header, pack::<A>(to, msg, due));
     }
     match shard.pass_on::<A>(header.waits_for.get(), msg, due.map(Due::without_slot)) {
-        Ok(()) => shard.credit(header, to, A::MAILBOX),
+        Ok(()) => {
+            header.age_max.set(0);
+            shard.credit(header, to, A::MAILBOX);
+        }
         Err(crate::SendError::Gone(msg)) => {
             shard.credit(header, to, A::MAILBOX);
             shard.drop_letter(msg);
@@ -261,13 +266,14 @@ impl Shard {
         header.pending.set(Some(pending));
     }
 
-    /// A moved agent's old place could not pass a message on: it tries again a little later.
+    /// A moved agent's old place could not pass a message on: it tries again a little later, and later still as
+    /// long as that is in vain. Such a place has no ages: their word counts its tries.
     fn block(&self, header: &Header, index: u32) {
         header.set_busy(true);
         let me = handle(self.index, header.generation.get(), index);
-        if self.timer(self.seen_ns() + RETRY_NS, me, None).is_err() {
-            self.make_ready(me);
-        }
+        let tries = header.age_max.get().min(RETRIES_DOUBLED);
+        header.age_max.set(tries + 1);
+        self.retry_at(me, self.seen_ns() + (RETRY_NS << tries));
     }
 
     /// What a first poll leaves.

@@ -86,7 +86,7 @@ impl Shard {
             messages: header.messages.get(),
             polls: header.polls.get(),
             cpu_ns: header.cpu_ns.get(),
-            age_max: header.age_max.get(),
+            age_max: header.age_max.take(),
             incarnation: header.incarnation.get(),
         };
         let job: Job = Box::new(move |shard: &Self| shard.settle_in(to, agent, luggage));

@@ -78,6 +78,9 @@ pub(crate) struct Shard {
     pub(crate) slab: Slab,
     /// Messages between agents of this shard, wakes and tokens, by class, in the order of their turns.
     lines: [Line; CLASSES],
+    /// Old places of moved agents that could not pass a message on, and when they try again, ns.
+    blocked: RefCell<Vec<u64>>,
+    retry_ns: Cell<u64>,
     /// Turns between two looks at the clock, as the last pass has shown.
     fit: Cell<u32>,
     /// Whether messages come from a ring, where they are not in the order of their classes.
@@ -200,6 +203,8 @@ impl Shard {
             scratch: Scratch::new(),
             slab: Slab::new(config.agents_max),
             lines: std::array::from_fn(|_| Line::new()),
+            blocked: RefCell::default(),
+            retry_ns: Cell::new(u64::MAX),
             fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),

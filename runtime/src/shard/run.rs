@@ -141,6 +141,7 @@ impl Rounds {
         shard.ops.complete(ring);
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut self.fired);
+        shard.retry(now);
         let sent = shard.counts.sent.get();
         let now = shard.receive(now);
         // Answers to other cores do not wait for this one's own work.
@@ -190,8 +191,10 @@ impl Rounds {
         let next = shard.wheel.borrow().next_deadline();
         let wait = next.map(|at| self.with_slack(at).saturating_sub(now_ns).max(1));
         let retry = shard.control.is_waiting().then_some(RETRY_NS);
+        let blocked = Some(shard.retry_ns.get()).filter(|&at| at != u64::MAX);
+        let blocked = blocked.map(|at| at.saturating_sub(now_ns).max(1));
         shard.stats.borrow_mut().parks += 1;
-        Some(wait.into_iter().chain(retry).min())
+        Some(wait.into_iter().chain(retry).chain(blocked).min())
     }
 
     /// The instant to wake at for a timer that is due at `at_ns`.

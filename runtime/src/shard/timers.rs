@@ -52,4 +52,19 @@ impl Shard {
     pub(crate) fn life_of(&self, agent: u64) -> u8 {
         self.slab.header(index_of(agent)).map_or(0, |header| header.incarnation.get())
     }
+
+    /// Has an old place of a moved agent try again at that instant, or before. It needs no timer, for a full
+    /// table of timers must not make it spin.
+    pub(crate) fn retry_at(&self, place: u64, at_ns: u64) {
+        self.blocked.borrow_mut().push(place);
+        self.retry_ns.set(self.retry_ns.get().min(at_ns));
+    }
+
+    /// Has those try again whose time has come.
+    pub(super) fn retry(&self, now_ns: u64) {
+        if now_ns >= self.retry_ns.get() {
+            self.retry_ns.set(u64::MAX);
+            self.blocked.take().into_iter().for_each(|place| self.make_ready(place));
+        }
+    }
 }
