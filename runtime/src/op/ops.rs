@@ -135,6 +135,8 @@ impl Ops {
         if table.live() > 0 {
             self.return_buffers(ring);
             blocked = !table.launch(ring);
+            // Orphans have given up theirs.
+            self.return_buffers(ring);
             hungry = table.is_hungry();
         }
         drop(table);

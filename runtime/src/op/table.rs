@@ -127,6 +127,10 @@ impl Table {
         let Some(slot) = self.slots.get(key) else { return };
         slot.orphaned = true;
         slot.waker = None;
+        // At once: what it has not read may be all that others wait for.
+        if let Role::Recv(inbox) = &mut slot.role {
+            while take_first(&self.pool, inbox).is_some() {}
+        }
         match slot.phase {
             Phase::Flight => self.ask_to_cancel(key),
             // The queue that holds it finds it orphaned and frees it.
@@ -239,6 +243,12 @@ impl Table {
     /// Lets receives that found no buffer try again, as many as there are buffers; a quarter of them is left
     /// to receives that stand, as long as one can be fed.
     fn feed(&mut self) {
+        while let Some(&key) = self.starved.front()
+            && self.slots.get(key).is_none_or(|slot| slot.orphaned)
+        {
+            self.starved.pop_front();
+            self.free(key);
+        }
         let (free, reserve) = (self.pool.free() as usize, usize::from(self.pool.count() / 4));
         let fed = free.saturating_sub(reserve).saturating_sub(self.outbox.len()).max(free.min(1));
         for _ in 0..fed {

@@ -314,6 +314,23 @@ fn an_orphan_that_waits_for_a_buffer_is_freed() {
     assert_eq!(bench.live(), (1, 0));
 }
 
+/// An orphan that waited for a buffer once kept those that it had not read, which were all there were.
+#[test]
+fn an_orphan_that_waits_for_a_buffer_keeps_none() {
+    let mut bench = Bench::small(Scripted::able());
+    let (one, two) = (bench.open_recv(), bench.open_recv());
+    assert_eq!((bench.recv(one), bench.recv(two)), (Poll::Pending, Poll::Pending));
+    bench.flush();
+    bench.tell(one, 5, true, Some(0));
+    bench.tell(one, 5, true, Some(1));
+    bench.tell(one, -libc::ENOBUFS, false, None);
+    bench.tell(two, -libc::ENOBUFS, false, None);
+    bench.ring.ops();
+    bench.ops.orphan(one);
+    bench.flush();
+    assert_eq!((bench.ring.ops().len(), bench.live()), (1, (1, 0)), "the other goes on");
+}
+
 #[test]
 fn a_stream_that_nobody_reads_pauses() {
     let config = Config { ops_max: 4, buffers: 64, ..Config::default() };
