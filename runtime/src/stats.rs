@@ -51,6 +51,8 @@ counters! {
     moved,
     /// Messages skipped because their asker had given up.
     asks_skipped,
+    /// Cancels of asks that found no room; the deadline speaks for those asks.
+    cancels_refused,
     /// Asks that were found to close a cycle.
     ask_cycles,
     /// Asks that are open.

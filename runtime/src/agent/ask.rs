@@ -134,16 +134,19 @@ impl Due {
 pub(crate) struct Cancelled(RefCell<BTreeMap<(usize, u64), u64>>, Cell<usize>);
 
 impl Cancelled {
-    fn add(&self, (shard, due): (usize, Due), max: u32, now_ns: u64) {
+    /// Notes one; `false` when there is no room: its deadline alone will speak for it.
+    fn add(&self, (shard, due): (usize, Due), max: u32, now_ns: u64) -> bool {
         let mut all = self.0.borrow_mut();
         if all.len() >= max as usize {
             // The deadline speaks for those that are over.
             all.retain(|_, due| !Due(*due).is_over(now_ns));
         }
-        if all.len() < max as usize {
+        let room = all.len() < max as usize;
+        if room {
             all.insert((shard, due.slot()), due.0);
         }
         self.1.set(all.len());
+        room
     }
 
     fn has(&self, shard: usize, due: Due) -> bool {
@@ -298,7 +301,8 @@ impl Shard {
     }
 
     pub(crate) fn cancel_ask(&self, origin: usize, due: Due) {
-        self.cancelled.add((origin, due), self.config.asks_max, self.clock_ns());
+        let noted = self.cancelled.add((origin, due), self.config.asks_max, self.clock_ns());
+        self.stats.borrow_mut().cancels_refused += u64::from(!noted);
     }
 
     pub(crate) fn forget_cancelled(&self, origin: usize, due: Due) {
@@ -508,11 +512,10 @@ mod tests {
     fn the_table_of_cancelled_asks_is_bounded_and_forgets_what_is_over() {
         let cancelled = Cancelled::default();
         let due = |slot: u64, ms: u64| Due::new(slot << 32, ms << DUE_BITS);
-        cancelled.add((1, due(1, 5)), 2, 0);
-        cancelled.add((1, due(2, 50)), 2, 0);
-        cancelled.add((1, due(3, 50)), 2, 0);
+        assert!(cancelled.add((1, due(1, 5)), 2, 0) && cancelled.add((1, due(2, 50)), 2, 0));
+        assert!(!cancelled.add((1, due(3, 50)), 2, 0));
         assert!(cancelled.has(1, due(1, 5)) && !cancelled.has(1, due(3, 50)), "full");
-        cancelled.add((1, due(3, 50)), 2, 9 << DUE_BITS);
+        assert!(cancelled.add((1, due(3, 50)), 2, 9 << DUE_BITS));
         assert!(!cancelled.has(1, due(1, 5)) && cancelled.has(1, due(3, 50)));
         assert!(!cancelled.has(2, due(3, 50)), "of another shard");
         cancelled.remove(1, due(3, 50));

@@ -1,5 +1,5 @@
 //! Control messages: relations, supervision and cancellation. They travel on rings of their own, so that they
-//! never wait behind data; each stands for a relation, an ask or a call that is bounded itself.
+//! never wait behind data; what bounds them is said at `Shard::send_control`.
 
 use super::ask::Due;
 use super::kin::CHILD;
@@ -247,8 +247,9 @@ impl Shard {
         self.send_control(supervisor, Control::Notice(Notice::Down(down)));
     }
 
-    /// Sends control to an agent, or to the shard that a handle names. It never fails: a message that the ring
-    /// has no room for waits in order, and there are never more than there are relations and asks.
+    /// Sends control to an agent, or to the shard that a handle names. It never fails: what the ring has no room for
+    /// waits in order. Most of it stands for a relation or an ask, which are bounded; kills, and watches that are
+    /// begun and ended again, are as many as agents ask for: `control_waiting_max` shows how many have waited.
     pub(crate) fn send_control(&self, to: u64, control: Control) {
         if self.is_closed() {
             return;

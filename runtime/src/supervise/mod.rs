@@ -244,7 +244,7 @@ impl Supervisor {
         }
         let (shard, me) = (cx.shard(), cx.handle());
         let life = shard.life_of(me);
-        let number = u32::try_from(child).expect("children are bounded by relations_max");
+        let number = u32::try_from(child).expect("nobody adds four billion children");
         let at = seat.spec.placement.map_or(Some(shard.index), |place| shard.place(place));
         let make = (seat.spec.maker)(Arc::clone(&seat.spec.make), seat.spec.name.clone());
         let tell = move |shard: &Shard, agent: Option<u64>| {
