@@ -9,6 +9,7 @@
 //! latencies.record(1_250);
 //! assert_eq!(latencies.max(), Some(1_250));
 //! ```
+pub mod analyse;
 pub mod clock;
 pub mod collect;
 mod error;

@@ -1,6 +1,7 @@
 //! Checksummed append-only segments: the truth that every report is computed from.
 
 mod format;
+pub mod heap;
 mod reader;
 mod writer;
 

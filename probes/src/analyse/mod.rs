@@ -1,0 +1,1 @@
+//! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
