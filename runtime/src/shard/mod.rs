@@ -69,6 +69,8 @@ pub(crate) struct Shard {
     /// hand was seen to wait, ns.
     seen_ns: Cell<u64>,
     since_ns: Cell<u64>,
+    /// Its age, in the unit of a header.
+    age: Cell<u32>,
     sampler: Sampler,
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
@@ -196,7 +198,8 @@ impl Shard {
             monitors: Cell::new(0),
             clock,
             seen_ns: Cell::new(now_ns),
-            since_ns: Cell::new(u64::MAX),
+            since_ns: Cell::new(marks::FRESH),
+            age: Cell::new(0),
             sampler: Sampler::new(config.account_every, index as u64),
             beat: Arc::clone(&peers[index].beat),
             now_ns: Cell::new(now_ns),
@@ -304,10 +307,17 @@ impl Shard {
         let (target, generation) = (shard_of(to), generation_of(to));
         let word = self.lanes.get(target).and_then(|lane| lane.word(index_of(to)));
         let word = word.filter(|_| !self.closed.get()).ok_or(Refused::Gone)?;
-        let reserved = if target == self.index {
-            word.reserve(generation, A::MAILBOX)
+        let own = target == self.index;
+        let max = if own { A::MAILBOX } else { reservations(A::MAILBOX) };
+        // Without a branch on where it goes, which nobody can predict.
+        if word.try_reserve(generation, max) {
+            return Ok(word);
+        }
+        let reserved = if own {
+            word.reserve(generation, max)
         } else {
-            word.reserve_remote(generation, reservations(A::MAILBOX))
+            self.lanes[target].note(index_of(to));
+            word.reserve_remote(generation, max)
         };
         match reserved {
             Ok(()) => Ok(word),
@@ -432,6 +442,7 @@ impl Shard {
 
     /// Lets addresses of earlier generations of a slot fail.
     pub(crate) fn renew_own(&self, index: u32, generation: u32) {
+        self.lanes[self.index].note(index);
         if let Some(word) = self.lanes[self.index].word(index) {
             word.renew(generation);
         }

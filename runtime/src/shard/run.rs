@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::control::RETRY_NS;
 use super::idle::Idling;
 use super::slab::Role;
-use super::{CURRENT, Line, Shard, add};
+use super::{CURRENT, Line, Shard, add, marks};
 use crate::agent::{CLASSES, End, index_of, messages};
 use crate::observe::Observer;
 use crate::ring::{Doorbells, knock};
@@ -272,12 +272,15 @@ impl Shard {
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
         self.receiving.set(true);
-        for (consumer, marks) in consumers.iter_mut().zip(&self.ring_marks) {
+        for (consumer, line) in consumers.iter_mut().zip(&self.ring_marks) {
             let Some(consumer) = consumer else { continue };
-            marks.note(consumer.waiting(), now_ns);
+            line.note(consumer.waiting(), now_ns);
             let mut pace = Pace::new((now_ns, PASS_NS), self.fit.get());
+            self.set_since(line.since_ns());
             while consumer.has_some() {
-                self.since_ns.set(marks.read());
+                if line.read() {
+                    self.set_since(line.since_ns());
+                }
                 consumer.deliver_next(self);
                 consumer.peek(AHEAD, |ahead| self.slab.prefetch(index_of(ahead.to())));
                 if !pace.goes_on(|| self.see()) {
@@ -291,6 +294,7 @@ impl Shard {
             }
             now_ns = pace.now_ns;
         }
+        self.set_since(marks::FRESH);
         self.receiving.set(false);
         self.consumers.replace(consumers);
         now_ns
@@ -357,11 +361,15 @@ impl Shard {
         let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
         let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
         line.marks.note(line.queue.len(), from_ns);
+        self.set_since(line.marks.since_ns());
         while !line.queue.is_empty() {
-            self.since_ns.set(line.marks.read());
+            if line.marks.read() {
+                self.set_since(line.marks.since_ns());
+            }
             line.queue.deliver_next(self);
             if let Some(ahead) = line.queue.peek(AHEAD) {
                 self.slab.prefetch(index_of(ahead.to()));
+                self.lanes[self.index].prefetch(index_of(ahead.to()));
             }
             if !pace.goes_on(|| self.see()) {
                 break;
@@ -375,6 +383,7 @@ impl Shard {
             }
         }
         self.fit.set(pace.fit);
+        self.set_since(marks::FRESH);
         line.again.set(line.again.get().saturating_sub(pace.turns as usize));
         pace.now_ns
     }
