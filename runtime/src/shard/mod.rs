@@ -83,6 +83,8 @@ pub(crate) struct Shard {
     /// Old places of moved agents that could not pass a message on, and when they try again, ns.
     blocked: RefCell<Vec<u64>>,
     retry_ns: Cell<u64>,
+    /// Messages to other cores that are visible there.
+    published: Cell<u64>,
     /// Turns between two looks at the clock, as the last pass has shown.
     fit: Cell<u32>,
     /// Whether messages come from a ring, where they are not in the order of their classes.
@@ -126,6 +128,15 @@ impl Line {
             debt_ns: Cell::new(0),
             again: Cell::new(0),
         }
+    }
+
+    fn waiting(&self) -> u32 {
+        u32::try_from(self.queue.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes that so many places were read.
+    fn read(&self, places: u32) {
+        self.again.set(self.again.get().saturating_sub(places as usize));
     }
 }
 
@@ -208,6 +219,7 @@ impl Shard {
             lines: std::array::from_fn(|_| Line::new()),
             blocked: RefCell::default(),
             retry_ns: Cell::new(u64::MAX),
+            published: Cell::new(0),
             fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
