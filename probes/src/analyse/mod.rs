@@ -1,1 +1,4 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
+
+#[cfg(feature = "symbols")]
+pub mod symbols;
