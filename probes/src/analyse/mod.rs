@@ -1,4 +1,7 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
 
 #[cfg(feature = "symbols")]
+pub mod profile;
+pub mod role;
+#[cfg(feature = "symbols")]
 pub mod symbols;
