@@ -141,6 +141,50 @@ impl HeapProfile {
         profile
     }
 
+    /// The difference to an earlier profile: what this one holds, and what that one held with its sign
+    /// turned. Stacks of equal addresses are one stack; across builds, those of equal names.
+    #[must_use]
+    pub fn less(mut self, base: &Self) -> Self {
+        let modules: Vec<usize> = base.modules.iter().map(|module| self.module(module)).collect();
+        let mut names: HashMap<Vec<String>, usize> = HashMap::new();
+        let mut frames: HashMap<Vec<StackFrame>, usize> = HashMap::new();
+        for (index, stack) in self.stacks.iter().enumerate() {
+            names.entry(self.names(stack)).or_insert(index);
+            frames.entry(stack.frames.clone()).or_insert(index);
+        }
+        let mut moved = Vec::with_capacity(base.stacks.len());
+        for stack in &base.stacks {
+            let mut stack = stack.clone();
+            let key = base.names(&stack);
+            for frame in &mut stack.frames {
+                frame.module = frame.module.map(|module| modules[module]);
+            }
+            let same = frames.get(&stack.frames).or_else(|| names.get(&key)).copied();
+            moved.push(same.unwrap_or_else(|| {
+                self.stacks.push(stack);
+                self.allocated.push(Amount::default());
+                self.stacks.len() - 1
+            }));
+        }
+        for holding in &base.live {
+            let amount = Amount::default().less(holding.amount);
+            self.live.push(Holding { stack: moved[holding.stack], amount, ..*holding });
+        }
+        for (index, amount) in base.allocated.iter().enumerate() {
+            let sum = &mut self.allocated[moved[index]];
+            *sum = sum.less(*amount);
+        }
+        self
+    }
+
+    fn module(&mut self, wanted: &Module) -> usize {
+        let same = |own: &Module| own.path == wanted.path && own.build_id == wanted.build_id;
+        self.modules.iter().position(same).unwrap_or_else(|| {
+            self.modules.push(wanted.clone());
+            self.modules.len() - 1
+        })
+    }
+
     /// What lives of a stack.
     #[must_use]
     pub fn live_of(&self, stack: usize) -> Amount {
@@ -276,4 +320,130 @@ fn named(
         true
     });
     (stack, skip as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::heap::{Births, Site};
+
+    fn function(name: &str) -> Function {
+        Function { name: name.to_owned(), mangled: name.to_owned(), file: None, line: None }
+    }
+
+    /// One module; frame `k` of a site is called as listed, several where inlined.
+    fn heap(sites: &[&[&[&str]]]) -> (HeapSnapshot, Symbols) {
+        let mut snapshot = HeapSnapshot::default();
+        snapshot.modules.push(Module { path: "/opt/app".to_owned(), ..Module::default() });
+        let mut symbols = Symbols::default();
+        let mut address = 0;
+        for (id, frames) in sites.iter().enumerate() {
+            let mut site = Site { id: u32::try_from(id).unwrap(), ..Site::default() };
+            for names in *frames {
+                address += 16;
+                let frame = Frame { module: 0, address };
+                site.frames.push(frame);
+                let functions: Vec<Function> = names.iter().map(|name| function(name)).collect();
+                if !functions.is_empty() {
+                    symbols.frames.insert(frame, functions);
+                }
+            }
+            snapshot.sites.push(site);
+        }
+        (snapshot, symbols)
+    }
+
+    fn sample(site: u32, size: u64, weight: f64) -> Sample {
+        Sample { site, size, weight, ..Sample::default() }
+    }
+
+    #[test]
+    fn a_stack_begins_where_the_program_asked() {
+        let (snapshot, symbols) = heap(&[
+            &[],
+            &[
+                &["malloc"],
+                &["alloc::raw_vec::grow", "alloc::vec::push", "app::put"],
+                &["app::main"],
+            ],
+            &[&["malloc"], &["std::thread::spawn"], &["std::rt::start"]],
+            &[&["malloc"]],
+            &[&["malloc"], &[], &["app::main"]],
+        ]);
+        let profile = HeapProfile::of(&snapshot, &symbols, Frames::Program);
+        let names = |site: usize| profile.names(&profile.stacks[site]);
+        assert_eq!(names(0), ["(stack unknown)"]);
+        assert_eq!(names(1), ["app::put", "app::main"]);
+        assert_eq!(profile.stacks[1].frames[0].skipped, 2);
+        assert_eq!(names(2), ["std::thread::spawn", "std::rt::start"]);
+        assert_eq!(names(3), ["malloc"], "nothing else is known of it");
+        assert_eq!(names(4), ["app+0x90", "app::main"], "an unknown frame may be the program's");
+        assert_eq!(profile.hidden_frames, 3 + 1 + 1);
+        let all = HeapProfile::of(&snapshot, &symbols, Frames::All);
+        assert_eq!((all.names(&all.stacks[1]).len(), all.hidden_frames), (5, 0));
+    }
+
+    #[test]
+    fn parts_add_up_to_the_rounded_whole() {
+        let (mut snapshot, symbols) = heap(&[&[], &[&["a"]], &[&["b"]]]);
+        for k in 0..1_000u64 {
+            let mut part =
+                sample(u32::try_from(k % 2).unwrap() + 1, 10 + k, 100.4 + k as f64 / 7.0);
+            part.owner = u32::try_from(k % 7).unwrap();
+            part.core = u16::try_from(k % 3).unwrap();
+            snapshot.samples.push(part);
+        }
+        let profile = HeapProfile::of(&snapshot, &symbols, Frames::All);
+        for site in [1, 2] {
+            let of = |s: &&Sample| s.site == site;
+            let sum: f64 = snapshot.samples.iter().filter(of).map(|s| s.weight).sum();
+            let count: f64 =
+                snapshot.samples.iter().filter(of).map(|s| s.weight / s.size as f64).sum();
+            let amount = profile.live_of(site as usize);
+            assert_eq!(amount, Amount { bytes: sum.round() as i64, objects: count.round() as i64 });
+        }
+        let by_sample = profile.by_sample.iter().fold(Amount::default(), |a, b| a.plus(*b));
+        assert_eq!(profile.live_total(), by_sample);
+    }
+
+    #[test]
+    fn classes_are_the_allocators_or_powers_of_two() {
+        assert_eq!([0, 1, 8, 9, 100].map(|size| class_of(&[8, 16, 48], size)), [8, 8, 8, 16, 128]);
+        assert_eq!(class_of(&[], u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn what_lives_was_allocated_and_the_rest_is_dead() {
+        let (mut snapshot, symbols) = heap(&[&[], &[&["a"]], &[&["b"]]]);
+        snapshot.samples = vec![sample(1, 100, 1_000.0), sample(2, 64, 4_000.0)];
+        let births = |site, count, bytes| Births { site, epoch: 0, count, bytes };
+        // Site 2 grew after its birth.
+        snapshot.births = vec![births(1, 3, 3_000.0), births(2, 1, 500.0)];
+        let profile = HeapProfile::of(&snapshot, &symbols, Frames::All);
+        assert_eq!(profile.allocated[1], Amount { bytes: 3_000, objects: 30 });
+        assert_eq!(profile.allocated[2], profile.live_of(2));
+    }
+
+    #[test]
+    fn a_difference_joins_equal_stacks_and_keeps_the_others() {
+        let (mut before, symbols) = heap(&[&[], &[&["a"]], &[&["gone"]]]);
+        before.samples = vec![sample(1, 10, 100.0), sample(2, 10, 70.0)];
+        let base = HeapProfile::of(&before, &symbols, Frames::All);
+        // Another build: other addresses, another build-id, the same names.
+        let (mut after, symbols) = heap(&[&[], &[&["new"]], &[&["a"]]]);
+        after.modules[0].build_id = vec![1];
+        after.samples = vec![sample(1, 10, 5.0), sample(2, 10, 300.0)];
+        let profile = HeapProfile::of(&after, &symbols, Frames::All).less(&base);
+        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+        for holding in &profile.live {
+            let name = profile.names(&profile.stacks[holding.stack]).join(";");
+            *sums.entry(name).or_default() += holding.amount.bytes;
+        }
+        let sums: Vec<(&str, i64)> = sums.iter().map(|(name, bytes)| (&**name, *bytes)).collect();
+        assert_eq!(sums, [("a", 200), ("gone", -70), ("new", 5)]);
+        assert_eq!(profile.live_total().bytes, 305 - 170);
+        assert_eq!(profile.modules.len(), 2);
+        let same = HeapProfile::of(&before, &symbols, Frames::All);
+        assert_eq!(same.clone().less(&same).live_total(), Amount::default());
+    }
 }

@@ -163,6 +163,7 @@ fn resolve(
 }
 
 /// The machines that we run on are little-endian.
+#[expect(clippy::ptr_arg, reason = "gimli hands out its sections by reference to what owns them")]
 fn slice<'a>(section: &'a Cow<'_, [u8]>) -> gimli::EndianSlice<'a, gimli::LittleEndian> {
     gimli::EndianSlice::new(section, gimli::LittleEndian)
 }
