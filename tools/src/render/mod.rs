@@ -2,5 +2,6 @@
 
 pub mod export;
 pub mod json;
+pub mod leaks;
 pub mod text;
 pub mod units;
