@@ -2,6 +2,7 @@
 
 mod format;
 pub mod heap;
+pub mod heap_file;
 mod reader;
 mod writer;
 

@@ -4,6 +4,10 @@ pub mod firefox;
 pub mod folded;
 pub mod pprof;
 
+use std::io::{self, Write};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use tailbeam_probes::analyse::profile::HeapProfile;
 use tailbeam_probes::record::heap::{HeapSnapshot, OWNER_NONE};
 
@@ -38,4 +42,18 @@ pub fn owner_name(snapshot: &HeapSnapshot, owner: u32) -> String {
     }
     let named = snapshot.owner_names.iter().find(|(of, _)| *of == owner);
     named.map_or_else(|| owner.to_string(), |(_, name)| name.clone())
+}
+
+/// Writes what `write` writes, gzipped.
+///
+/// # Errors
+/// Those of `out`.
+pub fn gzipped(
+    out: &mut dyn Write,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut gz = GzEncoder::new(out, Compression::default());
+    write(&mut gz)?;
+    gz.finish()?;
+    Ok(())
 }

@@ -8,12 +8,10 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use tailbeam_probes::analyse::profile::{Amount, StackFrame};
 use tailbeam_probes::record::heap::Module;
 
-use super::{Export, owner_name};
+use super::{Export, gzipped, owner_name};
 
 /// A value of the profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,10 +57,7 @@ impl Metric {
 /// # Errors
 /// Those of `out`.
 pub fn write(export: &Export<'_>, out: &mut dyn Write) -> io::Result<()> {
-    let mut gz = GzEncoder::new(out, Compression::default());
-    gz.write_all(&encode(export))?;
-    gz.finish()?;
-    Ok(())
+    gzipped(out, |out| out.write_all(&encode(export)))
 }
 
 /// Bytes of a protobuf message (protobuf.dev/programming-guides/encoding).

@@ -210,6 +210,7 @@ const fn reason_code(of: &Reason) -> &'static str {
         Reason::Load => "load",
         Reason::NoSurvivors => "no_survivors",
         Reason::Straddles => "straddles",
+        Reason::BelowFloor => "below_floor",
         Reason::TailDies => "tail_dies",
     }
 }

@@ -176,10 +176,7 @@ fn stack_lines(calls: &[Place], page: Page, line: &mut Line<'_>) -> io::Result<(
 /// Writes a line under a key.
 type Line<'a> = dyn FnMut(&str, &str) -> io::Result<()> + 'a;
 
-fn objects(
-    site: &SiteReport,
-    line: &mut Line<'_>,
-) -> io::Result<()> {
+fn objects(site: &SiteReport, line: &mut Line<'_>) -> io::Result<()> {
     let alive = &site.survivors;
     let survival =
         alive.survival.map_or_else(String::new, |s| format!(" (survival {})", percent(s)));

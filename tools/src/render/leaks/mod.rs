@@ -37,6 +37,8 @@ pub struct Leaks<'a> {
     pub profile: &'a HeapProfile,
     /// The verdict.
     pub report: &'a LeakReport,
+    /// Other processes of the run, by file.
+    pub others: &'a [String],
     /// An earlier state to compare with, and what it is called.
     pub base: Option<(&'a str, &'a HeapProfile)>,
     /// Memory that this host could still give, bytes; `None` when it is not known.
@@ -157,6 +159,13 @@ impl Leaks<'_> {
             caveats.push(format!(
                 "the table was full: one sample in {:.1} is kept, weights are scaled, intervals are wider",
                 1.0 / facts.kept
+            ));
+        }
+        if !self.others.is_empty() {
+            caveats.push(format!(
+                "this is one process of {}; the others: {} (--pid)",
+                self.others.len() + 1,
+                self.others.join(", ")
             ));
         }
         if facts.truncated_stacks > 0 {

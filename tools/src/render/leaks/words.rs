@@ -92,6 +92,7 @@ pub(super) fn reason(reason: &Reason) -> String {
         Reason::Load => "more lives because more is asked for; lifetimes did not change".to_owned(),
         Reason::NoSurvivors => "no object outlives its kind".to_owned(),
         Reason::Straddles => "the interval of the rate straddles the floor".to_owned(),
+        Reason::BelowFloor => "the rate is below the floor".to_owned(),
         Reason::TailDies => "old objects still die as fast as a long tail would".to_owned(),
     }
 }
