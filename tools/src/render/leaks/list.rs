@@ -8,7 +8,7 @@ use tailbeam_probes::analyse::leak::{LeakReport, Reason, Retention, SiteReport, 
 use tailbeam_probes::stats::Judgement;
 
 use super::words::{
-    freed, growth, hours, ns, percent, plural, rate, reason, signed, since, sparkline, who,
+    freed, growth, hours, ns, percent, plural, rate, reason, signed, since, sparkline, who, whole,
 };
 use super::{Leaks, Page, Place, places, word};
 use crate::render::units::{bytes, count, span};
@@ -60,7 +60,7 @@ fn head(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "Gate     {gate}  growth <= {}/h: {}",
-        bytes(report.gate.limit),
+        plan_rate(report.gate.limit),
         report.gate.cause
     )?;
     for caveat in leaks.caveats() {
@@ -73,7 +73,7 @@ fn explained(report: &LeakReport) -> String {
     let totals = &report.totals;
     match (&totals.live, totals.explained_share) {
         (Ok(live), Some(share)) => {
-            format!("they explain {} of {}", percent(share), rate(live))
+            format!("LEAK and SUSPECT explain {} of {}", percent(share), rate(live))
         }
         (Ok(live), None) => format!("live bytes: {}", rate(live)),
         (Err(why), _) => format!("growth of live bytes: {}", unavailable(why)),
@@ -103,7 +103,7 @@ fn block(
     writeln!(out, "{}", page.fit(&title))?;
     let mut line = |key: &str, text: &str| writeln!(out, "   {key:<9} {text}");
     if let Some(onset) = &finding.since {
-        line("began", &since(onset, leaks.snapshot))?;
+        line("since", &since(onset, leaks.snapshot))?;
     }
     if let Some(r) = &finding.per_million {
         line(
@@ -122,7 +122,7 @@ fn block(
     if let Some(how) = &finding.growth {
         line("growth", &growth(how))?;
     }
-    objects(site, &mut line)?;
+    objects(leaks.snapshot.sampler.exact, site, &mut line)?;
     stack_lines(&calls, page, &mut line)?;
     line("who", &who(site, leaks.snapshot))?;
     if let Some(orphans) = &site.orphans {
@@ -176,44 +176,45 @@ fn stack_lines(calls: &[Place], page: Page, line: &mut Line<'_>) -> io::Result<(
 /// Writes a line under a key.
 type Line<'a> = dyn FnMut(&str, &str) -> io::Result<()> + 'a;
 
-fn objects(site: &SiteReport, line: &mut Line<'_>) -> io::Result<()> {
+fn objects(exact: bool, site: &SiteReport, line: &mut Line<'_>) -> io::Result<()> {
     let alive = &site.survivors;
     let survival =
         alive.survival.map_or_else(String::new, |s| format!(" (survival {})", percent(s)));
-    line(
-        "objects",
-        &format!(
-            "about {:.0} [{:.0}, {:.0}] live, {} [{}, {}]; {} sampled of {} sampled births{survival}",
-            alive.objects.estimate,
-            alive.objects.low,
-            alive.objects.high,
+    let figures = match exact {
+        true => format!(
+            "{} live, {}, of {} born{survival}",
+            count(alive.sampled),
+            bytes(alive.bytes.estimate),
+            count(alive.born)
+        ),
+        false => format!(
+            "about {} [{}, {}] live, {} [{}, {}]; {} sampled of {} sampled births{survival}",
+            whole(alive.objects.estimate),
+            whole(alive.objects.low),
+            whole(alive.objects.high),
             bytes(alive.bytes.estimate),
             bytes(alive.bytes.low),
             bytes(alive.bytes.high),
             count(alive.sampled),
             count(alive.born)
         ),
-    )?;
+    };
+    line("objects", &figures)?;
     let ages: Vec<f64> = alive.ages.iter().map(|age| age.sampled as f64).collect();
-    line(
-        "age",
-        &format!(
-            "{}  oldest {} (young left, old right, each step {})",
-            sparkline(&ages),
-            ns(alive.oldest_ns),
-            "longer than the last"
-        ),
-    )?;
+    if !ages.is_empty() {
+        let oldest = ns(alive.oldest_ns);
+        line("age", &format!("{}  young to old, oldest {oldest}", sparkline(&ages)))?;
+    }
     let sizes: Vec<String> = alive
         .sizes
         .iter()
         .map(|size| {
-            let name =
-                size.size.map_or_else(|| "others".to_owned(), |size| format!("{} B", count(size)));
-            format!("{name} x {:.0}", size.objects)
+            let others = || "others".to_owned();
+            let name = size.size.map_or_else(others, |size| format!("{} B", count(size)));
+            format!("{name} x {}", whole(size.objects))
         })
         .collect();
-    line("size", &sizes.join(", "))
+    if sizes.is_empty() { Ok(()) } else { line("size", &sizes.join(", ")) }
 }
 
 fn impact(leaks: &Leaks<'_>, site: &SiteReport) -> String {
@@ -316,11 +317,11 @@ fn blind(leaks: &Leaks<'_>, out: &mut dyn Write) -> io::Result<()> {
         Some(rate) => format!(
             "a leak of {}/h would have been called by now in 8 of 10 runs; one at the limit of {}/h in {}",
             bytes(rate),
-            bytes(leaks.report.gate.limit),
+            plan_rate(leaks.report.gate.limit),
             percent(blind.power_at_limit)
         ),
         None => format!(
-            "no leak of any rate would have been called by now: the run of {} is too short; `tailbeam leaks --plan {}/h` says how long it must be",
+            "no leak of any rate would have been called by now: the run of {} is too short; `tailbeam leaks --plan '{}/h'` says how long it must be",
             span(leaks.report.at_ns as f64 / 1e9),
             plan_rate(leaks.report.gate.limit)
         ),
@@ -343,5 +344,5 @@ fn blind(leaks: &Leaks<'_>, out: &mut dyn Write) -> io::Result<()> {
 
 /// A rate as `--plan` takes it.
 fn plan_rate(limit: f64) -> String {
-    format!("{}MB", limit / 1e6)
+    format!("{} MB", limit / 1e6)
 }

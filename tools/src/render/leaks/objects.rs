@@ -82,8 +82,8 @@ fn histogram(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<(
     let names = classes.iter().map(|&class| bytes(class as f64));
     let header = std::iter::once("age".to_owned()).chain(names).chain(["all".to_owned()]);
     table.load_style(presets::NOTHING).set_header(header);
-    let last = cells.keys().map(|(octave, _)| *octave).max().unwrap_or(0);
-    for octave in 0..=last {
+    let octaves: BTreeSet<u32> = cells.keys().map(|(octave, _)| *octave).collect();
+    for octave in octaves {
         let from = if octave == 0 { 0 } else { 1u64 << (octave - 1) };
         let name = match octave {
             0 => "below 1 s".to_owned(),

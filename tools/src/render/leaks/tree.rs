@@ -31,7 +31,12 @@ pub fn tree(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()
         let stack = &leaks.profile.stacks[holding.stack];
         for place in places(leaks.profile, stack).into_iter().rev() {
             node = node.children.entry(place.name).or_default();
-            node.line = place.line;
+            // Several lines of one function make one branch, which then has none.
+            match node.below == Amount::default() {
+                true => node.line = place.line,
+                false if node.line != place.line => node.line.clear(),
+                false => {}
+            }
             node.below = node.below.plus(holding.amount);
         }
     }

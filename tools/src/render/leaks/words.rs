@@ -25,6 +25,11 @@ pub(super) fn rate(rate: &Interval) -> String {
     format!("{}/h [{}, {}]", signed(rate.estimate), signed(rate.low), signed(rate.high))
 }
 
+/// An estimated count.
+pub(super) fn whole(value: f64) -> String {
+    count(value.max(0.0).round() as u64)
+}
+
 /// Nanoseconds as a person says them.
 pub(super) fn ns(value: u64) -> String {
     span(value as f64 / 1e9)
@@ -53,7 +58,7 @@ pub(super) fn chance(p: f64) -> String {
 pub(super) fn percent(share: f64) -> String {
     match share * 100.0 {
         p if p > 0.0 && p < 0.05 => "<0.1 %".to_owned(),
-        p if p < 9.95 => format!("{p:.1} %"),
+        p if p < 9.95 || (99.0..99.95).contains(&p) => format!("{p:.1} %"),
         p => format!("{p:.0} %"),
     }
 }
@@ -61,11 +66,11 @@ pub(super) fn percent(share: f64) -> String {
 /// When growth began.
 pub(super) fn since(onset: &Onset, snapshot: &HeapSnapshot) -> String {
     if onset.from_start {
-        return "since the start".to_owned();
+        return "the start".to_owned();
     }
     let at = rfc3339(snapshot.started_unix_ns.saturating_add(onset.at_ns));
     format!(
-        "since {at}, {} after the start (between {} and {})",
+        "{at}, {} after the start (between {} and {})",
         ns(onset.at_ns),
         ns(onset.low_ns),
         ns(onset.high_ns)
@@ -140,7 +145,7 @@ pub(super) fn who(site: &SiteReport, snapshot: &HeapSnapshot) -> String {
                 .owners
                 .iter()
                 .take(3)
-                .map(|of| format!("{} {}", named(of.owner), percent(of.share.estimate)))
+                .map(|of| format!("{} ({})", named(of.owner), percent(of.share.estimate)))
                 .collect();
             let more = if u64::from(owners) > list.len() as u64 { ", …" } else { "" };
             format!("{}: {}{more}", plural(u64::from(owners), "agent"), list.join(", "))
@@ -210,8 +215,8 @@ mod tests {
             ["0.500", "0.001", "3e-9", "below 1e-300"]
         );
         assert_eq!(
-            [0.0, 0.0001, 0.004, 0.0994, 0.999, 1.0].map(percent),
-            ["0.0 %", "<0.1 %", "0.4 %", "9.9 %", "100 %", "100 %"]
+            [0.0, 0.0001, 0.004, 0.0994, 0.989, 0.9958, 1.0].map(percent),
+            ["0.0 %", "<0.1 %", "0.4 %", "9.9 %", "99 %", "99.6 %", "100 %"]
         );
         assert_eq!(sparkline(&[0.0, 1.0, 7.0]), "▁▂█");
         assert_eq!(sparkline(&[0.0, 0.0]), "▁▁");
