@@ -2,7 +2,6 @@
 
 mod format;
 pub mod heap;
-pub mod heap_file;
 mod reader;
 mod writer;
 

@@ -85,10 +85,11 @@ pub struct ByReport<'a>(pub &'a LeakReport);
 impl Verdicts for ByReport<'_> {
     fn word(&self, site: u32, owner: u32) -> Option<&'static str> {
         let report = self.0.site(site)?;
+        // One agent may leak where the site as a whole cannot be judged; its part is then called by its
+        // own verdict. The other way round a part belongs to what its site is called.
         let own = report.owners.iter().find(|of| of.owner == owner && owner != 0);
-        // An owner's part is never called better than what its site is, unless it was judged apart.
-        let verdict = own.map_or(report.finding.verdict, |own| own.finding.verdict);
-        Some(word(verdict))
+        let own = own.map_or(report.finding.verdict, |own| own.finding.verdict);
+        Some(word(own.min(report.finding.verdict)))
     }
 }
 
