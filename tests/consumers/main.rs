@@ -7,10 +7,10 @@ mod firefox;
 mod fixture;
 mod folded;
 mod pprof;
+mod programs;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
 
 use serde_json::Value;
 use tailbeam::render::export::pprof::Metric;
@@ -20,37 +20,6 @@ use tailbeam_probes::analyse::leak::LeakReport;
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 use tailbeam_probes::analyse::symbols::Symbols;
 use tailbeam_probes::record::heap::HeapSnapshot;
-
-/// A consumer by name, or the reason why it is not there, printed.
-fn consumer(name: &str, found: bool) -> bool {
-    if !found {
-        let why = format!("{name} is not installed; .ci/consumers fetches it");
-        assert!(std::env::var_os("TAILBEAM_REQUIRE_CONSUMERS").is_none(), "{why}");
-        skipped(&why);
-    }
-    found
-}
-
-#[expect(clippy::print_stderr, reason = "a test that skips must say so")]
-fn skipped(why: &str) {
-    eprintln!("SKIPPED: {why}");
-}
-
-/// Where `.ci/consumers` puts what npm gives.
-fn npm() -> PathBuf {
-    std::env::var_os("TAILBEAM_CONSUMERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/consumers"),
-        PathBuf::from,
-    )
-}
-
-/// Runs a program that must succeed; its stdout.
-fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let (out, err) = (String::from_utf8(output.stdout).unwrap(), output.stderr);
-    assert!(output.status.success(), "{command:?}: {out}{}", String::from_utf8_lossy(&err));
-    out
-}
 
 /// A heap with everything that an export needs.
 struct Made {

@@ -1,48 +1,14 @@
 //! `go tool pprof`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 use tailbeam::render::export::pprof::Metric;
 use tailbeam::render::leaks::By;
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 
-use super::{Made, consumer, earlier, run};
-
-/// The program that turns a profile into text.
-fn pprof(args: &[&str], files: &[&Path]) -> Option<String> {
-    let usable = Command::new("go")
-        .args(["tool", "pprof", "-h"])
-        .output()
-        .is_ok_and(|output| String::from_utf8_lossy(&output.stderr).contains("usage"));
-    if !consumer("go tool pprof", usable) {
-        return None;
-    }
-    let mut command = Command::new("go");
-    command.args(["tool", "pprof"]).args(args).args(files);
-    command.env("GOTOOLCHAIN", "local").env("GOPROXY", "off").env("GOFLAGS", "-mod=mod");
-    Some(run(&mut command))
-}
-
-/// Flat value and name of each line of `-top -unit=B`, zero ones left out.
-fn flat(top: &str) -> BTreeMap<String, i64> {
-    let lines = top.lines().skip_while(|line| !line.trim_start().starts_with("flat ")).skip(1);
-    lines
-        .map(|line| {
-            // flat flat% sum% cum cum% name
-            let mut words = line.split_whitespace();
-            let value = words.next().unwrap().trim_end_matches('B').parse().unwrap();
-            let name: Vec<&str> = words.skip(4).filter(|word| *word != "(inline)").collect();
-            (name.join(" "), value)
-        })
-        .filter(|(_, value)| *value != 0)
-        .collect()
-}
-
-const TOP: [&str; 5] =
-    ["-top", "-sample_index=inuse_space", "-unit=B", "-nodefraction=0", "-nodecount=9999"];
+use super::programs::{TOP, flat, pprof};
+use super::{Made, earlier};
 
 /// Live bytes by function as the document has them, unknown frames named as pprof names them.
 fn expected(made: &Made) -> BTreeMap<String, i64> {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tailbeam_harness::evidence::Store;
 use tailbeam_probes::record::heap::HeapSnapshot;
-use tailbeam_probes::record::heap_file;
+use tailbeam_probes::record::heap_file::{self, HeapFileError};
 
 use crate::Failure;
 use crate::args;
@@ -146,11 +146,28 @@ fn without_heap(dir: &Path, own: &str, others: &[String]) -> Failure {
 fn read(path: &Path, name: String, others: Vec<String>) -> Result<HeapRun, Failure> {
     match heap_file::read(path) {
         Ok(snapshot) => Ok(HeapRun { name, snapshot, others }),
+        Err(HeapFileError::Io { error, .. }) => Err(Failure::new(
+            1,
+            format!(
+                "cannot read {}\n  cause: {error}\n  remedy: make it readable, or name another run",
+                path.display()
+            ),
+        )),
+        Err(error @ HeapFileError::Version { .. }) => {
+            Err(damaged(path, &error, "read it with the tailbeam that recorded it"))
+        }
         Err(error) => {
-            let code = if path.is_file() { 6 } else { 1 };
-            Err(Failure::new(code, error))
+            Err(damaged(path, &error, "restore it from a copy, or record the program again"))
         }
     }
+}
+
+fn damaged(path: &Path, error: &HeapFileError, remedy: &str) -> Failure {
+    let text = format!(
+        "the heap state {} cannot be used\n  cause: {error}\n  remedy: {remedy}",
+        path.display()
+    );
+    Failure::new(6, text)
 }
 
 #[cfg(test)]
