@@ -33,7 +33,7 @@ pub(super) fn decide(
     if context.q > config.fdr {
         return not_proven(study, context, rate, config);
     }
-    if study.stop.is_some() || study.laplace < DECLINE {
+    if study.stop.is_some() || study.laplace < DECLINE || study.warming {
         return declining(study, config);
     }
     if let Some((owners, of)) = context.per_owner {
@@ -41,6 +41,9 @@ pub(super) fn decide(
     }
     if study.span_ns < config.horizon_ns as f64 {
         return (Verdict::Inconclusive, Some(Reason::Backlog));
+    }
+    if study.hazard.resumes {
+        return (Verdict::Suspect, Some(Reason::TailDies));
     }
     if study.low_any_time > config.floor {
         (Verdict::Leak, None)
