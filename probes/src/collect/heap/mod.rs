@@ -27,6 +27,7 @@ mod alone;
 mod cells;
 pub mod collector;
 mod config;
+mod file;
 mod global;
 mod history;
 mod live_table;
