@@ -44,6 +44,8 @@ mod site;
 mod stack;
 mod threads;
 mod totals;
+#[cfg(test)]
+mod unbiased;
 mod unwind;
 
 pub use alone::Totals;
