@@ -47,6 +47,23 @@ impl Words {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len * 2) }
     }
 
+    /// Writes all words to a file, by the kernel, which may see other threads' and processes' changes.
+    pub(super) fn write_to(&self, file: BorrowedFd<'_>) -> std::io::Result<()> {
+        let (start, bytes) = (self.start.as_ptr().cast::<u8>(), self.len * 8);
+        let mut done = 0;
+        while done < bytes {
+            // SAFETY: below the end of the mapping.
+            let from = unsafe { start.add(done) };
+            // SAFETY: the kernel reads at most the rest of the mapping (write(2)).
+            let rc = unsafe { libc::write(file.as_raw_fd(), from.cast(), bytes - done) };
+            match usize::try_from(rc) {
+                Ok(written) if written > 0 => done += written,
+                _ => return Err(std::io::Error::last_os_error()),
+            }
+        }
+        Ok(())
+    }
+
     /// The child of a fork reads zeros here (madvise(2), MADV_WIPEONFORK, private memory only).
     pub(super) fn wipe_on_fork(&self) -> std::io::Result<()> {
         let bytes = self.len * 8;

@@ -27,6 +27,7 @@ mod alone;
 mod cells;
 pub mod collector;
 mod config;
+mod file;
 mod global;
 mod history;
 mod live_table;
@@ -43,6 +44,8 @@ mod site;
 mod stack;
 mod threads;
 mod totals;
+#[cfg(test)]
+mod unbiased;
 mod unwind;
 
 pub use alone::Totals;
