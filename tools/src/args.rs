@@ -14,6 +14,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::Span;
 
+use crate::render::export::pprof::Metric;
+use crate::render::leaks::By;
+
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
 
@@ -40,6 +43,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json"
     )]
     Report(ReportArgs),
+    /// Which sites leak, whose objects, how fast, and how sure that is
+    #[command(
+        after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
+    )]
+    Leaks(Box<LeaksArgs>),
+    /// The heap of a run in another tool's format
+    #[command(
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
+    )]
+    Export(ExportArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
@@ -127,6 +140,175 @@ pub(crate) struct ReportArgs {
     pub(crate) schema: bool,
 }
 
+/// How frames get their names.
+#[derive(Debug, Args)]
+pub(crate) struct SymbolArgs {
+    /// Directory with the files that ran, or their debug files; searched first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+    /// Show the frames of allocators and of the language's library, too
+    #[arg(long)]
+    pub(crate) all_frames: bool,
+    /// Process, where a run has several
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+}
+
+/// How a leak report is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaksView {
+    /// The verdict and each leak
+    List,
+    /// What lives, by call tree
+    Tree,
+    /// What lives, in rows
+    Table,
+    /// Every object in exact mode, age by size otherwise
+    Objects,
+    /// What changed since --base
+    Diff,
+}
+
+/// What rows are summed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaksBy {
+    /// Stack that allocated
+    Site,
+    /// Owner that was tagged
+    Agent,
+    /// Core of birth
+    Core,
+    /// Size class
+    Size,
+}
+
+impl From<LeaksBy> for By {
+    fn from(by: LeaksBy) -> Self {
+        match by {
+            LeaksBy::Site => Self::Site,
+            LeaksBy::Agent => Self::Agent,
+            LeaksBy::Core => Self::Core,
+            LeaksBy::Size => Self::Size,
+        }
+    }
+}
+
+/// What makes the exit code 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// A LEAK
+    Leak,
+    /// A LEAK or a SUSPECT
+    Suspect,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaksArgs {
+    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
+    #[arg(required_unless_present_any = ["schema"])]
+    pub(crate) run: Option<String>,
+    /// How it is drawn; list, or table with --by, or diff with --base
+    #[arg(long, value_enum)]
+    pub(crate) view: Option<LeaksView>,
+    /// What lives, summed by this
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<LeaksBy>,
+    /// Run, or RUN@2h, to compare with
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: Option<String>,
+    /// Exit with 3 when there is one, with 4 when that cannot be said
+    #[arg(long, value_enum, value_name = "VERDICT")]
+    pub(crate) fail_on: Option<FailOn>,
+    /// Growth that the gate allows; half of it is the floor of a LEAK [default: 2MB/h]
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    pub(crate) limit: Option<f64>,
+    /// The program may fill its structures this long [default: 20m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) warm_up: Option<u64>,
+    /// A backlog may last this long [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) horizon: Option<u64>,
+    /// Agents that the program has
+    #[arg(long, value_parser = count)]
+    pub(crate) agents: Option<u64>,
+    /// Rows of a table, calls of a stack
+    #[arg(long, default_value_t = 20)]
+    pub(crate) top: usize,
+    #[command(flatten)]
+    pub(crate) how: SymbolArgs,
+    /// Format
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Print the JSON Schema of `--format json` and stop
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
+/// Format of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// profile.proto, gzipped: go tool pprof, speedscope, Pyroscope
+    Pprof,
+    /// Folded stacks: flamegraph.pl, inferno, speedscope
+    Folded,
+    /// Firefox Profiler
+    Firefox,
+}
+
+impl ExportFormat {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pprof => "pprof",
+            Self::Folded => "folded",
+            Self::Firefox => "firefox",
+        }
+    }
+}
+
+/// Value of a folded stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FoldedMetric {
+    /// Bytes that live
+    InuseSpace,
+    /// Objects that live
+    InuseObjects,
+    /// Bytes allocated since the start
+    AllocSpace,
+    /// Objects allocated since the start
+    AllocObjects,
+}
+
+impl From<FoldedMetric> for Metric {
+    fn from(metric: FoldedMetric) -> Self {
+        match metric {
+            FoldedMetric::InuseSpace => Self::InuseSpace,
+            FoldedMetric::InuseObjects => Self::InuseObjects,
+            FoldedMetric::AllocSpace => Self::AllocSpace,
+            FoldedMetric::AllocObjects => Self::AllocObjects,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
+    pub(crate) run: String,
+    /// Format
+    #[arg(long, value_enum)]
+    pub(crate) to: ExportFormat,
+    /// File; stdout when not given or `-`
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Run, or RUN@2h, to subtract
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: Option<String>,
+    /// Value of folded stacks; pprof has all four
+    #[arg(long, value_enum, default_value = "inuse-space")]
+    pub(crate) metric: FoldedMetric,
+    #[command(flatten)]
+    pub(crate) how: SymbolArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Runs {
     #[command(subcommand)]
@@ -211,6 +393,29 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
     Ok((value * scale).round() as u64)
 }
 
+/// A rate such as 2MB/h in bytes/h.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let write = || "write a rate such as 2MB/h or 512KiB/h".to_owned();
+    let amount = text.strip_suffix("/h").ok_or_else(write)?.trim();
+    let unit = amount.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(write)?;
+    let (digits, unit) = amount.split_at(unit);
+    let scale = match unit {
+        "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1_024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        _ => return Err(write()),
+    };
+    let value: f64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    if !value.is_finite() || value <= 0.0 || value * scale > 1e18 {
+        return Err("a rate is above 0 and below 1 EB/h".to_owned());
+    }
+    Ok(value * scale)
+}
+
 fn span(text: &str) -> Result<Span, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     Ok(Span { min_ns: duration(min)?, max_ns: duration(max)? })
@@ -252,6 +457,8 @@ mod tests {
         );
         assert_eq!(duration("1.5s"), Ok(1_500_000_000));
         assert!(duration("60").is_err() && duration("-1s").is_err() && duration("1e300h").is_err());
+        assert_eq!([rate("2MB/h"), rate("1.5 MiB/h")], [Ok(2e6), Ok(1_572_864.0)]);
+        assert!(["2MB", "2/h", "-1MB/h", "xMB/h", "2mb/h"].iter().all(|text| rate(text).is_err()));
         assert_eq!(span("1s..5s"), Ok(Span::ms(1_000, 5_000)));
         assert_eq!(cores("0,2-4"), Ok(CoreList(Some(vec![0, 2, 3, 4]))));
         assert!(cores("3-1").is_err() && cores("a").is_err());

@@ -2,6 +2,8 @@
 
 mod doctor;
 mod facts;
+mod heap_run;
+mod leaks;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -34,6 +36,8 @@ pub(crate) fn run(
     match cli.command {
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
         Command::Report(args) => show(&args, &root, out),
+        Command::Leaks(args) => leaks::leaks(&args, &root, out),
+        Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
