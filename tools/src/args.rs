@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::Span;
+use tailbeam_harness::plan::{Plant, Span, bytes_per_h as rate, parse_decoy, parse_plant};
 
 use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
@@ -116,6 +116,22 @@ pub(crate) struct Soak {
     /// Requests a responder may hold
     #[arg(long, default_value_t = 64)]
     pub(crate) pending_max: u32,
+    /// Mean distance between heap samples (64KiB, 512KiB), or off
+    #[arg(long, default_value = "64KiB", value_name = "BYTES", value_parser = sample_bytes)]
+    pub(crate) heap_sample: u32,
+    /// The program may fill its structures this long before leaks are judged [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) warm_up: Option<u64>,
+    /// A backlog may last this long and is no leak [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) horizon: Option<u64>,
+    /// Plant a leak, to test the detector: kind=forgotten-insert,rate=2MB/h,agent=17 (kinds: forgotten-insert,
+    /// rc-cycle, growing-vec, forgotten-task, orphan, c-library; agent=all)
+    #[arg(long, value_name = "PLANT", value_parser = plant)]
+    pub(crate) plant_leak: Vec<Plant>,
+    /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation
+    #[arg(long, value_name = "DECOY", value_parser = decoy)]
+    pub(crate) plant_decoy: Vec<Plant>,
     /// Progress on stderr
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,
@@ -393,27 +409,31 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
     Ok((value * scale).round() as u64)
 }
 
-/// A rate such as 2MB/h in bytes/h.
-pub(crate) fn rate(text: &str) -> Result<f64, String> {
-    let write = || "write a rate such as 2MB/h or 512KiB/h".to_owned();
-    let amount = text.strip_suffix("/h").ok_or_else(write)?.trim();
-    let unit = amount.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(write)?;
-    let (digits, unit) = amount.split_at(unit);
-    let scale = match unit {
-        "B" => 1.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "KiB" => 1_024.0,
-        "MiB" => 1_048_576.0,
-        "GiB" => 1_073_741_824.0,
-        _ => return Err(write()),
-    };
-    let value: f64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
-    if !value.is_finite() || value <= 0.0 || value * scale > 1e18 {
-        return Err("a rate is above 0 and below 1 EB/h".to_owned());
+/// What clap prints is one line; the whole error names cause and remedy.
+fn plant(text: &str) -> Result<Plant, String> {
+    parse_plant(text).map_err(|error| error.to_string())
+}
+
+fn decoy(text: &str) -> Result<Plant, String> {
+    parse_decoy(text).map_err(|error| error.to_string())
+}
+
+/// A mean distance between samples in bytes; off is 0.
+fn sample_bytes(text: &str) -> Result<u32, String> {
+    if text == "off" {
+        return Ok(0);
     }
-    Ok(value * scale)
+    let wrong = || format!("{text:?} is not a size such as 64KiB or 512KiB, and not off");
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let scale = match &text[unit..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text[..unit].parse().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(scale).filter(|bytes| (1..=1 << 31).contains(bytes));
+    bytes.ok_or_else(|| format!("{text} is not between 1B and 2048MiB"))
 }
 
 fn span(text: &str) -> Result<Span, String> {

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tailbeam_harness::evidence::Store;
+use tailbeam_harness::evidence::{Store, read_plan};
+use tailbeam_harness::plan::Plan;
 use tailbeam_probes::record::heap::HeapSnapshot;
 use tailbeam_probes::record::heap_file::{self, HeapFileError};
 
@@ -56,6 +57,12 @@ pub(super) fn load(root: &Path, name: &str, pid: Option<u32>) -> Result<HeapRun,
             others,
         ),
     }
+}
+
+/// The plan that the run was made by, if it has one.
+pub(super) fn plan(root: &Path, name: &str) -> Option<Plan> {
+    let (place, _) = instant(name);
+    read_plan(&in_store(root, place).ok()?)
 }
 
 /// `RUN@2h` to run and instant; `@last` and paths with an `@` are names.

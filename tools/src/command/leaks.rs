@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 
+use tailbeam_harness::plan::Plan;
+use tailbeam_harness::report::leak_config;
 use tailbeam_probes::analyse::leak::{self, LeakConfig, LeakReport, Verdict};
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 use tailbeam_probes::analyse::symbols::{Symbols, symbolise};
@@ -54,8 +56,10 @@ impl Heap {
     }
 }
 
-fn config(args: &LeaksArgs) -> LeakConfig {
-    let mut config = LeakConfig::default();
+/// What the plan of a soak declares, unless the command line says otherwise.
+fn config(args: &LeaksArgs, plan: Option<&Plan>) -> LeakConfig {
+    let below = LeakConfig::default().limit;
+    let mut config = plan.map_or_else(LeakConfig::default, |plan| leak_config(plan, below));
     if let Some(warm_up) = args.warm_up {
         config.warm_up_ns = warm_up;
     }
@@ -66,7 +70,7 @@ fn config(args: &LeaksArgs) -> LeakConfig {
         config.limit = limit;
         config.floor = limit / 2.0;
     }
-    config.owners = args.agents;
+    config.owners = args.agents.or(config.owners);
     config
 }
 
@@ -76,8 +80,8 @@ pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outco
         out.write_all(json::LEAKS_SCHEMA.as_bytes())?;
         return Ok(0);
     }
-    let config = config(args);
     let name = args.run.as_deref().unwrap_or("@last");
+    let config = config(args, super::heap_run::plan(root, name).as_ref());
     let heap = Heap::load(root, name, &args.how, &config)?;
     let base = match &args.base {
         Some(base) => Some(Heap::load(root, base, &args.how, &config)?),
