@@ -47,6 +47,8 @@ mod observe;
 #[cfg(not(loom))]
 mod op;
 #[cfg(not(loom))]
+mod panics;
+#[cfg(not(loom))]
 mod prefetch;
 #[cfg(not(loom))]
 mod ring;

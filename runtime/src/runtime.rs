@@ -13,6 +13,7 @@ use crate::clock::{self, Clock};
 use crate::config::{Choice, Config};
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
+use crate::panics::contain;
 use crate::ring::{Doorbells, Event, Ring};
 use crate::shard::idle::Idling;
 use crate::shard::run::{self, ShardReport};
@@ -149,8 +150,7 @@ impl Runtime {
         }
         let (send, receive) = mpsc::sync_channel(1);
         shared.post_job(Box::new(move |shard: &Rc<Shard>| {
-            let run = std::panic::AssertUnwindSafe(|| f(&mut Cx::new(shard, u64::MAX)));
-            if let Ok(result) = std::panic::catch_unwind(run) {
+            if let Some(result) = contain(|| f(&mut Cx::new(shard, u64::MAX))) {
                 // The caller may have gone; its result goes with it.
                 let _ = send.send(result);
             }

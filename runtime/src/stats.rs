@@ -41,6 +41,8 @@ counters! {
     spawned,
     /// Agents that panicked.
     panicked,
+    /// Panics of drops of what an earlier panic had left: what these left is never dropped.
+    payloads_forgotten,
     /// Agents that stopped.
     stopped,
     /// Agents ended by others: killed, linked to one that failed, or with their supervisor.

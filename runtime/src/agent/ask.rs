@@ -4,7 +4,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,6 +11,7 @@ use super::{Control, Cx, handle, shard_of};
 use crate::agent::parcel::Parcel;
 use crate::channel::envelope::{ASK_MAX, Deliver};
 use crate::error::AskError;
+use crate::panics::drop_contained;
 use crate::shard::{self, Shard};
 use crate::timer::TimerId;
 
@@ -261,7 +261,7 @@ impl Shard {
             Err(got) => {
                 self.count_dead_letters(1);
                 // Its drop is user code, and no handler's turn surrounds it.
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(got)));
+                drop_contained(got);
             }
         }
     }

@@ -5,6 +5,7 @@ use super::ask::Due;
 use super::kin::CHILD;
 use super::{AgentId, Child, Down, End, Notice, generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::panics::contain;
 use crate::shard::Shard;
 use crate::shard::slab::{Header, Role};
 
@@ -84,8 +85,7 @@ impl Deliver for Control {
             Self::CancelAsk { origin, due } => shard.cancel_ask(origin, due),
             Self::Job(job) => {
                 // A job calls user code: a maker of agents.
-                let run = std::panic::AssertUnwindSafe(|| job(shard));
-                let _ = std::panic::catch_unwind(run);
+                let _ = contain(|| job(shard));
             }
             told => {
                 let me = handle(shard.index, generation_of(to), index_of(to));

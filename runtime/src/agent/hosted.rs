@@ -1,7 +1,6 @@
 #![expect(unsafe_code, reason = "the states of agents of any type in the slots of a slab")]
 //! Agents on their shard: given messages, timers and notices, resumed, caught up with.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::task::Context;
 
@@ -10,6 +9,7 @@ use super::lifecycle::{state, type_of};
 use super::{Agent, CLASSES, Class, Control, End, Notice, Stop};
 use super::{generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{ACK_MAX, Ack, arrears};
 use crate::shard::slab::{AgentType, Header, Role};
@@ -139,12 +139,12 @@ fn hook(
     let Some(kind) = header.kind.get() else { return };
     let Some(place) = shard.slab.state(index_of(me)) else { return };
     shard.begin_turn(header, me);
-    let result = catch_unwind(AssertUnwindSafe(|| call(kind, place)));
+    let result = contain(|| call(kind, place));
     shard.end_turn(header);
     match result {
-        Ok(Ok(())) => {}
-        Ok(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
-        Err(_) => shard.end_agent(index_of(me), End::Panicked),
+        Some(Ok(())) => {}
+        Some(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
+        None => shard.end_agent(index_of(me), End::Panicked),
     }
 }
 
@@ -240,7 +240,7 @@ impl Shard {
 
     /// Drops a message on its own: its drop is user code.
     fn drop_letter<M>(&self, message: M) {
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+        drop_contained(message);
         self.count_dead_letters(1);
     }
 
@@ -249,7 +249,7 @@ impl Shard {
     fn skip<M>(&self, origin: usize, due: Due, message: M) {
         self.forget_cancelled(origin, due);
         self.stats.borrow_mut().asks_skipped += 1;
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+        drop_contained(message);
     }
 
     #[inline]

@@ -2,10 +2,10 @@
 //! the agent's shard; others are told by control messages.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::{Addr, Agent, Control, generation_of, index_of, shard_of};
+use crate::panics::drop_contained;
 use crate::shard::Shard;
 use crate::shard::slab::Role;
 
@@ -317,7 +317,7 @@ impl Shard {
     pub(crate) fn dissolve(&self, me: u64, mut kin: Box<Kin>, why: End) {
         self.untie(me, &mut kin, why);
         // What makes a child is the user's, and so is its drop.
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(kin)));
+        drop_contained(kin);
     }
 
     fn untie(&self, me: u64, kin: &mut Kin, why: End) {

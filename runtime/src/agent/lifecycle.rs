@@ -3,13 +3,13 @@
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
 use super::kin::CHILD;
 use super::{Addr, Agent, Class, Cx, Down, End, MonitorId, Notice, Stop, handle, messages};
 use crate::channel::envelope::MESSAGE_MAX;
 use crate::error::SpawnError;
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{Ack, MAILBOX_MAX};
 use crate::shard::slab::{self, AgentType, Header, Role};
@@ -308,7 +308,7 @@ impl Shard {
         self.remove(header, index, kind, End::Killed);
         if let Some(mut kin) = kin {
             let child = kin.child.take();
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(child)));
+            drop_contained(child);
             self.dissolve(me, kin, End::Killed);
         }
     }
@@ -361,7 +361,7 @@ impl Shard {
                 self.acknowledge(super::shard_of(to), ack);
             }
             // A message whose drop panics takes neither the shard nor the others with it.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
+            drop_contained(item);
         }
         dropped
     }
@@ -371,8 +371,7 @@ impl Shard {
         let Some(state) = self.slab.state(index) else { return true };
         // SAFETY: the slot was occupied by this kind and its handler is gone; it is down or vacant now, so
         // that nobody drops or uses the state again, and not free yet, so nobody takes it.
-        let drop = AssertUnwindSafe(|| unsafe { (kind.drop_state)(state) });
-        catch_unwind(drop).is_ok()
+        contain(|| unsafe { (kind.drop_state)(state) }).is_some()
     }
 }
 

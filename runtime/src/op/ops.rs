@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -11,6 +10,7 @@ use super::table::Finished;
 use super::{Body, Completion, Key, Lease, Pool, Table};
 use crate::config::Config;
 use crate::error::OpError;
+use crate::panics::contain;
 use crate::ring::Doorbells;
 use crate::stats::ShardStats;
 
@@ -120,7 +120,7 @@ impl Ops {
         drop(table);
         // Wakers may be anybody's, so the table is free while they run.
         for waker in woken.drain(..) {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            let _ = contain(|| waker.wake());
         }
         self.done.replace(done);
         self.woken.replace(woken);

@@ -2,13 +2,13 @@
 //! credits. It is read first, and what it has no room for waits at its sender.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Shard, add};
 use crate::agent::Class;
 use crate::channel::envelope::Envelope;
 use crate::channel::outbox::Outbox;
 use crate::channel::spsc::{Consumer, Producer};
+use crate::panics::drop_contained;
 
 /// Longest sleep of a shard with control messages that had no room, ns: nobody tells it of room.
 pub(super) const RETRY_NS: u64 = 100_000;
@@ -116,7 +116,7 @@ impl Shard {
         let count = left.iter().filter(|envelope| envelope.is_message()).count() as u64;
         for envelope in left {
             // Its drop is user code: a panic there must not keep the others waiting.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+            drop_contained(envelope);
         }
         count
     }

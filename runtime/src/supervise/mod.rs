@@ -27,7 +27,6 @@ pub use policy::{Backoff, Intensity, Restart, Strategy, Supervision};
 
 use std::any::Any;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::agent::{
@@ -35,6 +34,7 @@ use crate::agent::{
     child_of, handle,
 };
 use crate::error::SpawnError;
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use policy::{Output, Tree};
 
@@ -113,9 +113,9 @@ struct Maker<A, F> {
 impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
     fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64> {
         let (supervisor, number, life) = child;
-        let agent = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok()?;
+        let agent = contain(|| (self.make)())?;
         // The drop of one that has no room is user code.
-        let refused = |error| _ = catch_unwind(AssertUnwindSafe(|| drop(error)));
+        let refused = |error| _ = drop_contained(error);
         let me = shard.spawn_agent(agent).map_err(refused).ok()?.handle();
         let name = self.name.clone();
         shard.with_kin(me, |kin| kin.child = Some(Child { supervisor, number, life, make: self }));
@@ -130,7 +130,7 @@ impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
     }
 
     fn refill(&self, shard: &Shard, me: u64) -> bool {
-        let Ok(agent) = catch_unwind(AssertUnwindSafe(|| (self.make)())) else { return false };
+        let Some(agent) = contain(|| (self.make)()) else { return false };
         shard.refill(me, agent);
         begins(shard, me);
         true
