@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::panic::resume_unwind;
 
 use tailbeam_runtime::sim::{Faults, Simulation};
-use tailbeam_runtime::{Addr, Agent, ChildSpec, Config, Cx, Down, Stop, Supervision};
+use tailbeam_runtime::{Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, Stop, Supervision};
 
 thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
@@ -52,9 +52,17 @@ fn have<const TRAPS: bool>(
     agent: Addr<Doer<TRAPS>>,
     deed: impl FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send + 'static,
 ) {
+    send(sim, agent, deed);
+    sim.run_until_idle().expect("no wake is lost");
+}
+
+fn send<const TRAPS: bool>(
+    sim: &mut Simulation,
+    agent: Addr<Doer<TRAPS>>,
+    deed: impl FnOnce(&mut Cx<'_>) -> Result<(), Stop> + Send + 'static,
+) {
     let deed: Deed = Box::new(deed);
     assert_eq!(sim.run_on(agent.shard(), move |cx| agent.try_send(cx, deed).is_ok()), Ok(true));
-    sim.run_until_idle().expect("no wake is lost");
 }
 
 fn panics(_: &mut Cx<'_>) -> Result<(), Stop> {
@@ -128,4 +136,35 @@ fn a_panic_whose_payload_panics_took_the_shard_with_it() {
     assert_eq!((stats[0].panicked, stats[0].dead_letters), (4, 1));
     assert_eq!(stats[0].payloads_forgotten, 4 + 1 + 1 + 4, "a maker is tried four times");
     assert!(sim.shutdown().expect("ends").shards.iter().all(|shard| shard.drained));
+}
+
+/// Earlier lives of an agent were counted in 8 bits: a timer of one fired in the life 256 restarts later, in the
+/// wheel in which it was set and in the one where the agent had lived before. In the wheel they have 16 now.
+#[test]
+fn a_timer_fired_in_a_later_life() {
+    for (restarts, moves) in [(256, false), (256, true), (65_536, false), (65_536, true)] {
+        let mut sim = start(2, Config::default());
+        let intensity = Intensity { restarts: u32::MAX, within_ns: 1 };
+        let plan = Supervision { intensity, ..Supervision::default() };
+        let spec = ChildSpec::new(|| Doer::<false>).named("child");
+        assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, vec![spec]).is_ok()), Ok(true));
+        sim.run_until_idle().expect("no wake is lost");
+        let child = sim.run_on(0, |cx| cx.find::<Doer<false>>("child"));
+        let mut child = child.expect("lives").expect("it was started");
+        let at_ns = sim.now_ns() + 3_600_000_000_000;
+        let set = move |cx: &mut Cx<'_>| cx.notify_at(at_ns, 1).map(drop).map_err(|_| Stop);
+        send(&mut sim, child, set);
+        sim.run_for(1_000_000).expect("no wake is lost");
+        if moves {
+            child = sim.move_agent(child, 1).expect("idle");
+        }
+        for _ in 0..restarts {
+            send(&mut sim, child, panics);
+            sim.run_for(100_000).expect("no wake is lost");
+        }
+        assert!(sim.now_ns() < at_ns, "it has not come due");
+        sim.run_until_idle().expect("no wake is lost");
+        assert_eq!(sim.stats()[child.shard()].restarted, restarts);
+        assert_eq!((SEEN.get(), sim.now_ns() >= at_ns), (0, restarts == 256 || moves));
+    }
 }

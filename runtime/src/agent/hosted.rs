@@ -32,7 +32,7 @@ pub(crate) struct Asked<A: Agent> {
 /// A token for an agent's `on_timer`, and the life in which it was set.
 pub(crate) struct Token {
     pub(crate) token: u64,
-    pub(crate) life: u8,
+    pub(crate) life: u32,
 }
 
 /// A poll for an agent that waits.

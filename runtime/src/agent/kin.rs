@@ -81,9 +81,11 @@ impl End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MonitorId(pub(crate) u64);
 
-/// The bit of the ids by which supervisors watch their children; below it are the supervisor's life (8 bits) and
-/// the child's number (32).
+/// The bit of the ids by which supervisors watch their children; below it are the supervisor's life (31 bits)
+/// and the child's number (32).
 pub(crate) const CHILD: u64 = 1 << 63;
+/// Most lives of a supervised agent: the next restart fails.
+pub(crate) const LIVES_MAX: u32 = (1 << 31) - 1;
 
 /// The end of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +127,7 @@ pub(crate) enum Notice {
     Started {
         child: u32,
         /// The life of the supervisor that asked for it.
-        life: u8,
+        life: u32,
         agent: Option<AgentId>,
     },
 }
@@ -133,7 +135,7 @@ pub(crate) enum Notice {
 /// Makes a supervised agent, again and again.
 pub(crate) trait Make: Send + Sync {
     /// Spawns it as a child of a supervisor, with its number and the supervisor's life; `None` when the table is full, its name is taken or its maker panicked.
-    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64>;
+    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u32)) -> Option<u64>;
     /// Puts a new state into the slot of a failed one; `false` when its maker panicked.
     fn refill(&self, shard: &Shard, agent: u64) -> bool;
 }
@@ -144,7 +146,7 @@ pub(crate) struct Child {
     pub(crate) supervisor: u64,
     pub(crate) number: u32,
     /// The life of the supervisor that has started it: a later one knows nothing of it.
-    pub(crate) life: u8,
+    pub(crate) life: u32,
     pub(crate) make: Arc<dyn Make>,
 }
 

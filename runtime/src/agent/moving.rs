@@ -35,7 +35,7 @@ struct Luggage {
     polls: u32,
     cpu_ns: u64,
     age_max: u32,
-    incarnation: u8,
+    incarnation: u32,
 }
 
 impl Shard {

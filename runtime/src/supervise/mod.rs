@@ -111,7 +111,7 @@ struct Maker<A, F> {
 }
 
 impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
-    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64> {
+    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u32)) -> Option<u64> {
         let (supervisor, number, life) = child;
         let agent = contain(|| (self.make)())?;
         // The drop of one that has no room is user code.
