@@ -53,7 +53,7 @@ counters! {
     moved,
     /// Messages skipped because their asker had given up.
     asks_skipped,
-    /// Cancels of asks that found no room; the deadline speaks for those asks.
+    /// Cancels of asks that found no room, here or there; the deadline speaks for those asks.
     cancels_refused,
     /// Asks that were found to close a cycle.
     ask_cycles,

@@ -3,9 +3,13 @@
 
 use std::cell::Cell;
 use std::panic::resume_unwind;
+use std::pin::pin;
+use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Simulation};
-use tailbeam_runtime::{Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, Stop, Supervision};
+use tailbeam_runtime::{
+    Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, Reply, Stop, Supervision,
+};
 
 thread_local! {
     static SEEN: Cell<u64> = const { Cell::new(0) };
@@ -166,5 +170,86 @@ fn a_timer_fired_in_a_later_life() {
         sim.run_until_idle().expect("no wake is lost");
         assert_eq!(sim.stats()[child.shard()].restarted, restarts);
         assert_eq!((SEEN.get(), sim.now_ns() >= at_ns), (0, restarts == 256 || moves));
+    }
+}
+
+thread_local! {
+    static KEPT: Cell<Option<Reply<u32>>> = const { Cell::new(None) };
+}
+
+/// Asks an agent, and drops the ask after some time, ns; `then` is what the agent does with the reply.
+fn ask_for(
+    cx: &mut Cx<'_>,
+    to: Addr<Doer<false>>,
+    ns: u64,
+    then: impl FnOnce(&mut Cx<'_>, Reply<u32>) + Send + 'static,
+) -> Result<(), Stop> {
+    let run = async move |cx: &mut Cx<'_>| {
+        let now_ns = cx.fresh_ns();
+        let make = |reply| -> Deed {
+            Box::new(move |cx: &mut Cx<'_>| {
+                then(cx, reply);
+                Ok(())
+            })
+        };
+        let mut asked = pin!(cx.ask(to, now_ns + 1_000_000_000, make));
+        let mut slept = pin!(cx.sleep_until(now_ns + ns));
+        std::future::poll_fn(|context| {
+            let answered = asked.as_mut().poll(context).is_ready();
+            if answered { Poll::Ready(()) } else { slept.as_mut().poll(context).map(drop) }
+        })
+        .await;
+    };
+    cx.spawn_with(run).map_err(|_| Stop)
+}
+
+fn cancels(sim: &Simulation) -> Vec<u64> {
+    sim.held().iter().map(|held| held.cancels).collect()
+}
+
+/// What a callee was told of a dropped ask stayed there when its message had been handled, and could be taken for
+/// a later ask of the same slot.
+#[test]
+fn the_cancel_of_an_ask_outlived_its_reply() {
+    let mut sim = start(3, Config::default());
+    let [callee, asker, other] = [0, 1, 2].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
+    // The reply is used, or dropped, by its callee or elsewhere, when the ask is cancelled.
+    for (used_on, dropped) in [(callee, false), (callee, true), (other, false), (other, true)] {
+        let keep = |_: &mut Cx<'_>, reply| KEPT.set(Some(reply));
+        send(&mut sim, asker, move |cx| ask_for(cx, callee, 1_000_000, keep));
+        sim.run_for(10_000_000).expect("no wake is lost");
+        assert_eq!(cancels(&sim), [1, 1, 0], "the reply lives");
+        send(&mut sim, used_on, move |cx| {
+            let reply = KEPT.take().ok_or(Stop)?;
+            if used_on == callee {
+                assert!(reply.is_cancelled(cx), "it was told");
+            }
+            if !dropped {
+                assert!(reply.send(cx, 1).is_ok());
+            }
+            Ok(())
+        });
+        sim.run_for(10_000_000).expect("no wake is lost");
+        assert_eq!(cancels(&sim), [0, 0, 0]);
+    }
+    // The message is skipped.
+    send(&mut sim, asker, move |cx| ask_for(cx, callee, 0, |_, _| see(1)));
+    sim.run_for(10_000_000).expect("no wake is lost");
+    assert_eq!((cancels(&sim), SEEN.get(), sim.stats()[0].asks_skipped), (vec![0; 3], 0, 1));
+}
+
+/// A cancel and an answer that met each other on their way left the cancel behind.
+#[test]
+fn a_cancel_that_met_the_answer_stayed() {
+    for seed in 0..60 {
+        let faults = Faults { bell_delay_max_ns: 200_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
+        let [callee, asker] = [0, 1].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
+        for _ in 0..5 {
+            let answer = |cx: &mut Cx<'_>, reply: Reply<u32>| drop(reply.send(cx, 1));
+            send(&mut sim, asker, move |cx| ask_for(cx, callee, 1 + 20_000 * seed, answer));
+            sim.run_for(10_000_000).expect("no wake is lost");
+        }
+        assert_eq!(cancels(&sim), [0, 0], "{seed}");
     }
 }

@@ -67,6 +67,7 @@ impl<R: Send + 'static> Reply<R> {
     /// The answer, when the ring to the asker's core is full; the asker is then told that there is none.
     pub fn send(self, cx: &mut Cx<'_>, answer: R) -> Result<(), R> {
         let shard = cx.shard();
+        self.is_used(shard);
         if shard_of(self.key) == shard.index {
             shard.complete_ask(self.key, Parcel::new(answer));
             std::mem::forget(self);
@@ -83,10 +84,21 @@ impl<R: Send + 'static> Reply<R> {
     }
 }
 
+impl<R> Reply<R> {
+    /// Nobody will look any more whether the ask was cancelled; whether that was noted here.
+    #[inline]
+    fn is_used(&self, shard: &Shard) -> bool {
+        shard.cancelled.has_some() && {
+            let due = Due::new(self.key, self.deadline_ns);
+            shard.cancelled.remove(shard_of(self.key), due)
+        }
+    }
+}
+
 impl<R> Drop for Reply<R> {
     fn drop(&mut self) {
         // A reply that is dropped on a thread without a shard lets the ask expire.
-        shard::with_current(|shard| shard.drop_ask(self.key));
+        shard::with_current(|shard| shard.drop_ask(self.key, self.is_used(shard)));
     }
 }
 
@@ -153,10 +165,76 @@ impl Cancelled {
         self.1.get() > 0 && self.0.borrow().get(&(shard, due.slot())) == Some(&due.0)
     }
 
-    fn remove(&self, shard: usize, due: Due) {
+    const fn has_some(&self) -> bool {
+        self.1.get() > 0
+    }
+
+    /// Forgets one; whether it was noted.
+    fn remove(&self, shard: usize, due: Due) -> bool {
         let mut all = self.0.borrow_mut();
-        all.remove(&(shard, due.slot()));
+        let noted = all.get(&(shard, due.slot())) == Some(&due.0);
+        if noted {
+            all.remove(&(shard, due.slot()));
+            self.1.set(all.len());
+        }
+        noted
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.1.get()
+    }
+}
+
+/// The asks of this shard whose callees were told that nobody waits, until their replies come to an end: then the
+/// callees may forget it. A reply that never does is forgotten with its deadline, there and here.
+#[derive(Debug, Default)]
+pub(crate) struct Told(RefCell<BTreeMap<u64, (usize, Due)>>, Cell<usize>);
+
+/// Slot and generation of a key.
+const fn in_shard(key: u64) -> u64 {
+    key & u64::MAX >> 8
+}
+
+impl Told {
+    /// Notes one; `false` when there is no room: then the callee must not be told.
+    fn add(&self, key: u64, (callee, due): (usize, Due), max: u32, now_ns: u64) -> bool {
+        let mut all = self.0.borrow_mut();
+        if all.len() >= max as usize {
+            all.retain(|_, (_, due)| !due.is_over(now_ns));
+        }
+        let room = all.len() < max as usize;
+        if room {
+            all.insert(in_shard(key), (callee, due));
+        }
         self.1.set(all.len());
+        room
+    }
+
+    #[inline]
+    fn take(&self, key: u64) -> Option<(usize, Due)> {
+        if self.1.get() == 0 {
+            return None;
+        }
+        let mut all = self.0.borrow_mut();
+        let told = all.remove(&in_shard(key));
+        self.1.set(all.len());
+        told
+    }
+
+    /// Whether a callee would take an ask of this slot and generation for one that it was told of: a message
+    /// carries 8 bits of the generation.
+    #[inline]
+    fn is_mistakable(&self, slot: u32, generation: u32) -> bool {
+        self.1.get() > 0 && {
+            let first = u64::from(slot) << 32;
+            let all = self.0.borrow();
+            let mut keys = all.range(first..=first | u64::from(u32::MAX)).map(|(key, _)| key);
+            keys.any(|key| (key ^ u64::from(generation)) & 0xff == 0)
+        }
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.1.get()
     }
 }
 
@@ -189,7 +267,7 @@ impl Asks {
     }
 
     /// The slot and its generation.
-    fn open(&mut self, asker: u64) -> Option<(u32, u32)> {
+    fn open(&mut self, asker: u64, told: &Told) -> Option<(u32, u32)> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -200,6 +278,9 @@ impl Asks {
             }
         };
         let slot = &mut self.slots[index as usize];
+        while told.is_mistakable(index, slot.generation) {
+            slot.generation = slot.generation.wrapping_add(1);
+        }
         (slot.asker, slot.open) = (asker, true);
         Some((index, slot.generation))
     }
@@ -260,31 +341,45 @@ impl Shard {
             Ok(asker) => self.make_ready(asker),
             Err(got) => {
                 self.count_dead_letters(1);
+                self.has_ended(key, false);
                 // Its drop is user code, and no handler's turn surrounds it.
                 drop_contained(got);
             }
         }
     }
 
-    /// Nobody will answer the ask.
-    fn drop_ask(&self, key: u64) {
+    /// Nobody will answer the ask; `forgotten` says that its cancel was noted here and is not any more.
+    fn drop_ask(&self, key: u64, forgotten: bool) {
         if shard_of(key) == self.index {
-            self.give_up_ask(key);
+            self.give_up_ask(key, forgotten);
         } else {
-            self.send_control(key & !(u64::MAX >> 8), Control::DropAsk { key });
+            self.send_control(key & !(u64::MAX >> 8), Control::DropAsk { key, forgotten });
         }
     }
 
-    pub(crate) fn give_up_ask(&self, key: u64) {
+    pub(crate) fn give_up_ask(&self, key: u64, forgotten: bool) {
         // An answer that has come is not taken back.
         let asker = match self.asks.borrow_mut().slot(key) {
             Some(slot) if matches!(slot.got, Got::Nothing) => {
                 slot.got = Got::Dropped;
-                slot.asker
+                Some(slot.asker)
             }
-            _ => return,
+            _ => None,
         };
-        self.make_ready(asker);
+        match asker {
+            Some(asker) => self.make_ready(asker),
+            None => self.has_ended(key, forgotten),
+        }
+    }
+
+    /// The reply of an ask that nobody waits for has come to its end: its callee, if it was told, forgets that.
+    fn has_ended(&self, key: u64, forgotten: bool) {
+        if let Some((callee, due)) = self.told.take(key)
+            && !forgotten
+        {
+            let origin = self.index;
+            self.send_control(handle(callee, 0, 0), Control::ForgetCancel { origin, due });
+        }
     }
 
     /// Whether the asker of a message has given it up.
@@ -300,13 +395,23 @@ impl Shard {
         }
     }
 
+    /// Tells a callee that nobody waits for its answer.
+    fn tell_of_cancel(&self, key: u64, callee: usize, due: Due) {
+        let noted = self.told.add(key, (callee, due), self.config.asks_max, self.seen_ns());
+        if noted {
+            let origin = self.index;
+            self.send_control(handle(callee, 0, 0), Control::CancelAsk { origin, due });
+        }
+        self.stats.borrow_mut().cancels_refused += u64::from(!noted);
+    }
+
     pub(crate) fn cancel_ask(&self, origin: usize, due: Due) {
         let noted = self.cancelled.add((origin, due), self.config.asks_max, self.clock_ns());
         self.stats.borrow_mut().cancels_refused += u64::from(!noted);
     }
 
     pub(crate) fn forget_cancelled(&self, origin: usize, due: Due) {
-        if origin != self.index {
+        if origin != self.index && self.cancelled.has_some() {
             self.cancelled.remove(origin, due);
         }
     }
@@ -342,9 +447,7 @@ impl Drop for Guard<'_> {
         let known = self.answered || !matches!(got, Got::Nothing);
         let target = shard_of(self.callee);
         if !known && target != self.shard.index && self.shard.seen_ns() < self.deadline_ns {
-            let due = Due::new(self.key, self.deadline_ns);
-            let origin = self.shard.index;
-            self.shard.send_control(self.callee, Control::CancelAsk { origin, due });
+            self.shard.tell_of_cancel(self.key, target, Due::new(self.key, self.deadline_ns));
         }
         // Its drop is user code, which may panic: it is counted first.
         self.shard.count_dead_letters(u64::from(matches!(got, Got::Answer(_))));
@@ -453,7 +556,7 @@ where
         );
     }
     let deadline_ns = deadline_ns.min(shard.seen_ns().saturating_add(WAIT_MAX_NS));
-    let slot = shard.asks.borrow_mut().open(me).ok_or(AskError::Full)?;
+    let slot = shard.asks.borrow_mut().open(me, &shard.told).ok_or(AskError::Full)?;
     let key = shard.key(slot);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
     let due = Due::new(key, deadline_ns);
@@ -477,7 +580,7 @@ pub(super) fn ask_shard<R: Send + 'static>(
     deadline_ns: u64,
     work: impl FnOnce(&Shard, Reply<R>) + Send + 'static,
 ) -> Option<AskFuture<'_, R, ()>> {
-    let slot = shard.asks.borrow_mut().open(me)?;
+    let slot = shard.asks.borrow_mut().open(me, &shard.told)?;
     let key = shard.key(slot);
     let callee = handle(at, 0, 0);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
@@ -525,8 +628,9 @@ mod tests {
     #[test]
     fn a_slot_closes_once_and_knows_its_generation() {
         let mut asks = Asks::new(1);
-        let (slot, generation) = asks.open(9).expect("room");
-        assert_eq!(asks.open(9), None);
+        let told = Told::default();
+        let (slot, generation) = asks.open(9, &told).expect("room");
+        assert_eq!(asks.open(9, &told), None);
         let key = u64::from(slot) << 32 | u64::from(generation);
         assert!(asks.is_open(Due::new(key, 0)));
         assert!(matches!(asks.put(key, Got::Dropped), Ok(9)));
@@ -534,6 +638,20 @@ mod tests {
         assert!(!asks.is_open(Due::new(key, 0)) && matches!(asks.close(key), Got::Nothing));
         assert!(asks.put(key, Got::Dropped).is_err());
         assert_eq!(asks.open_count(), 0);
-        assert_eq!(asks.open(9), Some((0, 1)));
+        assert_eq!(asks.open(9, &told), Some((0, 1)));
+    }
+
+    /// A message says 8 bits of the generation: one that comes round must not be taken for one that was cancelled.
+    #[test]
+    fn a_slot_leaves_out_generations_that_a_callee_was_told_of() {
+        let (mut asks, told) = (Asks::new(1), Told::default());
+        let key = |generation: u32| handle(0, 0, generation);
+        assert!(told.add(key(256), (1, Due::new(key(256), 9)), 1, 0));
+        assert!(!told.add(key(7), (1, Due::new(key(7), 1 << DUE_BITS)), 1, 0), "full");
+        assert_eq!(asks.open(9, &told), Some((0, 1)), "0 looks like 256");
+        assert_eq!((told.take(key(1)), told.take(key(256)).is_some()), (None, true));
+        asks.close(key(1));
+        asks.slots[0].generation = 512;
+        assert_eq!((asks.open(9, &told), told.len()), (Some((0, 512)), 0));
     }
 }

@@ -65,9 +65,16 @@ pub(crate) enum Control {
     /// To a shard: nobody will answer the ask.
     DropAsk {
         key: u64,
+        /// Its cancel was noted there, and is not any more.
+        forgotten: bool,
     },
     /// To a shard: nobody waits for the ask.
     CancelAsk {
+        origin: usize,
+        due: Due,
+    },
+    /// To a shard: the reply of that ask has come to its end.
+    ForgetCancel {
         origin: usize,
         due: Due,
     },
@@ -81,8 +88,9 @@ impl Deliver for Control {
     fn deliver(self, to: u64, shard: &Shard) {
         match self {
             Self::Cycle { key, agents } => shard.note_cycle(key, agents),
-            Self::DropAsk { key } => shard.give_up_ask(key),
+            Self::DropAsk { key, forgotten } => shard.give_up_ask(key, forgotten),
             Self::CancelAsk { origin, due } => shard.cancel_ask(origin, due),
+            Self::ForgetCancel { origin, due } => shard.forget_cancelled(origin, due),
             Self::Job(job) => {
                 // A job calls user code: a maker of agents.
                 let _ = contain(|| job(shard));

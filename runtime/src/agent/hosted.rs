@@ -247,9 +247,9 @@ impl Shard {
     /// Drops a message whose asker has given up.
     #[cold]
     fn skip<M>(&self, origin: usize, due: Due, message: M) {
-        self.forget_cancelled(origin, due);
         self.stats.borrow_mut().asks_skipped += 1;
         drop_contained(message);
+        self.forget_cancelled(origin, due);
     }
 
     #[inline]

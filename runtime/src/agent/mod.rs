@@ -15,7 +15,7 @@ mod placement;
 pub(crate) use account::Sampler;
 pub use account::{Account, By};
 pub use ask::Reply;
-pub(crate) use ask::{ASKS_MAX, Asks, Cancelled, Due};
+pub(crate) use ask::{ASKS_MAX, Asks, Cancelled, Due, Told};
 pub(crate) use control::{Control, Job};
 pub use cx::{Cx, SleepUntil, YieldNow};
 pub(crate) use directory::Directory;

@@ -25,7 +25,7 @@ use crate::agent::{
     Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, WakeUp, generation_of, handle,
     index_of, shard_of,
 };
-use crate::agent::{Asked, Control, Due, End};
+use crate::agent::{Asked, Control, Due, End, Told};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
@@ -61,6 +61,7 @@ pub(crate) struct Shard {
     /// Operations on sockets and files.
     pub(crate) ops: Rc<Ops>,
     pub(crate) cancelled: Cancelled,
+    pub(crate) told: Told,
     pub(crate) kins: RefCell<Kins>,
     /// Watches that agents of this shard have begun.
     pub(crate) monitors: Cell<u64>,
@@ -192,6 +193,7 @@ impl Shard {
             asks: RefCell::new(Asks::new(config.asks_max)),
             ops: Ops::new(&config),
             cancelled: Cancelled::default(),
+            told: Told::default(),
             kins: RefCell::default(),
             monitors: Cell::new(0),
             clock,
