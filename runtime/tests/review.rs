@@ -8,7 +8,8 @@ use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Simulation};
 use tailbeam_runtime::{
-    Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, Reply, Stop, Supervision,
+    Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, Placement, Reply, Restart, Stop, Supervision,
+    Supervisor, SupervisorMsg,
 };
 
 thread_local! {
@@ -246,10 +247,100 @@ fn a_cancel_that_met_the_answer_stayed() {
         let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
         let [callee, asker] = [0, 1].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
         for _ in 0..5 {
-            let answer = |cx: &mut Cx<'_>, reply: Reply<u32>| drop(reply.send(cx, 1));
+            let answer = |cx: &mut Cx<'_>, reply: Reply<u32>| _ = reply.send(cx, 1);
             send(&mut sim, asker, move |cx| ask_for(cx, callee, 1 + 20_000 * seed, answer));
             sim.run_for(10_000_000).expect("no wake is lost");
         }
         assert_eq!(cancels(&sim), [0, 0], "{seed}");
+    }
+}
+
+fn begin(sim: &mut Simulation, plan: Supervision, children: Vec<ChildSpec>) -> Addr<Supervisor> {
+    let begun = sim.run_on(0, move |cx| cx.supervise(plan, children).ok());
+    sim.run_until_idle().expect("no wake is lost");
+    begun.expect("lives").expect("room")
+}
+
+thread_local! {
+    static ADDED: Cell<Option<bool>> = const { Cell::new(None) };
+}
+
+/// Adds a child; whether there was a place for it. One that is refused must come back.
+fn add(sim: &mut Simulation, to: Addr<Supervisor>, spec: ChildSpec) -> bool {
+    let run = async move |cx: &mut Cx<'_>| {
+        let deadline_ns = cx.fresh_ns() + 1_000_000_000;
+        let spec = Box::new(spec.named("added"));
+        let asked = cx.ask(to, deadline_ns, |reply| SupervisorMsg::Add(spec, reply)).await;
+        let added = asked.expect("it goes on").map_err(|error| format!("{:?}", error.spec));
+        assert!(added.as_ref().err().is_none_or(|spec| spec.contains("added")));
+        ADDED.set(Some(added.is_ok()));
+    };
+    assert_eq!(sim.run_on(1, move |cx| cx.spawn_with(run).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    ADDED.take().expect("it was answered")
+}
+
+fn live(sim: &Simulation) -> u64 {
+    sim.stats().iter().map(|stats| stats.live_agents).sum()
+}
+
+/// One child more than there may be relations: it was started in vain until the tree gave up, and who had added it
+/// was not told.
+#[test]
+fn a_child_without_a_place_ended_its_tree() {
+    let mut sim = start(2, Config { relations_max: 2, ..Config::default() });
+    let child = || ChildSpec::new(|| Doer::<false>);
+    let supervisor = begin(&mut sim, Supervision::default(), vec![child()]);
+    assert!(add(&mut sim, supervisor, child().at(Placement::Shard(1))));
+    assert!(!add(&mut sim, supervisor, child()), "there are two");
+    assert_eq!((live(&sim), sim.stats()[0].killed), (3, 0));
+    let first = sim.run_on(1, |cx| cx.find::<Doer<false>>("added")).expect("lives");
+    have(&mut sim, first.expect("it was started"), panics);
+    assert_eq!((live(&sim), sim.stats()[1].restarted), (3, 1), "the tree goes on");
+}
+
+/// The places of children that had ended for good were never given to others.
+#[test]
+fn children_that_had_ended_kept_their_places() {
+    let mut sim = start(2, Config { relations_max: 1, ..Config::default() });
+    let supervisor = begin(&mut sim, Supervision::default(), Vec::new());
+    for (count, restart) in (1..20).zip([Restart::Temporary, Restart::Transient].iter().cycle()) {
+        assert!(add(&mut sim, supervisor, ChildSpec::new(|| Doer::<false>).restart(*restart)));
+        let child = sim.run_on(0, |cx| cx.find::<Doer<false>>("added")).expect("lives");
+        have(&mut sim, child.expect("it was started"), |_| Err(Stop));
+        assert_eq!((live(&sim), sim.stats()[0].stopped), (1, count));
+    }
+    // Of all that there were none is a child any more.
+    let run = async move |cx: &mut Cx<'_>| {
+        let deadline_ns = cx.fresh_ns() + 1_000_000_000;
+        let children = cx.ask(supervisor, deadline_ns, SupervisorMsg::Children).await;
+        see(children.map_or(99, |children| children.len() as u64));
+    };
+    assert_eq!(sim.run_on(0, move |cx| cx.spawn_with(run).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    assert_eq!(SEEN.get(), 0);
+}
+
+/// A supervisor that was restarted started its children, by name, while those of its earlier life still lived:
+/// on another core than they did, or below another supervisor.
+#[test]
+fn a_restarted_tree_met_its_own_names() {
+    for seed in 0..100 {
+        let faults = Faults { bell_delay_max_ns: 2_000_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 4, faults).expect("starts");
+        let none = Intensity { restarts: 0, within_ns: 1 << 60 };
+        let frail = Supervision { intensity: none, ..Supervision::default() };
+        let leaf = |name| ChildSpec::new(|| Doer::<false>).named(name).at(Placement::RoundRobin);
+        let low = ChildSpec::supervisor(frail, vec![leaf("one")]).at(Placement::RoundRobin);
+        let inner = ChildSpec::supervisor(frail, vec![leaf("two"), low, leaf("three")]);
+        let once = Supervision { intensity: Intensity { restarts: 1, ..none }, ..frail };
+        begin(&mut sim, once, vec![inner.named("inner").at(Placement::Shard(1))]);
+        assert_eq!(live(&sim), 6);
+        let inner = sim.run_on(0, |cx| cx.find::<Supervisor>("inner")).expect("lives");
+        let inner = inner.expect("it was started").id();
+        assert_eq!(sim.run_on(0, move |cx| cx.kill(inner)), Ok(()));
+        sim.run_until_idle().expect("no wake is lost");
+        let restarted: u64 = sim.stats().iter().map(|stats| stats.restarted).sum();
+        assert_eq!((live(&sim), restarted), (6, 1), "{seed}");
     }
 }

@@ -47,6 +47,8 @@ pub(crate) enum Control {
     Restart,
     /// To a supervised one: end for good.
     Release,
+    /// To a supervisor: all that one of its lives has started has ended.
+    Untied,
     /// To where an agent lived before it moved: it has ended.
     Vacate,
     /// To an agent, for one of its hooks.
@@ -149,6 +151,7 @@ impl Shard {
             Control::GiveUp => self.end_agent(index, End::GaveUp),
             Control::Restart => self.restart(header, index),
             Control::Release => self.release_agent(index),
+            Control::Untied if self.untied(me) => crate::supervise::begins(self, me),
             Control::Notice(notice) => self.notify(header, me, to, notice),
             Control::Probe { origin, key, agents } => self.probe(header, me, (origin, key), agents),
             _ => {}
@@ -249,8 +252,9 @@ impl Shard {
 
     /// Tells a supervisor how its child is.
     pub(crate) fn tell_supervisor(&self, child: &Child, agent: u64, why: End) {
-        let (supervisor, life) = (child.supervisor, u64::from(child.life));
-        let monitor = Some(super::MonitorId(CHILD | life << 32 | u64::from(child.number)));
+        let (supervisor, life) = (child.bond.supervisor, u64::from(child.bond.life));
+        let number = u64::from(child.bond.number);
+        let monitor = Some(super::MonitorId(CHILD | life << 32 | number));
         let down = Down { monitor, agent: AgentId(agent), why };
         self.send_control(supervisor, Control::Notice(Notice::Down(down)));
     }

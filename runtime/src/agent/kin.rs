@@ -2,12 +2,12 @@
 //! the agent's shard; others are told by control messages.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::{Addr, Agent, Control, generation_of, index_of, shard_of};
 use crate::panics::drop_contained;
-use crate::shard::Shard;
 use crate::shard::slab::Role;
+use crate::shard::{self, Shard};
 
 /// Who an agent is, whatever its type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -134,19 +134,42 @@ pub(crate) enum Notice {
 
 /// Makes a supervised agent, again and again.
 pub(crate) trait Make: Send + Sync {
-    /// Spawns it as a child of a supervisor, with its number and the supervisor's life; `None` when the table is full, its name is taken or its maker panicked.
-    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u32)) -> Option<u64>;
+    /// Spawns it as a child of a supervisor; `None` when the table is full, its name is taken or its maker
+    /// panicked.
+    fn spawn(self: Arc<Self>, shard: &Shard, bond: Bond) -> Option<u64>;
     /// Puts a new state into the slot of a failed one; `false` when its maker panicked.
     fn refill(&self, shard: &Shard, agent: u64) -> bool;
+}
+
+/// What ties a child to its supervisor.
+#[derive(Clone)]
+pub(crate) struct Bond {
+    pub(crate) supervisor: u64,
+    pub(crate) number: u32,
+    /// The life of the supervisor that has started it: a later one knows nothing of it.
+    pub(crate) life: u32,
+    /// Held until it has ended for good and its names are free.
+    pub(crate) tie: Arc<Tie>,
+}
+
+/// Held by all that one life of a supervisor has started, and by what these have started in turn. When the last
+/// has let go the supervisor is told: a later life begins then, and meets none of its names.
+pub(crate) struct Tie {
+    supervisor: u64,
+    /// The supervisor's own.
+    _above: Option<Arc<Self>>,
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        shard::with_current(|shard| shard.send_control(self.supervisor, Control::Untied));
+    }
 }
 
 /// What a supervised agent knows of its supervisor.
 #[derive(Clone)]
 pub(crate) struct Child {
-    pub(crate) supervisor: u64,
-    pub(crate) number: u32,
-    /// The life of the supervisor that has started it: a later one knows nothing of it.
-    pub(crate) life: u32,
+    pub(crate) bond: Bond,
     pub(crate) make: Arc<dyn Make>,
 }
 
@@ -163,6 +186,12 @@ pub(crate) struct Kin {
     pub(crate) topics: Vec<(u64, Box<str>)>,
     pub(crate) child: Option<Child>,
     pub(crate) children: Vec<u64>,
+    /// Children that have a place here and whose address is not known.
+    pub(crate) unborn: usize,
+    /// What its children hold, and those of its earlier lives that still do; whether it waits for these.
+    tie: Option<Arc<Tie>>,
+    earlier: Vec<Weak<Tie>>,
+    waits: bool,
     /// Where it lived before it moved.
     pub(crate) homes: Vec<u64>,
 }
@@ -170,7 +199,8 @@ pub(crate) struct Kin {
 impl Kin {
     fn len(&self) -> usize {
         let pairs = self.watchers.len() + self.watched.len() + self.links.len();
-        pairs + self.names.len() + self.topics.len() + self.children.len() + self.homes.len()
+        let children = self.children.len() + self.unborn;
+        pairs + self.names.len() + self.topics.len() + children + self.homes.len()
     }
 }
 
@@ -313,6 +343,37 @@ impl Shard {
         for child in kin.children.drain(..) {
             self.send_control(child, Control::Release);
         }
+        (kin.unborn, kin.waits) = (0, false);
+        if let Some(tie) = kin.tie.take() {
+            kin.earlier.push(Arc::downgrade(&tie));
+        }
+    }
+
+    /// What a child that a supervisor starts now is to hold.
+    pub(crate) fn tie(&self, supervisor: u64) -> Option<Arc<Tie>> {
+        self.with_kin(supervisor, |kin| {
+            let above = kin.child.as_ref().map(|child| Arc::clone(&child.bond.tie));
+            let tie = kin.tie.get_or_insert_with(|| Arc::new(Tie { supervisor, _above: above }));
+            Arc::clone(tie)
+        })
+    }
+
+    /// Whether an agent that begins a life must wait for what its earlier ones have started.
+    pub(crate) fn awaits_earlier(&self, me: u64) -> bool {
+        let waits = self.with_kin(me, |kin| {
+            kin.waits = !kin.earlier.is_empty();
+            kin.waits
+        });
+        waits == Some(true)
+    }
+
+    /// All that one life of a supervisor has started has ended; whether it has waited for that, and may begin.
+    pub(crate) fn untied(&self, me: u64) -> bool {
+        let begins = self.with_kin(me, |kin| {
+            kin.earlier.retain(|tie| tie.strong_count() > 0);
+            kin.earlier.is_empty() && std::mem::take(&mut kin.waits)
+        });
+        begins == Some(true)
     }
 
     /// The end of an agent that does not come back.

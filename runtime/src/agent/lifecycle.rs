@@ -306,9 +306,7 @@ impl Shard {
         let me = handle(self.index, header.generation.get(), index);
         let kin = self.take_kin(index);
         self.remove(header, index, kind, End::Killed);
-        if let Some(mut kin) = kin {
-            let child = kin.child.take();
-            drop_contained(child);
+        if let Some(kin) = kin {
             self.dissolve(me, kin, End::Killed);
         }
     }

@@ -22,7 +22,7 @@ pub(crate) use directory::Directory;
 pub use directory::{Published, Recipient};
 pub(crate) use hosted::{Asked, ToAgent, Token, WakeUp, messages};
 pub use kin::{AgentId, Down, End, MonitorId, RelationError};
-pub(crate) use kin::{Child, Kins, LIVES_MAX, Make, Notice};
+pub(crate) use kin::{Bond, Child, Kins, LIVES_MAX, Make, Notice};
 pub(crate) use lifecycle::child_of;
 pub use moving::MoveError;
 pub(crate) use moving::move_agent;
