@@ -51,6 +51,8 @@ counters! {
     restarted,
     /// Agents that have moved here.
     moved,
+    /// Slots of agents that have moved away, kept for those who hold the old address until the agent ends.
+    places_kept,
     /// Messages skipped because their asker had given up.
     asks_skipped,
     /// Cancels of asks that found no room, here or there; the deadline speaks for those asks.
@@ -81,6 +83,9 @@ counters! {
     publications,
     /// Most control messages that have waited for room at once.
     control_waiting_max,
+    /// Control messages that were taken back or not sent, because one that waited for room said the same or the
+    /// opposite.
+    control_coalesced,
     /// Sleeps.
     parks,
     /// `io_uring_enter` calls.

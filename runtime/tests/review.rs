@@ -8,8 +8,8 @@ use std::task::Poll;
 
 use tailbeam_runtime::sim::{Faults, Simulation};
 use tailbeam_runtime::{
-    Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, Placement, Reply, Restart, Stop, Supervision,
-    Supervisor, SupervisorMsg,
+    Addr, Agent, ChildSpec, Config, Cx, Down, Intensity, MoveError, Placement, Reply, Restart,
+    Stop, Supervision, Supervisor, SupervisorMsg,
 };
 
 thread_local! {
@@ -130,7 +130,10 @@ fn a_panic_whose_payload_panics_took_the_shard_with_it() {
     // A dead letter, here and from another core, a job, and a maker of agents.
     let gone = sim.spawn_on(0, || Bomber).expect("room");
     assert_eq!(sim.run_on(1, move |cx| gone.try_send(cx, Throw::AtOnce).is_ok()), Ok(true));
-    assert_eq!(sim.run_on(1, move |cx| gone.try_send(cx, Throw::FromDrop(Bomb(3))).is_ok()), Ok(true));
+    assert_eq!(
+        sim.run_on(1, move |cx| gone.try_send(cx, Throw::FromDrop(Bomb(3))).is_ok()),
+        Ok(true)
+    );
     sim.run_until_idle().expect("no wake is lost");
     assert!(sim.run_on(0, |_| resume_unwind(Box::new(Bomb(2)))).map(|()| ()).is_err());
     let spec = ChildSpec::new(|| -> Bomber { resume_unwind(Box::new(Bomb(2))) });
@@ -213,7 +216,8 @@ fn cancels(sim: &Simulation) -> Vec<u64> {
 #[test]
 fn the_cancel_of_an_ask_outlived_its_reply() {
     let mut sim = start(3, Config::default());
-    let [callee, asker, other] = [0, 1, 2].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
+    let [callee, asker, other] =
+        [0, 1, 2].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
     // The reply is used, or dropped, by its callee or elsewhere, when the ask is cancelled.
     for (used_on, dropped) in [(callee, false), (callee, true), (other, false), (other, true)] {
         let keep = |_: &mut Cx<'_>, reply| KEPT.set(Some(reply));
@@ -343,4 +347,179 @@ fn a_restarted_tree_met_its_own_names() {
         let restarted: u64 = sim.stats().iter().map(|stats| stats.restarted).sum();
         assert_eq!((live(&sim), restarted), (6, 1), "{seed}");
     }
+}
+
+fn sent(sim: &Simulation) -> u64 {
+    sim.stats().iter().map(|stats| stats.messages_sent_remote).sum()
+}
+
+/// A message to the first address of an agent took as many hops as the agent had moved, for ever.
+#[test]
+fn a_message_to_an_old_address_took_every_hop_of_the_way() {
+    let mut sim = start(6, Config { relations_max: 5, ..Config::default() });
+    let first = sim.spawn_on(0, || Doer::<false>).expect("room");
+    let mut agent = first;
+    for shard in 1..6 {
+        agent = sim.move_agent(agent, shard).expect("idle");
+        sim.run_until_idle().expect("no wake is lost");
+    }
+    // Two are sent at once: the second waits until the way of the first is over.
+    for (expected, exact) in [(12, false), (2, true)] {
+        let before = sent(&sim);
+        (0..2).for_each(|_| send(&mut sim, first, |_| Ok(see(1))));
+        sim.run_until_idle().expect("no wake is lost");
+        let hops = sent(&sim) - before;
+        assert!(if exact { hops == expected } else { hops >= expected - 1 }, "{hops}");
+    }
+    let kept = |sim: &Simulation| sim.stats().iter().map(|stats| stats.places_kept).sum::<u64>();
+    assert_eq!((SEEN.get(), kept(&sim)), (4, 5));
+    assert_eq!(sim.move_agent(agent, 0), Err(MoveError::Full { max: 5 }), "places are bounded");
+    have(&mut sim, agent, |_| Err(Stop));
+    assert_eq!((kept(&sim), sim.held().iter().map(|held| held.slots).sum::<u64>()), (0, 0));
+}
+
+/// Numbers that came to two addresses, in their order for each.
+struct Order {
+    last: [u64; 2],
+}
+
+impl Agent for Order {
+    type Msg = (usize, u64);
+    const MAILBOX: u32 = 4;
+
+    async fn on(&mut self, (via, number): (usize, u64), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        assert_eq!(number, self.last[via] + 1, "in order");
+        self.last[via] = number;
+        see(1);
+        if number % 3 == 0 {
+            let until_ns = cx.fresh_ns() + 30_000;
+            cx.sleep_until(until_ns).await.map_err(|_| Stop)?;
+        }
+        Ok(())
+    }
+}
+
+/// What waits for a shorter way keeps its order, whoever is slow.
+#[test]
+fn a_shorter_way_keeps_the_order() {
+    for seed in 0..30 {
+        SEEN.set(0);
+        let faults = Faults { bell_delay_max_ns: 100_000, ..Faults::NONE };
+        let config = Config { peer_ring_slots: 2, control_slots: 2, ..Config::default() };
+        let mut sim = Simulation::new(seed, config, 4, faults).expect("starts");
+        let mut agent = sim.spawn_on(0, || Order { last: [0; 2] }).expect("room");
+        let addresses = [agent, sim.move_agent(agent, 1).expect("idle")];
+        agent = addresses[1];
+        let (mut numbers, mut moves) = ([0; 2], 0);
+        for round in 0..400 {
+            let via = round % 2;
+            let (to, number) = (addresses[via], numbers[via] + 1);
+            let sent = sim.run_on(3, move |cx| to.try_send(cx, (via, number)).is_ok());
+            numbers[via] += u64::from(sent.expect("lives"));
+            if let Ok(moved) = sim.move_agent(agent, round % 4) {
+                (agent, moves) = (moved, moves + 1);
+            }
+        }
+        sim.run_until_idle().expect("no wake is lost");
+        let panicked: u64 = sim.stats().iter().map(|stats| stats.panicked).sum();
+        assert_eq!((SEEN.get(), panicked), (numbers[0] + numbers[1], 0), "{seed}");
+        assert!(moves > 20, "{moves}");
+    }
+}
+
+/// Which address a link was made or ended with, and who had moved since, decided what was left of it: ends that
+/// were never told, and entries of links that were over.
+#[test]
+fn a_link_was_known_by_an_address() {
+    let mut sim = start(3, Config { relations_max: 6, ..Config::default() });
+    let one = sim.spawn_on(0, || Doer::<true>).expect("room");
+    let two = sim.spawn_on(1, || Doer::<true>).expect("room");
+    let moved_one = sim.move_agent(one, 2).expect("idle");
+    let moved_two = sim.move_agent(two, 0).expect("idle");
+    sim.run_until_idle().expect("no wake is lost");
+    for round in 0..40 {
+        let made = if round % 2 == 0 { two } else { moved_two };
+        have(&mut sim, one, move |cx| cx.link(made).map_err(|_| Stop));
+        let made = if round % 3 == 0 { one } else { moved_one };
+        have(&mut sim, two, move |cx| cx.link(made).map_err(|_| Stop));
+        let cut = if round % 5 < 2 { two } else { moved_two };
+        match round % 7 {
+            0..4 => have(&mut sim, one, move |cx| Ok(cx.unlink(cut))),
+            _ => {
+                let cut = if round % 5 < 2 { one } else { moved_one };
+                have(&mut sim, two, move |cx| Ok(cx.unlink(cut)));
+            }
+        }
+        assert_eq!(live(&sim), 2, "no link was one too many");
+    }
+    have(&mut sim, two, panics);
+    assert_eq!((SEEN.get(), live(&sim)), (0, 1), "they were not linked");
+    // Linked under both addresses to one that can take no link more: told, once for each.
+    let [full, other] = [0, 1].map(|n| sim.spawn_on(n, || Doer::<true>).expect("room"));
+    let moved = sim.move_agent(full, 1).expect("idle");
+    for n in 0..5 {
+        have(&mut sim, moved, move |cx| {
+            cx.register::<Doer<true>>(&format!("{n}")).map_err(|_| Stop)
+        });
+    }
+    have(&mut sim, other, move |cx| cx.link(full).map_err(|_| Stop));
+    assert_eq!(SEEN.get(), 1, "it cannot be linked to");
+}
+
+/// Both link each other at once, more than once, and one ends: the other is told once.
+#[test]
+fn links_that_met_on_their_way_were_two() {
+    for seed in 0..100 {
+        SEEN.set(0);
+        let faults = Faults { bell_delay_max_ns: 100_000, ..Faults::NONE };
+        let mut sim = Simulation::new(seed, Config::default(), 3, faults).expect("starts");
+        let one = sim.spawn_on(0, || Doer::<true>).expect("room");
+        let two = sim.spawn_on(1, || Doer::<true>).expect("room");
+        let moved = if seed % 2 == 0 { sim.move_agent(two, 2).expect("idle") } else { two };
+        sim.run_until_idle().expect("no wake is lost");
+        for _ in 0..=seed % 3 {
+            send(&mut sim, one, move |cx| cx.link(moved).map_err(|_| Stop));
+            send(&mut sim, moved, move |cx| cx.link(one).map_err(|_| Stop));
+        }
+        sim.run_until_idle().expect("no wake is lost");
+        if seed % 5 == 0 {
+            have(&mut sim, one, move |cx| Ok(cx.unlink(moved)));
+        }
+        have(&mut sim, moved, panics);
+        assert_eq!(SEEN.get(), u64::from(seed % 5 != 0), "{seed}");
+    }
+}
+
+/// What an agent tells another core grew with what it did there, as long as that core did not read: a kill twice,
+/// a watch that it had ended, a link that it had cut, an agent whose spawn it did not wait for.
+#[test]
+fn control_to_one_who_does_not_read_grew_for_ever() {
+    let config = Config { control_slots: 16, relations_max: 8, ..Config::default() };
+    let mut sim = start(2, config);
+    let doer = sim.spawn_on(0, || Doer::<false>).expect("room");
+    let far = sim.spawn_on(1, || Doer::<true>).expect("room");
+    let victim = sim.spawn_on(1, || Doer::<false>).expect("room");
+    // In one turn: the other core reads nothing meanwhile.
+    have(&mut sim, doer, move |cx| {
+        for _ in 0..10_000 {
+            let watch = cx.monitor(far).map_err(|_| Stop)?;
+            cx.kill(victim.id());
+            cx.link(far).map_err(|_| Stop)?;
+            cx.link(far).map_err(|_| Stop)?;
+            assert!(cx.demonitor(watch));
+            cx.unlink(far);
+            cx.unlink(far);
+            drop(cx.spawn_at(Placement::Shard(1), || Doer::<false>));
+        }
+        cx.monitor(far).map_err(|_| Stop)?;
+        cx.link(far).map_err(|_| Stop)
+    });
+    let stats = sim.stats();
+    assert!(stats[0].control_waiting_max < 64, "{}", stats[0].control_waiting_max);
+    assert!(stats[0].control_coalesced > 50_000, "{}", stats[0].control_coalesced);
+    assert_eq!((SEEN.get(), stats[1].killed), (0, 1));
+    // What was last is so: each knows of the other.
+    have(&mut sim, doer, panics);
+    assert_eq!(SEEN.get(), 1);
+    assert!(sim.shutdown().expect("ends").shards.iter().all(|shard| shard.drained));
 }

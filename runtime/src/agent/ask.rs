@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Control, Cx, handle, shard_of};
+use super::{Control, Cx, Job, Key, handle, shard_of};
 use crate::agent::parcel::Parcel;
 use crate::channel::envelope::{ASK_MAX, Deliver};
 use crate::error::AskError;
@@ -397,6 +397,9 @@ impl Shard {
 
     /// Tells a callee that nobody waits for its answer.
     fn tell_of_cancel(&self, key: u64, callee: usize, due: Due) {
+        if self.retract(callee, Key::Asked(key)) {
+            return;
+        }
         let noted = self.told.add(key, (callee, due), self.config.asks_max, self.seen_ns());
         if noted {
             let origin = self.index;
@@ -585,7 +588,8 @@ pub(super) fn ask_shard<R: Send + 'static>(
     let callee = handle(at, 0, 0);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
     let reply = Reply::new(key, deadline_ns);
-    shard.send_control(callee, Control::Job(Box::new(move |there| work(there, reply))));
+    let job: Job = Box::new(move |there| work(there, reply));
+    shard.send_control(callee, Control::Asked { key, job });
     Some(AskFuture { guard, timer: None, probed: true, kind: PhantomData })
 }
 

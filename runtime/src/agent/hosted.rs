@@ -117,6 +117,7 @@ fn misdirected<A: Agent>(header: &Header, msg: A::Msg, due: Option<Due>, to: u64
         Ok(()) => {
             header.age_max.set(0);
             shard.credit(header, to, A::MAILBOX);
+            shard.shorten(header, index_of(to), A::CLASS);
         }
         Err(crate::SendError::Gone(msg)) => {
             shard.credit(header, to, A::MAILBOX);
@@ -268,7 +269,7 @@ impl Shard {
 
     /// A moved agent's old place could not pass a message on: it tries again a little later, and later still as
     /// long as that is in vain. Such a place has no ages: their word counts its tries.
-    fn block(&self, header: &Header, index: u32) {
+    pub(super) fn block(&self, header: &Header, index: u32) {
         header.set_busy(true);
         let me = handle(self.index, header.generation.get(), index);
         let tries = header.age_max.get().min(RETRIES_DOUBLED);

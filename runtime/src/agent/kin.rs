@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::{Arc, Weak};
 
+use super::links::Link;
 use super::{Addr, Agent, Control, generation_of, index_of, shard_of};
 use crate::panics::drop_contained;
 use crate::shard::slab::Role;
@@ -180,7 +181,7 @@ pub(crate) struct Kin {
     pub(crate) watchers: Vec<(u64, u64)>,
     /// Whose end it is told, and by which id.
     pub(crate) watched: Vec<(u64, u64)>,
-    pub(crate) links: Vec<u64>,
+    pub(crate) links: Vec<Link>,
     /// Its names and topics, with the address under which they are known.
     pub(crate) names: Vec<(u64, Box<str>)>,
     pub(crate) topics: Vec<(u64, Box<str>)>,
@@ -278,10 +279,15 @@ impl Shard {
         }
     }
 
+    /// A number for a watch or a link, which no other has; its top 16 bits say who has given it.
+    pub(super) fn bond_id(&self) -> u64 {
+        let number = self.bonds.get() + 1;
+        self.bonds.set(number);
+        (self.index as u64) << 48 | number & (u64::MAX >> 16)
+    }
+
     pub(crate) fn monitor(&self, me: u64, target: u64) -> Result<MonitorId, RelationError> {
-        let number = self.monitors.get() + 1;
-        self.monitors.set(number);
-        let id = (self.index as u64) << 48 | number & (u64::MAX >> 16);
+        let id = self.bond_id();
         self.relate(me, |kin| kin.watched.push((target, id)))?;
         self.send_control(target, Control::Watch { watcher: me, id });
         Ok(MonitorId(id))
@@ -295,21 +301,6 @@ impl Shard {
         let Some(Some(target)) = target else { return false };
         self.send_control(target, Control::Unwatch { id: monitor.0 });
         true
-    }
-
-    pub(crate) fn link(&self, me: u64, other: u64) -> Result<(), RelationError> {
-        self.relate(me, |kin| {
-            if !kin.links.contains(&other) {
-                kin.links.push(other);
-            }
-        })?;
-        self.send_control(other, Control::Link { from: me });
-        Ok(())
-    }
-
-    pub(crate) fn unlink(&self, me: u64, other: u64) {
-        self.with_kin(me, |kin| kin.links.retain(|link| *link != other));
-        self.send_control(other, Control::Unlink { from: me });
     }
 
     /// Whether an agent still wants to be told of what it watched; it is told once.
@@ -333,10 +324,7 @@ impl Shard {
         for (target, id) in kin.watched.drain(..) {
             self.send_control(target, Control::Unwatch { id });
         }
-        for link in kin.links.drain(..) {
-            let homes = kin.homes.clone().into();
-            self.send_control(link, Control::Exit { from: agent, homes, why });
-        }
+        self.tell_linked(me, kin, why);
         for (known_as, topic) in kin.topics.drain(..) {
             self.own().directory.leave(&topic, known_as);
         }

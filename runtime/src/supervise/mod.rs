@@ -32,8 +32,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use crate::agent::{
-    Addr, Agent, AgentId, Bond, Child, Control, Cx, Down, End, Make, Notice, Placement, Reply, Stop,
-    child_of, handle,
+    Addr, Agent, AgentId, Bond, Child, Control, Cx, Down, End, Make, Notice, Placement, Reply,
+    Stop, child_of, handle,
 };
 use crate::error::{AddError, SpawnError};
 use crate::panics::{contain, drop_contained};
@@ -210,8 +210,7 @@ impl std::fmt::Debug for Supervisor {
 impl Supervisor {
     fn new(plan: Supervision, children: Vec<ChildSpec>) -> Self {
         let seats = BTreeMap::new();
-        let mut this =
-            Self { tree: Tree::new(plan), seats, next: 0, begun: false, wakes_ns: None };
+        let mut this = Self { tree: Tree::new(plan), seats, next: 0, begun: false, wakes_ns: None };
         children.into_iter().for_each(|spec| _ = this.sit(spec));
         this
     }
