@@ -197,17 +197,23 @@ const fn in_shard(key: u64) -> u64 {
 
 impl Told {
     /// Notes one; `false` when there is no room: then the callee must not be told.
-    fn add(&self, key: u64, (callee, due): (usize, Due), max: u32, now_ns: u64) -> bool {
+    fn add(&self, key: u64, told: (usize, Due), max: u32) -> bool {
         let mut all = self.0.borrow_mut();
-        if all.len() >= max as usize {
-            all.retain(|_, (_, due)| !due.is_over(now_ns));
-        }
         let room = all.len() < max as usize;
         if room {
-            all.insert(in_shard(key), (callee, due));
+            all.insert(in_shard(key), told);
         }
         self.1.set(all.len());
         room
+    }
+
+    /// Takes out those whose deadline is over, which speaks for them.
+    fn take_over(&self, now_ns: u64) -> Vec<(usize, Due)> {
+        let mut all = self.0.borrow_mut();
+        let over = all.extract_if(.., |_, (_, due)| due.is_over(now_ns));
+        let over = over.map(|(_, told)| told).collect();
+        self.1.set(all.len());
+        over
     }
 
     #[inline]
@@ -377,9 +383,13 @@ impl Shard {
         if let Some((callee, due)) = self.told.take(key)
             && !forgotten
         {
-            let origin = self.index;
-            self.send_control(handle(callee, 0, 0), Control::ForgetCancel { origin, due });
+            self.tell_to_forget(callee, due);
         }
+    }
+
+    fn tell_to_forget(&self, callee: usize, due: Due) {
+        let origin = self.index;
+        self.send_control(handle(callee, 0, 0), Control::ForgetCancel { origin, due });
     }
 
     /// Whether the asker of a message has given it up.
@@ -400,7 +410,13 @@ impl Shard {
         if self.retract(callee, Key::Asked(key)) {
             return;
         }
-        let noted = self.told.add(key, (callee, due), self.config.asks_max, self.seen_ns());
+        let max = self.config.asks_max;
+        if self.told.len() >= max as usize {
+            for (callee, due) in self.told.take_over(self.seen_ns()) {
+                self.tell_to_forget(callee, due);
+            }
+        }
+        let noted = self.told.add(key, (callee, due), max);
         if noted {
             let origin = self.index;
             self.send_control(handle(callee, 0, 0), Control::CancelAsk { origin, due });
@@ -650,12 +666,15 @@ mod tests {
     fn a_slot_leaves_out_generations_that_a_callee_was_told_of() {
         let (mut asks, told) = (Asks::new(1), Told::default());
         let key = |generation: u32| handle(0, 0, generation);
-        assert!(told.add(key(256), (1, Due::new(key(256), 9)), 1, 0));
-        assert!(!told.add(key(7), (1, Due::new(key(7), 1 << DUE_BITS)), 1, 0), "full");
+        assert!(told.add(key(256), (1, Due::new(key(256), 9)), 1));
+        assert!(!told.add(key(7), (1, Due::new(key(7), 9)), 1), "full");
+        assert!(told.take_over(0).is_empty());
         assert_eq!(asks.open(9, &told), Some((0, 1)), "0 looks like 256");
         assert_eq!((told.take(key(1)), told.take(key(256)).is_some()), (None, true));
         asks.close(key(1));
         asks.slots[0].generation = 512;
         assert_eq!((asks.open(9, &told), told.len()), (Some((0, 512)), 0));
+        assert!(told.add(key(7), (1, Due::new(key(7), 9)), 1));
+        assert_eq!((told.take_over(9 << DUE_BITS).len(), told.len()), (1, 0));
     }
 }

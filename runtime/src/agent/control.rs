@@ -65,11 +65,7 @@ pub(crate) enum Control {
     Shorten {
         to: u64,
     },
-    /// To an agent, by a place where it lived before: what that has passed on has arrived.
-    Flush {
-        home: u64,
-    },
-    /// The answer: that is so there.
+    /// To the same: what it has passed on has arrived there.
     Flushed {
         at: u64,
     },
@@ -150,7 +146,7 @@ impl Shard {
     /// Gives control over an agent that lives here.
     fn told(&self, header: &Header, me: u64, to: u64, control: Control) {
         if header.role() == Some(Role::Forward) {
-            return self.told_place(header, me, to, control);
+            return self.told_place(header, me, control);
         }
         let index = index_of(me);
         if header.is_expected() && !matches!(control, Control::Release) {
@@ -166,7 +162,6 @@ impl Shard {
             Control::Link { by, id, instead } => self.add_link(me, &by, (id, instead)),
             Control::Unlink { by, id } => self.remove_links(me, &by, id),
             Control::Unlinked { id } => self.unlinked(me, id),
-            Control::Flush { home } => self.send_control(home, Control::Flushed { at: me }),
             Control::Exit { from, id, why } => self.linked_has_ended(header, me, (from, id), why),
             Control::Kill if !header.is_down() => self.end_agent(index, End::Killed),
             Control::Halt if !header.is_down() => self.end_agent(index, End::Killed),

@@ -1,13 +1,14 @@
 //! Where an agent has lived before: a place that leads on. Each place knew the next one only, so that a message to
 //! the first took as many hops as the agent had moved. A place that is used finds its way to the newest one by
 //! itself, and keeps the order of what it passes on: it holds what comes, sends a marker behind what it has passed
-//! on, by each of the two ways, and goes by the short way when both have arrived.
+//! on, and goes by the short way when that has arrived. Control takes every hop: a restart must not wait behind
+//! messages to an agent that is down.
 //!
 //! A place is kept for as long as its agent lives, for nobody knows who holds its address; it costs a slot, and an
 //! agent has at most `Config::relations_max` of them and other relations.
 //!
-//! The words of a place's header: `waits_for` the next place, `cpu_ns` the newest one, `messages` and `polls` the
-//! place where the first of two markers has arrived, `age_max` tries to pass a message on that were in vain.
+//! The words of a place's header: `waits_for` where messages go, `messages` and `polls` the two halves of where
+//! control goes, `cpu_ns` the newest place, `age_max` tries to pass a message on that were in vain.
 
 use super::{Class, Control, generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
@@ -57,6 +58,13 @@ impl Shard {
         }
     }
 
+    /// An agent leaves this slot for another place.
+    pub(super) fn lead_on(&self, header: &Header, to: u64) {
+        header.waits_for.set(to);
+        header.messages.set(u32::try_from(to >> 32).expect("32 bits"));
+        header.polls.set(index_of(to));
+    }
+
     /// A place has passed a message on: looks for a shorter way, if there is one.
     #[inline]
     pub(super) fn shorten(&self, header: &Header, index: u32, class: Class) {
@@ -67,37 +75,26 @@ impl Shard {
         let home = handle(self.index, header.generation.get(), index);
         // Without room the next message tries again.
         if self.send_marker(next, Marker { home, class }).is_ok() {
-            self.send_control(next, Control::Flush { home });
             // It holds what comes.
             header.set_down(true);
         }
     }
 
-    /// A marker of a place has arrived.
-    fn flushed(&self, header: &Header, me: u64, at: u64) {
-        if !header.is_down() {
-            return;
-        }
-        let first = u64::from(header.messages.take()) << 32 | u64::from(header.polls.take());
-        if first == 0 {
-            header.messages.set(u32::try_from(at >> 32).expect("32 bits"));
-            return header.polls.set(index_of(at));
-        }
-        // If the agent has moved on between the two, the next message tries again.
-        if first == at {
-            header.waits_for.set(at);
-        }
-        self.arrived(header, me);
-    }
-
     /// Gives control over an agent that has lived here.
-    pub(super) fn told_place(&self, header: &Header, me: u64, to: u64, control: Control) {
+    pub(super) fn told_place(&self, header: &Header, me: u64, control: Control) {
         match control {
             Control::Vacate => self.end_agent(index_of(me), super::End::Stopped),
             Control::Shorten { to } => header.cpu_ns.set(to),
-            Control::Flushed { at } => self.flushed(header, me, at),
-            held if header.is_down() => self.wait(header, Envelope::new(to, held)),
-            other => self.send_control(header.waits_for.get(), other),
+            Control::Flushed { at } if header.is_down() => {
+                // If the agent has moved on meanwhile, the next message tries again.
+                header.waits_for.set(at);
+                self.arrived(header, me);
+            }
+            Control::Flushed { .. } => {}
+            other => {
+                let next = u64::from(header.messages.get()) << 32 | u64::from(header.polls.get());
+                self.send_control(next, other);
+            }
         }
     }
 

@@ -87,7 +87,6 @@ impl Shard {
         // between turns. From the next line on it holds none.
         let agent = unsafe { take_state::<A>(place) };
         header.kind.set(Some(&FORWARD));
-        header.waits_for.set(to);
         let mut stats = self.stats.borrow_mut();
         stats.live_agents -= 1;
         stats.places_kept += 1;
@@ -100,6 +99,7 @@ impl Shard {
             age_max: header.age_max.take(),
             incarnation: header.incarnation.get(),
         };
+        self.lead_on(header, to);
         let job: Job = Box::new(move |shard: &Self| shard.settle_in(to, agent, luggage));
         self.send_control(to, Control::Job(job));
         Ok(())
