@@ -135,7 +135,7 @@ fn a_panic_whose_payload_panics_took_the_shard_with_it() {
         Ok(true)
     );
     sim.run_until_idle().expect("no wake is lost");
-    assert!(sim.run_on(0, |_| resume_unwind(Box::new(Bomb(2)))).map(|()| ()).is_err());
+    assert!(sim.run_on(0, |_| resume_unwind(Box::new(Bomb(2)))).is_err());
     let spec = ChildSpec::new(|| -> Bomber { resume_unwind(Box::new(Bomb(2))) });
     let plan = Supervision::default();
     assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, vec![spec]).is_ok()), Ok(true));
@@ -366,7 +366,12 @@ fn a_message_to_an_old_address_took_every_hop_of_the_way() {
     // Two are sent at once: the second waits until the way of the first is over.
     for (expected, exact) in [(12, false), (2, true)] {
         let before = sent(&sim);
-        (0..2).for_each(|_| send(&mut sim, first, |_| Ok(see(1))));
+        (0..2).for_each(|_| {
+            send(&mut sim, first, |_| {
+                see(1);
+                Ok(())
+            })
+        });
         sim.run_until_idle().expect("no wake is lost");
         let hops = sent(&sim) - before;
         assert!(if exact { hops == expected } else { hops >= expected - 1 }, "{hops}");
@@ -444,10 +449,16 @@ fn a_link_was_known_by_an_address() {
         have(&mut sim, two, move |cx| cx.link(made).map_err(|_| Stop));
         let cut = if round % 5 < 2 { two } else { moved_two };
         match round % 7 {
-            0..4 => have(&mut sim, one, move |cx| Ok(cx.unlink(cut))),
+            0..4 => have(&mut sim, one, move |cx| {
+                cx.unlink(cut);
+                Ok(())
+            }),
             _ => {
                 let cut = if round % 5 < 2 { one } else { moved_one };
-                have(&mut sim, two, move |cx| Ok(cx.unlink(cut)));
+                have(&mut sim, two, move |cx| {
+                    cx.unlink(cut);
+                    Ok(())
+                });
             }
         }
         assert_eq!(live(&sim), 2, "no link was one too many");
@@ -483,7 +494,10 @@ fn links_that_met_on_their_way_were_two() {
         }
         sim.run_until_idle().expect("no wake is lost");
         if seed % 5 == 0 {
-            have(&mut sim, one, move |cx| Ok(cx.unlink(moved)));
+            have(&mut sim, one, move |cx| {
+                cx.unlink(moved);
+                Ok(())
+            });
         }
         have(&mut sim, moved, panics);
         assert_eq!(SEEN.get(), u64::from(seed % 5 != 0), "{seed}");

@@ -1,7 +1,7 @@
 //! Control messages: relations, supervision and cancellation. They travel on rings of their own, so that they
 //! never wait behind data; what bounds them is said at `Shard::send_control`.
 
-use super::ask::Due;
+use super::cancel::Due;
 use super::kin::CHILD;
 use super::links::Linker;
 use super::{AgentId, Child, Down, End, Notice, generation_of, handle, index_of, shard_of};

@@ -2,6 +2,7 @@
 
 pub(crate) mod account;
 mod ask;
+mod cancel;
 mod control;
 mod cx;
 mod directory;
@@ -17,7 +18,8 @@ mod placement;
 pub(crate) use account::Sampler;
 pub use account::{Account, By};
 pub use ask::Reply;
-pub(crate) use ask::{ASKS_MAX, Asks, Cancelled, Due, Told};
+pub(crate) use ask::{ASKS_MAX, Asks};
+pub(crate) use cancel::{Cancelled, Due, Told};
 pub(crate) use control::{Control, Job, Key};
 pub use cx::{Cx, SleepUntil, YieldNow};
 pub(crate) use directory::Directory;

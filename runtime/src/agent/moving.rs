@@ -131,7 +131,7 @@ impl Shard {
         &self,
         to: u64,
         msg: A::Msg,
-        due: Option<super::ask::Due>,
+        due: Option<super::cancel::Due>,
     ) -> Result<(), SendError<A::Msg>> {
         match due {
             None => self.send::<A>(to, msg),
