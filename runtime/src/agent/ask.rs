@@ -143,9 +143,7 @@ impl Asks {
             }
         };
         let slot = &mut self.slots[index as usize];
-        while told.is_mistakable(index, slot.generation) {
-            slot.generation = slot.generation.wrapping_add(1);
-        }
+        slot.generation = told.unmistakable(index, slot.generation);
         (slot.asker, slot.open) = (asker, true);
         Some((index, slot.generation))
     }

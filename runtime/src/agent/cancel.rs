@@ -95,6 +95,9 @@ impl Cancelled {
 #[derive(Debug, Default)]
 pub(crate) struct Told(RefCell<BTreeMap<u64, (usize, Due)>>, Cell<usize>);
 
+/// Asks of one slot among them.
+const OF_SLOT_MAX: u32 = 128;
+
 /// Slot and generation of a key.
 const fn in_shard(key: u64) -> u64 {
     key & u64::MAX >> 8
@@ -103,8 +106,9 @@ const fn in_shard(key: u64) -> u64 {
 impl Told {
     /// Notes one; `false` when there is no room: then the callee must not be told.
     pub(super) fn add(&self, key: u64, told: (usize, Due), max: u32) -> bool {
+        let used: u32 = self.of_slot(slot_of(key).0).iter().map(|bits| bits.count_ones()).sum();
         let mut all = self.0.borrow_mut();
-        let room = all.len() < max as usize;
+        let room = all.len() < max as usize && used < OF_SLOT_MAX;
         if room {
             all.insert(in_shard(key), told);
         }
@@ -132,16 +136,30 @@ impl Told {
         told
     }
 
-    /// Whether a callee would take an ask of this slot and generation for one that it was told of: a message
-    /// carries 8 bits of the generation.
-    #[inline]
-    pub(super) fn is_mistakable(&self, slot: u32, generation: u32) -> bool {
-        self.1.get() > 0 && {
-            let first = u64::from(slot) << 32;
-            let all = self.0.borrow();
-            let mut keys = all.range(first..=first | u64::from(u32::MAX)).map(|(key, _)| key);
-            keys.any(|key| (key ^ u64::from(generation)) & 0xff == 0)
+    fn of_slot(&self, slot: u32) -> [u64; 4] {
+        let mut seen = [0; 4];
+        let first = u64::from(slot) << 32;
+        for (key, _) in self.0.borrow().range(first..=first | u64::from(u32::MAX)) {
+            let low = key & 0xff;
+            seen[(low / 64) as usize] |= 1 << (low % 64);
         }
+        seen
+    }
+
+    /// The generation from this one on with which a slot may be used: a message carries 8 bits of it, and no callee
+    /// may take an ask for one that it was told of.
+    #[inline]
+    pub(super) fn unmistakable(&self, slot: u32, generation: u32) -> u32 {
+        if self.1.get() == 0 {
+            return generation;
+        }
+        let seen = self.of_slot(slot);
+        let is_free = |generation: &u32| {
+            let low = generation & 0xff;
+            seen[(low / 64) as usize] >> (low % 64) & 1 == 0
+        };
+        // `add` leaves half of them free.
+        (0..256).map(|n| generation.wrapping_add(n)).find(is_free).unwrap_or(generation)
     }
 
     pub(crate) const fn len(&self) -> usize {
