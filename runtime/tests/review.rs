@@ -533,15 +533,21 @@ fn a_link_to_one_who_had_just_been_restarted_lost_its_end() {
     for seed in 0..100 {
         SEEN.set(0);
         let faults = Faults { bell_delay_max_ns: 100_000, ..Faults::NONE };
-        let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("starts");
+        // The second link waits behind something else, as long as the other fails.
+        let config = Config { control_slots: 1, ..Config::default() };
+        let mut sim = Simulation::new(seed, config, 2, faults).expect("starts");
+        let other = sim.spawn_on(1, || Doer::<false>).expect("room");
         let one = sim.spawn_on(0, || Doer::<true>).expect("room");
         let spec = ChildSpec::new(|| Doer::<false>).named("two").at(Placement::Shard(1));
         begin(&mut sim, Supervision::default(), vec![spec]);
         let two = sim.run_on(0, |cx| cx.find::<Doer<false>>("two")).expect("lives");
         let two = two.expect("it was started");
         have(&mut sim, one, move |cx| cx.link(two).map_err(|_| Stop));
-        let (again, fail): (Deed, Deed) =
-            (Box::new(move |cx| cx.link(two).map_err(|_| Stop)), Box::new(panics));
+        let again: Deed = Box::new(move |cx| {
+            cx.unlink(other);
+            cx.link(two).map_err(|_| Stop)
+        });
+        let fail: Deed = Box::new(panics);
         sim.post_on(0, move |cx| assert!(one.try_send(cx, again).is_ok()));
         sim.post_on(1, move |cx| assert!(two.try_send(cx, fail).is_ok()));
         sim.run_until_idle().expect("no wake is lost");
