@@ -15,6 +15,11 @@ const MINUTE_NS: u64 = 60_000_000_000;
 /// 12 copies of at most 16 MB.
 const KEPT: [u64; 12] = [1, 10, 30, 60, 120, 240, 480, 720, 1_440, 2_160, 2_880, 4_320];
 
+/// Copies that a run of this length keeps.
+pub(super) fn copies(length_ns: u64) -> u64 {
+    KEPT.iter().filter(|&&minutes| minutes * MINUTE_NS <= length_ns).count() as u64
+}
+
 /// The heap of a run.
 pub(super) struct Heap {
     session: Option<HeapSession>,

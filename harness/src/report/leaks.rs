@@ -14,11 +14,14 @@ use crate::verdict::{Gate, GateResult, GateVerdict};
 #[must_use]
 pub fn leak_config(plan: &Plan, below: f64) -> LeakConfig {
     let config = LeakConfig::default();
+    let horizon_ns = plan.heap.horizon_ns.unwrap_or(config.horizon_ns);
     LeakConfig {
         limit: below,
         floor: below / 2.0,
         warm_up_ns: plan.heap.warm_up_ns.unwrap_or(config.warm_up_ns),
-        horizon_ns: plan.heap.horizon_ns.unwrap_or(config.horizon_ns),
+        horizon_ns,
+        // What may outlive its agent is what waits somewhere.
+        grace_ns: config.grace_ns.min(horizon_ns / 3),
         owners: Some(plan.agents),
         ..config
     }
