@@ -5,7 +5,7 @@ pub(crate) mod fixture;
 
 use serde_json::Value;
 use tailbeam::render::leaks::{self, By, Leaks, Page, json};
-use tailbeam_probes::analyse::leak::LeakReport;
+use tailbeam_probes::analyse::leak::{LeakConfig, LeakReport, Soak, plan};
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 use tailbeam_probes::analyse::symbols::Symbols;
 use tailbeam_probes::record::heap::HeapSnapshot;
@@ -38,7 +38,7 @@ impl Made {
     }
 }
 
-const WIDE: Page = Page { width: None, top: 20 };
+const WIDE: Page = Page { width: None, top: 20, calls: 8 };
 
 fn text(draw: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
     let mut out = Vec::new();
@@ -130,7 +130,7 @@ fn tables_and_documents_hold_the_same_whole_numbers() {
 fn a_page_cuts_names_and_nothing_when_piped() {
     let made = made();
     let view = made.view();
-    let narrow = Page { width: Some(60), top: 2 };
+    let narrow = Page { width: Some(60), top: 2, calls: 8 };
     for drawn in [
         text(|out| leaks::table(&view, By::Site, narrow, out)),
         text(|out| leaks::tree(&view, narrow, out)),
@@ -157,7 +157,7 @@ fn in_exact_mode_every_object_is_a_row() {
     }
     made.profile = HeapProfile::of(&made.snapshot, &made.symbols, Frames::Program);
     let view = made.view();
-    let page = Page { width: None, top: 1_000 };
+    let page = Page { width: None, top: 1_000, calls: 8 };
     let drawn = text(|out| leaks::objects(&view, page, out));
     let rows = drawn.lines().filter(|line| line.contains(" 0x")).count();
     assert_eq!(rows, made.snapshot.samples.len());
@@ -166,7 +166,7 @@ fn in_exact_mode_every_object_is_a_row() {
     assert!(drawn.contains(&total), "{drawn}");
     check(
         "objects-exact.txt",
-        &text(|out| leaks::objects(&view, Page { width: None, top: 5 }, out)),
+        &text(|out| leaks::objects(&view, Page { width: None, top: 5, calls: 8 }, out)),
     );
 }
 
@@ -191,4 +191,21 @@ fn a_difference_says_what_came_and_what_went() {
     }
     let decode = rows.iter().find(|row| row["function"] == "exchange::wire::decode").unwrap();
     assert!(of(decode, "after") < of(decode, "before"), "{decode}");
+}
+
+#[test]
+fn a_plan_is_longer_for_less_and_keeps_its_schema() {
+    let config = LeakConfig::default();
+    let of = |rate: f64, mean: f64| {
+        let soak = Soak::of(rate, mean);
+        (soak, plan(&soak, &config))
+    };
+    let plans = [of(2e6, 65_536.0), of(2e6, 524_288.0)];
+    let drawn = text(|out| leaks::plan::text(&plans, &config, out));
+    assert!(drawn.contains("1.91 MiB/h") && drawn.contains("64.0 KiB"), "{drawn}");
+    assert!(plans[0].1.hours_95 < plans[1].1.hours_95, "{drawn}");
+    let printed = text(|out| leaks::plan::json(&plans, &config, out));
+    let schema: Value = serde_json::from_str(leaks::plan::PLAN_SCHEMA).unwrap();
+    let document = serde_json::from_str(&printed).unwrap();
+    jsonschema::validator_for(&schema).unwrap().validate(&document).unwrap();
 }

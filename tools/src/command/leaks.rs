@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 
-use tailbeam_probes::analyse::leak::{self, LeakConfig, LeakReport, Verdict};
+use tailbeam_probes::analyse::leak::{self, LeakConfig, LeakReport, Plan, Soak, Verdict};
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 use tailbeam_probes::analyse::symbols::{Symbols, symbolise};
 use tailbeam_probes::collect::room;
@@ -14,7 +14,7 @@ use super::heap_run::{HeapRun, load};
 use crate::Failure;
 use crate::args::{ExportArgs, ExportFormat, FailOn, Format, LeaksArgs, LeaksView, SymbolArgs};
 use crate::render::export::{self, Export, firefox, folded, pprof};
-use crate::render::leaks::{self, By, ByReport, Leaks, Page, json};
+use crate::render::leaks::{self, By, ByReport, Leaks, Page, json, plan};
 
 /// A heap with its names and its verdict.
 struct Heap {
@@ -73,10 +73,14 @@ fn config(args: &LeaksArgs) -> LeakConfig {
 /// Runs `leaks`.
 pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outcome {
     if args.schema {
-        out.write_all(json::LEAKS_SCHEMA.as_bytes())?;
+        let schema = if args.plan.is_some() { plan::PLAN_SCHEMA } else { json::LEAKS_SCHEMA };
+        out.write_all(schema.as_bytes())?;
         return Ok(0);
     }
     let config = config(args);
+    if let Some(rate) = args.plan {
+        return planned(rate, args, root, &config, out);
+    }
     let name = args.run.as_deref().unwrap_or("@last");
     let heap = Heap::load(root, name, &args.how, &config)?;
     let base = match &args.base {
@@ -85,7 +89,7 @@ pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outco
     };
     let leaks = heap.view(base.as_ref());
     let by = args.by.map_or(By::Site, By::from);
-    let page = Page { width: width(), top: args.top };
+    let page = Page { width: width(), top: args.top, calls: args.calls };
     let view = args.view.unwrap_or(match (args.by, &args.base) {
         (Some(_), _) => LeaksView::Table,
         (None, Some(_)) => LeaksView::Diff,
@@ -106,6 +110,44 @@ pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outco
         (Format::Table, LeaksView::Diff) => leaks::diff(&leaks, page, out)?,
     }
     Ok(exit_code(args.fail_on, heap.report.verdict))
+}
+
+/// `--plan`: hours by mean distance between samples; a run gives its own mean and number of sites.
+fn planned(
+    rate: f64,
+    args: &LeaksArgs,
+    root: &Path,
+    config: &LeakConfig,
+    out: &mut dyn Write,
+) -> Outcome {
+    let mut means: Vec<f64> = (14..20).map(|bits| f64::from(1u32 << bits)).collect();
+    let mut sites = None;
+    if let Some(name) = &args.run {
+        let run = load(root, name, args.how.pid)?;
+        means = vec![run.snapshot.sampler.mean_bytes.max(1) as f64];
+        sites = Some(run.snapshot.sites.len() as u64);
+    }
+    if let Some(mean) = args.mean {
+        means = vec![mean];
+    }
+    let plans: Vec<(Soak, Plan)> = means
+        .into_iter()
+        .map(|mean| {
+            let usual = Soak::of(rate, mean);
+            let soak = Soak {
+                churn_bytes: args.churn,
+                churn_life_s: args.churn_life as f64 / 1e9,
+                sites: sites.unwrap_or(usual.sites),
+                ..usual
+            };
+            (soak, leak::plan(&soak, config))
+        })
+        .collect();
+    match args.format {
+        Format::Table => plan::text(&plans, config, out)?,
+        Format::Json => plan::json(&plans, config, out)?,
+    }
+    Ok(0)
 }
 
 /// 3 for what was asked to fail, 4 when that cannot be said yet.

@@ -153,19 +153,19 @@ fn block(
 }
 
 fn stack_lines(calls: &[Place], page: Page, line: &mut Line<'_>) -> io::Result<()> {
-    for (index, place) in calls.iter().take(page.top).enumerate() {
+    for (index, place) in calls.iter().take(page.calls).enumerate() {
         let arrow = if index == 0 { "" } else { "└ " };
         let key = if index == 0 { "where" } else { "" };
         let call = format!("{arrow}{:<46} {}", place.name, place.line);
         let room = Page { width: page.width.map(|width| width.saturating_sub(13)), ..page };
         line(key, &room.fit(call.trim_end()))?;
     }
-    if calls.len() > page.top {
+    if calls.len() > page.calls {
         line(
             "",
             &format!(
-                "  {} more (--top {})",
-                plural((calls.len() - page.top) as u64, "call"),
+                "  {} more (--calls {})",
+                plural((calls.len() - page.calls) as u64, "call"),
                 calls.len()
             ),
         )?;
@@ -321,7 +321,7 @@ fn blind(leaks: &Leaks<'_>, out: &mut dyn Write) -> io::Result<()> {
             percent(blind.power_at_limit)
         ),
         None => format!(
-            "no leak of any rate would have been called by now: the run of {} is too short; `tailbeam leaks --plan '{}/h'` says how long it must be",
+            "no rate has 8 chances in 10 to be called within {}; `tailbeam leaks --plan '{}/h'` says how long a soak must be",
             span(leaks.report.at_ns as f64 / 1e9),
             plan_rate(leaks.report.gate.limit)
         ),
