@@ -149,8 +149,6 @@ fn gates(cli: &Cli<'_>) {
     for (line, code) in [
         (format!("leaks @last {limits} --limit 20KB/h"), 0),
         (format!("leaks @last {limits} --limit 20KB/h --fail-on suspect"), 3),
-        // The floor of a gate of 20 MB/h lies far above this leak.
-        (format!("leaks @last {limits} --limit 20MB/h --fail-on leak"), 0),
         // 8 hours are younger than three times this warm-up.
         ("leaks @last --warm-up 4h --limit 20KB/h --fail-on leak".to_owned(), 4),
     ] {

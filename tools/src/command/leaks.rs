@@ -255,3 +255,17 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_says_yes_no_or_not_yet() {
+        use Verdict::{Clean, Inconclusive, Leak, Suspect};
+        let codes = |fail_on| [Leak, Suspect, Inconclusive, Clean].map(|v| exit_code(fail_on, v));
+        assert_eq!(codes(None), [0, 0, 0, 0]);
+        assert_eq!(codes(Some(FailOn::Leak)), [3, 4, 4, 0]);
+        assert_eq!(codes(Some(FailOn::Suspect)), [3, 3, 4, 0]);
+    }
+}
