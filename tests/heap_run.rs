@@ -21,8 +21,8 @@ const STEPS: u64 = 960;
 const STEP_NS: u64 = 30_000_000_000;
 
 #[inline(never)]
-fn forget_an_order(kept: &mut Vec<Box<[u8; 1_000]>>) {
-    kept.push(Box::new(std::hint::black_box([7; 1_000])));
+fn forget_an_order(kept: &mut Vec<Box<[u8]>>) {
+    kept.push(std::hint::black_box(vec![7; 1_000]).into_boxed_slice());
 }
 
 #[inline(never)]
@@ -31,7 +31,7 @@ fn pass_by() {
 }
 
 /// Eight virtual hours: one order forgotten each step by agent 17, five things that pass by.
-fn record(run: &Path) -> Vec<Box<[u8; 1_000]>> {
+fn record(run: &Path) -> Vec<Box<[u8]>> {
     let state = run.join("heap.tbh");
     let config = HeapConfig {
         manual_clock: true,

@@ -76,7 +76,7 @@ pub(crate) fn heap() -> (HeapSnapshot, Symbols) {
             module("/opt/exchange", 0x5500_0000_0000, 0xab),
             module("/usr/lib/libquote.so.2", 0x7f00_0000_0000, 0xcd),
         ],
-        classes: [32, 96, 256, 4_096].map(|up_to| class(up_to)).to_vec(),
+        classes: [32, 96, 256, 4_096].map(class).to_vec(),
         owner_names: vec![(17, "pricer-17".to_owned())],
         ..HeapSnapshot::default()
     };
