@@ -211,6 +211,7 @@ fn exports(cli: &Cli<'_>, dir: &Path) {
 
 fn refusals(cli: &Cli<'_>, store: &Path, run: &Path) {
     cli.refused("leaks nothing", 1, &["no run named nothing", "runs list"]);
+    cli.refused("leaks ./none/heap.tbh", 1, &["no such file or directory"]);
     cli.refused("export nothing --to folded", 1, &["no run named nothing"]);
     cli.refused("leaks @last --view diff", 2, &["--base RUN"]);
     cli.refused("leaks @last --base @last@1h", 1, &["no heap state", "it kept 14400s"]);

@@ -299,6 +299,7 @@ pub(crate) fn report() -> LeakReport {
         site(id, finding(verdict, Some(reason)), Survivors::default(), Spread::Untagged)
     };
     let mut young = quiet(4, Verdict::Inconclusive, Reason::Backlog);
+    young.survivors.sampled = 20;
     young.finding.hours_needed = Some(60.0);
     LeakReport {
         at_ns: 8 * HOUR,
