@@ -31,7 +31,7 @@ impl Default for LeakConfig {
             limit: 2e6,
             alpha0: 0.7,
             fdr: 0.01,
-            warm_up_ns: 20 * MINUTE_NS,
+            warm_up_ns: 30 * MINUTE_NS,
             horizon_ns: 30 * MINUTE_NS,
             grace_ns: 10 * MINUTE_NS,
             owners: None,
@@ -42,6 +42,12 @@ impl Default for LeakConfig {
 const MINUTE_NS: u64 = 60_000_000_000;
 
 impl LeakConfig {
+    /// Before this no site is called LEAK, ns: births must be seen to go on for twice the warm-up after it.
+    #[must_use]
+    pub const fn earliest_ns(&self) -> u64 {
+        self.warm_up_ns.saturating_mul(3)
+    }
+
     /// Settings for a run of a few minutes or less: warm-up, horizon and grace shrink to a sixth, a
     /// quarter and a twelfth of `run_ns` where the defaults are longer.
     #[must_use]

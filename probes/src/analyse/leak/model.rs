@@ -72,6 +72,8 @@ pub enum Reason {
     Load,
     /// No object outlived its kind.
     NoSurvivors,
+    /// Objects do not die, but so few come that the rate is below the floor.
+    BelowFloor,
     /// The interval of the rate straddles the floor.
     Straddles,
     /// Old objects still die as fast as a long tail would.
@@ -338,6 +340,14 @@ pub struct LeakReport {
     pub gate: Gate,
     /// Blind spots.
     pub blind: Blind,
+}
+
+impl Interval {
+    /// All three, times a factor of at least 0.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self { estimate: self.estimate * factor, low: self.low * factor, high: self.high * factor }
+    }
 }
 
 impl Finding {
