@@ -23,6 +23,9 @@ use crate::record::heap::{AGE_BINS, age_bin_from_ns};
 
 /// Youngest and oldest age that is read, as shares of the run.
 const OLD_SHARES: (f64, f64) = (1.0 / 16.0, 0.5);
+/// Share of the deaths the null expects from which old objects are said to die after all, and deaths that
+/// are let pass.
+const RESUMES: (f64, f64) = (0.5, 1.0);
 /// Bins between two ages of the grid: half an octave.
 const GRID_STEP: usize = 2;
 
@@ -50,6 +53,9 @@ pub(super) struct Hazard {
     pub(super) log_e: f64,
     /// The age at which the case is strongest.
     pub(super) best: AtAge,
+    /// At that age or an older one, objects die at half the null's rate or faster: the case is made of young
+    /// ages, as it is by a cache whose entries all live long and not for ever.
+    pub(super) resumes: bool,
 }
 
 /// Weighs the cohort. `None` while no age of the grid fits the run.
@@ -60,6 +66,7 @@ pub(super) fn weigh(cohort: &Cohort<'_>, config: &LeakConfig) -> Option<Hazard> 
     ages.sort_by(|a, b| b.total_cmp(a));
     let mut terms = Vec::new();
     let mut best: Option<AtAge> = None;
+    let mut resumes = false;
     for (index, bin) in grid(config).enumerate() {
         if !admissible.contains(&age_bin_from_ns(bin)) {
             continue;
@@ -69,9 +76,11 @@ pub(super) fn weigh(cohort: &Cohort<'_>, config: &LeakConfig) -> Option<Hazard> 
         terms.push(at.log_e - ((rank + 1.0) * (rank + 2.0)).ln());
         if best.is_none_or(|best| at.log_e > best.log_e) {
             best = Some(at);
+            resumes = false;
         }
+        resumes |= at.dead as f64 > RESUMES.0 * at.expected + RESUMES.1;
     }
-    best.map(|best| Hazard { log_e: log_sum_exp(&terms), best })
+    best.map(|best| Hazard { log_e: log_sum_exp(&terms), best, resumes })
 }
 
 /// Bins whose lower edges are the ages of the grid; it depends on declarations only, never on the data or

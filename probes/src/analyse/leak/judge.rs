@@ -42,6 +42,9 @@ pub(super) fn decide(
     if study.span_ns < config.horizon_ns as f64 {
         return (Verdict::Inconclusive, Some(Reason::Backlog));
     }
+    if study.hazard.resumes {
+        return (Verdict::Suspect, Some(Reason::TailDies));
+    }
     if study.low_any_time > config.floor {
         (Verdict::Leak, None)
     } else if rate.high < config.floor {
