@@ -100,6 +100,34 @@ impl<'a> Window<'a> {
     }
 }
 
+/// Laplace's statistic of the births within the warm-up from which they are said to dwindle.
+const DWINDLES: f64 = -3.0;
+/// Standard deviations above what a warm-up that dwindles still brings, for more to be at work.
+const EXCESS: f64 = 3.0;
+
+/// Whether `count` survivors born between the end of the warm-up and `to` are no more than the tail of a
+/// warm-up whose births dwindle exponentially: the constant is fitted to the births within it (maximum
+/// likelihood of the truncated exponential) and carried on.
+pub(super) fn still_warming(early: &[f64], warm_up: f64, to: f64, count: usize) -> bool {
+    let during = Window { times: early, from: 0.0, to: warm_up };
+    if warm_up <= 0.0 || during.laplace() > DWINDLES {
+        return false;
+    }
+    let n = early.len() as f64;
+    let mean = early.iter().sum::<f64>() / n / warm_up;
+    // mean = 1 / x - 1 / (e^x - 1) falls in x, the warm-up over the constant.
+    let (mut low, mut high) = (1e-6, 700.0);
+    for _ in 0..60 {
+        let x = f64::midpoint(low, high);
+        if 1.0 / x - 1.0 / x.exp_m1() > mean { low = x } else { high = x }
+    }
+    let x = f64::midpoint(low, high);
+    let carried = n * ((-x).exp() - (-x * to / warm_up).exp()) / -(-x).exp_m1();
+    // The constant is not known better than to about 1 / sqrt(n).
+    let sigma = (carried + (carried * x).powi(2) / n).sqrt();
+    (count as f64) < carried + EXCESS * sigma
+}
+
 #[derive(Clone, Copy)]
 struct Split {
     gain: f64,
@@ -137,6 +165,20 @@ mod tests {
         let stop = window.stop().unwrap();
         assert!((stop.at - 1.0).abs() < 0.1, "{stop:?}");
         assert!(window.laplace() < DECLINE && window.onset().is_none());
+    }
+
+    #[test]
+    fn the_tail_of_a_warm_up_is_told_from_a_leak_beside_it() {
+        // 200 objects that come with a constant of 20 min, half an hour of which is the warm-up.
+        let times: Vec<f64> =
+            (0..200).map(|i| -20.0 * (1.0 - (f64::from(i) + 0.5) / 200.0).ln()).collect();
+        let early: Vec<f64> = times.iter().copied().filter(|t| *t < 30.0).collect();
+        let later = times.iter().filter(|t| (30.0..80.0).contains(*t)).count();
+        assert!(still_warming(&early, 30.0, 80.0, later));
+        assert!(!still_warming(&early, 30.0, 80.0, later + 60));
+        // A burst at the start is over; even births do not dwindle.
+        assert!(!still_warming(&even(200, 0.0, 1.0), 30.0, 80.0, 5));
+        assert!(!still_warming(&even(30, 0.0, 30.0), 30.0, 80.0, 30));
     }
 
     #[test]

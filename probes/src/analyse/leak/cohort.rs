@@ -40,6 +40,8 @@ pub(super) struct Cohort<'a> {
     /// Births before this are not in it.
     pub(super) from_ns: u64,
     pub(super) alive: Vec<&'a Sample>,
+    /// Births of living objects during the warm-up, ns.
+    pub(super) early_ns: Vec<f64>,
     /// Deaths: end of the epoch of birth (ns), bin of age, count.
     pub(super) dead: Vec<(u64, usize, u64)>,
     pub(super) dead_by_bin: [u64; AGE_BINS],
@@ -59,8 +61,9 @@ impl<'a> Cohort<'a> {
         wanted: impl Fn(&Sample) -> bool,
     ) -> Self {
         let from_ns = config.warm_up_ns;
-        let alive: Vec<&Sample> =
-            data.alive.iter().copied().filter(|s| s.born_ns >= from_ns && wanted(s)).collect();
+        let (alive, early): (Vec<&Sample>, Vec<&Sample>) =
+            data.alive.iter().filter(|s| wanted(s)).partition(|s| s.born_ns >= from_ns);
+        let early_ns = early.iter().map(|s| s.born_ns as f64).collect();
         let dead: Vec<(u64, usize, u64)> = data
             .dead
             .iter()
@@ -74,7 +77,7 @@ impl<'a> Cohort<'a> {
         dead.iter().for_each(|&(_, bin, count)| dead_by_bin[bin] += count);
         let weight = mean_weight(snapshot, data);
         let alpha0 = config.alpha0;
-        Self { now_ns: snapshot.at_ns, from_ns, alive, dead, dead_by_bin, alpha0, weight }
+        Self { now_ns: snapshot.at_ns, from_ns, alive, early_ns, dead, dead_by_bin, alpha0, weight }
     }
 
     /// Age of a living object, ns, at least 1.

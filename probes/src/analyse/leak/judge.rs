@@ -33,7 +33,7 @@ pub(super) fn decide(
     if context.q > config.fdr {
         return not_proven(study, context, rate, config);
     }
-    if study.stop.is_some() || study.laplace < DECLINE {
+    if study.stop.is_some() || study.laplace < DECLINE || study.warming {
         return declining(study, config);
     }
     if let Some((owners, of)) = context.per_owner {

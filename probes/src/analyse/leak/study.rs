@@ -1,7 +1,7 @@
 //! What the clauses of the verdict look at, for one cohort: the case against the null, when the survivors
 //! were born, how many never die and how fast they come.
 
-use super::births::{Change, Window};
+use super::births::{self, Change, Window};
 use super::cohort::{Cohort, HOUR_NS};
 use super::hazard::{self, Hazard};
 use super::rate::{Immortals, Tail};
@@ -17,7 +17,9 @@ pub(super) struct Study {
     pub(super) stop: Option<Change>,
     /// Laplace's statistic of the survivors' births since the start or the onset.
     pub(super) laplace: f64,
-    /// The same before the stop, and how long that part was.
+    /// The survivors are no more than a warm-up that dwindles still brings.
+    pub(super) warming: bool,
+    /// [`Self::laplace`] before the stop, and how long that part was.
     pub(super) before_stop: Option<(f64, f64)>,
     /// From the warm-up's end, or the onset, to the youngest birth that is old by now.
     pub(super) span_ns: f64,
@@ -52,6 +54,7 @@ pub(super) fn study(cohort: &Cohort<'_>, config: &LeakConfig) -> Study {
         onset,
         stop,
         laplace: active.laplace(),
+        warming: births::still_warming(&cohort.early_ns, from, to, whole.times.len()),
         before_stop: stop.map(|stop| {
             let before = Window::new(&times, start, stop.at);
             (before.laplace(), before.length())
