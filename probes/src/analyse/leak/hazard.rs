@@ -61,14 +61,13 @@ pub(super) struct Hazard {
 /// Weighs the cohort. `None` while no age of the grid fits the run.
 pub(super) fn weigh(cohort: &Cohort<'_>, config: &LeakConfig) -> Option<Hazard> {
     let now = cohort.now_ns as f64;
-    let admissible = now * OLD_SHARES.0..=now * OLD_SHARES.1;
     let mut ages: Vec<f64> = cohort.alive.iter().map(|s| cohort.age_ns(s)).collect();
     ages.sort_by(|a, b| b.total_cmp(a));
     let mut terms = Vec::new();
     let mut best: Option<AtAge> = None;
     let mut resumes = false;
     for (index, bin) in grid(config).enumerate() {
-        if !admissible.contains(&age_bin_from_ns(bin)) {
+        if !admissible(age_bin_from_ns(bin), now) {
             continue;
         }
         let at = at_age(&ages, &cohort.dead_by_bin, bin, config.alpha0);
@@ -81,6 +80,11 @@ pub(super) fn weigh(cohort: &Cohort<'_>, config: &LeakConfig) -> Option<Hazard> 
         resumes |= at.dead as f64 > RESUMES.0 * at.expected + RESUMES.1;
     }
     best.map(|best| Hazard { log_e: log_sum_exp(&terms), best, resumes })
+}
+
+/// Whether an age is read in a run of `now` ns.
+pub(super) fn admissible(old_ns: f64, now: f64) -> bool {
+    (now * OLD_SHARES.0..=now * OLD_SHARES.1).contains(&old_ns)
 }
 
 /// Bins whose lower edges are the ages of the grid; it depends on declarations only, never on the data or

@@ -30,6 +30,7 @@ mod judge;
 mod model;
 mod orphans;
 mod owners;
+mod plan;
 mod rate;
 mod site;
 mod study;
@@ -43,7 +44,9 @@ pub use model::{
     Survivors, Totals, Verdict,
 };
 
-use crate::record::heap::{HeapSnapshot, SITE_OTHER};
+pub use plan::{HOURS_MAX, Plan, Soak, plan, power_at};
+
+use crate::record::heap::{HeapSnapshot, SITE_OTHER, Sample};
 use owners::Owners;
 use site::Studied;
 
@@ -93,14 +96,25 @@ fn order(a: &SiteReport, b: &SiteReport) -> std::cmp::Ordering {
         .then(a.site.cmp(&b.site))
 }
 
+/// Rates that are tried for [`Blind::rate_80`]: eight to a decade, from a tenth of the floor to a million
+/// times that.
+const RATES: u32 = 57;
+
 fn blind(snapshot: &HeapSnapshot, config: &LeakConfig) -> Blind {
-    let sum = |wanted: &dyn Fn(&crate::record::heap::Sample) -> bool| -> f64 {
+    let sum = |wanted: &dyn Fn(&Sample) -> bool| -> f64 {
         snapshot.samples.iter().filter(|s| wanted(s)).map(|s| s.weight).sum()
     };
+    let hours = snapshot.at_ns as f64 / cohort::HOUR_NS;
+    let mean_bytes = snapshot.sampler.mean_bytes.max(1) as f64;
+    let power = |rate: f64| {
+        let quiet = Soak { churn_bytes: 0.0, ..Soak::of(rate, mean_bytes) };
+        power_at(hours, &quiet, config)
+    };
+    let rates = (0..RATES).map(|i| config.floor * 10f64.powf(f64::from(i) / 8.0 - 1.0));
     Blind {
         mean_bytes: snapshot.sampler.mean_bytes,
-        rate_80: None,
-        power_at_limit: 0.0,
+        rate_80: rates.into_iter().find(|&rate| power(rate) >= 0.8),
+        power_at_limit: power(config.limit),
         warm_up_bytes: sum(&|s| s.born_ns < config.warm_up_ns),
         other_bytes: sum(&|s| s.site == SITE_OTHER),
     }
