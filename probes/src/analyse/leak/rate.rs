@@ -189,20 +189,20 @@ const RATIOS: [(f64, f64); 14] = [
     (64.0, 0.02),
 ];
 
-/// The largest Poisson mean that `count` events refute at 5 %, at any time: the mixture over larger means
-/// of the likelihood ratio is a supermartingale when the true mean is not larger.
+/// The largest Poisson mean that `count` events refute at 5 %, at any time.
 pub(super) fn low_any_time(count: f64) -> f64 {
-    if count <= 0.0 {
+    if count <= 0.0 || !refutes(count, 0.0) {
         return 0.0;
     }
-    let refuted = |mean: f64| {
-        let terms: Vec<f64> = RATIOS
-            .iter()
-            .map(|&(ratio, weight)| weight.ln() + count * ratio.ln() - mean * (ratio - 1.0))
-            .collect();
-        log_sum_exp(&terms) >= 20f64.ln()
-    };
-    if refuted(0.0) { bisect(count, 0.0, |mean| !refuted(mean)) } else { 0.0 }
+    bisect(count, 0.0, |mean| !refutes(count, mean))
+}
+
+/// Whether `count` events refute a Poisson mean of at most `mean`: the mixture over larger means of the
+/// likelihood ratio is a supermartingale when the true mean is not larger.
+pub(super) fn refutes(count: f64, mean: f64) -> bool {
+    let terms =
+        RATIOS.map(|(ratio, weight)| weight.ln() + count * ratio.ln() - mean * (ratio - 1.0));
+    log_sum_exp(&terms) >= 20f64.ln()
 }
 
 #[cfg(test)]
