@@ -8,8 +8,6 @@ mod soak;
 #[path = "../tests/leak_worlds/world.rs"]
 mod world;
 
-use std::io::Write as _;
-
 use soak::{CLEAN, OWNER, SITE, built, soak};
 use statrs::distribution::{Beta, ContinuousCDF as _};
 use tailbeam_probes::analyse::leak::{LeakConfig, analyse};
@@ -59,7 +57,7 @@ fn power(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
             let world = built(
                 |w| {
                     build(w);
-                    w.leak(SITE, Who::One(OWNER), 2e6, 0, u64::MAX);
+                    w.leak(SITE, Who::One(OWNER), 2e6, 0..u64::MAX);
                 },
                 seed,
                 mean,

@@ -43,7 +43,7 @@ fn at_the_floor_the_bound_holds_at_any_time() {
     let called = (0..50)
         .filter(|seed| {
             let at_floor = |w: &mut crate::world::World| {
-                w.leak(SITE, Who::One(OWNER), 1e6, 0, u64::MAX);
+                w.leak(SITE, Who::One(OWNER), 1e6, 0..u64::MAX);
             };
             let world = built(at_floor, 300 + seed, R64, 10);
             soak(&world, 10 * MINUTE_NS, &LeakConfig::default()).leak_ns.is_some()
@@ -98,7 +98,7 @@ fn among_thousands_of_sites_false_discoveries_are_few() {
 
 #[test]
 fn too_early_is_said_and_how_long_to_wait() {
-    let world = built(|w| w.leak(SITE, Who::One(OWNER), 20e6, 0, u64::MAX), 1, R64, 2);
+    let world = built(|w| w.leak(SITE, Who::One(OWNER), 20e6, 0..u64::MAX), 1, R64, 2);
     let report = analyse(&world.snapshot(HOUR_NS), &LeakConfig::default());
     let finding = &report.site(SITE).unwrap().finding;
     assert_eq!((finding.verdict, finding.reason), (Verdict::Inconclusive, Some(Reason::TooEarly)));

@@ -23,7 +23,7 @@ fn a_forgotten_insert_among_decoys() {
     let report = read(
         |w| {
             decoys(w);
-            w.leak(SITE, Who::One(OWNER), 2e6, 0, u64::MAX);
+            w.leak(SITE, Who::One(OWNER), 2e6, 0..u64::MAX);
         },
         1,
         4,
@@ -46,7 +46,7 @@ fn growth_is_explained_and_the_rest_is_near_nothing() {
         let report = read(
             |w| {
                 w.churn(2, 20e6);
-                w.leak(SITE, Who::One(OWNER), 4e6, 0, u64::MAX);
+                w.leak(SITE, Who::One(OWNER), 4e6, 0..u64::MAX);
             },
             seed,
             4,
@@ -64,7 +64,7 @@ fn a_leak_of_all_agents_is_not_one_agents() {
     let report = read(
         |w| {
             w.churn(2, 20e6);
-            w.leak(SITE, Who::Any(1_000), 2e6, 0, u64::MAX);
+            w.leak(SITE, Who::Any(1_000), 2e6, 0..u64::MAX);
         },
         2,
         4,
@@ -84,7 +84,7 @@ fn a_leak_that_starts_late_is_dated() {
         let report = read(
             |w| {
                 w.churn(SITE, 20e6);
-                w.leak(SITE, Who::One(OWNER), 4e6, from, u64::MAX);
+                w.leak(SITE, Who::One(OWNER), 4e6, from..u64::MAX);
             },
             seed,
             4,
@@ -108,7 +108,7 @@ fn a_leak_that_stopped_says_so() {
         let world = built(
             |w| {
                 w.churn(SITE, 20e6);
-                w.leak(SITE, Who::One(OWNER), 2e6, 0, until);
+                w.leak(SITE, Who::One(OWNER), 2e6, 0..until);
             },
             seed,
             R64,
@@ -170,7 +170,7 @@ fn orphans_need_no_waiting() {
     let orphans = site.orphans.unwrap();
     assert!(u64::from(orphans.owners) == orphans.sampled && orphans.sampled > 150, "{orphans:?}");
     // The twin whose owners live.
-    let report = read(|w| w.leak(SITE, Who::Any(1_000), 4e6, 0, u64::MAX), 4, 4);
+    let report = read(|w| w.leak(SITE, Who::Any(1_000), 4e6, 0..u64::MAX), 4, 4);
     assert_eq!(planted(&report).orphans, None);
 }
 

@@ -12,7 +12,7 @@ const RATE: f64 = 2e6;
 fn beside(churn: f64, seed: u64, hours: u64) -> World {
     let build = |w: &mut World| {
         w.churn(SITE, churn);
-        w.leak(SITE, Who::One(OWNER), RATE, 0, u64::MAX);
+        w.leak(SITE, Who::One(OWNER), RATE, 0..u64::MAX);
     };
     built(build, seed, R64, hours)
 }

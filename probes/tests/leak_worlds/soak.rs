@@ -69,7 +69,7 @@ pub(crate) const CLEAN: [Named; 14] = [
         name: "leak of half the floor",
         build: |w| {
             w.churn(SITE, 20e6);
-            w.leak(SITE, Who::One(OWNER), 0.5e6, 0, u64::MAX);
+            w.leak(SITE, Who::One(OWNER), 0.5e6, 0..u64::MAX);
         },
         hours: 16,
     },

@@ -2,6 +2,8 @@
 //! objects are simulated (a Poisson stream thinned by the weight), and those that die within
 //! [`SHORT_NS`] only as counts, so that eight hours beside 200 MB of churn cost milliseconds.
 
+use std::ops::Range;
+
 use tailbeam_probes::record::heap::{
     Births, Census, Deaths, HeapSnapshot, OwnerEnd, Sample, SamplerFacts, age_bin, age_bin_from_ns,
 };
@@ -257,7 +259,8 @@ impl World {
         }
     }
 
-    pub(crate) fn leak(&mut self, site: u32, who: Who, rate: f64, from_ns: u64, until_ns: u64) {
+    pub(crate) fn leak(&mut self, site: u32, who: Who, rate: f64, during_ns: Range<u64>) {
+        let (from_ns, until_ns) = (during_ns.start, during_ns.end);
         self.stream(Stream { site, size: 96, who, life: Life::Leak, rate, from_ns, until_ns });
     }
 
@@ -355,7 +358,7 @@ impl World {
     /// Owners that come, live ten minutes, and leave one object in `site` at `rate`.
     pub(crate) fn orphans(&mut self, site: u32, rate: f64) {
         let first = self.objects.len();
-        self.leak(site, Who::One(0), rate, 0, u64::MAX);
+        self.leak(site, Who::One(0), rate, 0..u64::MAX);
         for (index, object) in self.objects[first..].iter_mut().enumerate() {
             let owner = 100_000 + u32::try_from(index).expect("few");
             object.sample.owner = owner;
