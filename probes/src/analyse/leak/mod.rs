@@ -50,7 +50,7 @@ use crate::record::heap::{HeapSnapshot, SITE_OTHER, Sample};
 use owners::Owners;
 use site::Studied;
 
-/// Judges a snapshot. Allocates; about 20 us per site and 1 us per sample.
+/// Judges a snapshot. Allocates; sorts the samples of each site, else linear in what the snapshot holds.
 #[must_use]
 pub fn analyse(snapshot: &HeapSnapshot, config: &LeakConfig) -> LeakReport {
     let owners = Owners::new(snapshot, config);
