@@ -223,6 +223,33 @@ mod tests {
     }
 
     #[test]
+    fn read_at_every_event_the_bound_still_holds() {
+        let mut state = 5u64;
+        let mut unit = || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            ((state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        };
+        let (mut any_time, mut one_instant) = (0, 0);
+        for _ in 0..400 {
+            // A Poisson process of rate 1: the mean of its count by `at` is `at`.
+            let (mut at, mut refuted, mut excluded) = (0.0f64, false, false);
+            for count in 1..=500u32 {
+                at -= unit().ln();
+                let k = f64::from(count);
+                refuted |= refutes(k, at);
+                excluded |= k > at && k * (k / at).ln() - k + at > DROP;
+            }
+            any_time += usize::from(refuted);
+            one_instant += usize::from(excluded);
+        }
+        // 5 % of 400 and its chance; a bound that is meant for one reading fails much oftener.
+        assert!(any_time <= 29, "{any_time} of 400");
+        assert!(one_instant > 60, "{one_instant} of 400");
+    }
+
+    #[test]
     fn a_pareto_tail_alone_has_no_immortals() {
         // Quantiles of a Pareto(1.5) tail seen over ages up to 16 a, births even in time.
         let (mut alive, mut dead) = (Vec::new(), Vec::new());
