@@ -56,7 +56,7 @@ pub fn text(plans: &[(Soak, Plan)], config: &LeakConfig, out: &mut dyn Write) ->
     }
     writeln!(
         out,
-        "\nComputed from the verdict's own clauses, not measured; what a setting costs: tailbeam help"
+        "\nComputed from the verdict's own clauses, not measured"
     )
 }
 
