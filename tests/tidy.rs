@@ -28,6 +28,7 @@ const UNSAFE: [(&str, &str); 33] = [
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
     ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),
     ("probes/src/collect/heap/global.rs", "GlobalAlloc"),
+    ("probes/src/collect/heap/cells.rs", "one instruction on a word of the thread's own"),
     ("probes/src/collect/heap/plain.rs", "mimalloc is C"),
     ("probes/src/collect/heap/realloc.rs", "blocks that move between mimalloc and the range"),
     ("probes/src/collect/heap/range.rs", "mmap, mprotect: the range of sampled blocks"),
