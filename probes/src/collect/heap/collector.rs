@@ -25,6 +25,9 @@ use crate::record::heap_layout::{
 /// Words of the bitmap of owners: 524,288 bits for 65,536 objects.
 const HOLDER_WORDS: usize = 8_192;
 
+/// How often a hook gives way to whoever empties the ring.
+const TRIES: usize = 256;
+
 /// What the collector keeps per thread. All zeros is a fresh one. The owner of the memory passes it
 /// to every hook and never to two threads at once.
 #[repr(C)]
@@ -34,6 +37,7 @@ pub struct Thread {
     stack: Cell<(u64, u64)>,
     owner: Cell<u32>,
     busy: Cell<u32>,
+    turn: Cell<u32>,
 }
 
 impl Thread {
@@ -45,6 +49,7 @@ impl Thread {
             stack: Cell::new((0, 0)),
             owner: Cell::new(0),
             busy: Cell::new(0),
+            turn: Cell::new(0),
         }
     }
 
@@ -225,7 +230,7 @@ impl Collector {
         let index = self.insert(&entry)?;
         self.words[head::TAKEN].fetch_add(1, Ordering::Relaxed);
         self.tell(&Event::birth(entry.site, now_ns, weight(&entry)));
-        self.spent(now_ns);
+        self.spent(thread, now_ns);
         Some(index)
     }
 
@@ -252,10 +257,7 @@ impl Collector {
             return false;
         };
         self.end(index, &entry, now_ns);
-        // Nested in a hook of this thread, the event ring still takes the death; only time is unread.
-        if thread.busy.get() == 0 {
-            self.spent(now_ns);
-        }
+        self.spent(thread, now_ns);
         true
     }
 
@@ -309,7 +311,6 @@ impl Collector {
             }
             GivenBack::Died => self.end(index, &entry, now_ns),
         }
-        self.spent(now_ns);
         true
     }
 
@@ -353,22 +354,34 @@ impl Collector {
         })
     }
 
-    /// Puts an event into the ring, and empties the ring when it fills.
+    /// Puts an event into the ring, and empties the ring when it fills. When another thread is at that
+    /// and the ring is full, it gives way to it for a bounded number of times; then the event is lost.
     pub(super) fn tell(&self, event: &Event) {
-        let told = self.ring.push(&self.words, event)
-            || (self.alone(|alone| alone.drain()).is_some() && self.ring.push(&self.words, event));
-        if !told {
-            self.lose(Lost::Ring);
-        } else if self.ring.filling(&self.words) {
-            self.alone(|alone| alone.drain());
+        for _ in 0..TRIES {
+            if self.ring.push(&self.words, event) {
+                if self.ring.filling(&self.words) {
+                    self.alone(|alone| alone.drain());
+                }
+                return;
+            }
+            if self.alone(|alone| alone.drain()).is_none() {
+                std::thread::yield_now();
+            }
         }
+        self.lose(Lost::Ring);
     }
 
-    fn spent(&self, since_ns: u64) {
-        let now_ns = self.now_ns();
-        self.words[head::AT].fetch_max(now_ns, Ordering::Relaxed);
-        let spent = now_ns.saturating_sub(since_ns);
-        self.words[head::SELF_NS].fetch_add(spent, Ordering::Relaxed);
+    /// Notes the time, and every 16th time what the hook took, sixteen-fold: a look at the clock is a
+    /// fifth of the hook's own cost.
+    fn spent(&self, thread: &Thread, since_ns: u64) {
+        // Late by a hook at most: readers want the instant of the last event, roughly.
+        self.words[head::AT].store(since_ns, Ordering::Relaxed);
+        let turn = thread.turn.get().wrapping_add(1);
+        thread.turn.set(turn);
+        if turn.is_multiple_of(16) {
+            let spent = self.now_ns().saturating_sub(since_ns);
+            self.words[head::SELF_NS].fetch_add(16 * spent, Ordering::Relaxed);
+        }
     }
 
     fn seeded(&self, thread: &Thread) {
@@ -395,5 +408,5 @@ fn layout(config: &HeapConfig) -> Layout {
     assert_eq!(EPOCHS, 64, "a row has a word per epoch");
     let entries = config.objects_max as usize;
     //          entries  sites   frames   rows   events census classes ended   names  modules
-    Layout::new([entries, 16_384, 327_680, 5_120, 8_192, 2_048, 64, 32_768, 2_048, 512])
+    Layout::new([entries, 16_384, 327_680, 5_120, 16_384, 2_048, 64, 32_768, 2_048, 512])
 }

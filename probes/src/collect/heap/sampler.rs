@@ -6,10 +6,10 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::addresses::Addresses;
-use super::cells::{Draws, is_large};
+use super::cells::{Draws, in_range, is_large, look_up};
 use super::collector::{Birth, Collector, Thread};
 use super::config::{HeapConfig, HeapError, OnFork};
 use super::range::Range;
@@ -19,25 +19,6 @@ use crate::record::heap_layout::{Lost, head};
 
 /// Large objects that can live at one time, each at least 1 MiB.
 const LARGE_MAX: usize = 16_384;
-
-/// What a free compares its address with.
-#[repr(align(64))]
-pub(super) struct Hot {
-    base: AtomicUsize,
-    span: AtomicUsize,
-}
-
-/// Nothing is in a range of no bytes.
-pub(super) static HOT: Hot = Hot { base: AtomicUsize::new(0), span: AtomicUsize::new(0) };
-
-impl Hot {
-    /// Whether a block may be a sampled one.
-    #[inline(always)]
-    pub(super) fn holds(&self, address: usize) -> bool {
-        let offset = address.wrapping_sub(self.base.load(Ordering::Relaxed));
-        offset < self.span.load(Ordering::Relaxed)
-    }
-}
 
 static SAMPLER: OnceLock<Sampler> = OnceLock::new();
 
@@ -69,33 +50,31 @@ extern "C" fn go_on() {
     }
 }
 
-/// A block that was just allocated and is to be recorded.
-#[derive(Clone, Copy)]
+/// An object that is to be recorded.
 pub(super) struct Fresh {
-    pub(super) block: NonNull<u8>,
     pub(super) size: usize,
     pub(super) align: usize,
     pub(super) mean: f32,
+    pub(super) registers: Registers,
 }
 
 impl Sampler {
     /// Starts the process's sampler.
     pub(super) fn start(config: &HeapConfig) -> Result<&'static Sampler, HeapError> {
-        if sampler().is_some() {
+        static CLAIMED: AtomicBool = AtomicBool::new(false);
+        if CLAIMED.swap(true, Ordering::Relaxed) {
             return Err(HeapError::Running);
         }
-        let made = Sampler::create(config)?;
-        let ours = made.collector.words.as_ptr();
+        let made = Sampler::create(config).inspect_err(|_| {
+            CLAIMED.store(false, Ordering::Relaxed);
+        })?;
+        // Before anybody can get a block in the range, every thread looks blocks up.
+        let (base, span) = if config.exact { (0, usize::MAX) } else { made.range.span() };
+        look_up(base, span);
         let sampler = SAMPLER.get_or_init(|| made);
-        if sampler.collector.words.as_ptr() != ours {
-            return Err(HeapError::Running);
-        }
         if config.on_fork == OnFork::Own {
             super::threads::after_fork(go_on);
         }
-        let (base, span) = if config.exact { (0, usize::MAX) } else { sampler.range.span() };
-        HOT.base.store(base, Ordering::Relaxed);
-        HOT.span.store(span, Ordering::Release);
         Ok(sampler)
     }
 
@@ -124,36 +103,33 @@ impl Sampler {
         self.collector.exact
     }
 
-    /// Records a sampled block. A block in the range comes back when the object shall lie there: the
-    /// caller fills it and frees the one it had.
-    pub(super) fn place(
-        &self,
-        thread: &Thread,
-        fresh: Fresh,
-        registers: Registers,
-    ) -> Option<NonNull<u8>> {
+    /// A block in the range for a sampled object, recorded and not zeroed.
+    pub(super) fn place(&self, thread: &Thread, fresh: &Fresh) -> Option<NonNull<u8>> {
         if !self.collector.writes() {
-            return None;
-        }
-        let born = |address: usize| {
-            let (address, size) = (address as u64, fresh.size as u64);
-            self.collector.born(thread, &Birth { address, size, mean: fresh.mean, registers })
-        };
-        if self.exact() || is_large(fresh.size) {
-            let address = fresh.block.as_ptr().addr();
-            let object = born(address)?;
-            self.note(object, address);
             return None;
         }
         let block = self.slot_for(fresh.size, fresh.align)?;
         let address = block.as_ptr().addr();
         let slot = self.range.slot(address);
-        let Some(object) = born(address) else {
+        let Some(object) = self.born(thread, fresh, address) else {
             self.range.give(slot);
             return None;
         };
         self.range.set_object(slot, object);
         Some(block)
+    }
+
+    /// Records an object that stays where the allocator put it.
+    pub(super) fn record(&self, thread: &Thread, fresh: &Fresh, address: usize) {
+        if let Some(object) = self.born(thread, fresh, address) {
+            self.note(object, address);
+        }
+    }
+
+    fn born(&self, thread: &Thread, fresh: &Fresh, address: usize) -> Option<u32> {
+        let (address, size) = (address as u64, fresh.size as u64);
+        let registers = fresh.registers;
+        self.collector.born(thread, &Birth { address, size, mean: fresh.mean, registers })
     }
 
     /// A slot for a block, or `None`, which is counted.
@@ -205,7 +181,7 @@ impl Sampler {
         if !self.collector.grown(object, from as u64, (address as u64, size as u64)) {
             return;
         }
-        if HOT.holds(address) && !self.exact() {
+        if in_range(address) && !self.exact() {
             self.range.set_object(self.range.slot(address), object);
         } else {
             self.note(object, address);
