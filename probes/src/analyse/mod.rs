@@ -1,1 +1,3 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
+
+pub mod join;

@@ -51,34 +51,30 @@ impl Counter {
     }
 }
 
-/// What the processor is.
+/// What the processor says of its counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Host {
-    /// x86-64; whether its TSC runs at one rate in all states.
-    X86 { invariant: bool },
-    /// aarch64, whose counter always does.
-    Arm,
+pub(super) struct Host {
+    /// The kernel's clock source that is this counter.
+    clocksource: &'static str,
+    /// It runs at one rate in all states.
+    invariant: bool,
 }
 
 /// Decides by what the processor and the kernel say.
 pub(super) fn choose(host: Host, clocksource: Option<&str>) -> Result<Counter, Unavailable> {
-    let wanted = match host {
-        Host::X86 { .. } => "tsc",
-        Host::Arm => "arch_sys_counter",
-    };
     let refuse = |cause: String, remedy: &str| {
         Err(Unavailable { source: "processor counter", cause, remedy: remedy.to_owned() })
     };
-    if host == (Host::X86 { invariant: false }) {
+    if !host.invariant {
         return refuse(
             "the TSC is not invariant (CPUID 80000007H)".to_owned(),
             "none needed: CLOCK_MONOTONIC is used, 20 ns per stamp; or expose invtsc to the guest",
         );
     }
     match clocksource {
-        Some(source) if source == wanted => Ok(Counter::Processor),
+        Some(source) if source == host.clocksource => Ok(Counter::Processor),
         Some(source) => refuse(
-            format!("the kernel keeps time by {source}, not by {wanted}"),
+            format!("the kernel keeps time by {source}, not by {}", host.clocksource),
             "none needed: CLOCK_MONOTONIC is used; or boot with clocksource=tsc where it is stable",
         ),
         None => refuse("sysfs names no clock source".to_owned(), "mount /sys"),
@@ -90,7 +86,12 @@ pub(super) fn host() -> Host {
     use std::arch::x86_64::__cpuid;
     let leaves = __cpuid(0x8000_0000).eax;
     let invariant = leaves >= 0x8000_0007 && __cpuid(0x8000_0007).edx & (1 << 8) != 0;
-    Host::X86 { invariant }
+    Host { clocksource: "tsc", invariant }
+}
+
+#[cfg(target_arch = "aarch64")]
+pub(super) const fn host() -> Host {
+    Host { clocksource: "arch_sys_counter", invariant: true }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -109,11 +110,6 @@ fn fenced() -> u64 {
     // SAFETY: as above.
     unsafe { std::arch::x86_64::_mm_lfence() };
     ticks
-}
-
-#[cfg(target_arch = "aarch64")]
-pub(super) const fn host() -> Host {
-    Host::Arm
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -144,13 +140,14 @@ mod tests {
 
     #[test]
     fn a_counter_is_trusted_only_where_the_kernel_trusts_it() {
-        let steady = Host::X86 { invariant: true };
+        let steady = Host { clocksource: "tsc", invariant: true };
+        let arm = Host { clocksource: "arch_sys_counter", invariant: true };
         assert_eq!(choose(steady, Some("tsc")), Ok(Counter::Processor));
-        assert_eq!(choose(Host::Arm, Some("arch_sys_counter")), Ok(Counter::Processor));
+        assert_eq!(choose(arm, Some("arch_sys_counter")), Ok(Counter::Processor));
         let cause = |host, source| choose(host, source).unwrap_err().cause;
         assert!(cause(steady, Some("kvm-clock")).contains("kvm-clock"));
-        assert!(cause(Host::X86 { invariant: false }, Some("tsc")).contains("invariant"));
+        assert!(cause(Host { invariant: false, ..steady }, Some("tsc")).contains("invariant"));
         assert!(cause(steady, None).contains("sysfs"));
-        assert!(cause(Host::Arm, Some("tsc")).contains("arch_sys_counter"));
+        assert!(cause(arm, Some("tsc")).contains("arch_sys_counter"));
     }
 }

@@ -75,15 +75,15 @@ fn a_steady_counter_is_exact_and_due_every_ten_seconds() {
 
 #[test]
 fn a_change_of_pace_beyond_fifty_ppm_is_suspect_and_less_is_drift() {
-    for (ppm, suspect) in [(40.0, false), (-40.0, false), (60.0, true), (-60.0, true)] {
+    for (ppm, suspect) in [(40i32, false), (-40, false), (60, true), (-60, true)] {
         let mut world = World::new();
         let mut calibrator = world.started();
-        world.ticks_per_ns *= 1.0 - ppm * 1e-6;
+        world.ticks_per_ns *= 1.0 - f64::from(ppm) * 1e-6;
         world.pass(10e9);
         let record = calibrator.observe(world.sample(), false);
         let named = matches!(record.suspect, Some(Suspect::Pace(ppb)) if ppb != 0);
         assert_eq!(named, suspect, "{ppm}: {record:?}");
-        let expected = (ppm * 1e4) as i64;
+        let expected = i64::from(ppm) * 10_000;
         assert!((record.error_ns / 1_000 - expected / 1_000).abs() <= 1, "{ppm}: {record:?}");
         world.pass(10e9);
         let next = calibrator.observe(world.sample(), false);
@@ -120,14 +120,14 @@ fn ntp_bends_the_line_and_does_not_accuse_the_counter() {
 
 #[test]
 fn a_step_is_said_and_the_line_starts_anew_from_it() {
-    for step_ns in [30e6, -30e6] {
+    for step_ns in [30_000_000i32, -30_000_000] {
         let mut world = World::new();
         let mut calibrator = world.started();
-        world.mono_ns += step_ns;
+        world.mono_ns += f64::from(step_ns);
         world.pass(10e9);
         let record = calibrator.observe(world.sample(), false);
         let Some(Suspect::Step(said)) = record.suspect else { panic!("{record:?}") };
-        assert!((said - step_ns as i64).abs() < 100, "{record:?}");
+        assert!((said - i64::from(step_ns)).abs() < 100, "{record:?}");
         assert!(record.bound_ns >= 29_999_900);
         let now = world.sample();
         assert_eq!(calibrator.line().ns(now.mono.ticks), now.mono.ns);
