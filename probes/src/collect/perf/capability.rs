@@ -20,7 +20,8 @@ pub enum Environment {
     Full,
     /// A PMU, and the own thread's user space only.
     UserOnly,
-    /// No PMU that counts: a virtual machine without one, or one whose counters do not move.
+    /// No PMU that counts cycles and instructions: a virtual machine without one, or with one that lacks
+    /// either or whose counters do not move.
     NoPmu,
     /// All of perf is refused: seccomp, or Debian's paranoid 3.
     Refused,
@@ -33,7 +34,7 @@ impl Environment {
         match self {
             Self::Full => "PMU, user space and kernel",
             Self::UserOnly => "PMU, user space only: kernel cycles unknown",
-            Self::NoPmu => "no PMU: cycles and instructions unknown",
+            Self::NoPmu => "no PMU that counts both cycles and instructions",
             Self::Refused => "perf refused: times, faults and switches by getrusage and schedstat",
         }
     }
@@ -77,6 +78,32 @@ pub struct Row {
     pub works: String,
     /// What is not, and why.
     pub missing: Vec<(String, Unavailable)>,
+}
+
+impl Row {
+    /// What is missing, names with the same reason together.
+    #[must_use]
+    pub fn missing_by_reason(&self) -> Vec<(String, &Unavailable)> {
+        let mut grouped: Vec<(String, &Unavailable)> = Vec::new();
+        for (name, why) in &self.missing {
+            match grouped.iter_mut().find(|(_, reason)| *reason == why) {
+                Some((names, _)) => *names += &format!(", {name}"),
+                None => grouped.push((name.clone(), why)),
+            }
+        }
+        grouped
+    }
+}
+
+/// What works, then what is unknown and why: a cell of the first table of a report.
+impl std::fmt::Display for Row {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.works)?;
+        for (names, why) in self.missing_by_reason() {
+            write!(f, "; {names} unknown: {}", why.cause)?;
+        }
+        Ok(())
+    }
 }
 
 /// What this host lets us measure.

@@ -87,6 +87,8 @@ fn a_guest_without_pmu_says_enoent_and_counts_the_rest() {
     let row = able.row(Area::Counters);
     assert!(missing(row, "cycles").cause.starts_with("ENOENT: no PMU"));
     assert!(row.works.starts_with("task-clock, page-faults"), "{}", row.works);
+    let unknown = "; cycles, instructions, cache-misses, branch-misses, cpu-migrations unknown: ENOENT";
+    assert!(row.to_string().contains(unknown), "{row}");
 }
 
 #[test]
