@@ -6,6 +6,7 @@ pub mod heap;
 pub mod host;
 pub mod perf;
 pub mod process;
+pub mod profile;
 pub mod room;
 pub mod schedstat;
 mod sys;

@@ -139,7 +139,7 @@ struct Found {
     paranoid: Option<i32>,
     /// The own thread's group: what it has, and the known load's delta.
     thread: Result<(Support, Delta), Unavailable>,
-    cpu: Result<(), Unavailable>,
+    cpu: Result<Support, Unavailable>,
     switches: Result<(), Unavailable>,
     schedstat: Result<(), Unavailable>,
     cpu_times: Result<(), Unavailable>,
@@ -161,7 +161,8 @@ fn try_out() -> Found {
     Found {
         paranoid: level,
         thread: ThreadGroup::open(ThreadOptions::default()).map(known_load),
-        cpu: CpuGroup::open(super::thread::here(), CpuOptions::default()).map(drop),
+        cpu: CpuGroup::open(super::thread::here(), CpuOptions::default())
+            .map(|group| group.support().clone()),
         switches: SwitchRing::open(4_096).map(drop),
         schedstat: Schedstat::own().map(drop),
         cpu_times: CpuTimesReader::open(1).and_then(|mut reader| reader.read(0)).map(drop),
@@ -186,7 +187,7 @@ fn judge(found: Found) -> Capabilities {
     let (counters, environment) = counters(&found);
     let rows = vec![
         counters,
-        one(Area::Cpus, "all counters of whole CPUs, for root or CAP_PERFMON", "cpus", found.cpu),
+        cpus(found.cpu),
         off_cpu(found.switches, found.schedstat),
         steal(found.cpu_times),
         sampling(found.sampling_user, found.sampling_kernel),
@@ -265,14 +266,23 @@ fn counters(found: &Found) -> (Row, Environment) {
     (Row { area: Area::Counters, works: works.join(", "), missing }, environment)
 }
 
-/// The row of a source that is there or not.
-fn one(area: Area, works: &str, name: &str, found: Result<(), Unavailable>) -> Row {
-    match found {
-        Ok(()) => Row { area, works: works.to_owned(), missing: Vec::new() },
+fn cpus(found: Result<Support, Unavailable>) -> Row {
+    let area = Area::Cpus;
+    let support = match found {
+        Ok(support) => support,
         Err(why) => {
-            Row { area, works: "nothing".to_owned(), missing: vec![(name.to_owned(), why)] }
+            return Row {
+                area,
+                works: "nothing".to_owned(),
+                missing: vec![("cpus".to_owned(), why)],
+            };
         }
-    }
+    };
+    let works: Vec<&str> = support.counted().map(|(kind, _)| kind.name()).collect();
+    // Why a switch happens is a question about a thread; no CPU has the answer anywhere.
+    let missing = support.missing().filter(|(kind, _)| *kind != Kind::Preemptions);
+    let missing = missing.map(|(kind, why)| (kind.name().to_owned(), why.clone())).collect();
+    Row { area, works: works.join(", "), missing }
 }
 
 fn off_cpu(switches: Result<(), Unavailable>, schedstat: Result<(), Unavailable>) -> Row {

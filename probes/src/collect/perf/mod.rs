@@ -2,8 +2,8 @@
 //!
 //! What is counted and from where is a [`Support`]: a source or the reason why there is none. A
 //! [`CounterBackend`] takes [`Reading`]s; [`between`] makes [`Delta`]s of two of them and judges their
-//! quality. There are four: [`ThreadGroup`] (perf-event; all privileges that allow anything),
-//! [`CpuGroup`] (perf-event2; needs paranoid 0 or CAP_PERFMON), [`Plain`] (no perf at all) and
+//! quality. There are five: [`ThreadGroup`] (perf-event; all privileges that allow anything),
+//! [`CpuGroup`] (perf-event2; needs paranoid 0 or CAP_PERFMON), [`TaskGroup`] (of another program), [`Plain`] (no perf at all) and
 //! [`Scripted`] for tests. [`open_thread`] gives the best that this host allows.
 //!
 //! Faults and switches come from getrusage(2): at paranoid 2 perf opens `context-switches` with
@@ -22,11 +22,13 @@ mod errno;
 mod fake;
 mod kind;
 mod left;
+mod open;
 mod pairing;
 mod plain;
 mod quality;
 mod reading;
 mod switches;
+mod task;
 mod thread;
 
 pub use capability::{Area, Capabilities, Environment, Row, capabilities};
@@ -40,6 +42,8 @@ pub use plain::Plain;
 pub use quality::{Delta, Quality, Rules, Suspect, Unknown, Value, between};
 pub use reading::{Reading, State};
 pub use switches::{Drained, SwitchRing};
+pub use task::TaskGroup;
+pub(in crate::collect) use task::ended;
 pub use thread::{ThreadGroup, ThreadOptions};
 
 use crate::Unavailable;
@@ -97,6 +101,6 @@ fn watchdog() -> bool {
 }
 
 /// errno of an I/O error; 0 when it has none.
-fn errno_of(error: &std::io::Error) -> i32 {
+pub(in crate::collect) fn errno_of(error: &std::io::Error) -> i32 {
     error.raw_os_error().unwrap_or(0)
 }

@@ -41,7 +41,7 @@ pub struct Drained {
     pub unpaired: u64,
     /// Records that are not as the kernel documents them.
     pub broken: u64,
-    /// `records_max` was reached: there is more, and the next drain goes on.
+    /// `records_max` was reached: there may be more, and the next drain goes on.
     pub more: bool,
 }
 

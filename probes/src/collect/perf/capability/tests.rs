@@ -34,16 +34,16 @@ fn group(errno: Option<i32>, scope: Scope) -> Support {
 }
 
 fn found(support: Support, delta: Delta) -> Found {
-    let refused = || Err(explain(libc::EACCES, Some(2)));
+    let why = || explain(libc::EACCES, Some(2));
     Found {
         paranoid: Some(2),
         thread: Ok((support, delta)),
-        cpu: refused(),
+        cpu: Err(why()),
         switches: Ok(()),
         schedstat: Ok(()),
         cpu_times: Ok(()),
         sampling_user: Ok(()),
-        sampling_kernel: refused(),
+        sampling_kernel: Err(why()),
     }
 }
 
@@ -61,7 +61,11 @@ fn missing<'a>(row: &'a Row, name: &str) -> &'a Unavailable {
 fn root_on_bare_metal_has_all() {
     let support = group(None, Scope::All);
     let delta = load(&support, LOAD, 20_000_000);
-    let all = Found { cpu: Ok(()), sampling_kernel: Ok(()), ..found(support, delta) };
+    let all = Found {
+        cpu: Ok(group(None, Scope::All)),
+        sampling_kernel: Ok(()),
+        ..found(support, delta)
+    };
     let able = judge(all);
     assert_eq!(able.environment, Environment::Full);
     assert!(able.rows.iter().all(|row| row.missing.is_empty()), "{able:?}");
@@ -87,7 +91,8 @@ fn a_guest_without_pmu_says_enoent_and_counts_the_rest() {
     let row = able.row(Area::Counters);
     assert!(missing(row, "cycles").cause.starts_with("ENOENT: no PMU"));
     assert!(row.works.starts_with("task-clock, page-faults"), "{}", row.works);
-    let unknown = "; cycles, instructions, cache-misses, branch-misses, cpu-migrations unknown: ENOENT";
+    let unknown =
+        "; cycles, instructions, cache-misses, branch-misses, cpu-migrations unknown: ENOENT";
     assert!(row.to_string().contains(unknown), "{row}");
 }
 
