@@ -81,6 +81,14 @@ pub struct CycleClock {
     calibrator: Calibrator,
 }
 
+/// The processor's counter where it may be trusted. Reads one file of sysfs.
+///
+/// # Errors
+/// [`Unavailable`]: why [`Counter::Monotonic`] is to be used.
+pub fn processor_counter() -> Result<Counter, Unavailable> {
+    cycles::choose(cycles::host(), clocksource().as_deref())
+}
+
 impl CycleClock {
     /// Chooses the counter and draws the first line. Keeps the thread busy for 20 ms, or for no time
     /// where the ticks are ns already.

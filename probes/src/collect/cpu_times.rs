@@ -48,8 +48,8 @@ impl CpuTimesReader {
         Ok(Self { file, text: vec![0; LINE_MAX * (cpus + 1)], tick_ns })
     }
 
-    /// The times of `cpu`. Allocates nothing unless it fails; about 6 us, most of it the kernel's: once a second on a housekeeping
-    /// thread.
+    /// The times of `cpu`. Allocates nothing unless it fails. About 6 us, most of it the kernel's: once
+    /// a second on a housekeeping thread.
     ///
     /// # Errors
     /// [`Unavailable`] when there is no line of this CPU, or it is offline.

@@ -14,7 +14,7 @@ const NOBODY: u32 = 65_534;
 pub(crate) fn here() -> String {
     let able = capabilities();
     let mut text = format!("environment: {}\n", able.environment.words());
-    for area in [Area::Counters, Area::Cpus, Area::OffCpu, Area::Steal, Area::Sampling] {
+    for area in Area::ALL {
         let row = able.row(area);
         text += &format!("{}: {}\n", area.name(), row.works);
         for (what, why) in &row.missing {
@@ -53,6 +53,7 @@ pub(crate) fn levels(judge: &mut Judge) {
     let none: String = kinds.iter().map(|kind| format!("  no {kind}: {all}\n")).collect();
     let expected = format!(
         "environment: perf refused: times, faults and switches by getrusage and schedstat
+stamps: CNTVCT
 counters: CPU time, page faults, context switches (no perf)
 {none}cpus: nothing
   no cpus: {all}
@@ -67,6 +68,7 @@ off-cpu: schedstat only: totals of waiting, no single interval
     let counts = "page-faults, major-faults, context-switches, preemptions";
     let expected = format!(
         "environment: PMU, user space only: kernel cycles unknown
+stamps: CNTVCT
 counters: task-clock, cycles (user), instructions (user), {counts}
 {MISSES}  no cpu-migrations: without the kernel's work (paranoid 2) this counter opens and reads 0 for ever
   no kernel cycles: {two}
@@ -81,6 +83,7 @@ off-cpu: own thread's switches, preempted or blocked; schedstat
     let full = |cpus: &str| {
         format!(
             "environment: PMU, user space and kernel
+stamps: CNTVCT
 counters: task-clock, cycles, instructions, {counts}, cpu-migrations
 {MISSES}cpus: {cpus}
 off-cpu: own thread's switches, preempted or blocked; schedstat
@@ -102,6 +105,7 @@ pub(crate) fn without_pmu(judge: &mut Judge) {
         kinds.iter().map(|kind| format!("  no {kind}: ENOENT: no PMU here counts it\n")).collect();
     let counters = format!(
         "environment: no PMU that counts both cycles and instructions
+stamps: CNTVCT
 counters: task-clock, page-faults, major-faults, context-switches, preemptions, cpu-migrations
 {none}"
     );

@@ -52,6 +52,11 @@ fn checks(facts: &Facts) -> Vec<Check> {
         ring(facts),
         bells(facts),
         perf(facts),
+        row(
+            facts,
+            Area::Stamps,
+            "a stamp costs as much as a message: 9 ns by the processor, 20 by the kernel",
+        ),
         row(facts, Area::Counters, "what each core and each band of latency is told by"),
         row(facts, Area::Cpus, "what other programs do on the same cores"),
         row(facts, Area::OffCpu, "time that a core was not ours, preempted or blocked"),
@@ -425,9 +430,8 @@ mod tests {
             let missing = vec![("all".to_owned(), perf::explain(1, Some(2)))];
             Row { area, works, missing }
         };
-        let areas = [Area::Counters, Area::Cpus, Area::OffCpu, Area::Steal, Area::Sampling];
         let environment = Environment::Refused;
-        Capabilities { environment, paranoid: Some(2), rows: areas.map(row).to_vec() }
+        Capabilities { environment, paranoid: Some(2), rows: Area::ALL.map(row).to_vec() }
     }
 
     fn status(checks: &[Check], id: &str) -> Status {

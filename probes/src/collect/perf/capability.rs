@@ -9,6 +9,7 @@ use super::quality::{Delta, Quality, Unknown};
 use super::reading::Reading;
 use super::thread::{ThreadGroup, ThreadOptions};
 use super::{CounterBackend, CpuGroup, CpuOptions, SwitchRing, errno_of, explain, paranoid};
+use crate::clock::cycles::Counter;
 use crate::collect::cpu_times::CpuTimesReader;
 use crate::collect::schedstat::Schedstat;
 use crate::{Unavailable, clock};
@@ -43,6 +44,8 @@ impl Environment {
 /// A column of the matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Area {
+    /// What stamps are taken by.
+    Stamps,
     /// Counters of the own thread.
     Counters,
     /// Counters of whole CPUs.
@@ -56,10 +59,15 @@ pub enum Area {
 }
 
 impl Area {
+    /// All, in the order of the matrix.
+    pub const ALL: [Self; 6] =
+        [Self::Stamps, Self::Counters, Self::Cpus, Self::OffCpu, Self::Steal, Self::Sampling];
+
     /// As reports write it.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Stamps => "stamps",
             Self::Counters => "counters",
             Self::Cpus => "cpus",
             Self::OffCpu => "off-cpu",
@@ -137,6 +145,7 @@ pub fn capabilities() -> Capabilities {
 /// What was found by trying.
 struct Found {
     paranoid: Option<i32>,
+    counter: Result<Counter, Unavailable>,
     /// The own thread's group: what it has, and the known load's delta.
     thread: Result<(Support, Delta), Unavailable>,
     cpu: Result<Support, Unavailable>,
@@ -160,6 +169,7 @@ fn try_out() -> Found {
     };
     Found {
         paranoid: level,
+        counter: clock::processor_counter(),
         thread: ThreadGroup::open(ThreadOptions::default()).map(known_load),
         cpu: CpuGroup::open(super::thread::here(), CpuOptions::default())
             .map(|group| group.support().clone()),
@@ -186,6 +196,7 @@ fn known_load(mut group: ThreadGroup) -> (Support, Delta) {
 fn judge(found: Found) -> Capabilities {
     let (counters, environment) = counters(&found);
     let rows = vec![
+        stamps(found.counter),
         counters,
         cpus(found.cpu),
         off_cpu(found.switches, found.schedstat),
@@ -264,6 +275,12 @@ fn counters(found: &Found) -> (Row, Environment) {
         missing.push(("kernel cycles".to_owned(), explain(libc::EACCES, found.paranoid)));
     }
     (Row { area: Area::Counters, works: works.join(", "), missing }, environment)
+}
+
+fn stamps(counter: Result<Counter, Unavailable>) -> Row {
+    let works = counter.as_ref().map_or(Counter::Monotonic, |counter| *counter).name().to_owned();
+    let missing = counter.err().map(|why| ("the processor's counter".to_owned(), why));
+    Row { area: Area::Stamps, works, missing: missing.into_iter().collect() }
 }
 
 fn cpus(found: Result<Support, Unavailable>) -> Row {

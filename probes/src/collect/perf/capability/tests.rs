@@ -37,6 +37,7 @@ fn found(support: Support, delta: Delta) -> Found {
     let why = || explain(libc::EACCES, Some(2));
     Found {
         paranoid: Some(2),
+        counter: Ok(Counter::Processor),
         thread: Ok((support, delta)),
         cpu: Err(why()),
         switches: Ok(()),
@@ -115,6 +116,7 @@ fn where_perf_is_refused_the_rest_remains() {
     let why = || explain(libc::EPERM, Some(2));
     let able = judge(Found {
         thread: Err(why()),
+        counter: Err(why()),
         cpu: Err(why()),
         switches: Err(why()),
         sampling_user: Err(why()),
