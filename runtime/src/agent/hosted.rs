@@ -1,15 +1,15 @@
 #![expect(unsafe_code, reason = "the states of agents of any type in the slots of a slab")]
 //! Agents on their shard: given messages, timers and notices, resumed, caught up with.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::task::Context;
 
-use super::ask::Due;
+use super::cancel::Due;
 use super::lifecycle::{state, type_of};
 use super::{Agent, CLASSES, Class, Control, End, Notice, Stop};
 use super::{generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{ACK_MAX, Ack, arrears};
 use crate::shard::marks::FRESH;
@@ -33,7 +33,7 @@ pub(crate) struct Asked<A: Agent> {
 /// A token for an agent's `on_timer`, and the life in which it was set.
 pub(crate) struct Token {
     pub(crate) token: u64,
-    pub(crate) life: u8,
+    pub(crate) life: u32,
 }
 
 /// A poll for an agent that waits.
@@ -135,6 +135,7 @@ fn misdirected<A: Agent>(header: &Header, msg: A::Msg, due: Option<Due>, to: u64
         Ok(()) => {
             header.age_max.set(0);
             shard.credit(header, to, A::MAILBOX);
+            shard.shorten(header, index_of(to), A::CLASS);
         }
         Err(crate::SendError::Gone(msg)) => {
             shard.credit(header, to, A::MAILBOX);
@@ -158,12 +159,12 @@ fn hook(
     let Some(place) = shard.slab.state(index_of(me)) else { return };
     header.count_poll();
     shard.begin_turn(header, me);
-    let result = catch_unwind(AssertUnwindSafe(|| call(kind, place)));
+    let result = contain(|| call(kind, place));
     shard.end_turn(header);
     match result {
-        Ok(Ok(())) => {}
-        Ok(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
-        Err(_) => shard.end_agent(index_of(me), End::Panicked),
+        Some(Ok(())) => {}
+        Some(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
+        None => shard.end_agent(index_of(me), End::Panicked),
     }
 }
 
@@ -259,16 +260,16 @@ impl Shard {
 
     /// Drops a message on its own: its drop is user code.
     fn drop_letter<M>(&self, message: M) {
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+        drop_contained(message);
         self.count_dead_letters(1);
     }
 
     /// Drops a message whose asker has given up.
     #[cold]
     fn skip<M>(&self, origin: usize, due: Due, message: M) {
-        self.forget_cancelled(origin, due);
         self.stats.borrow_mut().asks_skipped += 1;
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+        drop_contained(message);
+        self.forget_cancelled(origin, due);
     }
 
     #[inline]
@@ -287,7 +288,7 @@ impl Shard {
 
     /// A moved agent's old place could not pass a message on: it tries again a little later, and later still as
     /// long as that is in vain. Such a place has no ages: their word counts its tries.
-    fn block(&self, header: &Header, index: u32) {
+    pub(super) fn block(&self, header: &Header, index: u32) {
         header.set_busy(true);
         let me = handle(self.index, header.generation.get(), index);
         let tries = header.age_max.get().min(RETRIES_DOUBLED);

@@ -25,7 +25,7 @@ use crate::agent::{
     Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, WakeUp, generation_of, handle,
     index_of, shard_of,
 };
-use crate::agent::{Asked, Control, Due, End};
+use crate::agent::{Asked, Control, Due, End, Told};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
@@ -61,9 +61,10 @@ pub(crate) struct Shard {
     /// Operations on sockets and files.
     pub(crate) ops: Rc<Ops>,
     pub(crate) cancelled: Cancelled,
+    pub(crate) told: Told,
     pub(crate) kins: RefCell<Kins>,
-    /// Watches that agents of this shard have begun.
-    pub(crate) monitors: Cell<u64>,
+    /// Watches and links that agents of this shard have begun.
+    pub(crate) bonds: Cell<u64>,
     clock: Clock,
     /// The clock at the last look, at most some us ago while turns are short, and since when the message in
     /// hand was seen to wait, ns.
@@ -205,8 +206,9 @@ impl Shard {
             asks: RefCell::new(Asks::new(config.asks_max)),
             ops: Ops::new(&config),
             cancelled: Cancelled::default(),
+            told: Told::default(),
             kins: RefCell::default(),
-            monitors: Cell::new(0),
+            bonds: Cell::new(0),
             clock,
             seen_ns: Cell::new(now_ns),
             since_ns: Cell::new(marks::FRESH),
@@ -341,7 +343,7 @@ impl Shard {
     }
 
     #[inline]
-    fn send_local<T: Deliver>(&self, class: Class, to: u64, value: T) -> Result<(), T> {
+    pub(crate) fn send_local<T: Deliver>(&self, class: Class, to: u64, value: T) -> Result<(), T> {
         let queue = &self.lines[class as usize].queue;
         if queue.len() >= self.config.messages_max as usize {
             self.stats.borrow_mut().ring_full += 1;
@@ -497,6 +499,9 @@ impl Shard {
 
     /// Counts an agent that gives its slot back, and why it has ended if that is not counted yet.
     pub(crate) fn count_end(&self, role: Role, why: Option<End>) {
+        if role == Role::Forward {
+            self.stats.borrow_mut().places_kept -= 1;
+        }
         if role == Role::Agent {
             let mut stats = self.stats.borrow_mut();
             stats.live_agents -= 1;

@@ -1,6 +1,5 @@
 //! The loop of a shard in one screen, and its steps.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::control::RETRY_NS;
@@ -9,6 +8,7 @@ use super::slab::Role;
 use super::{CURRENT, Shard, add, marks};
 use crate::agent::{CLASSES, End, index_of, messages};
 use crate::observe::Observer;
+use crate::panics::{contain, drop_contained};
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
@@ -153,7 +153,7 @@ impl Rounds {
         let turns = shard.counts.turns.get() - turns;
         let turns = u32::try_from(turns).unwrap_or(u32::MAX);
         // The observer is the user's: what it panics with takes no shard down.
-        let _ = catch_unwind(AssertUnwindSafe(|| observer.turn(now, turns)));
+        let _ = contain(|| observer.turn(now, turns));
         shard.publish_messages(ring);
         if now - self.published_ns > PUBLISH_NS {
             shard.publish_stats(ring, now - self.awake_since_ns);
@@ -211,7 +211,7 @@ impl Rounds {
         self.idling.note(now_ns - self.idle_since_ns);
         shard.stats.borrow_mut().parked_ns += now_ns - self.asleep_since_ns;
         let from_ns = self.asleep_since_ns;
-        let _ = catch_unwind(AssertUnwindSafe(|| observer.parked(from_ns, now_ns)));
+        let _ = contain(|| observer.parked(from_ns, now_ns));
         (self.awake_since_ns, self.published_ns) = (now_ns, now_ns);
     }
 
@@ -547,7 +547,7 @@ impl Shard {
         let mut left = 0;
         while let Some(envelope) = self.lines.iter().find_map(|line| line.queue.pop()) {
             left += u64::from(envelope.is_message());
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+            drop_contained(envelope);
         }
         left
     }
@@ -561,7 +561,7 @@ impl Shard {
                 let Some(envelope) = next else { break };
                 left += u64::from(envelope.is_message());
                 // Its drop is user code: a panic there must not keep the others waiting.
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+                drop_contained(envelope);
             }
         }
         left

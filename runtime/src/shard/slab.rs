@@ -85,8 +85,8 @@ pub(crate) struct Header {
     pub(crate) age_max: Cell<u32>,
     /// Its relations to others, as a number of the shard's table; 0 is none.
     pub(crate) kin: Cell<u32>,
-    /// Lives of a supervised agent: timers of an earlier one are void.
-    pub(crate) incarnation: Cell<u8>,
+    /// Earlier lives of a supervised agent: their timers are void.
+    pub(crate) incarnation: Cell<u32>,
 }
 
 const HEADER: usize = size_of::<Header>();

@@ -6,7 +6,6 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -14,6 +13,7 @@ use std::task::{Context, Poll};
 use super::Shard;
 use crate::agent::{Cx, Stop};
 use crate::channel::envelope::Envelope;
+use crate::panics::contain;
 
 /// Blocks are multiples of this, bytes, and so aligned.
 const UNIT: usize = 64;
@@ -203,32 +203,31 @@ impl Scratch {
         // SAFETY: the block has the size and the alignment of a Running, and nobody else uses it.
         let cx: &'a mut Cx<'a> = unsafe { (*running).cx.write(Cx::new(shard, me)) };
         let made = Cell::new(false);
-        let first = catch_unwind(AssertUnwindSafe(|| {
+        let first = contain(|| {
             // SAFETY: as above; the context beside it stays where it is.
             unsafe { (*running).future.write(make(cx)) };
             made.set(true);
             // SAFETY: just initialised, in its place.
             unsafe { poll::<F>(block, context) }
-        }));
+        });
         let (poll, drop) = (poll::<F>, drop_future::<F>);
         match first {
-            Ok(Poll::Pending) => {
+            Some(Poll::Pending) => {
                 self.hold(layout);
                 Outcome::Waits(Suspended { block, layout, poll, drop })
             }
-            Ok(Poll::Ready(result)) => {
+            Some(Poll::Ready(result)) => {
                 // SAFETY: the future is live and nobody uses it after this.
-                let drop = AssertUnwindSafe(|| unsafe { drop_future::<F>(block) });
-                let dropped = catch_unwind(drop).is_ok();
+                let dropped = contain(|| unsafe { drop_future::<F>(block) }).is_some();
                 self.give(block, layout);
                 if dropped { Outcome::Done(result) } else { Outcome::Panicked }
             }
-            Err(_) if made.get() => {
+            None if made.get() => {
                 self.hold(layout);
                 self.finish(Suspended { block, layout, poll, drop });
                 Outcome::Panicked
             }
-            Err(_) => {
+            None => {
                 self.give(block, layout);
                 Outcome::Panicked
             }
@@ -251,20 +250,20 @@ impl Scratch {
 
     /// Polls once more.
     pub(crate) fn resume(&self, suspended: Suspended, context: &mut Context<'_>) -> Outcome {
-        let again = catch_unwind(AssertUnwindSafe(|| {
+        let again = contain(|| {
             // SAFETY: a Suspended holds a live future of the type that `poll` is for.
             unsafe { (suspended.poll)(suspended.block, context) }
-        }));
+        });
         match again {
-            Ok(Poll::Pending) => Outcome::Waits(suspended),
-            Ok(Poll::Ready(result)) => {
+            Some(Poll::Pending) => Outcome::Waits(suspended),
+            Some(Poll::Ready(result)) => {
                 if self.finish(suspended) {
                     Outcome::Done(result)
                 } else {
                     Outcome::Panicked
                 }
             }
-            Err(_) => {
+            None => {
                 self.finish(suspended);
                 Outcome::Panicked
             }
@@ -276,10 +275,10 @@ impl Scratch {
     pub(crate) fn finish(&self, suspended: Suspended) -> bool {
         let Suspended { block, layout, drop, .. } = suspended;
         // SAFETY: the future is live and nobody uses it after this.
-        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop(block) }));
+        let dropped = contain(|| unsafe { drop(block) });
         self.held.set(self.held.get() - layout.size());
         self.give(block, layout);
-        dropped.is_ok()
+        dropped.is_some()
     }
 
     /// An empty box.
