@@ -4,7 +4,7 @@
 //! the processor's own counter (9 ns, 15 ns fenced) and turns ticks into ns of `CLOCK_MONOTONIC` by a
 //! line that it measures anew every [`PERIOD_NS`], with the error bound of each measurement; where the
 //! counter is not to be trusted it says why, and counts ns of `CLOCK_MONOTONIC` instead. What is
-//! decided is pure and lies in [`calibration`] and [`line`]; only the reading of clocks is here.
+//! decided is pure and lies in [`calibration`] and [`mod@line`]; only the reading of clocks is here.
 
 use std::fs;
 
