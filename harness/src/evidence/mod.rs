@@ -5,15 +5,19 @@
 //! | `plan.toml` | the frozen plan; its SHA-256 stands in the first frame |
 //! | `host.json` | the host as described at the start |
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
+//! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 
 mod read;
 pub mod records;
 mod store;
 mod time;
 
-pub use read::{ReadRunError, RunFrames, read_run};
+pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::rfc3339;
+
+/// The heap sampler's state in a run directory.
+pub const HEAP_STATE: &str = "heap.tbh";
 
 /// SHA-256 in lower-case hex, as `sha256sum` prints it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {

@@ -18,6 +18,53 @@ pub const OWNER_NONE: u32 = 0;
 /// Site 0 takes the stacks that found no room in the table.
 pub const SITE_OTHER: u32 = 0;
 
+/// Objects above this size are always sampled, as long as the mean is not above it too.
+pub const LARGE: usize = 1 << 20;
+
+/// Chance that an object was sampled at a mean distance of `mean` bytes whose largest size so far is
+/// `extent`: a Poisson process over bytes, with one more unit per object so that an empty one counts.
+#[must_use]
+pub fn chance(extent: u64, mean: f32) -> f64 {
+    let always = extent > LARGE as u64 && extent as f64 > f64::from(mean);
+    let units = extent as f64 + 1.0;
+    if mean <= 1.0 || always { 1.0 } else { -(-units / f64::from(mean)).exp_m1() }
+}
+
+/// Bytes that a sampled object of `size` bytes stands for (Horvitz and Thompson 1952).
+#[must_use]
+pub fn weight(size: u64, extent: u64, mean: f32) -> f64 {
+    size as f64 / chance(extent, mean)
+}
+
+/// An estimate from sampled objects, with its 95 % interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Estimate {
+    /// Estimated bytes.
+    pub bytes: f64,
+    /// Lower end of the interval, bytes; not below what was seen.
+    pub low: f64,
+    /// Upper end, bytes.
+    pub high: f64,
+}
+
+/// Estimates the live bytes of a set of objects from those of its objects that were sampled.
+///
+/// Objects are sampled independently, with chance `p = size / weight`; so the variance is estimated by
+/// the sum of `weight^2 (1 - p)` (Saerndal, Swensson, Wretman 1992, 2.8), and the interval is the
+/// normal one. Below about 30 samples it is too narrow on the right.
+#[must_use]
+pub fn estimate<'a>(samples: impl IntoIterator<Item = &'a Sample>) -> Estimate {
+    let (mut bytes, mut variance, mut seen) = (0.0, 0.0, 0.0);
+    for sample in samples {
+        let size = sample.size as f64;
+        bytes += sample.weight;
+        variance += sample.weight * (sample.weight - size);
+        seen += size;
+    }
+    let reach = 1.96 * f64::max(variance, 0.0).sqrt();
+    Estimate { bytes, low: f64::max(bytes - reach, seen), high: bytes + reach }
+}
+
 /// Age bin of an age in ns. The lower edge of bin `k > 0` is `AGE_UNIT_NS * 2^((k - 1) / 4)`; the last
 /// bin has no upper edge.
 #[must_use]
@@ -152,6 +199,9 @@ pub struct Sample {
     pub born_ns: u64,
     /// Reallocations of the chain.
     pub grown: u32,
+    /// The last reallocation of the chain, ns; `born_ns` when there was none. It tells a buffer that
+    /// still grows from one that grew once and stayed.
+    pub grown_ns: u64,
     /// Address, where it is known (exact mode).
     pub address: u64,
 }
