@@ -54,10 +54,7 @@ pub fn text(plans: &[(Soak, Plan)], config: &LeakConfig, out: &mut dyn Write) ->
     for line in table.to_string().lines() {
         writeln!(out, "{}", line.trim_end())?;
     }
-    writeln!(
-        out,
-        "\nComputed from the verdict's own clauses, not measured"
-    )
+    writeln!(out, "\nComputed from the verdict's own clauses, not measured")
 }
 
 #[expect(
