@@ -591,3 +591,25 @@ fn control_to_one_who_does_not_read_grew_for_ever() {
     assert_eq!(SEEN.get(), 1);
     assert!(sim.shutdown().expect("ends").shards.iter().all(|shard| shard.drained));
 }
+
+/// A slot of an asker that callees had been told of 128 times was never told of again, though the deadlines of those
+/// were over: their replies had never come to an end.
+#[test]
+fn a_slot_was_full_of_asks_that_were_over() {
+    let mut sim = start(2, Config::default());
+    let [callee, asker] = [0, 1].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
+    let keep = |_: &mut Cx<'_>, reply| std::mem::forget::<Reply<u32>>(reply);
+    for _ in 0..128 {
+        send(&mut sim, asker, move |cx| ask_for(cx, callee, 1_000_000, keep));
+        sim.run_for(5_000_000).expect("no wake is lost");
+    }
+    assert_eq!(cancels(&sim), [128, 128], "none is over");
+    // Time goes by.
+    have(&mut sim, asker, |cx| {
+        let at_ns = cx.now_ns() + 2_000_000_000;
+        cx.notify_at(at_ns, 0).map(drop).map_err(|_| Stop)
+    });
+    send(&mut sim, asker, move |cx| ask_for(cx, callee, 1_000_000, keep));
+    sim.run_for(5_000_000).expect("no wake is lost");
+    assert_eq!((cancels(&sim), sim.stats()[1].cancels_refused), (vec![1, 1], 0));
+}
