@@ -5,13 +5,17 @@
 //! | `plan.toml` | the frozen plan; its SHA-256 stands in the first frame |
 //! | `host.json` | the host as described at the start |
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
+//! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
+//! | `heap.tbh`, `heap-PID.tbh` | in runs of `record --heap`: state of the heap sampler, per process |
 
 mod read;
+mod recorded;
 pub mod records;
 mod store;
 mod time;
 
 pub use read::{ReadRunError, RunFrames, read_run};
+pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::rfc3339;
 

@@ -35,7 +35,8 @@ extern "C" fn start() {
     }
     let mode = get(c"TB_MODE");
     if mode == 2 {
-        crate::real::resolve(); crate::real::FREE_NEXT.store(hook::free as *mut core::ffi::c_void, Ordering::Relaxed);
+        crate::real::resolve();
+        crate::real::FREE_NEXT.store(hook::free as *mut core::ffi::c_void, Ordering::Relaxed);
     }
     MODE.store(mode as u8, Ordering::Relaxed);
 }

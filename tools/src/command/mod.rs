@@ -2,6 +2,8 @@
 
 mod doctor;
 mod facts;
+mod record;
+mod target;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -33,6 +35,7 @@ pub(crate) fn run(
     let root = store_root(cli.store);
     match cli.command {
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
+        Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
