@@ -46,6 +46,21 @@ impl Inside {
     }
 }
 
+impl Inside {
+    /// The thread's state, for the collector.
+    fn state(&self) -> &Thread {
+        // SAFETY: the calling thread's own; while it is inside, nothing else changes it but a nested
+        // fast path, which touches `left` only, and that is not read through this.
+        unsafe { &*self.thread }
+    }
+}
+
+/// Runs what is not the program's own: it is not sampled, and errno stays. None when inside already.
+pub(crate) fn aside<T>(work: impl FnOnce() -> T) -> Option<T> {
+    let _inside = Inside::enter()?;
+    Some(work())
+}
+
 impl Drop for Inside {
     fn drop(&mut self) {
         // SAFETY: as in `enter`.
@@ -104,17 +119,13 @@ fn born(block: Block, size: usize, caller: Caller) {
     if block.is_null() {
         return;
     }
-    let Some(_inside) = Inside::enter() else { return sink::lost_inside() };
+    let Some(inside) = Inside::enter() else { return };
     let bits = start::bits();
     if (block as usize).trailing_zeros() < bits {
-        return sink::lost_unaligned();
+        return;
     }
-    let Some(slot) = sink::born(block, size, caller) else { return };
-    match map::enter(block, slot, bits) {
-        Ok(None) => {}
-        Ok(Some(stale)) => sink::died(stale, block),
-        Err(map::Full) => sink::forget(slot, block),
-    }
+    let Some(slot) = sink::born(inside.state(), block, size, caller) else { return };
+    enter(&inside, block, slot);
 }
 
 /// A block that will be found again by `free`: page-aligned when sampling.
@@ -232,9 +243,9 @@ pub(crate) extern "C" fn free(block: Block) {
 }
 
 fn released(block: Block, slot: u32, bits: u32) {
-    match Inside::enter() {
-        Some(_inside) => sink::died(slot, block),
-        None => sink::lost_inside(),
+    // In a handler that interrupted the collector the death goes untold: the slot's address is met again.
+    if let Some(inside) = Inside::enter() {
+        sink::died(inside.state(), slot, block);
     }
     let poolable = bits == map::SAMPLED_BITS && map::enter(block, KEPT, bits).is_ok();
     if poolable && pool::keep(block) {
@@ -280,35 +291,31 @@ fn unboot(block: Block, size: usize, caller: Caller) -> Block {
 /// A recorded block changes its size and keeps its slot.
 fn resize(block: Block, slot: u32, size: usize) -> Block {
     let moved = real::realloc(block, size);
-    let Some(_inside) = Inside::enter() else {
-        sink::lost_inside();
-        return moved;
-    };
+    let Some(inside) = Inside::enter() else { return moved };
     if moved.is_null() {
         if size == 0 {
-            sink::died(slot, block);
+            sink::died(inside.state(), slot, block);
         } else {
             // The old block is as it was (C23 7.24.3.7).
-            enter_again(block, slot);
+            enter(&inside, block, slot);
         }
         return moved;
     }
     let moved = findable_again(moved, size);
     sink::resized(slot, block, moved, size);
-    enter_again(moved, slot);
+    enter(&inside, moved, slot);
     moved
 }
 
-fn enter_again(block: Block, slot: u32) {
+/// Enters a slot. Whatever stood there was freed behind our back; without room, this one is let go.
+fn enter(inside: &Inside, block: Block, slot: u32) {
     let bits = start::bits();
-    if (block as usize).trailing_zeros() < bits {
-        sink::forget(slot, block);
-        return sink::lost_unaligned();
-    }
-    match map::enter(block, slot, bits) {
-        Ok(Some(stale)) => sink::died(stale, block),
-        Ok(None) => {}
-        Err(map::Full) => sink::forget(slot, block),
+    let aligned = (block as usize).trailing_zeros() >= bits;
+    let entered = if aligned { map::enter(block, slot, bits) } else { Err(map::Full) };
+    match entered {
+        Ok(None | Some(KEPT)) => {}
+        Ok(Some(stale)) => sink::died(inside.state(), stale, block),
+        Err(map::Full) => sink::died(inside.state(), slot, block),
     }
 }
 

@@ -1,7 +1,16 @@
-//! stub
+//! The collector, as the hooks see it: draws for a thread's countdown, births, deaths, new sizes, and the
+//! work that is due once a second, which falls to whoever samples then.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tailbeam_probes::collect::heap::Registers;
+use tailbeam_probes::collect::heap::collector::{Birth, Collector};
+use tailbeam_probes::collect::heap::sample::LARGE;
+
 use crate::real::Block;
+use crate::start::{self, Mode};
 use crate::thread::Thread;
-use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Registers of the program at its call.
 #[derive(Clone, Copy)]
@@ -10,36 +19,80 @@ pub(crate) struct Caller {
     pub(crate) sp: usize,
     pub(crate) fp: usize,
 }
-const LARGE: u64 = 1 << 20;
-static SLOTS: AtomicU32 = AtomicU32::new(0);
-pub(crate) static MEAN: AtomicU32 = AtomicU32::new(64 << 10);
-fn draw(thread: &mut Thread) -> u64 {
-    if thread.draws == 0 {
-        thread.draws = (core::ptr::from_mut(thread) as u64) | 1;
-    }
-    thread.draws ^= thread.draws << 13;
-    thread.draws ^= thread.draws >> 7;
-    thread.draws ^= thread.draws << 17;
-    let u = ((thread.draws >> 11) + 1) as f64 / (1u64 << 53) as f64;
-    (-u.ln() * f64::from(MEAN.load(Ordering::Relaxed))) as u64
+
+static COLLECTOR: OnceLock<Collector> = OnceLock::new();
+/// Instant at which the next tick is due, ns since the start.
+static DUE_NS: AtomicU64 = AtomicU64::new(0);
+const TICK_NS: u64 = 1_000_000_000;
+
+/// Takes the collector; the mode changes after this.
+pub(crate) fn start(collector: Collector) {
+    // The constructor runs once.
+    let _ = COLLECTOR.set(collector);
 }
+
+/// Settles a countdown that stood at `before` and met a block of `size` bytes; whether to record it.
 pub(crate) fn settle(thread: &mut Thread, before: u64, size: usize) -> bool {
-    let total = if thread.draws == 0 { draw(thread) } else { before + thread.rest };
-    let bytes = size as u64 + 1;
-    let chosen = bytes >= total;
-    let left = if chosen { draw(thread) } else { total - bytes };
-    thread.left = left.min(LARGE);
-    thread.rest = left - thread.left;
-    chosen || bytes > LARGE
+    let Some(collector) = COLLECTOR.get() else { return false };
+    let units = size as u64 + 1;
+    let total = match thread.mean == 0.0 {
+        // The first distance of a thread is drawn as well: else its first block would always be met.
+        true => draw(collector, thread),
+        false => before.saturating_add(thread.rest),
+    };
+    let chosen = units > total;
+    thread.met = thread.mean;
+    let next = if chosen { draw(collector, thread) } else { total - units };
+    // No more than a large block at a time, so that each large one gets here.
+    thread.left = next.min(LARGE as u64);
+    thread.rest = next - thread.left;
+    // The chance of a large block is 1, as long as the mean is not above it too.
+    chosen || (size > LARGE && size as f32 > thread.met)
 }
-pub(crate) fn born(_block: Block, _size: usize, caller: Caller) -> Option<u32> {
-    core::hint::black_box((caller.ip, caller.sp, caller.fp));
-    Some(SLOTS.fetch_add(1, Ordering::Relaxed) & 0xffff)
+
+fn draw(collector: &Collector, thread: &mut Thread) -> u64 {
+    let draw = collector.draw(&thread.state);
+    thread.mean = draw.mean;
+    u64::try_from(draw.left).unwrap_or(0)
 }
-pub(crate) fn died(slot: u32, _block: Block) {
-    core::hint::black_box(slot);
+
+/// Records a block; its slot, unless it was thinned or lost.
+pub(crate) fn born(thread: &Thread, block: Block, size: usize, caller: Caller) -> Option<u32> {
+    let collector = COLLECTOR.get()?;
+    let Caller { ip, sp, fp } = caller;
+    let registers = Registers { ip: ip as u64, sp: sp as u64, fp: fp as u64 };
+    let mean = if start::mode() == Mode::Exact { 1.0 } else { thread.met };
+    let birth = Birth { address: block as u64, size: size as u64, mean, registers };
+    let slot = collector.born(&thread.state, &birth);
+    let now_ns = collector.now_ns();
+    let due_ns = DUE_NS.load(Ordering::Relaxed);
+    let later = now_ns + TICK_NS;
+    // Relaxed: it only chooses who ticks.
+    if now_ns >= due_ns
+        && DUE_NS.compare_exchange(due_ns, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    {
+        collector.tick(now_ns, None);
+    }
+    slot
 }
-pub(crate) fn forget(_slot: u32, _block: Block) {}
-pub(crate) fn resized(_slot: u32, _old: Block, _new: Block, _size: usize) {}
-pub(crate) fn lost_inside() {}
-pub(crate) fn lost_unaligned() {}
+
+/// A recorded block was freed. Harmless for a slot that thinning has given to another.
+pub(crate) fn died(thread: &Thread, slot: u32, block: Block) {
+    if let Some(collector) = COLLECTOR.get() {
+        collector.died(&thread.state, slot, block as u64);
+    }
+}
+
+/// A recorded block has a new size, and perhaps a new address.
+pub(crate) fn resized(slot: u32, old: Block, new: Block, size: usize) {
+    if let Some(collector) = COLLECTOR.get() {
+        collector.grown(slot, old as u64, (new as u64, size as u64));
+    }
+}
+
+/// The last look at everything; blocks that later destructors free are still taken out.
+pub(crate) fn end() {
+    if let Some(collector) = COLLECTOR.get() {
+        collector.tick(collector.now_ns(), None);
+    }
+}

@@ -1,42 +1,246 @@
-//! stub
-#![expect(unsafe_code, reason = "constructor")]
-use crate::{hook, map, sink};
+#![expect(unsafe_code, reason = "runs before main: environment, limits, constructors, fork handlers")]
+//! Start, fork and end: which state file this process writes, and why it may write none.
+//!
+//! The launcher hands over one variable, `TAILBEAM_HEAP`: `1;MEAN;EXACT;DIRECTORY`. The first process to
+//! start takes `heap.tbh` in the directory; each other one, by fork or exec, takes `heap-PID.tbh`. A
+//! process that goes on as another program (exec) keeps its place: what it was before is renamed.
+//!
+//! Whatever goes wrong becomes a line in `heap-PID.refused`, which the launcher prints after the end.
+
+use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicU8, Ordering};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use tailbeam_probes::collect::heap::collector::Collector;
+use tailbeam_probes::collect::heap::{HeapConfig, OnFork};
+
+use crate::{hook, map, real, sink};
+
+/// Name of the variable.
+const VARIABLE: &CStr = c"TAILBEAM_HEAP";
+/// State files of one run: a build with thousands of compilers must not fill the disk.
+const FILES_MAX: usize = 256;
+/// A file-size limit below this is a trap: to exceed it kills (SIGXFSZ).
+const FILE_LIMIT: u64 = 256 << 20;
+/// Most objects: sampled and exact, in the first process and in others.
+const OBJECTS: [[u32; 2]; 2] = [[1 << 16, 1 << 14], [1 << 20, 1 << 16]];
+
+/// What the hooks do.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
+    /// The constructor has not run yet.
     Waiting,
+    /// Stay out of the way.
     Refused,
+    /// Record what the countdown picks.
     Sampling,
+    /// Record every block.
     Exact,
 }
+
 static MODE: AtomicU8 = AtomicU8::new(0);
+
+/// What the hooks do now.
 pub(crate) fn mode() -> Mode {
-    match MODE.load(Ordering::Relaxed) {
+    // Acquire pairs with the Release in `set`: the collector is there before the mode that needs it.
+    match MODE.load(Ordering::Acquire) {
         0 => Mode::Waiting,
-        1 => Mode::Sampling,
-        2 => Mode::Exact,
-        _ => Mode::Refused,
+        1 => Mode::Refused,
+        2 => Mode::Sampling,
+        _ => Mode::Exact,
     }
 }
-pub(crate) fn bits() -> u32 {
-    if MODE.load(Ordering::Relaxed) == 2 { map::EXACT_BITS } else { map::SAMPLED_BITS }
+
+fn set(mode: Mode) {
+    MODE.store(mode as u8, Ordering::Release);
 }
+
+/// log2 of the distance of the addresses that `map` holds.
+pub(crate) fn bits() -> u32 {
+    if mode() == Mode::Exact { map::EXACT_BITS } else { map::SAMPLED_BITS }
+}
+
+/// What the launcher asked for.
+struct Asked {
+    mean_bytes: u32,
+    exact: bool,
+    dir: PathBuf,
+}
+
+static ASKED: OnceLock<Asked> = OnceLock::new();
+
+/// glibc hands the arguments and the environment to constructors; `environ` itself is not set yet, since
+/// this object is initialised before all others (`-z initfirst`).
 #[used]
 #[unsafe(link_section = ".init_array")]
-static INIT: extern "C" fn() = start;
-extern "C" fn start() {
-    let get = |name: &core::ffi::CStr| unsafe {
-        let p = libc::getenv(name.as_ptr());
-        if p.is_null() { 0 } else { libc::atoi(p) }
+static CONSTRUCTOR: extern "C" fn(c_int, *const *const c_char, *const *const c_char) = constructor;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static DESTRUCTOR: extern "C" fn() = destructor;
+
+extern "C" fn constructor(
+    count: c_int,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) {
+    let _ = count;
+    real::resolve();
+    // What the start itself allocates is not the program's.
+    let started = hook::aside(|| {
+        let Some(asked) = variable(environment).and_then(|value| parse(value.to_bytes())) else {
+            return None;
+        };
+        let asked = ASKED.get_or_init(|| asked);
+        begin(asked, &command(arguments)).then_some(asked.exact)
+    });
+    match started.flatten() {
+        Some(true) => {
+            real::FREE_NEXT.store(hook::free as *mut c_void, Ordering::Relaxed);
+            set(Mode::Exact);
+        }
+        Some(false) => set(Mode::Sampling),
+        None => set(Mode::Refused),
+    }
+}
+
+/// Strings up to the null that ends the array.
+fn strings<'a>(array: *const *const c_char) -> impl Iterator<Item = &'a CStr> {
+    (0..).map_while(move |index| {
+        if array.is_null() {
+            return None;
+        }
+        // SAFETY: the kernel's arrays of arguments and environment end in a null, where this stops.
+        let string = unsafe { *array.wrapping_add(index) };
+        // SAFETY: each of them ends in a 0 and lives as long as the process.
+        (!string.is_null()).then(|| unsafe { CStr::from_ptr(string) })
+    })
+}
+
+fn variable<'a>(environment: *const *const c_char) -> Option<&'a CStr> {
+    let name = VARIABLE.to_bytes();
+    strings(environment).find_map(|string| {
+        let bytes = string.to_bytes_with_nul();
+        let value = bytes.strip_prefix(name)?.strip_prefix(b"=")?;
+        CStr::from_bytes_with_nul(value).ok()
+    })
+}
+
+fn parse(value: &[u8]) -> Option<Asked> {
+    let mut parts = value.splitn(4, |&byte| byte == b';');
+    let number = |part: Option<&[u8]>| core::str::from_utf8(part?).ok()?.parse::<u32>().ok();
+    if parts.next()? != b"1" {
+        return None;
+    }
+    let (mean_bytes, exact) = (number(parts.next())?, number(parts.next())? == 1);
+    Some(Asked { mean_bytes, exact, dir: PathBuf::from(OsStr::from_bytes(parts.next()?)) })
+}
+
+/// The command line, cut where a title would be.
+fn command(arguments: *const *const c_char) -> String {
+    let parts: Vec<_> = strings(arguments).take(64).map(CStr::to_string_lossy).collect();
+    let mut command = parts.join(" ");
+    while command.len() > 1_000 {
+        command.pop();
+    }
+    command
+}
+
+/// Starts the collector. Whether it started.
+fn begin(asked: &Asked, command: &str) -> bool {
+    let started = limits().and_then(|()| {
+        let (path, first) = place(&asked.dir)?;
+        let config = HeapConfig {
+            mean_bytes: asked.mean_bytes,
+            exact: asked.exact,
+            objects_max: OBJECTS[usize::from(asked.exact)][usize::from(!first)],
+            command: command.to_owned(),
+            on_fork: OnFork::Own,
+            ..HeapConfig::new(path)
+        };
+        let collector = Collector::create(&config).map_err(|error| error.to_string())?;
+        sink::start(collector);
+        Ok(())
+    });
+    if let Err(cause) = &started {
+        refuse(&asked.dir, cause);
+    }
+    started.is_ok()
+}
+
+fn limits() -> Result<(), String> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct is ours to fill (getrlimit(2)).
+    let rc = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    if rc == 0 && limit.rlim_cur < FILE_LIMIT {
+        return Err(format!(
+            "files are limited to {} bytes (ulimit -f); raise it to {FILE_LIMIT} or more",
+            limit.rlim_cur
+        ));
+    }
+    Ok(())
+}
+
+/// The state file of this process, and whether it is the first. An older file of the same process is
+/// renamed: the process went on as another program.
+fn place(dir: &Path) -> Result<(PathBuf, bool), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+    let first = dir.join("heap.tbh");
+    let create = |path: &Path| fs::OpenOptions::new().write(true).create_new(true).open(path);
+    match create(&first) {
+        Ok(_) => return Ok((first, true)),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let process = std::process::id();
+    let (path, is_first) = match writer(&first) {
+        Some(writer) if writer == process => (first, true),
+        _ => (dir.join(format!("heap-{process}.tbh")), false),
     };
-    let mean = get(c"TB_MEAN");
-    if mean > 0 {
-        sink::MEAN.store(mean as u32, Ordering::Relaxed);
+    let files = fs::read_dir(dir).map_err(failed)?.count();
+    if files >= FILES_MAX {
+        return Err(format!("this run has {FILES_MAX} state files already"));
     }
-    let mode = get(c"TB_MODE");
-    if mode == 2 {
-        crate::real::resolve();
-        crate::real::FREE_NEXT.store(hook::free as *mut core::ffi::c_void, Ordering::Relaxed);
+    if path.exists() {
+        // As many names as there may be files.
+        let free = (0..FILES_MAX)
+            .map(|number| dir.join(format!("heap-{process}.before-{number}.tbh")))
+            .find(|old| !old.exists());
+        fs::rename(&path, free.ok_or("no free name")?).map_err(failed)?;
     }
-    MODE.store(mode as u8, Ordering::Relaxed);
+    Ok((path, is_first))
+}
+
+/// The process that wrote a state file.
+fn writer(path: &Path) -> Option<u32> {
+    use std::io::Read as _;
+    let mut start = [0u8; 40];
+    fs::File::open(path).ok()?.read_exact(&mut start).ok()?;
+    // Word 4 of the header.
+    let word = start.last_chunk::<8>()?;
+    u32::try_from(u64::from_le_bytes(*word)).ok()
+}
+
+/// Leaves word for the launcher. Past the bound, each further process adds one byte to one file.
+fn refuse(dir: &Path, cause: &str) {
+    let process = std::process::id();
+    let many = fs::read_dir(dir).is_ok_and(|entries| entries.count() >= FILES_MAX);
+    if many {
+        use std::io::Write as _;
+        let more = fs::OpenOptions::new().append(true).create(true).open(dir.join("heap-more"));
+        // Nobody is left to tell.
+        let _ = more.and_then(|mut file| file.write_all(b"."));
+        return;
+    }
+    let text = format!("process {process}: {cause}\n");
+    // Nobody is left to tell.
+    let _ = fs::write(dir.join(format!("heap-{process}.refused")), text);
+}
+
+extern "C" fn destructor() {
+    hook::aside(sink::end);
 }

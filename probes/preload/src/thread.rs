@@ -8,6 +8,8 @@
 
 use core::ffi::c_void;
 
+use tailbeam_probes::collect::heap::collector::Thread as State;
+
 /// What a thread carries. All zero at its start.
 #[repr(C, align(64))]
 pub(crate) struct Thread {
@@ -15,8 +17,12 @@ pub(crate) struct Thread {
     pub(crate) left: u64,
     /// Bytes of the drawn distance beyond `left`.
     pub(crate) rest: u64,
-    /// State of the generator of draws; zero before the first.
-    pub(crate) draws: u64,
+    /// Mean of the distance that is running; zero before the first draw.
+    pub(crate) mean: f32,
+    /// Mean of the distance that ended last.
+    pub(crate) met: f32,
+    /// The collector's own.
+    pub(crate) state: State,
     /// This thread is inside a slow path: what it allocates now is not sampled.
     pub(crate) inside: bool,
 }
@@ -53,13 +59,17 @@ core::arch::global_asm!(
     ".popsection",
 );
 
+#[cfg(not(target_arch = "x86_64"))]
+const FRESH: Thread =
+    Thread { left: 0, rest: 0, mean: 0.0, met: 0.0, state: State::new(), inside: false };
+
 /// State of the calling thread.
 #[cfg(not(target_arch = "x86_64"))]
 pub(crate) fn current() -> *mut Thread {
     use core::cell::UnsafeCell;
     thread_local! {
         static THREAD: UnsafeCell<Thread> =
-            const { UnsafeCell::new(Thread { left: 0, rest: 0, draws: 0, inside: false }) };
+            const { UnsafeCell::new(FRESH) };
     }
     let thread: *mut Thread = THREAD.with(UnsafeCell::get);
     let _: *mut c_void = thread.cast();
