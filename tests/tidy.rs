@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 25] = [
+const UNSAFE: [(&str, &str); 32] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
@@ -26,7 +26,14 @@ const UNSAFE: [(&str, &str); 25] = [
     ("runtime/src/prefetch.rs", "the prefetch instruction"),
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
     ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),
-    ("probes/src/collect/heap.rs", "GlobalAlloc"),
+    ("probes/src/collect/heap/global.rs", "GlobalAlloc"),
+    ("probes/src/collect/heap/plain.rs", "mimalloc is C"),
+    ("probes/src/collect/heap/realloc.rs", "blocks that move between mimalloc and the range"),
+    ("probes/src/collect/heap/range.rs", "mmap, mprotect: the range of sampled blocks"),
+    ("probes/src/collect/heap/memory.rs", "mmap: words of files and of private memory"),
+    ("probes/src/collect/heap/modules.rs", "dl_iterate_phdr"),
+    ("probes/src/collect/heap/threads.rs", "gettid, tgkill, pthread_atfork"),
+    ("probes/src/collect/heap/unwind.rs", "reads its own stack by frame pointers"),
     ("runtime/tests/alloc_free.rs", "GlobalAlloc that counts"),
     ("tools/tests/seccomp.rs", "a filter between fork and exec"),
     ("tests/tidy.rs", "names the word in its own rules"),

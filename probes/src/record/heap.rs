@@ -18,6 +18,24 @@ pub const OWNER_NONE: u32 = 0;
 /// Site 0 takes the stacks that found no room in the table.
 pub const SITE_OTHER: u32 = 0;
 
+/// Objects above this size are always sampled, as long as the mean is not above it too.
+pub const LARGE: usize = 1 << 20;
+
+/// Chance that an object was sampled at a mean distance of `mean` bytes whose largest size so far is
+/// `extent`: a Poisson process over bytes, with one more unit per object so that an empty one counts.
+#[must_use]
+pub fn chance(extent: u64, mean: f32) -> f64 {
+    let always = extent > LARGE as u64 && extent as f64 > f64::from(mean);
+    let units = extent as f64 + 1.0;
+    if mean <= 1.0 || always { 1.0 } else { -(-units / f64::from(mean)).exp_m1() }
+}
+
+/// Bytes that a sampled object of `size` bytes stands for (Horvitz and Thompson 1952).
+#[must_use]
+pub fn weight(size: u64, extent: u64, mean: f32) -> f64 {
+    size as f64 / chance(extent, mean)
+}
+
 /// Age bin of an age in ns. The lower edge of bin `k > 0` is `AGE_UNIT_NS * 2^((k - 1) / 4)`; the last
 /// bin has no upper edge.
 #[must_use]
@@ -152,6 +170,8 @@ pub struct Sample {
     pub born_ns: u64,
     /// Reallocations of the chain.
     pub grown: u32,
+    /// Last reallocation of the chain, ns; `born_ns` when there was none.
+    pub grown_ns: u64,
     /// Address, where it is known (exact mode).
     pub address: u64,
 }

@@ -2,6 +2,8 @@
 
 mod format;
 pub mod heap;
+pub mod heap_file;
+pub(crate) mod heap_layout;
 mod reader;
 mod writer;
 
