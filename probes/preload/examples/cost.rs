@@ -44,7 +44,8 @@ impl Bench {
     }
 
     fn round(&self, program: &Path, args: &[&str], mode: (u32, u32)) -> f64 {
-        let [a, b, c, d] = [None, Some(mode), Some(mode), None].map(|m| self.ns(program, args, m).ln());
+        let [a, b, c, d] =
+            [None, Some(mode), Some(mode), None].map(|m| self.ns(program, args, m).ln());
         (b + c - a - d) / 2.0
     }
 }
@@ -60,7 +61,8 @@ fn main() {
     assert!(core_affinity::set_for_current(core), "cannot pin to {core:?}");
     let this = std::env::current_exe().expect("known");
     let target = this.parent().and_then(Path::parent).expect("target/release/examples");
-    let object = ["libtailbeam_preload.so", "deps/libtailbeam_preload.so"].map(|name| target.join(name));
+    let object =
+        ["libtailbeam_preload.so", "deps/libtailbeam_preload.so"].map(|name| target.join(name));
     let object = object.into_iter().find(|path| path.exists()).expect("cargo built the library");
     let work = std::env::temp_dir().join(format!("tailbeam-cost-{}", std::process::id()));
     std::fs::create_dir_all(&work).expect("a temporary directory");

@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "runs before main: environment, limits, constructors, fork handlers")]
+#![expect(
+    unsafe_code,
+    reason = "runs before main: environment, limits, constructors, fork handlers"
+)]
 //! Start, fork and end: which state file this process writes, and why it may write none.
 //!
 //! The launcher hands over one variable, `TAILBEAM_HEAP`: `1;MEAN;EXACT;DIRECTORY`. The first process to
@@ -160,6 +163,7 @@ fn begin(asked: &Asked, command: &str) -> bool {
             objects_max: OBJECTS[usize::from(asked.exact)][usize::from(!first)],
             command: command.to_owned(),
             on_fork: OnFork::Own,
+            tables: true,
             ..HeapConfig::new(path)
         };
         let collector = Collector::create(&config).map_err(|error| error.to_string())?;

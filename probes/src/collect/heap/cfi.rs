@@ -554,7 +554,9 @@ mod tests {
         let whole = image(&[0x41, 0x0E, 16]);
         for length in 0..whole.len() {
             let cut = &whole[..length];
-            let memory = |address: u64| cut.get(usize::try_from(address.checked_sub(0x1000)?).ok()?).copied();
+            let memory = |address: u64| {
+                cut.get(usize::try_from(address.checked_sub(0x1000)?).ok()?).copied()
+            };
             assert_eq!(rule(&memory, 0x1000, 0x8002), Rule::Unknown, "cut at {length}");
         }
     }

@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use super::config::{HeapConfig, HeapError};
+use super::eh_frame;
 use super::history::{Ring, Rows};
 use super::live_table::{GivenBack, Live};
 use super::memory::Words;
@@ -105,6 +106,7 @@ pub struct Collector {
     /// ns since the start by the last tick, when the clock is manual.
     pub(super) manual_ns: Option<AtomicU64>,
     pub(super) exact: bool,
+    tables: bool,
     pub(super) configured_mean: f32,
     pub(super) budget: Option<f64>,
     seed: u64,
@@ -117,6 +119,7 @@ impl Collector {
     /// [`HeapError`], when the configuration, the file or the memory does not allow it.
     pub fn create(config: &HeapConfig) -> Result<Collector, HeapError> {
         config.check()?;
+        eh_frame::prepare();
         let layout = layout(config);
         let bytes = layout.words() as u64 * 8;
         let words = open(config, bytes).map_err(|error| HeapError::File {
@@ -144,6 +147,7 @@ impl Collector {
             started_ns: clock::monotonic_ns(),
             manual_ns: config.manual_clock.then(|| AtomicU64::new(0)),
             exact: config.exact,
+            tables: config.tables,
             configured_mean: mean,
             budget: config.budget,
             seed: if config.seed == 0 { clock::monotonic_ns() } else { config.seed },
@@ -331,7 +335,11 @@ impl Collector {
 
     fn site(&self, thread: &Thread, registers: &Registers) -> u32 {
         let top = unwind::top(&thread.stack, registers.sp);
-        let stack = unwind::walk(registers, top, |at| self.code.holds(&self.words, at));
+        let code = |at| self.code.holds(&self.words, at);
+        let stack = match self.tables && registers.ip != 0 {
+            true => eh_frame::walk(registers, top, code),
+            false => unwind::walk(registers, top, code),
+        };
         if stack.truncated {
             self.words[head::TRUNCATED].fetch_add(1, Ordering::Relaxed);
         }

@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "asks the loader for a module and reads its unwind tables and the stack")]
+#![expect(
+    unsafe_code,
+    reason = "asks the loader for a module and reads its unwind tables and the stack"
+)]
 //! Walks frames without frame pointers: by the tables in `.eh_frame`, which every object of a C or C++
 //! program and every library has.
 //!
@@ -12,7 +15,9 @@ use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::cfi::{self, Cfa, Rule, Saved};
-use super::unwind::Registers;
+use super::site::Stack;
+use super::unwind::{self, Registers};
+use crate::record::heap_layout::FRAMES_MAX;
 
 /// What a step found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,15 +74,45 @@ fn find(pc: u64) -> Option<Found> {
     (code == 0).then_some(found)
 }
 
+/// Walks by tables from the first frame on; where they say nothing, by one frame pointer.
+pub(super) fn walk(registers: &Registers, top: u64, code: impl Fn(u64) -> bool) -> Stack {
+    let mut stack = Stack { frames: [0; FRAMES_MAX], len: 1, truncated: false };
+    stack.frames[0] = registers.ip;
+    walk_on(stack, *registers, top, code)
+}
+
+/// Goes on with a walk that has come to the frame at `at`, which is in the stack already.
+pub(super) fn walk_on(
+    mut stack: Stack,
+    mut at: Registers,
+    top: u64,
+    code: impl Fn(u64) -> bool,
+) -> Stack {
+    while stack.len < FRAMES_MAX {
+        let next = match step(&at, top) {
+            Step::Unknown => unwind::frame(&at, top, &code),
+            next => next,
+        };
+        match next {
+            Step::Caller(caller) => at = caller,
+            Step::End => return stack,
+            Step::Unknown => break,
+        }
+        stack.frames[stack.len] = at.ip;
+        stack.len += 1;
+    }
+    stack.truncated = true;
+    stack
+}
+
 /// Steps from a frame to its caller; `registers.ip` is a return address. Reads stack words from
 /// `registers.sp` up to `top` only.
 pub(super) fn step(registers: &Registers, top: u64) -> Step {
     // The call stands before the return address.
-    let Rule::Caller { cfa, ra, fp } = known(registers.ip.wrapping_sub(1)) else {
-        return match known(registers.ip.wrapping_sub(1)) {
-            Rule::End => Step::End,
-            _ => Step::Unknown,
-        };
+    let (cfa, ra, fp) = match known(registers.ip.wrapping_sub(1)) {
+        Rule::Caller { cfa, ra, fp } => (cfa, ra, fp),
+        Rule::End => return Step::End,
+        Rule::Unknown => return Step::Unknown,
     };
     let stack = |address: u64| word(address, registers.sp, top);
     let caller = || {
@@ -164,7 +199,11 @@ fn pack(rule: Rule) -> u64 {
     if [ra, fp].iter().any(|offset| !(-2_048 * 8..2_048 * 8).contains(&i32::from(*offset))) {
         return 3;
     }
-    1 | cfa_kind << 2 | fp_kind << 4 | u64::from(offset.cast_unsigned()) << 6 | twelve(ra) << 38 | twelve(fp) << 50
+    1 | cfa_kind << 2
+        | fp_kind << 4
+        | u64::from(offset.cast_unsigned()) << 6
+        | twelve(ra) << 38
+        | twelve(fp) << 50
 }
 
 fn unpack(packed: u64) -> Rule {
@@ -193,19 +232,79 @@ fn unpack(packed: u64) -> Rule {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
     fn a_rule_comes_out_of_the_cache_as_it_went_in() {
         for cfa in [Cfa::Sp(8), Cfa::Fp(16), Cfa::AtFp(-8), Cfa::Sp(1 << 20), Cfa::Fp(-40)] {
-            for fp in [Saved::Same, Saved::AtCfa(-16), Saved::AtCfa(-16_384), Saved::AtFp(0), Saved::AtFp(-8)] {
+            for fp in [
+                Saved::Same,
+                Saved::AtCfa(-16),
+                Saved::AtCfa(-16_384),
+                Saved::AtFp(0),
+                Saved::AtFp(-8),
+            ] {
                 let rule = Rule::Caller { cfa, ra: -8, fp };
                 assert_eq!(unpack(pack(rule)), rule);
             }
         }
-        assert_eq!((unpack(pack(Rule::End)), unpack(pack(Rule::Unknown))), (Rule::End, Rule::Unknown));
+        assert_eq!(
+            (unpack(pack(Rule::End)), unpack(pack(Rule::Unknown))),
+            (Rule::End, Rule::Unknown)
+        );
         let far = Rule::Caller { cfa: Cfa::Sp(8), ra: -8, fp: Saved::AtCfa(-32_000) };
         assert_eq!(unpack(pack(far)), Rule::Unknown, "beyond the packed form: said, not wrong");
+    }
+
+    /// Frames of a walk from here, through `left` more calls.
+    #[inline(never)]
+    fn deep(left: u32, tables: bool) -> Vec<u64> {
+        if left > 0 {
+            return std::hint::black_box(deep(left - 1, tables));
+        }
+        prepare();
+        let here = Registers::here();
+        let top = unwind::top(&Cell::new((0, 0)), here.sp);
+        // The caller's registers, by this function's own frame pointer.
+        let Step::Caller(start) = unwind::frame(&here, top, &|_| true) else { panic!("no caller") };
+        let stack = match tables {
+            true => walk(&start, top, |_| false),
+            false => unwind::walk(&start, top, |_| true),
+        };
+        stack.frames[..stack.len].to_vec()
+    }
+
+    #[test]
+    #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
+    fn tables_find_the_frames_that_frame_pointers_find() {
+        let (tables, pointers) = (deep(20, true), deep(20, false));
+        // Frame 20 is this function, which calls from two places; the last is below what FP walks see.
+        assert!(pointers.len() > 25 && tables.len() >= pointers.len(), "{tables:x?} {pointers:x?}");
+        assert_eq!((&tables[..20], &tables[21..26]), (&pointers[..20], &pointers[21..26]));
+    }
+
+    static SEEN: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+    extern "C" fn compare(_: *const c_void, _: *const c_void) -> c_int {
+        *SEEN.lock().expect("no panic") = deep(0, true);
+        0
+    }
+
+    #[test]
+    #[cfg(all(target_env = "gnu", target_arch = "x86_64"))]
+    fn a_walk_goes_through_a_library_without_frame_pointers() {
+        let outside = deep(0, true);
+        let mut values = [2u8, 1];
+        // SAFETY: two elements of one byte each; compare reads neither.
+        unsafe { libc::qsort(values.as_mut_ptr().cast(), 2, 1, Some(compare)) };
+        let inside = SEEN.lock().expect("no panic").clone();
+        // compare, qsort and what it calls; then this function's callers, frame by frame.
+        let more = inside.len() - outside.len();
+        assert!((2..6).contains(&more), "{outside:x?} {inside:x?}");
+        assert_eq!(inside[more + 2..], outside[2..]);
     }
 
     #[test]
