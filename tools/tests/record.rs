@@ -27,7 +27,11 @@ fn ends() -> Option<(Bench, PathBuf)> {
 
 fn tailbeam(bench: &Bench, args: &[&str]) -> Command {
     let mut command = Command::new(PROGRAM);
-    command.arg("--store").arg(bench.dir.path().join("store")).args(["record", "--heap"]).args(args);
+    command
+        .arg("--store")
+        .arg(bench.dir.path().join("store"))
+        .args(["record", "--heap"])
+        .args(args);
     command.stdin(Stdio::null());
     command
 }
@@ -39,7 +43,13 @@ fn recorded(run: &Path) -> Value {
 #[test]
 fn the_exit_code_is_the_programs_own() {
     let Some((bench, program)) = ends() else { return };
-    for (args, code) in [(["exit", "0"], 0), (["exit", "3"], 3), (["exit", "255"], 255), (["kill", "11"], 139), (["kill", "9"], 137)] {
+    for (args, code) in [
+        (["exit", "0"], 0),
+        (["exit", "3"], 3),
+        (["exit", "255"], 255),
+        (["kill", "11"], 139),
+        (["kill", "9"], 137),
+    ] {
         let (output, run) = bench.record(&[], &program, &args);
         assert_eq!(output.status.code(), Some(code), "{args:?} {}", text(&output.stderr));
         assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
@@ -88,7 +98,11 @@ fn an_ignored_signal_stays_ignored_in_the_program() {
         .map(|word| format!("'{}'", word.to_str().unwrap()))
         .collect();
     for (trap, expected) in [("trap '' HUP; ", "ignored\n"), ("", "default\n")] {
-        let output = Command::new("sh").arg("-c").arg(format!("{trap}{}", words.join(" "))).output().unwrap();
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(format!("{trap}{}", words.join(" ")))
+            .output()
+            .unwrap();
         assert_eq!(text(&output.stdout), expected, "{}", text(&output.stderr));
     }
 }
@@ -113,8 +127,17 @@ fn what_a_kill_leaves_can_be_read() {
     let blocks = left.samples.iter().filter(|sample| sample.size == 100_000);
     let estimate: f64 = blocks.map(|sample| sample.weight).sum();
     assert!((17e6..23e6).contains(&estimate), "{estimate}");
-    let list = Command::new(PROGRAM).arg("--store").arg(bench.dir.path().join("store")).args(["runs", "list"]).output().unwrap();
-    assert!(text(&list.stdout).contains("unsealed") && text(&list.stdout).contains("record "), "{}", text(&list.stdout));
+    let list = Command::new(PROGRAM)
+        .arg("--store")
+        .arg(bench.dir.path().join("store"))
+        .args(["runs", "list"])
+        .output()
+        .unwrap();
+    assert!(
+        text(&list.stdout).contains("unsealed") && text(&list.stdout).contains("record "),
+        "{}",
+        text(&list.stdout)
+    );
 }
 
 #[test]
@@ -123,7 +146,11 @@ fn a_program_that_becomes_another_keeps_its_file_and_its_children_have_theirs() 
     let script = format!("{} exit 0; exec {} exit 5", program.display(), program.display());
     let (output, run) = bench.record(&[], Path::new("/bin/sh"), &["-c", &script]);
     assert_eq!(output.status.code(), Some(5));
-    let names: Vec<String> = fs::read_dir(&run).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).filter(|n| n.ends_with(".tbh")).collect();
+    let names: Vec<String> = fs::read_dir(&run)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|n| n.ends_with(".tbh"))
+        .collect();
     let main = snapshot(&run.join("heap.tbh"));
     assert!(main.command.ends_with("exit 5"), "{}", main.command);
     assert!(names.contains(&format!("heap-{}.before-0.tbh", main.pid)), "{names:?}");
@@ -155,7 +182,12 @@ fn what_cannot_be_recorded_is_refused_and_not_started() {
     assert!(try_it(&plain).contains("neither an ELF"));
     assert!(try_it(Path::new("/nowhere/at/all")).contains("No such file"));
     assert!(try_it(Path::new("no-such-program-anywhere")).contains("not in PATH"));
-    let output = Command::new("cc").args(["-static", "-o"]).arg(bench.dir.path().join("static")).arg(source("ends.c")).output().unwrap();
+    let output = Command::new("cc")
+        .args(["-static", "-o"])
+        .arg(bench.dir.path().join("static"))
+        .arg(source("ends.c"))
+        .output()
+        .unwrap();
     if output.status.success() {
         assert!(try_it(&bench.dir.path().join("static")).contains("statically"));
     } else {
@@ -163,7 +195,12 @@ fn what_cannot_be_recorded_is_refused_and_not_started() {
     }
     if has("musl-gcc", "--version") {
         let musl = bench.dir.path().join("musl");
-        let output = Command::new("musl-gcc").arg("-o").arg(&musl).arg(source("own_malloc.c")).output().unwrap();
+        let output = Command::new("musl-gcc")
+            .arg("-o")
+            .arg(&musl)
+            .arg(source("own_malloc.c"))
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(try_it(&musl).contains("musl"));
     }
@@ -182,9 +219,14 @@ fn what_cannot_be_recorded_is_refused_and_not_started() {
     fs::write(&set, foreign).unwrap();
     fs::set_permissions(&set, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(try_it(&set).contains("another architecture"));
-    let preloaded = tailbeam(&bench, &["--"]).arg(&program).env("LD_PRELOAD", "libjemalloc.so.2").output().unwrap();
+    let preloaded = tailbeam(&bench, &["--"])
+        .arg(&program)
+        .env("LD_PRELOAD", "libjemalloc.so.2")
+        .output()
+        .unwrap();
     assert!(refusal(&preloaded).contains("another allocator"));
-    let missing = tailbeam(&bench, &["--preload", "/nowhere.so", "--"]).arg(&program).output().unwrap();
+    let missing =
+        tailbeam(&bench, &["--preload", "/nowhere.so", "--"]).arg(&program).output().unwrap();
     assert!(refusal(&missing).contains("-p tailbeam-preload"));
     assert!(!bench.dir.path().join("store").exists(), "nothing was started");
 }
@@ -193,11 +235,26 @@ fn what_cannot_be_recorded_is_refused_and_not_started() {
 fn other_objects_in_ld_preload_are_kept() {
     let Some((bench, program)) = ends() else { return };
     let plugin = bench.dir.path().join("plugin.so");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&plugin).arg(source("plugin.c")).status();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&plugin)
+        .arg(source("plugin.c"))
+        .status();
     assert!(built.unwrap().success());
-    let output = tailbeam(&bench, &["-q", "--", "/bin/sh", "-c", "echo $LD_PRELOAD"]).env("LD_PRELOAD", &plugin).output().unwrap();
-    assert_eq!(text(&output.stdout), format!("{}:{}\n", fs::canonicalize(object()).unwrap().display(), plugin.display()));
-    let output = tailbeam(&bench, &["-q", "--"]).arg(&program).args(["exit", "4"]).env("LD_PRELOAD", &plugin).output().unwrap();
+    let output = tailbeam(&bench, &["-q", "--", "/bin/sh", "-c", "echo $LD_PRELOAD"])
+        .env("LD_PRELOAD", &plugin)
+        .output()
+        .unwrap();
+    assert_eq!(
+        text(&output.stdout),
+        format!("{}:{}\n", fs::canonicalize(object()).unwrap().display(), plugin.display())
+    );
+    let output = tailbeam(&bench, &["-q", "--"])
+        .arg(&program)
+        .args(["exit", "4"])
+        .env("LD_PRELOAD", &plugin)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(4));
 }
 
@@ -219,7 +276,8 @@ fn without_room_the_program_runs_unrecorded_and_the_reason_is_told() {
 fn blocks_are_what_they_are_without_us() {
     let Some(bench) = Bench::new() else { return };
     let program = bench.compile(&source("selfcheck.c"), &["-O2", "-pthread"]);
-    for flags in [&["--exact"][..], &["--sample", "1"], &["--sample", "100"], &["--sample", "4KiB"]] {
+    for flags in [&["--exact"][..], &["--sample", "1"], &["--sample", "100"], &["--sample", "4KiB"]]
+    {
         let (output, run) = bench.record(flags, &program, &[]);
         assert_eq!(text(&output.stdout), "ok 240000\n", "{flags:?}: {}", text(&output.stderr));
         let left = snapshot(&run.join("heap.tbh"));
@@ -233,14 +291,20 @@ fn blocks_are_what_they_are_without_us() {
 fn a_site_in_an_object_that_came_late_is_named() {
     let Some(bench) = Bench::new() else { return };
     let plugin = bench.dir.path().join("plugin.so");
-    let built = Command::new("cc").args(["-shared", "-fPIC", "-g", "-o"]).arg(&plugin).arg(source("plugin.c")).status();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-g", "-o"])
+        .arg(&plugin)
+        .arg(source("plugin.c"))
+        .status();
     assert!(built.unwrap().success());
     let loads = bench.compile(&source("loads.c"), &["-g"]);
     for how in ["leak", "unload", "clean"] {
         let (output, run) = bench.record(&["--exact"], &loads, &[plugin.to_str().unwrap(), how]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let listed = planted::listed(&snapshot(&run.join("heap.tbh")), &plugin);
-        let found = listed.iter().filter(|(bytes, site)| *bytes == 2311 && site.contains(&"plugin_site".to_owned()));
+        let found = listed
+            .iter()
+            .filter(|(bytes, site)| *bytes == 2311 && site.contains(&"plugin_site".to_owned()));
         assert_eq!(found.count(), usize::from(how != "clean"), "{how}");
     }
 }

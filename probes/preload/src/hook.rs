@@ -315,7 +315,7 @@ fn enter(inside: &Inside, block: Block, slot: u32) {
     match entered {
         Ok(None | Some(KEPT)) => {}
         Ok(Some(stale)) => sink::died(inside.state(), stale, block),
-        Err(map::Full) => sink::died(inside.state(), slot, block),
+        Err(map::Full) => sink::forget(slot, block),
     }
 }
 

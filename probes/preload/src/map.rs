@@ -7,7 +7,7 @@
 //! only touched pages become memory). A word holds slot + 1, or 0. Bounds: one leaf per region in use.
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 const REGION_BITS: u32 = 28;
 /// Addresses of programs on x86-64 and aarch64 have 48 bits, unless they ask for more by hint.
@@ -21,8 +21,6 @@ pub(crate) const EXACT_BITS: u32 = 4;
 /// 8 MiB of addresses, of which the touched pages become memory.
 static LEAVES: [AtomicPtr<AtomicU32>; REGIONS] =
     [const { AtomicPtr::new(core::ptr::null_mut()) }; REGIONS];
-/// Blocks that could not be entered: addresses out of range, or no memory for a leaf.
-static REFUSED: AtomicUsize = AtomicUsize::new(0);
 
 fn words(bits: u32) -> usize {
     1 << (REGION_BITS - bits)
@@ -63,17 +61,14 @@ fn split(block: *mut c_void, bits: u32) -> (usize, usize) {
 /// Enters a block. Gives the slot that stood there: of a block that was freed behind our back.
 pub(crate) fn enter(block: *mut c_void, slot: u32, bits: u32) -> Result<Option<u32>, Full> {
     let (region, index) = split(block, bits);
-    let Some(leaf) = leaf(region, bits) else {
-        REFUSED.fetch_add(1, Ordering::Relaxed);
-        return Err(Full);
-    };
+    let leaf = leaf(region, bits).ok_or(Full)?;
     // SAFETY: `split` keeps the index below the leaf's number of words; leaves are never unmapped.
     let word = unsafe { &*leaf.wrapping_add(index) };
     // AcqRel: whoever frees this block, on any thread, got its address after we returned it.
     Ok(word.swap(slot + 1, Ordering::AcqRel).checked_sub(1))
 }
 
-/// There was no room for an entry.
+/// There was no room for an entry: an address out of range, or no memory for a leaf.
 pub(crate) struct Full;
 
 /// Takes a block out and gives its slot, to one caller only.
@@ -89,9 +84,4 @@ pub(crate) fn take(block: *mut c_void, bits: u32) -> Option<u32> {
         return None;
     }
     word.swap(0, Ordering::AcqRel).checked_sub(1)
-}
-
-/// Blocks that could not be entered so far.
-pub(crate) fn refused() -> usize {
-    REFUSED.load(Ordering::Relaxed)
 }

@@ -1,8 +1,8 @@
 //! The collector, as the hooks see it: draws for a thread's countdown, births, deaths, new sizes, and the
 //! work that is due once a second, which falls to whoever samples then.
 
+use std::ffi::CStr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tailbeam_probes::collect::heap::Registers;
 use tailbeam_probes::collect::heap::collector::{Birth, Collector};
@@ -21,8 +21,7 @@ pub(crate) struct Caller {
 }
 
 static COLLECTOR: OnceLock<Collector> = OnceLock::new();
-/// Instant at which the next tick is due, ns since the start.
-static DUE_NS: AtomicU64 = AtomicU64::new(0);
+/// Distance of ticks.
 const TICK_NS: u64 = 1_000_000_000;
 
 /// Takes the collector; the mode changes after this.
@@ -64,15 +63,7 @@ pub(crate) fn born(thread: &Thread, block: Block, size: usize, caller: Caller) -
     let mean = if start::mode() == Mode::Exact { 1.0 } else { thread.met };
     let birth = Birth { address: block as u64, size: size as u64, mean, registers };
     let slot = collector.born(&thread.state, &birth);
-    let now_ns = collector.now_ns();
-    let due_ns = DUE_NS.load(Ordering::Relaxed);
-    let later = now_ns + TICK_NS;
-    // Relaxed: it only chooses who ticks.
-    if now_ns >= due_ns
-        && DUE_NS.compare_exchange(due_ns, later, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    {
-        collector.tick(now_ns, None);
-    }
+    collector.tend(TICK_NS, None);
     slot
 }
 
@@ -88,6 +79,18 @@ pub(crate) fn resized(slot: u32, old: Block, new: Block, size: usize) {
     if let Some(collector) = COLLECTOR.get() {
         collector.grown(slot, old as u64, (new as u64, size as u64));
     }
+}
+
+/// There was no room to remember where the block is: its birth is taken back.
+pub(crate) fn forget(slot: u32, block: Block) {
+    if let Some(collector) = COLLECTOR.get() {
+        collector.forget(slot, block as u64);
+    }
+}
+
+/// Goes on in a file of its own, in the child of a fork. Whether that could be.
+pub(crate) fn forked(path: &CStr) -> bool {
+    COLLECTOR.get().is_some_and(|collector| collector.forked(path).is_ok())
 }
 
 /// The last look at everything; blocks that later destructors free are still taken out.

@@ -8,12 +8,16 @@
 //! start takes `heap.tbh` in the directory; each other one, by fork or exec, takes `heap-PID.tbh`. A
 //! process that goes on as another program (exec) keeps its place: what it was before is renamed.
 //!
-//! Whatever goes wrong becomes a line in `heap-PID.refused`, which the launcher prints after the end.
+//! Whatever goes wrong becomes a line in `heap-PID.refused`, which the launcher prints after the end. How
+//! many files there may be is counted in `heap-count`, one page that all processes of a run share: word 0
+//! state files, word 1 processes that came too late for one.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, FromRawFd as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -26,7 +30,9 @@ use crate::{hook, map, real, sink};
 /// Name of the variable.
 const VARIABLE: &CStr = c"TAILBEAM_HEAP";
 /// State files of one run: a build with thousands of compilers must not fill the disk.
-const FILES_MAX: usize = 256;
+const FILES_MAX: u64 = 256;
+const COUNT_BYTES: usize = 4_096;
+const PATH_BYTES: usize = 4_096;
 /// A file-size limit below this is a trap: to exceed it kills (SIGXFSZ).
 const FILE_LIMIT: u64 = 256 << 20;
 /// Most objects: sampled and exact, in the first process and in others.
@@ -75,6 +81,8 @@ struct Asked {
 }
 
 static ASKED: OnceLock<Asked> = OnceLock::new();
+/// The page that counts; null when it could not be mapped: then nothing starts.
+static COUNT: AtomicPtr<AtomicU64> = AtomicPtr::new(core::ptr::null_mut());
 
 /// glibc hands the arguments and the environment to constructors; `environ` itself is not set yet, since
 /// this object is initialised before all others (`-z initfirst`).
@@ -156,24 +164,101 @@ fn command(arguments: *const *const c_char) -> String {
 /// Starts the collector. Whether it started.
 fn begin(asked: &Asked, command: &str) -> bool {
     let started = limits().and_then(|()| {
+        share(&asked.dir)?;
+        if !claim() {
+            return Err(String::new());
+        }
         let (path, first) = place(&asked.dir)?;
         let config = HeapConfig {
             mean_bytes: asked.mean_bytes,
             exact: asked.exact,
             objects_max: OBJECTS[usize::from(asked.exact)][usize::from(!first)],
             command: command.to_owned(),
-            on_fork: OnFork::Own,
+            on_fork: OnFork::Stop,
             tables: true,
             ..HeapConfig::new(path)
         };
         let collector = Collector::create(&config).map_err(|error| error.to_string())?;
         sink::start(collector);
+        // SAFETY: the handler lives as long as this object, which is never unloaded (pthread_atfork(3)).
+        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
         Ok(())
     });
-    if let Err(cause) = &started {
-        refuse(&asked.dir, cause);
+    if let Err(cause) = started.as_ref().map_err(|cause| cause.as_bytes())
+        && !cause.is_empty()
+    {
+        refuse(asked.dir.as_os_str().as_bytes(), cause);
     }
     started.is_ok()
+}
+
+/// Runs in the child between fork and its return: system calls only, nothing allocates.
+unsafe extern "C" fn forked() {
+    let Some(asked) = ASKED.get() else { return };
+    hook::aside(|| {
+        let dir = asked.dir.as_os_str().as_bytes();
+        let mut path = [0u8; PATH_BYTES];
+        let process = std::process::id();
+        if !claim() {
+            return;
+        }
+        let went_on = file_name(&mut path, dir, format_args!("heap-{process}.tbh\0"))
+            .is_some_and(sink::forked);
+        if !went_on {
+            refuse(dir, b"a forked child could not make a state file of its own");
+        }
+    });
+}
+
+/// `DIR/NAME` in a buffer; the name ends in a 0.
+fn file_name<'a>(
+    buffer: &'a mut [u8; PATH_BYTES],
+    dir: &[u8],
+    name: core::fmt::Arguments<'_>,
+) -> Option<&'a CStr> {
+    let mut rest = &mut buffer[..];
+    rest.write_all(dir).ok()?;
+    rest.write_all(b"/").ok()?;
+    rest.write_fmt(name).ok()?;
+    CStr::from_bytes_until_nul(buffer).ok()
+}
+
+/// Maps the page that counts.
+fn share(dir: &Path) -> Result<(), String> {
+    let path = dir.join("heap-count");
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let open =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(failed)?;
+    file.set_len(COUNT_BYTES as u64).map_err(failed)?;
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let (null, fd) = (core::ptr::null_mut(), file.as_raw_fd());
+    // SAFETY: a fresh mapping at an address of the kernel's choice (mmap(2)); it is never unmapped.
+    let page = unsafe { libc::mmap(null, COUNT_BYTES, access, libc::MAP_SHARED, fd, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(format!(
+            "the kernel refused a page of address space: {}",
+            std::io::Error::last_os_error()
+        ));
+    }
+    COUNT.store(page.cast(), Ordering::Release);
+    Ok(())
+}
+
+/// Counts one more state file; false, and counted too, when there are enough.
+fn claim() -> bool {
+    let count = COUNT.load(Ordering::Acquire);
+    if count.is_null() {
+        return false;
+    }
+    // SAFETY: the page holds two words, mapped for good, written by atomics only.
+    let (files, late) = unsafe { (&*count, &*count.wrapping_add(1)) };
+    let more = |files| (files < FILES_MAX).then_some(files + 1);
+    let claimed = files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+    if !claimed {
+        late.fetch_add(1, Ordering::Relaxed);
+    }
+    claimed
 }
 
 fn limits() -> Result<(), String> {
@@ -205,10 +290,6 @@ fn place(dir: &Path) -> Result<(PathBuf, bool), String> {
         Some(writer) if writer == process => (first, true),
         _ => (dir.join(format!("heap-{process}.tbh")), false),
     };
-    let files = fs::read_dir(dir).map_err(failed)?.count();
-    if files >= FILES_MAX {
-        return Err(format!("this run has {FILES_MAX} state files already"));
-    }
     if path.exists() {
         // As many names as there may be files.
         let free = (0..FILES_MAX)
@@ -229,20 +310,25 @@ fn writer(path: &Path) -> Option<u32> {
     u32::try_from(u64::from_le_bytes(*word)).ok()
 }
 
-/// Leaves word for the launcher. Past the bound, each further process adds one byte to one file.
-fn refuse(dir: &Path, cause: &str) {
+/// Leaves word for the launcher; system calls only.
+fn refuse(dir: &[u8], cause: &[u8]) {
+    let mut path = [0u8; PATH_BYTES];
     let process = std::process::id();
-    let many = fs::read_dir(dir).is_ok_and(|entries| entries.count() >= FILES_MAX);
-    if many {
-        use std::io::Write as _;
-        let more = fs::OpenOptions::new().append(true).create(true).open(dir.join("heap-more"));
+    let Some(path) = file_name(&mut path, dir, format_args!("heap-{process}.refused\0")) else {
+        return;
+    };
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_CLOEXEC;
+    // SAFETY: a string that ends in a 0 (open(2)).
+    let fd = unsafe { libc::open(path.as_ptr(), flags, 0o644) };
+    if fd < 0 {
         // Nobody is left to tell.
-        let _ = more.and_then(|mut file| file.write_all(b"."));
         return;
     }
-    let text = format!("process {process}: {cause}\n");
-    // Nobody is left to tell.
-    let _ = fs::write(dir.join(format!("heap-{process}.refused")), text);
+    // SAFETY: a descriptor that was just opened and that nobody else has.
+    let mut file = unsafe { fs::File::from_raw_fd(fd) };
+    let _ = write!(file, "process {process}: ");
+    let _ = file.write_all(cause);
+    let _ = file.write_all(b"\n");
 }
 
 extern "C" fn destructor() {

@@ -10,7 +10,7 @@ use super::heap::{
 };
 use super::heap_layout::{
     BUSY, COMMAND, DEAD, EMPTY, EPOCHS, Entry, Event, FRAMES_MAX, HEADER_WORDS, KIND_BIRTHS,
-    KIND_ENDED, LOST, Layout, Lost, MAGIC, RECORD_WORDS, Section, VERSION, check, head,
+    KIND_ENDED, LOST, Layout, Lost, MAGIC, RECORD_WORDS, Section, VERSION, check, head, high, low,
 };
 
 /// Why a heap state file cannot be read.
@@ -198,7 +198,7 @@ impl File<'_> {
         for index in 0..self.layout.count(Section::Entries) {
             let words: [u64; 8] =
                 self.record(Section::Entries, index).try_into().expect("eight words a record");
-            match words[0] as u32 {
+            match low(words[0]) {
                 EMPTY | DEAD => continue,
                 BUSY => self.torn += 1,
                 found if found != check(&words) => self.torn += 1,
@@ -223,7 +223,8 @@ impl File<'_> {
                 continue;
             }
             let site = (key & 0xFFFF_FFFF).saturating_sub(1);
-            let (site, kind) = (u32::try_from(site).unwrap_or(0), (key >> 32) as u8);
+            let (site, kind) =
+                (u32::try_from(site).unwrap_or(0), u8::try_from(high(key)).unwrap_or(254));
             let known = kind == KIND_BIRTHS || usize::from(kind) < AGE_BINS;
             if !known || row_epoch_ns == 0 || !epoch_ns.is_multiple_of(row_epoch_ns) {
                 self.torn += 1;
@@ -302,7 +303,7 @@ impl File<'_> {
     fn ended(&self) -> Vec<OwnerEnd> {
         let end = |index| {
             let record = self.record(Section::Ended, index);
-            OwnerEnd { owner: record[0].wrapping_sub(1) as u32, at_ns: record[1] }
+            OwnerEnd { owner: low(record[0].wrapping_sub(1)), at_ns: record[1] }
         };
         self.told(Section::Ended, head::ENDED_LEN).map(end).collect()
     }
@@ -311,7 +312,7 @@ impl File<'_> {
         let name = |index| {
             let record = self.record(Section::Names, index);
             let len = usize::try_from(record[0] >> 32).unwrap_or(0);
-            (record[0] as u32, text(&record[1..], len))
+            (low(record[0]), text(&record[1..], len))
         };
         self.told(Section::Names, head::NAMES_LEN).map(name).collect()
     }

@@ -83,8 +83,19 @@ pub(crate) mod head {
     pub(crate) const SECTIONS: usize = 96;
 }
 
+/// Low half of a word.
+#[expect(clippy::cast_possible_truncation, reason = "the half that is asked for")]
+pub(crate) const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+/// High half of a word.
+pub(crate) const fn high(word: u64) -> u32 {
+    low(word >> 32)
+}
+
 /// Why something was lost; the order is the order of the words at [`head::LOST`].
-pub(crate) const LOST: [&str; 14] = [
+pub(crate) const LOST: [&str; 13] = [
     "live table full",
     "address range full",
     "address table full",
@@ -98,7 +109,6 @@ pub(crate) const LOST: [&str; 14] = [
     "changed while thinned",
     "large alignment",
     "torn",
-    "threads without cells",
 ];
 
 /// Index into [`LOST`].
@@ -117,7 +127,6 @@ pub(crate) enum Lost {
     Thinned,
     Alignment,
     Torn,
-    Threads,
 }
 
 /// Sections in the order of the file.
@@ -235,19 +244,18 @@ impl Entry {
     }
 
     /// The entry that the words hold, whatever their check says.
-    #[expect(clippy::cast_possible_truncation, reason = "fields are taken apart")]
     pub(crate) fn decode(words: &[u64; 8]) -> Entry {
         Entry {
-            site: (words[0] >> 32) as u32,
-            owner: words[1] as u32,
-            grown: (words[1] >> 32) as u32,
+            site: high(words[0]),
+            owner: low(words[1]),
+            grown: high(words[1]),
             size: words[2] & SIZE_MASK,
-            core: (words[2] >> 48) as u16,
+            core: u16::try_from(words[2] >> 48).unwrap_or(u16::MAX),
             extent: words[3],
             born_ns: words[4],
             address: words[5],
-            mean: f32::from_bits(words[6] as u32),
-            tag: (words[6] >> 32) as u32,
+            mean: f32::from_bits(low(words[6])),
+            tag: high(words[6]),
             grown_ns: words[7],
         }
     }
@@ -300,7 +308,7 @@ impl Event {
     #[expect(clippy::cast_possible_truncation, reason = "fields are taken apart")]
     pub(crate) fn decode(words: &[u64; 4]) -> Event {
         Event {
-            site: words[0] as u32,
+            site: low(words[0]),
             kind: (words[0] >> 32) as u8,
             count: ((words[0] >> 40) as u8).cast_signed(),
             born_ns: words[1],
@@ -315,7 +323,7 @@ pub(crate) fn check(words: &[u64; 8]) -> u32 {
     for word in &words[1..] {
         hash = (hash.rotate_left(23) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
-    (hash >> 32) as u32 | 2
+    high(hash) | 2
 }
 
 #[cfg(test)]

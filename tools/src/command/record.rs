@@ -203,6 +203,9 @@ fn after(dir: &Path, err: &mut dyn Write) -> std::io::Result<()> {
     for refused in names.iter().filter(|name| name.extension() == Some(OsStr::new("refused"))) {
         writeln!(err, "not recorded: {}", fs::read_to_string(refused)?.trim_end())?;
     }
+    if let Some(late) = late(dir).filter(|&late| late > 0) {
+        writeln!(err, "not recorded: {late} processes more: a run holds 256 state files")?;
+    }
     if states == 0 {
         writeln!(
             err,
@@ -214,6 +217,12 @@ fn after(dir: &Path, err: &mut dyn Write) -> std::io::Result<()> {
         writeln!(err, "processes: {states}, the first in heap.tbh, others in heap-PID.tbh")?;
     }
     writeln!(err, "run: {}", dir.display())
+}
+
+/// Processes that came when the run had all the state files it may have: word 1 of `heap-count`.
+fn late(dir: &Path) -> Option<u64> {
+    let count = fs::read(dir.join("heap-count")).ok()?;
+    Some(u64::from_le_bytes(*count.get(8..)?.first_chunk()?))
 }
 
 #[cfg(test)]

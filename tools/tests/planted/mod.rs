@@ -175,7 +175,14 @@ pub(crate) fn listed(snapshot: &HeapSnapshot, program: &Path) -> Vec<(u64, Vec<S
         .iter()
         .map(|site| {
             let frames = site.frames.iter().filter(|frame| ours(frame.module));
-            (site.id, frames.filter_map(|frame| names.get(&(frame.address - 1))).flatten().cloned().collect())
+            (
+                site.id,
+                frames
+                    .filter_map(|frame| names.get(&(frame.address - 1)))
+                    .flatten()
+                    .cloned()
+                    .collect(),
+            )
         })
         .collect();
     let stack = |site: u32| stacks.get(&site).cloned().unwrap_or_default();

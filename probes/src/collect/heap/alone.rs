@@ -6,11 +6,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::collector::{Collector, weight};
-use super::live_table::GivenBack;
+use super::live_table::{Claim, GivenBack};
 use super::modules::put_bytes;
 use super::sample;
 use crate::record::heap::{Census, ClassTotals};
-use crate::record::heap_layout::{Event, KIND_ENDED, Lost, Section, head};
+use crate::record::heap_layout::{Event, KIND_ENDED, Lost, RECORD_WORDS, Section, head, low};
 
 /// Smallest and largest mean that a budget chooses, bytes.
 const MEANS: (f32, f32) = (4096.0, 16_777_216.0);
@@ -67,6 +67,21 @@ impl Collector {
             self.words[head::AT].fetch_max(now_ns, Ordering::Relaxed);
         });
         done.is_some()
+    }
+
+    /// A tick from a hook's slow path, for programs without a thread that ticks: at most one per
+    /// `period_ns`, by whoever comes first.
+    pub fn tend(&self, period_ns: u64, totals: Option<&Totals<'_>>) {
+        let now_ns = self.now_ns();
+        let last_ns = self.tended_ns.load(Ordering::Relaxed);
+        let due = now_ns >= last_ns.saturating_add(period_ns);
+        let swap = || {
+            let (set, failed) = (Ordering::Relaxed, Ordering::Relaxed);
+            self.tended_ns.compare_exchange(last_ns, now_ns, set, failed).is_ok()
+        };
+        if due && swap() {
+            self.tick(now_ns, totals);
+        }
     }
 
     /// The last tick, if nobody is in its way, and the end of the record.
@@ -129,7 +144,7 @@ impl Alone<'_> {
 
     fn thin_one(&self, index: u32, raised: f32) {
         let Alone(all) = self;
-        let Some(mut entry) = all.live.claim_any(&all.words, index) else { return };
+        let Claim::Taken(mut entry) = all.live.claim_any(&all.words, index) else { return };
         let before = weight(&entry);
         let tag = if entry.mean < raised {
             sample::thin(entry.extent, entry.mean, raised, entry.tag)
@@ -256,7 +271,7 @@ impl Alone<'_> {
         for index in 0..room {
             let slot = record(all, Section::Ended, index);
             let (owner, at_ns) = (slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed));
-            let (at, bit) = place((owner - 1) as u32);
+            let (at, bit) = place(low(owner - 1));
             if holders[at].load(Ordering::Relaxed) & bit != 0 {
                 put(record(all, Section::Ended, kept), &[owner, at_ns]);
                 kept += 1;
@@ -297,7 +312,7 @@ fn word(all: &Collector, at: usize) -> u64 {
 
 fn record(all: &Collector, section: Section, index: usize) -> &[AtomicU64] {
     let at = all.layout.at(section, index);
-    &all.words[at..at + crate::record::heap_layout::RECORD_WORDS[section as usize]]
+    &all.words[at..at + RECORD_WORDS[section as usize]]
 }
 
 fn put(slot: &[AtomicU64], words: &[u64]) {

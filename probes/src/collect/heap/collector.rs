@@ -6,13 +6,14 @@
 //! under a lock that is only ever tried.
 
 use std::cell::Cell;
-use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use super::config::{HeapConfig, HeapError};
 use super::eh_frame;
+use super::file;
 use super::history::{Ring, Rows};
-use super::live_table::{GivenBack, Live};
+use super::live_table::{Claim, GivenBack, Live};
 use super::memory::Words;
 use super::modules::{Code, put_bytes};
 use super::sample::{self, Draw};
@@ -20,11 +21,14 @@ use super::site::{OTHER, Sites};
 use super::unwind::{self, Registers};
 use crate::clock;
 use crate::record::heap_layout::{
-    COMMAND, EPOCHS, Entry, Event, Layout, Lost, MAGIC, VERSION, head,
+    COMMAND, EPOCHS, Entry, Event, Layout, Lost, MAGIC, VERSION, head, high,
 };
 
 /// Words of the bitmap of owners: 524,288 bits for 65,536 objects.
 const HOLDER_WORDS: usize = 8_192;
+
+/// Up to this many objects the other tables are small as well.
+const SMALL: usize = 16_384;
 
 /// What the collector keeps per thread. All zeros is a fresh one. The owner of the memory passes it
 /// to every hook and never to two threads at once.
@@ -98,15 +102,19 @@ pub struct Collector {
     /// 1 while somebody holds the lock.
     pub(super) lock: AtomicU32,
     /// One word that a fork wipes: 1 in the process that writes the file.
-    own: Words,
+    pub(super) own: Words,
     /// Scratch bitmap of whoever is alone: owners that hold something.
     pub(super) holders: Words,
     threads: AtomicU64,
     started_ns: u64,
     /// ns since the start by the last tick, when the clock is manual.
     pub(super) manual_ns: Option<AtomicU64>,
+    /// Last tick that [`Collector::tend`] made, ns.
+    pub(super) tended_ns: AtomicU64,
     pub(super) exact: bool,
     tables: bool,
+    /// Path of the state file, as bytes.
+    pub(super) path: Words,
     pub(super) configured_mean: f32,
     pub(super) budget: Option<f64>,
     seed: u64,
@@ -122,7 +130,7 @@ impl Collector {
         eh_frame::prepare();
         let layout = layout(config);
         let bytes = layout.words() as u64 * 8;
-        let words = open(config, bytes).map_err(|error| HeapError::File {
+        let words = file::create(&config.path, bytes).map_err(|error| HeapError::File {
             path: config.path.clone(),
             bytes,
             error,
@@ -146,14 +154,20 @@ impl Collector {
             threads: AtomicU64::new(0),
             started_ns: clock::monotonic_ns(),
             manual_ns: config.manual_clock.then(|| AtomicU64::new(0)),
+            tended_ns: AtomicU64::new(0),
             exact: config.exact,
             tables: config.tables,
+            path: Words::anonymous(file::PATH_BYTES / 8).map_err(memory)?,
             configured_mean: mean,
             budget: config.budget,
             seed: if config.seed == 0 { clock::monotonic_ns() } else { config.seed },
             words,
             layout,
         };
+        // Absolute: a child may be born in another directory.
+        let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+        let path = path.as_os_str().as_bytes();
+        put_bytes(&collector.path, &path[..path.len().min(file::PATH_BYTES - 1)]);
         collector.head(config);
         collector.code.refresh(&collector.words, &collector.layout);
         Ok(collector)
@@ -203,7 +217,7 @@ impl Collector {
     fn record(&self, thread: &Thread, birth: &Birth) -> Option<u32> {
         let now_ns = self.now_ns();
         self.seeded(thread);
-        let tag = (sample::random(&thread.random) >> 32) as u32;
+        let tag = high(sample::random(&thread.random));
         let floor = f32::from_bits(self.floor.load(Ordering::Relaxed));
         let (mean, tag) = if birth.mean < floor {
             (floor, sample::thin(birth.size, birth.mean, floor, tag)?)
@@ -249,7 +263,9 @@ impl Collector {
             return false;
         }
         let now_ns = self.now_ns();
-        let Some(entry) = self.live.claim(&self.words, index, address, true) else { return false };
+        let Claim::Taken(entry) = self.live.claim(&self.words, index, address, true) else {
+            return false;
+        };
         self.end(index, &entry, now_ns);
         // Nested in a hook of this thread, the event ring still takes the death; only time is unread.
         if thread.busy.get() == 0 {
@@ -268,8 +284,10 @@ impl Collector {
     /// The object can be followed no longer: it was never born, as far as estimates go. The caller
     /// counts the loss.
     pub fn forget(&self, index: u32, address: u64) {
-        let claimed = self.writes().then(|| self.live.claim(&self.words, index, address, true));
-        if let Some(entry) = claimed.flatten() {
+        if !self.writes() {
+            return;
+        }
+        if let Claim::Taken(entry) = self.live.claim(&self.words, index, address, true) {
             self.live.remove(&self.words, index);
             self.tell(&Event::correction(entry.site, entry.born_ns, -1, -weight(&entry)));
         }
@@ -286,8 +304,13 @@ impl Collector {
         if !self.writes() {
             return false;
         }
-        let Some(mut entry) = self.live.claim(&self.words, index, address, true) else {
-            return false;
+        let mut entry = match self.live.claim(&self.words, index, address, true) {
+            Claim::Taken(entry) => entry,
+            Claim::Gone => return false,
+            Claim::Held => {
+                self.lose(Lost::Thinned);
+                return false;
+            }
         };
         let (now_ns, before) = (self.now_ns(), weight(&entry));
         (entry.address, entry.size) = block;
@@ -390,39 +413,10 @@ pub(super) fn weight(entry: &Entry) -> f64 {
 fn layout(config: &HeapConfig) -> Layout {
     assert_eq!(EPOCHS, 64, "a row has a word per epoch");
     let entries = config.objects_max as usize;
+    // Short-lived children of a build get by with less: 3 MB instead of 12.
+    if entries <= SMALL {
+        return Layout::new([entries, 4_096, 65_536, 1_024, 4_096, 512, 64, 1_024, 256, 512]);
+    }
     //          entries  sites   frames   rows   events census classes ended   names  modules
     Layout::new([entries, 16_384, 327_680, 5_120, 8_192, 2_048, 64, 32_768, 2_048, 512])
-}
-
-fn open(config: &HeapConfig, bytes: u64) -> std::io::Result<Words> {
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&config.path)?;
-    reserve(&file, bytes)?;
-    let words = usize::try_from(bytes / 8).map_err(std::io::Error::other)?;
-    Words::file(file.as_fd(), words)
-}
-
-/// Takes the room on the disk now: a store into a hole of a full disk would kill the program.
-fn reserve(file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
-    use rustix::fs::{FallocateFlags, fallocate};
-    match fallocate(file, FallocateFlags::empty(), 0, bytes) {
-        Err(rustix::io::Errno::OPNOTSUPP) => zeros(file, bytes),
-        other => Ok(other?),
-    }
-}
-
-fn zeros(mut file: &std::fs::File, bytes: u64) -> std::io::Result<()> {
-    use std::io::Write;
-    let block = [0u8; 1 << 16];
-    let mut left = bytes;
-    while left > 0 {
-        let next = left.min(block.len() as u64);
-        file.write_all(&block[..usize::try_from(next).map_err(std::io::Error::other)?])?;
-        left -= next;
-    }
-    Ok(())
 }

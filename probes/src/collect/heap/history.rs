@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::sample::mix;
-use crate::record::heap_layout::{EPOCHS, Event, Layout, Section, head};
+use crate::record::heap_layout::{EPOCHS, Event, Layout, Section, head, low};
 
 const ROW_WORDS: usize = 98;
 const EVENT_WORDS: usize = 5;
@@ -112,7 +112,7 @@ impl Rows {
         row[2 + epoch].store(sum.to_bits(), Ordering::Relaxed);
         let (cell, shift) = (&row[2 + EPOCHS + epoch / 2], epoch % 2 * 32);
         let pair = cell.load(Ordering::Relaxed);
-        let count = ((pair >> shift) as u32).wrapping_add_signed(i32::from(event.count));
+        let count = low(pair >> shift).wrapping_add_signed(i32::from(event.count));
         let cleared = pair & !(0xFFFF_FFFF << shift);
         cell.store(cleared | u64::from(count) << shift, Ordering::Relaxed);
         true
@@ -135,7 +135,7 @@ impl Rows {
     }
 
     fn row<'a>(&self, words: &'a [AtomicU64], site: u32, kind: u8) -> Option<&'a [AtomicU64]> {
-        let key = u64::from(site) + 1 | u64::from(kind) << 32;
+        let key = (u64::from(site) + 1) | (u64::from(kind) << 32);
         #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
         let hash = mix(key) as usize % self.count;
         for probe in 0..PROBES.min(self.count) {

@@ -5,12 +5,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::memory::Words;
 use super::stack::Numbers;
-use crate::record::heap_layout::{BUSY, DEAD, EMPTY, Entry, Layout, Section};
+use crate::record::heap_layout::{BUSY, DEAD, EMPTY, Entry, Layout, Section, low};
 
 pub(super) struct Live {
     start: usize,
     numbers: Numbers,
     links: Words,
+}
+
+/// What came of a claim.
+#[derive(Debug)]
+pub(super) enum Claim {
+    /// The caller holds the entry.
+    Taken(Entry),
+    /// Nothing lives there at this address.
+    Gone,
+    /// Somebody else holds the entry; when the claim said so, he ends the object.
+    Held,
 }
 
 /// What a claimer found when it gave the entry back.
@@ -38,34 +49,34 @@ impl Live {
     }
 
     /// Claims the entry if it holds a living object at `address`. An entry that somebody else is
-    /// changing is marked dead when `dying`, and `None` comes back in any case.
+    /// changing is marked dead when `dying`.
     pub(super) fn claim(
         &self,
         words: &[AtomicU64],
         index: u32,
         address: u64,
         dying: bool,
-    ) -> Option<Entry> {
+    ) -> Claim {
         if index >= self.numbers.used() {
-            return None;
+            return Claim::Gone;
         }
         let slot = self.slot(words, index);
         // An address lives once: if it is here, the entry is the caller's object or is empty.
         if slot[5].load(Ordering::Relaxed) != address {
-            return None;
+            return Claim::Gone;
         }
         let mut word = slot[0].load(Ordering::Acquire);
         loop {
-            let wanted = match word as u32 {
-                EMPTY | DEAD => return None,
-                BUSY if !dying => return None,
+            let wanted = match low(word) {
+                EMPTY | DEAD => return Claim::Gone,
+                BUSY if !dying => return Claim::Held,
                 BUSY => word >> 32 << 32 | u64::from(DEAD),
                 _ => word >> 32 << 32 | u64::from(BUSY),
             };
             // Acquire: pairs with the Release in store, so that the fields are seen.
             match slot[0].compare_exchange(word, wanted, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) if wanted as u32 == DEAD => return None,
-                Ok(_) => return Some(Entry::decode(&load(slot))),
+                Ok(_) if low(wanted) == DEAD => return Claim::Held,
+                Ok(_) => return Claim::Taken(Entry::decode(&load(slot))),
                 Err(now) => word = now,
             }
         }
@@ -77,12 +88,12 @@ impl Live {
             return false;
         }
         let slot = self.slot(words, index);
-        let lives = !matches!(slot[0].load(Ordering::Acquire) as u32, EMPTY | DEAD);
+        let lives = !matches!(low(slot[0].load(Ordering::Acquire)), EMPTY | DEAD);
         lives && slot[5].load(Ordering::Relaxed) == address
     }
 
     /// Claims whatever lives at `index`.
-    pub(super) fn claim_any(&self, words: &[AtomicU64], index: u32) -> Option<Entry> {
+    pub(super) fn claim_any(&self, words: &[AtomicU64], index: u32) -> Claim {
         let address = self.slot(words, index)[5].load(Ordering::Relaxed);
         self.claim(words, index, address, false)
     }
@@ -117,8 +128,8 @@ impl Live {
     pub(super) fn owners(&self, words: &[AtomicU64], mut seen: impl FnMut(u32)) {
         for index in 0..self.used() {
             let slot = self.slot(words, index);
-            if slot[0].load(Ordering::Acquire) as u32 != EMPTY {
-                seen(slot[1].load(Ordering::Relaxed) as u32);
+            if low(slot[0].load(Ordering::Acquire)) != EMPTY {
+                seen(low(slot[1].load(Ordering::Relaxed)));
             }
         }
     }

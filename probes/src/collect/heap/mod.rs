@@ -29,6 +29,7 @@ mod cfi;
 pub mod collector;
 mod config;
 mod eh_frame;
+mod file;
 mod global;
 mod history;
 mod live_table;
@@ -45,6 +46,8 @@ mod site;
 mod stack;
 mod threads;
 mod totals;
+#[cfg(test)]
+mod unbiased;
 mod unwind;
 
 pub use alone::Totals;

@@ -126,14 +126,19 @@ fn own_path(buffer: &mut [u8; PATH_BYTES]) -> &[u8] {
 fn build_id(headers: &[libc::Elf64_Phdr], bias: u64) -> &[u8] {
     for header in headers.iter().filter(|h| h.p_type == libc::PT_NOTE) {
         let start =
-            std::ptr::with_exposed_provenance::<u8>(bias.wrapping_add(header.p_vaddr) as usize);
+            std::ptr::with_exposed_provenance::<u8>(word_size(bias.wrapping_add(header.p_vaddr)));
         // SAFETY: notes of a loaded file lie in one of its loaded segments, p_memsz bytes long.
-        let notes = unsafe { std::slice::from_raw_parts(start, header.p_memsz as usize) };
+        let notes = unsafe { std::slice::from_raw_parts(start, word_size(header.p_memsz)) };
         if let Some(id) = id_in(notes) {
             return id;
         }
     }
     &[]
+}
+
+/// Addresses and sizes of a loaded file fit the machine it is loaded on.
+fn word_size(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(0)
 }
 
 fn id_in(mut notes: &[u8]) -> Option<&[u8]> {

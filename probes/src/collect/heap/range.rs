@@ -19,7 +19,7 @@ const SLOT_MAX: usize = 1 << 20;
 /// Slots of one size at most.
 const SLOTS: u32 = 1 << 17;
 /// Slots of all sizes at most: their words are part of the collector's bounded state.
-const SLOTS_ALL: u32 = 196_608;
+const SLOTS_ALL: u32 = 1 << 18;
 /// Bytes that become usable at one time.
 const STEP: usize = 1 << 16;
 
@@ -28,7 +28,7 @@ pub(super) struct Range {
     /// Area size is 2^shift bytes.
     shift: u32,
     areas: [Area; SIZES],
-    /// Per slot: its link while free, the object's number while used; and the counted size.
+    /// Per slot, 32 bits: its link while free, the object's number while used.
     slots: Words,
     fresh: AtomicU32,
     /// Start and length of the mapping.
@@ -74,7 +74,7 @@ fn slot_size(bytes: usize, align: usize) -> Option<usize> {
 impl Range {
     /// Reserves the range: 3.75 TiB of addresses and no memory, less where the kernel refuses.
     pub(super) fn reserve() -> std::io::Result<Range> {
-        let slots = Words::anonymous(SIZES * SLOTS as usize)?;
+        let slots = Words::anonymous(SIZES * SLOTS as usize / 2)?;
         let mut refused = None;
         for shift in (28..=36).rev().step_by(4) {
             let bytes = (SIZES << shift) + SLOT_MAX;
@@ -107,11 +107,11 @@ impl Range {
         (self.base, SIZES << self.shift)
     }
 
-    /// A block of `bytes`, not zeroed. `counted` is kept for [`Range::counted`].
-    pub(super) fn take(&self, bytes: usize, align: usize, counted: u32) -> Option<NonNull<u8>> {
+    /// A block of `bytes`, not zeroed.
+    pub(super) fn take(&self, bytes: usize, align: usize) -> Option<NonNull<u8>> {
         let size = slot_size(bytes, align)?;
         let area = &self.areas[size];
-        let link = |number| self.half(Slot { size, number }, 0);
+        let link = |number| self.word(Slot { size, number });
         let number = area.numbers.again(link).or_else(|| {
             let more = |used| (used < SLOTS_ALL).then_some(used + 1);
             self.fresh.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
@@ -122,7 +122,6 @@ impl Range {
             area.numbers.give(number, link);
             return None;
         }
-        self.half(slot, 1).store(counted, Ordering::Relaxed);
         NonNull::new(std::ptr::with_exposed_provenance_mut(self.address(slot)))
     }
 
@@ -142,38 +141,28 @@ impl Range {
 
     /// Notes which object lies in a used slot.
     pub(super) fn set_object(&self, slot: Slot, object: u32) {
-        self.half(slot, 0).store(object, Ordering::Relaxed);
+        self.word(slot).store(object, Ordering::Relaxed);
     }
 
     /// The object that was noted.
     pub(super) fn object(&self, slot: Slot) -> u32 {
-        self.half(slot, 0).load(Ordering::Relaxed)
-    }
-
-    /// The size that was given to [`Range::take`].
-    pub(super) fn counted(&self, slot: Slot) -> u32 {
-        self.half(slot, 1).load(Ordering::Relaxed)
-    }
-
-    /// Changes what [`Range::counted`] gives.
-    pub(super) fn set_counted(&self, slot: Slot, counted: u32) {
-        self.half(slot, 1).store(counted, Ordering::Relaxed);
+        self.word(slot).load(Ordering::Relaxed)
     }
 
     /// Gives a slot back.
     pub(super) fn give(&self, slot: Slot) {
-        let link = |number| self.half(Slot { size: slot.size, number }, 0);
+        let link = |number| self.word(Slot { size: slot.size, number });
         self.areas[slot.size].numbers.give(slot.number, link);
     }
 
     /// Bytes of tables that slots have touched so far.
     pub(super) fn private_bytes(&self) -> u64 {
-        u64::from(self.fresh.load(Ordering::Relaxed)) * 8
+        u64::from(self.fresh.load(Ordering::Relaxed)) * 4
     }
 
-    fn half(&self, slot: Slot, half: usize) -> &AtomicU32 {
+    fn word(&self, slot: Slot) -> &AtomicU32 {
         let at = slot.size * SLOTS as usize + slot.number as usize;
-        &self.slots.halves()[2 * at + half]
+        &self.slots.halves()[at]
     }
 
     fn address(&self, slot: Slot) -> usize {
@@ -250,17 +239,17 @@ mod tests {
         let range = Range::reserve().expect("addresses");
         let (base, span) = range.span();
         for (bytes, align) in [(1, 1), (100, 8), (5_000, 4_096), (SLOT_MAX, 16), (17, 1 << 16)] {
-            let block = range.take(bytes, align, 7).expect("room");
+            let block = range.take(bytes, align).expect("room");
             let address = block.as_ptr().expose_provenance();
             assert!(address.is_multiple_of(align) && address - base < span);
             // SAFETY: the block holds `bytes` writable bytes.
             unsafe { block.as_ptr().write_bytes(0xAB, bytes) };
             let slot = range.slot(address);
             range.set_object(slot, 42);
-            assert_eq!((range.object(slot), range.counted(slot)), (42, 7));
+            assert_eq!(range.object(slot), 42);
             assert!(range.bytes(slot) >= bytes);
             range.give(slot);
-            assert_eq!(range.take(bytes, align, 7), Some(block));
+            assert_eq!(range.take(bytes, align), Some(block));
         }
     }
 }

@@ -2,6 +2,8 @@
 //! address, the collector for what is known about them. One per process; it is never dropped, because
 //! blocks in its range outlive any session.
 
+use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -9,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use super::addresses::Addresses;
 use super::cells::{Draws, is_large};
 use super::collector::{Birth, Collector, Thread};
-use super::config::{HeapConfig, HeapError};
+use super::config::{HeapConfig, HeapError, OnFork};
 use super::range::Range;
 use super::sample::Draw;
 use super::unwind::Registers;
@@ -50,6 +52,21 @@ pub(super) struct Sampler {
     addresses: Addresses,
     /// Operations plus one, 0 while the program counts none.
     pub(super) operations: AtomicU64,
+    path: Vec<u8>,
+}
+
+/// Runs in the child, between fork and its return: only system calls, no allocation.
+extern "C" fn go_on() {
+    let Some(sampler) = sampler() else { return };
+    let mut path = [0u8; 4096];
+    let mut rest = &mut path[..];
+    let written =
+        rest.write_all(&sampler.path).and_then(|()| write!(rest, ".{}\0", std::process::id()));
+    let path = written.ok().and_then(|()| std::ffi::CStr::from_bytes_until_nul(&path).ok());
+    if let Some(path) = path {
+        // When it fails the child records nothing, as with OnFork::Stop.
+        let _ = sampler.collector.forked(path);
+    }
 }
 
 /// A block that was just allocated and is to be recorded.
@@ -73,6 +90,9 @@ impl Sampler {
         if sampler.collector.words.as_ptr() != ours {
             return Err(HeapError::Running);
         }
+        if config.on_fork == OnFork::Own {
+            super::threads::after_fork(go_on);
+        }
         let (base, span) = if config.exact { (0, usize::MAX) } else { sampler.range.span() };
         HOT.base.store(base, Ordering::Relaxed);
         HOT.span.store(span, Ordering::Release);
@@ -87,6 +107,7 @@ impl Sampler {
             range: Range::reserve().map_err(memory)?,
             addresses: Addresses::new(by_address).map_err(memory)?,
             operations: AtomicU64::new(0),
+            path: config.path.as_os_str().as_bytes().to_vec(),
         };
         sampler.note_state();
         Ok(sampler)
@@ -137,8 +158,7 @@ impl Sampler {
 
     /// A slot for a block, or `None`, which is counted.
     pub(super) fn slot_for(&self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        let counted = u32::try_from(size).unwrap_or(u32::MAX);
-        let block = self.range.take(size, align, counted);
+        let block = self.range.take(size, align);
         if block.is_none() {
             let large_alignment = align > size.max(1 << 12);
             self.collector.lose(if large_alignment { Lost::Alignment } else { Lost::Range });

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::record::heap_layout::low;
+
 /// Numbers 0..bound, each out or in. Numbers never given out need no link, so a new stack is empty
 /// memory: it counts up until the bound, and reuses what came back first.
 pub(super) struct Numbers {
@@ -26,8 +28,8 @@ impl Numbers {
     pub(super) fn again<'a>(&self, link: impl Fn(u32) -> &'a AtomicU32) -> Option<u32> {
         // Acquire: pairs with the Release in give, so that the link is seen.
         let mut head = self.head.load(Ordering::Acquire);
-        while head as u32 != 0 {
-            let top = head as u32 - 1;
+        while low(head) != 0 {
+            let top = low(head) - 1;
             let next = link(top).load(Ordering::Relaxed);
             let changed = ((head >> 32).wrapping_add(1) << 32) | u64::from(next);
             let swap =
@@ -51,7 +53,7 @@ impl Numbers {
     pub(super) fn give<'a>(&self, number: u32, link: impl Fn(u32) -> &'a AtomicU32) {
         let mut head = self.head.load(Ordering::Relaxed);
         loop {
-            link(number).store(head as u32, Ordering::Relaxed);
+            link(number).store(low(head), Ordering::Relaxed);
             let changed = (head >> 32 << 32) | u64::from(number + 1);
             // Release: pairs with the Acquire in take.
             let swap =

@@ -90,9 +90,11 @@ pub(super) fn frame(at: &Registers, top: u64, code: &impl Fn(u64) -> bool) -> St
 }
 
 fn word(address: u64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, reason = "it came from a pointer")]
+    let address = address as usize;
     // SAFETY: frame lets through only aligned addresses between its own stack pointer and the end of
     // the thread's stack, which is mapped and readable. Volatile: other frames own these words.
-    unsafe { std::ptr::with_exposed_provenance::<u64>(address as usize).read_volatile() }
+    unsafe { std::ptr::with_exposed_provenance::<u64>(address).read_volatile() }
 }
 
 /// Core that runs the caller, or `u16::MAX` when the kernel does not say.
@@ -124,9 +126,11 @@ fn bounds() -> (u64, u64) {
         return (1, name & !15);
     }
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
-    // SAFETY: pthread_self is this thread; the attributes are initialised by the call when it
-    // returns 0 (pthread_getattr_np(3)).
-    if unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) } != 0 {
+    // SAFETY: takes nothing, cannot fail.
+    let own = unsafe { libc::pthread_self() };
+    // SAFETY: the thread runs; the attributes are initialised when it returns 0
+    // (pthread_getattr_np(3)).
+    if unsafe { libc::pthread_getattr_np(own, attributes.as_mut_ptr()) } != 0 {
         return (1, 1);
     }
     let (mut start, mut bytes) = (std::ptr::null_mut(), 0);

@@ -1,0 +1,158 @@
+//! One command: the cost of each heap profiler over its own allocator, and over plain mimalloc.
+//!
+//! Every run is a process of its own, pinned; a round runs all variants in the order A B .. B A. A
+//! ratio is taken within a round, over the sum of its two runs; the cell is the median of the rounds
+//! with the distribution-free 95 % interval of the median.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+struct Variant {
+    name: &'static str,
+    /// Program beside this one.
+    program: &'static str,
+    argument: &'static str,
+    environment: &'static [(&'static str, &'static str)],
+    /// Command in front of the program.
+    wrapper: &'static [&'static str],
+    /// Name of the variant that the cost is told over.
+    base: &'static str,
+    /// Runs a fiftieth of the work, in every tenth round, with its base.
+    slow: bool,
+}
+
+const fn variant(name: &'static str, program: &'static str, base: &'static str) -> Variant {
+    Variant { name, program, base, argument: "0", environment: &[], wrapper: &[], slow: false }
+}
+
+const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4";
+
+fn variants() -> Vec<Variant> {
+    let jemalloc = |name, environment| Variant {
+        environment,
+        ..variant(name, "jemalloc", "jemalloc")
+    };
+    let slow = |name, program, base, wrapper| Variant {
+        wrapper,
+        slow: true,
+        ..variant(name, program, base)
+    };
+    vec![
+        variant("mimalloc", "mimalloc", "mimalloc"),
+        variant("tailbeam, counting", "tailbeam", "mimalloc"),
+        Variant { argument: "524288", ..variant("tailbeam, 512 KiB", "tailbeam", "mimalloc") },
+        Variant { argument: "65536", ..variant("tailbeam, 64 KiB", "tailbeam", "mimalloc") },
+        variant("jemalloc", "jemalloc", "jemalloc"),
+        jemalloc("jemalloc prof, 2^19", &[("_RJEM_MALLOC_CONF", "prof:true,lg_prof_sample:19")]),
+        jemalloc("jemalloc prof, 2^17", &[("_RJEM_MALLOC_CONF", "prof:true,lg_prof_sample:17")]),
+        Variant { environment: &[("LD_PRELOAD", TCMALLOC)], ..variant("tcmalloc (gperftools)", "system", "tcmalloc (gperftools)") },
+        Variant {
+            environment: &[("LD_PRELOAD", TCMALLOC), ("TCMALLOC_SAMPLE_PARAMETER", "524288")],
+            ..variant("tcmalloc sampled, 512 KiB", "system", "tcmalloc (gperftools)")
+        },
+        slow("glibc, small", "system", "glibc, small", &[]),
+        slow("mimalloc, small", "mimalloc", "mimalloc, small", &[]),
+        Variant { argument: "1", ..slow("tailbeam exact", "tailbeam", "mimalloc, small", &[]) },
+        slow("dhat-rs", "dhat", "glibc, small", &[]),
+        slow("heaptrack", "system", "glibc, small", &["heaptrack", "--record-only", "-o", "/tmp/heap-peers-track"]),
+        slow("valgrind massif", "system", "glibc, small", &["valgrind", "--tool=massif", "--massif-out-file=/dev/null", "-q"]),
+    ]
+}
+
+struct Plan {
+    rounds: usize,
+    core: String,
+    dir: PathBuf,
+    only: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let option = |name: &str| {
+        args.iter().position(|arg| arg == name).and_then(|at| args.get(at + 1)).cloned()
+    };
+    let programs = option("--program").unwrap_or_else(|| "json,churn".to_owned());
+    let plan = Plan {
+        rounds: option("--rounds").and_then(|n| n.parse().ok()).unwrap_or(30),
+        core: option("--core").unwrap_or_else(|| "1".to_owned()),
+        dir: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)).unwrap_or_default(),
+        only: option("--only").map(|o| o.split(';').map(str::to_owned).collect()).unwrap_or_default(),
+    };
+    for program in programs.split(',') {
+        table(&plan, program);
+    }
+    ExitCode::SUCCESS
+}
+
+/// CPU time of a run, ns; `None` when the tool is not there or fails.
+fn run(plan: &Plan, program: &str, variant: &Variant) -> Option<f64> {
+    let full = if program == "json" { 3_000 } else { 8_000_000 };
+    let size = if variant.slow { full / 50 } else { full };
+    let path = plan.dir.join(variant.program);
+    let mut command = match variant.wrapper {
+        [] => Command::new(&path),
+        [tool, rest @ ..] => {
+            let mut command = Command::new(tool);
+            command.args(rest).arg(&path);
+            command
+        }
+    };
+    command.args([program, &size.to_string(), &plan.core, variant.argument]);
+    command.envs(variant.environment.iter().copied()).stderr(Stdio::null());
+    let text = String::from_utf8(command.output().ok()?.stdout).ok()?;
+    let line = text.lines().find(|line| line.split(' ').filter(|w| w.parse::<u64>().is_ok()).count() == 3)?;
+    line.split(' ').next()?.parse().ok()
+}
+
+fn table(plan: &Plan, program: &str) {
+    let variants: Vec<Variant> = variants()
+        .into_iter()
+        .filter(|v| plan.only.is_empty() || plan.only.iter().any(|only| v.name.contains(only.as_str())))
+        .collect();
+    let mut sums: Vec<Vec<Option<f64>>> = variants.iter().map(|_| Vec::new()).collect();
+    for round in 0..plan.rounds {
+        let due = |v: &Variant| !v.slow || round % 10 == 0;
+        let order = (0..variants.len()).chain((0..variants.len()).rev());
+        let mut times = vec![Some(0.0); variants.len()];
+        for at in order.filter(|&at| due(&variants[at])) {
+            let time = run(plan, program, &variants[at]);
+            times[at] = times[at].zip(time).map(|(sum, time)| sum + time);
+        }
+        for (at, time) in times.into_iter().enumerate() {
+            sums[at].push(if due(&variants[at]) { time } else { None });
+        }
+    }
+    println!("\n{program}: CPU time, {} rounds", plan.rounds);
+    println!("| variant | ms | over its own allocator | over plain mimalloc |");
+    println!("|---|---|---|---|");
+    for (at, variant) in variants.iter().enumerate() {
+        let over = |base: &str| {
+            let base = variants.iter().position(|v| v.name == base)?;
+            let pairs = sums[at].iter().zip(&sums[base]);
+            let ratios: Vec<f64> = pairs.filter_map(|(a, b)| Some((*a)? / (*b)?)).collect();
+            interval(ratios)
+        };
+        let cell = |cell: Option<(f64, f64, f64)>| cell.map_or("-".to_owned(), |(low, middle, high)| {
+            format!("{:+.2} % [{:+.2}, {:+.2}]", (middle - 1.0) * 100.0, (low - 1.0) * 100.0, (high - 1.0) * 100.0)
+        });
+        let times: Vec<f64> = sums[at].iter().flatten().map(|sum| sum / 2e6).collect();
+        let ms = interval(times).map_or("not available".to_owned(), |(_, ms, _)| format!("{ms:.1}"));
+        let plain = if variant.slow { "mimalloc, small" } else { "mimalloc" };
+        println!("| {} | {ms} | {} | {} |", variant.name, cell(over(variant.base)), cell(over(plain)));
+    }
+}
+
+/// Median and its 95 % interval by order statistics (binomial with 1/2; the normal approximation of
+/// its quantile is good from six values on, below that the extremes stand).
+fn interval(mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
+    values.sort_by(f64::total_cmp);
+    let count = values.len();
+    if count == 0 {
+        return None;
+    }
+    let reach = 0.98 * (count as f64).sqrt();
+    let low = ((count as f64 / 2.0 - reach).floor().max(0.0)) as usize;
+    let high = (count - 1 - low).max(low);
+    let middle = (values[(count - 1) / 2] + values[count / 2]) / 2.0;
+    Some((values[low], middle, values[high]))
+}
