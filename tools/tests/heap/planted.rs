@@ -72,6 +72,11 @@ impl Planted {
     }
 }
 
+/// What a planted program said.
+pub(crate) fn planted(output: &Output) -> Vec<Planted> {
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(Planted::parse).collect()
+}
+
 /// A place to compile and record in.
 pub(crate) struct Bench {
     pub(crate) dir: tempfile::TempDir,
@@ -142,8 +147,7 @@ impl Bench {
         args: &[&str],
     ) -> (Vec<Planted>, Vec<(u64, Vec<String>)>) {
         let (output, run) = self.record(&["--exact"], program, args);
-        let said = String::from_utf8(output.stdout).unwrap();
-        let said: Vec<Planted> = said.lines().filter_map(Planted::parse).collect();
+        let said = planted(&output);
         let listed = listed(&snapshot(&run.join("heap.tbh")), program);
         fs::remove_dir_all(run).unwrap();
         (said, listed)

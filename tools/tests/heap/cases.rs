@@ -1,9 +1,6 @@
 //! `record --heap` on programs in C and C++ that say themselves what they leave behind.
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
 
-mod planted;
-
-use planted::{Bench, Planted, source};
+use crate::planted::{Bench, Planted, listed, planted, snapshot, source};
 
 /// Every case of a program: what it planted is listed with its bytes and site, once per block; the clean
 /// twin lists nothing of that site.
@@ -56,4 +53,26 @@ fn the_check_sees_a_missing_block_and_a_wrong_size() {
     assert!(planted.check(&[block(10), block(11)]).is_err());
     assert!(planted.check(&[block(10), block(10), block(10)]).is_err());
     assert!(planted.check(&[(10, vec!["site_y".to_owned()]), block(10)]).is_err());
+}
+
+/// The child's blocks are in the child's file, the parent's in both: the child was born with them.
+#[test]
+fn a_forked_child_has_a_file_of_its_own() {
+    let Some(bench) = Bench::new() else { return };
+    let program = bench.compile(&source("lsan_cases.c"), &["-O1", "-g", "-pthread"]);
+    for twin in ["leak", "clean"] {
+        let (output, run) = bench.record(&["--exact"], &program, &["forked", twin]);
+        let said = planted(&output);
+        let child = said.iter().find(|planted| planted.process.is_some()).unwrap();
+        let parent = said.iter().find(|planted| planted.process.is_none()).unwrap();
+        let of_child = run.join(format!("heap-{}.tbh", child.process.unwrap()));
+        let of_child = listed(&snapshot(&of_child), &program);
+        let of_parent = listed(&snapshot(&run.join("heap.tbh")), &program);
+        for (planted, blocks) in [(child, &of_child), (parent, &of_child), (parent, &of_parent)] {
+            // The clean twins of both processes free all: count 0 of bytes 0.
+            assert_eq!(planted.check(blocks), Ok(()), "{twin}");
+        }
+        let strange = of_parent.iter().filter(|(_, site)| site.contains(&child.site)).count();
+        assert_eq!(strange, 0, "the parent's file has blocks of the child");
+    }
 }

@@ -1,8 +1,5 @@
 //! `record` as a launcher: the program's output, code and signals are its own, and what cannot be recorded
 //! is refused before it starts.
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
-
-mod planted;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -10,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use planted::{Bench, PROGRAM, has, object, skip, snapshot, source};
+use crate::planted::{Bench, PROGRAM, has, object, skip, snapshot, source};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -301,7 +298,7 @@ fn a_site_in_an_object_that_came_late_is_named() {
     for how in ["leak", "unload", "clean"] {
         let (output, run) = bench.record(&["--exact"], &loads, &[plugin.to_str().unwrap(), how]);
         assert!(output.status.success(), "{}", text(&output.stderr));
-        let listed = planted::listed(&snapshot(&run.join("heap.tbh")), &plugin);
+        let listed = crate::planted::listed(&snapshot(&run.join("heap.tbh")), &plugin);
         let found = listed
             .iter()
             .filter(|(bytes, site)| *bytes == 2311 && site.contains(&"plugin_site".to_owned()));
