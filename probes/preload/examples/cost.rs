@@ -59,11 +59,7 @@ fn main() {
     let rounds: usize = std::env::args().nth(1).map_or(20, |n| n.parse().expect("a number"));
     let core = *core_affinity::get_core_ids().expect("known").last().expect("one at least");
     assert!(core_affinity::set_for_current(core), "cannot pin to {core:?}");
-    let this = std::env::current_exe().expect("known");
-    let target = this.parent().and_then(Path::parent).expect("target/release/examples");
-    let object =
-        ["libtailbeam_preload.so", "deps/libtailbeam_preload.so"].map(|name| target.join(name));
-    let object = object.into_iter().find(|path| path.exists()).expect("cargo built the library");
+    let object = object();
     let work = std::env::temp_dir().join(format!("tailbeam-cost-{}", std::process::id()));
     std::fs::create_dir_all(&work).expect("a temporary directory");
     let bench = Bench { work: work.clone(), object };
@@ -82,6 +78,18 @@ fn main() {
         }
     }
     std::fs::remove_dir_all(&work).expect("our own directory");
+}
+
+/// Builds the object as it is shipped: cargo does not do so for an example.
+fn object() -> PathBuf {
+    let this = std::env::current_exe().expect("known");
+    let profile = this.parent().and_then(Path::parent).expect("target/release/examples");
+    let target = profile.parent().expect("target");
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.args(["build", "--quiet", "--release", "--locked", "-p", "tailbeam-preload"]);
+    let built = cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(built.is_ok_and(|status| status.success()), "the object does not build");
+    target.join("release/libtailbeam_preload.so")
 }
 
 /// Mean with a 95 % interval (Student's t as 2.1: 19 degrees of freedom and more), and median.

@@ -88,6 +88,18 @@ pub(crate) fn forget(slot: u32, block: Block) {
     }
 }
 
+/// Keeps the loader's lock free of us while the process forks; whether `after_fork` must follow.
+pub(crate) fn before_fork() -> bool {
+    COLLECTOR.get().is_some_and(Collector::before_fork)
+}
+
+/// In the parent, after it.
+pub(crate) fn after_fork() {
+    if let Some(collector) = COLLECTOR.get() {
+        collector.after_fork();
+    }
+}
+
 /// Goes on in a file of its own, in the child of a fork. Whether that could be.
 pub(crate) fn forked(path: &CStr) -> bool {
     COLLECTOR.get().is_some_and(|collector| collector.forked(path).is_ok())

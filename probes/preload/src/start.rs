@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use tailbeam_probes::collect::heap::collector::Collector;
-use tailbeam_probes::collect::heap::{HeapConfig, OnFork};
+use tailbeam_probes::collect::heap::{HeapConfig, HeapError, OnFork};
 
-use crate::{hook, map, real, sink};
+use crate::{hook, map, real, sink, thread};
 
 /// Name of the variable.
 const VARIABLE: &CStr = c"TAILBEAM_HEAP";
@@ -178,10 +178,21 @@ fn begin(asked: &Asked, command: &str) -> bool {
             tables: true,
             ..HeapConfig::new(path)
         };
-        let collector = Collector::create(&config).map_err(|error| error.to_string())?;
+        let collector = Collector::create(&config).map_err(|error| {
+            // A file without contents would be taken for a damaged one.
+            let _ = fs::remove_file(&config.path);
+            match &error {
+                HeapError::File { bytes, error, .. }
+                    if error.kind() == std::io::ErrorKind::OutOfMemory =>
+                {
+                    format!("the kernel refused {bytes} bytes of address space; raise `ulimit -v`")
+                }
+                _ => error.to_string(),
+            }
+        })?;
         sink::start(collector);
-        // SAFETY: the handler lives as long as this object, which is never unloaded (pthread_atfork(3)).
-        unsafe { libc::pthread_atfork(None, None, Some(forked)) };
+        // SAFETY: the handlers live as long as this object, which is never unloaded (pthread_atfork(3)).
+        unsafe { libc::pthread_atfork(Some(forks), Some(parent), Some(forked)) };
         Ok(())
     });
     if let Err(cause) = started.as_ref().map_err(|cause| cause.as_bytes())
@@ -190,6 +201,17 @@ fn begin(asked: &Asked, command: &str) -> bool {
         refuse(asked.dir.as_os_str().as_bytes(), cause);
     }
     started.is_ok()
+}
+
+unsafe extern "C" fn forks() {
+    let held = hook::aside(sink::before_fork).unwrap_or(false);
+    thread::set_forking(held);
+}
+
+unsafe extern "C" fn parent() {
+    if thread::set_forking(false) {
+        sink::after_fork();
+    }
 }
 
 /// Runs in the child between fork and its return: system calls only, nothing allocates.

@@ -25,6 +25,15 @@ pub(crate) struct Thread {
     pub(crate) state: State,
     /// This thread is inside a slow path: what it allocates now is not sampled.
     pub(crate) inside: bool,
+    /// This thread forks and keeps the collector's lock meanwhile.
+    forking: bool,
+}
+
+/// Notes whether the calling thread keeps the collector's lock for a fork; what it was before.
+pub(crate) fn set_forking(forking: bool) -> bool {
+    // SAFETY: the calling thread's own state; no reference to it is alive.
+    let noted = unsafe { &mut (*current()).forking };
+    core::mem::replace(noted, forking)
 }
 
 const _: () = assert!(size_of::<Thread>() == 64, "the asm below reserves 64 bytes");
@@ -60,8 +69,15 @@ core::arch::global_asm!(
 );
 
 #[cfg(not(target_arch = "x86_64"))]
-const FRESH: Thread =
-    Thread { left: 0, rest: 0, mean: 0.0, met: 0.0, state: State::new(), inside: false };
+const FRESH: Thread = Thread {
+    left: 0,
+    rest: 0,
+    mean: 0.0,
+    met: 0.0,
+    state: State::new(),
+    inside: false,
+    forking: false,
+};
 
 /// State of the calling thread.
 #[cfg(not(target_arch = "x86_64"))]

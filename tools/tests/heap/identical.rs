@@ -34,7 +34,11 @@ fn git_prints_the_same() {
     fs::create_dir(&dir).unwrap();
     let git = |args: &[&str]| {
         let mut command = Command::new("git");
-        command.arg("-C").arg(&dir).args(["-c", "user.name=x", "-c", "user.email=x@example.com"]).args(args);
+        command
+            .arg("-C")
+            .arg(&dir)
+            .args(["-c", "user.name=x", "-c", "user.email=x@example.com"])
+            .args(args);
         assert!(command.output().unwrap().status.success(), "{args:?}");
     };
     git(&["init", "-q"]);
@@ -77,10 +81,17 @@ fn gcc_writes_the_same_object() {
     let mut args = compile.to_vec();
     args.push(ours.to_str().unwrap());
     let (output, run) = bench.record(&["--sample", "4KiB"], Path::new("cc"), &args);
-    assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+    assert!(
+        output.status.success() && output.stdout.is_empty() && output.stderr.is_empty(),
+        "{output:?}"
+    );
     assert_eq!(fs::read(plain).unwrap(), fs::read(ours).unwrap());
     // The driver, the compiler proper and the assembler.
-    let states: Vec<PathBuf> = fs::read_dir(run).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "tbh")).collect();
+    let states: Vec<PathBuf> = fs::read_dir(run)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "tbh"))
+        .collect();
     let commands: Vec<String> = states.iter().map(|path| snapshot(path).command).collect();
     assert!(commands.iter().any(|command| command.contains("cc1")), "{commands:?}");
 }
@@ -100,9 +111,15 @@ fn answers(start: &mut Command, socket: &Path) -> String {
     let mut requests = String::new();
     for n in 0..3_000u32 {
         requests += &format!("SET key:{n} {}\r\n", "v".repeat((n * 7 % 900) as usize + 1));
-        requests += &format!("RPUSH list:{} {n}\r\nHSET hash:{} f{n} {n}\r\nZADD rank {} m{n}\r\n", n % 50, n % 20, n * 31 % 997);
+        requests += &format!(
+            "RPUSH list:{} {n}\r\nHSET hash:{} f{n} {n}\r\nZADD rank {} m{n}\r\n",
+            n % 50,
+            n % 20,
+            n * 31 % 997
+        );
         if n % 3 == 0 {
-            requests += &format!("DEL key:{}\r\nGET key:{}\r\nSTRLEN key:{}\r\n", n / 2, n / 3, n / 4);
+            requests +=
+                &format!("DEL key:{}\r\nGET key:{}\r\nSTRLEN key:{}\r\n", n / 2, n / 3, n / 4);
         }
     }
     requests += "SORT list:7 DESC\r\nLRANGE list:3 0 -1\r\nHLEN hash:4\r\nZRANGE rank 0 100 WITHSCORES\r\nDBSIZE\r\nNONSENSE\r\nQUIT\r\n";
@@ -122,11 +139,26 @@ fn redis_answers_the_same() {
     let Some(bench) = Bench::new().filter(|_| has("redis-server", "--version")) else { return };
     let dir = bench.dir.path();
     let socket = dir.join("socket");
-    let options = ["--port", "0", "--save", "", "--appendonly", "no", "--unixsocket", socket.to_str().unwrap(), "--dir", dir.to_str().unwrap()];
+    let options = [
+        "--port",
+        "0",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--unixsocket",
+        socket.to_str().unwrap(),
+        "--dir",
+        dir.to_str().unwrap(),
+    ];
     let plain = answers(Command::new("redis-server").args(options), &socket);
     let store = dir.join("store");
     let mut command = Command::new(PROGRAM);
-    command.arg("--store").arg(&store).args(["record", "--heap", "-q", "--sample", "4KiB", "--", "redis-server"]).args(options);
+    command
+        .arg("--store")
+        .arg(&store)
+        .args(["record", "--heap", "-q", "--sample", "4KiB", "--", "redis-server"])
+        .args(options);
     let ours = answers(&mut command, &socket);
     assert!(plain.lines().count() > 9_000, "{}", plain.lines().count());
     assert_eq!(plain, ours);
@@ -140,12 +172,21 @@ fn a_python_extension_that_leaks_is_named() {
     let Some(bench) = Bench::new() else { return };
     let python = "/usr/bin/python3";
     let paths = ["-c", "import sysconfig; print(sysconfig.get_paths()['include'])"];
-    let include = Command::new(python).args(paths).output().ok().map(|output| text(&output.stdout).trim().to_owned());
+    let include = Command::new(python)
+        .args(paths)
+        .output()
+        .ok()
+        .map(|output| text(&output.stdout).trim().to_owned());
     let Some(include) = include.filter(|dir| Path::new(dir).join("Python.h").exists()) else {
         return skip("/usr/bin/python3 or its Python.h is not here");
     };
     let module = bench.dir.path().join("leaky.so");
-    let built = Command::new("cc").args(["-O2", "-g", "-shared", "-fPIC", "-I", &include, "-o"]).arg(&module).arg(source("leaky.c")).output().unwrap();
+    let built = Command::new("cc")
+        .args(["-O2", "-g", "-shared", "-fPIC", "-I", &include, "-o"])
+        .arg(&module)
+        .arg(source("leaky.c"))
+        .output()
+        .unwrap();
     assert!(built.status.success(), "{}", text(&built.stderr));
     let script = format!(
         "import sys; sys.path.insert(0, {:?}); import leaky, json
@@ -156,14 +197,23 @@ print(len(x), sum(map(int, x)))",
     );
     let plain = Command::new(python).args(["-c", &script]).output().unwrap();
     let (output, run) = bench.record(&["--sample", "64KiB"], Path::new(python), &["-c", &script]);
-    assert_eq!((text(&output.stdout), text(&output.stderr)), (text(&plain.stdout), text(&plain.stderr)));
+    assert_eq!(
+        (text(&output.stdout), text(&output.stderr)),
+        (text(&plain.stdout), text(&plain.stderr))
+    );
     // 20 MB by one function: 305 samples expected, sigma 17.
     let state = snapshot(&run.join("heap.tbh"));
     let listed = crate::planted::listed(&state, &module);
-    let of_site = listed.iter().zip(&state.samples).filter(|((_, site), _)| site.first().is_some_and(|name| name == "leaky_block"));
+    let of_site = listed
+        .iter()
+        .zip(&state.samples)
+        .filter(|((_, site), _)| site.first().is_some_and(|name| name == "leaky_block"));
     let bytes: f64 = of_site.clone().map(|(_, sample)| sample.weight).sum();
     assert!((15e6..25e6).contains(&bytes), "{bytes}");
     // Python's own frames are on the stack below it.
-    let stack = of_site.map(|(_, sample)| sample.site).next().and_then(|id| state.sites.iter().find(|site| site.id == id));
+    let stack = of_site
+        .map(|(_, sample)| sample.site)
+        .next()
+        .and_then(|id| state.sites.iter().find(|site| site.id == id));
     assert!(stack.is_some_and(|site| site.frames.len() > 5), "{stack:?}");
 }

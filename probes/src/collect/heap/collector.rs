@@ -363,6 +363,11 @@ impl Collector {
             true => eh_frame::walk(registers, top, code),
             false => unwind::walk(registers, top, code),
         };
+        // A file that is loaded, used and unloaded between two ticks is noted while it is there.
+        let unknown = |at: &&u64| !self.code.holds(&self.words, **at);
+        if self.tables && eh_frame::met_new() && stack.frames().iter().any(|at| unknown(&at)) {
+            self.alone(|_| self.code.refresh(&self.words, &self.layout));
+        }
         if stack.truncated {
             self.words[head::TRUNCATED].fetch_add(1, Ordering::Relaxed);
         }

@@ -12,7 +12,7 @@
 //! wrong frame and cannot fault.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::cfi::{self, Cfa, Rule, Saved};
 use super::site::Stack;
@@ -51,6 +51,14 @@ const NONE: usize = 1;
 /// Direct-mapped, 64 KiB: code address xor rule, and rule. A torn entry does not match its address.
 const CACHE: usize = 4_096;
 static RULES: [[AtomicU64; 2]; CACHE] = [const { [AtomicU64::new(0), AtomicU64::new(0)] }; CACHE];
+
+/// Code addresses were met that the cache did not hold.
+static NEW: AtomicBool = AtomicBool::new(false);
+
+/// Whether new code was met since the last question: then a file may have been loaded.
+pub(super) fn met_new() -> bool {
+    NEW.load(Ordering::Relaxed) && NEW.swap(false, Ordering::Relaxed)
+}
 
 /// Looks the loader's function up. Call it once before sampling: dlsym may allocate.
 pub(super) fn prepare() {
@@ -158,6 +166,7 @@ fn known(pc: u64) -> Rule {
         return unpack(rule);
     }
     let found = look_up(pc);
+    NEW.store(true, Ordering::Relaxed);
     let rule = pack(found);
     packed.store(rule, Ordering::Relaxed);
     key.store(pc ^ rule, Ordering::Relaxed);

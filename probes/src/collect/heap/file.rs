@@ -68,8 +68,13 @@ impl Collector {
         self.copy_used(parent.as_fd(), file)?;
         self.words.replace_by_file(file)?;
         put_bytes(&self.path, path.to_bytes_with_nul());
+        // Threads of the parent went on while this was copied: what they did is taken out again, and a ring
+        // whose ends do not match its contents would hold a producer for ever.
+        self.live.forked(&self.words);
         // Whoever held the lock is not in this process.
         self.lock.store(0, Ordering::Relaxed);
+        self.alone(|alone| alone.drain());
+        self.ring.clear(&self.words);
         self.words[head::PID].store(u64::from(std::process::id()), Ordering::Relaxed);
         self.own[0].store(1, Ordering::Release);
         Ok(())
