@@ -87,7 +87,8 @@ fn object() -> PathBuf {
     let target = profile.parent().expect("target");
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--release", "--locked", "-p", "tailbeam-preload"]);
-    let built = cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    let built =
+        cargo.env("CARGO_TARGET_DIR", target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
     assert!(built.is_ok_and(|status| status.success()), "the object does not build");
     target.join("release/libtailbeam_preload.so")
 }

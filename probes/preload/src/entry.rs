@@ -2,9 +2,9 @@
 //! What the program calls. Each function either jumps on to the allocator behind us or into `hook` with
 //! the caller's registers, from which a stack walk starts.
 //!
-//! On x86-64 the fast paths are written out: three instructions for `malloc` (carry set, subtract with
-//! borrow, branch), so that a block counts its size and one more byte, and two for `free`. No frame, no
-//! call: the allocator behind us returns to the program. Elsewhere every call goes through `hook`.
+//! On x86-64 the fast paths are written out: load the countdown's place, subtract the size and one, branch
+//! for `malloc`; test twelve bits, branch for `free`. No frame, no call: the allocator behind us returns to
+//! the program. Elsewhere every call goes through `hook`.
 
 use core::arch::naked_asm;
 use core::ffi::c_int;
@@ -30,6 +30,36 @@ unsafe extern "C" fn malloc(size: usize) -> Block {
         "jmp {slow}",
         real = sym real::MALLOC,
         slow = sym hook::malloc,
+    )
+}
+
+/// C's `realloc`. Without a block it is `malloc`, which many programs make of it.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn realloc(block: Block, size: usize) -> Block {
+    naked_asm!(
+        "test rdi, rdi",
+        "jnz 3f",
+        "mov rdi, rsi",
+        "mov rax, qword ptr [rip + tailbeam_preload_thread@GOTTPOFF]",
+        "lea rcx, [rdi + 1]",
+        "sub qword ptr fs:[rax], rcx",
+        "jb 2f",
+        "jmp qword ptr [rip + {real}]",
+        "2:",
+        "mov rsi, qword ptr [rsp]",
+        "lea rdx, [rsp + 8]",
+        "mov rcx, rbp",
+        "jmp {slow}",
+        "3:",
+        "mov rdx, qword ptr [rsp]",
+        "lea rcx, [rsp + 8]",
+        "mov r8, rbp",
+        "jmp {again}",
+        real = sym real::MALLOC,
+        slow = sym hook::malloc,
+        again = sym hook::realloc,
     )
 }
 
@@ -129,7 +159,6 @@ macro_rules! after_three {
 }
 
 through! {
-    realloc(block: Block, size: usize) -> Block, after_two;
     reallocarray(block: Block, count: usize, size: usize) -> Block, after_three;
     memalign(align: usize, size: usize) -> Block, after_two;
     aligned_alloc(align: usize, size: usize) -> Block, after_two;
@@ -142,6 +171,7 @@ through! {
 through! {
     malloc(size: usize) -> Block, after_one;
     calloc(count: usize, size: usize) -> Block, after_two;
+    realloc(block: Block, size: usize) -> Block, after_two;
 }
 
 /// C's `free`.
