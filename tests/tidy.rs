@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 38] = [
+const UNSAFE: [(&str, &str); 39] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
@@ -27,6 +27,7 @@ const UNSAFE: [(&str, &str); 38] = [
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
     ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),
     ("probes/src/collect/heap/global.rs", "GlobalAlloc"),
+    ("probes/src/collect/heap/cells.rs", "one instruction on a word of the thread's own"),
     ("probes/src/collect/heap/plain.rs", "mimalloc is C"),
     ("probes/src/collect/heap/realloc.rs", "blocks that move between mimalloc and the range"),
     ("probes/src/collect/heap/range.rs", "mmap, mprotect: the range of sampled blocks"),

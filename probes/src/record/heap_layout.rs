@@ -95,7 +95,7 @@ pub(crate) const fn high(word: u64) -> u32 {
 }
 
 /// Why something was lost; the order is the order of the words at [`head::LOST`].
-pub(crate) const LOST: [&str; 13] = [
+pub(crate) const LOST: [&str; 14] = [
     "live table full",
     "address range full",
     "address table full",
@@ -109,6 +109,7 @@ pub(crate) const LOST: [&str; 13] = [
     "changed while thinned",
     "large alignment",
     "torn",
+    "refused allocations that count as live",
 ];
 
 /// Index into [`LOST`].
@@ -127,6 +128,7 @@ pub(crate) enum Lost {
     Thinned,
     Alignment,
     Torn,
+    Refused,
 }
 
 /// Sections in the order of the file.

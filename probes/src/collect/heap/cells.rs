@@ -1,18 +1,16 @@
-//! Exact totals and the countdown to the next sample, per thread and size class.
+#![expect(unsafe_code, reason = "one instruction on a word of the thread's own")]
+//! Exact totals and the countdown to the next sample, per thread.
 //!
-//! The fast path of an allocation changes one word of its own thread, and that of a free another:
+//! An allocation takes `size + 1` from the word `left` and adds 1 to `allocs`; a free adds to `freed`
+//! and `frees`: so no word is changed by both, which would make each wait for the one before
+//! (store-to-load forwarding). What `left` was granted less what is left is what was allocated, so the
+//! countdown is the counter. When it gets negative the slow path draws, or grants more.
 //!
-//! ```text
-//! allocation  left:44 count:20   left falls by size + 1, count rises by 1; negative: slow path
-//! free        count:22 bytes:42  both rise; negative (2^21 frees): slow path
-//! ```
-//! What an allocation word was granted less what is left is what was allocated, so the countdown is
-//! the counter. Each class counts down its own Poisson process over bytes; the union of independent
-//! Poisson processes is one, so a class changes no object's chance. Two words that both operations
-//! change would make each wait for the one before (store-to-load forwarding).
+//! With `BY_CLASS` there are such words per power of two, and each counts down a Poisson process of its
+//! own; the union of independent Poisson processes is one, so it changes no object's chance.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::collector::Thread;
 use super::sample::{Draw, LARGE};
@@ -20,24 +18,30 @@ use crate::record::heap::ClassTotals;
 
 /// Classes by powers of two: class `k` holds sizes up to `2^(k + 3)`.
 pub(super) const CLASSES: usize = 62;
-/// First class of sizes above [`LARGE`]: it is granted nothing, so each operation is slow.
-const LARGE_CLASS: usize = class(LARGE) + 1;
 /// Threads with cells of their own at one time; the others count by shared atomic additions.
 const THREADS: usize = 512;
-/// Units that a word is granted at most, below 2^20, so that the count cannot overflow.
-const GRANT_MAX: i64 = (1 << 19) - 1;
+/// Units that a word is granted at most: so every large object makes it negative.
+const GRANT_MAX: i64 = LARGE as i64;
 /// Units that a word is granted while nobody samples. A thread notices the start of sampling after
-/// this many bytes of a class.
-const GRANT_OFF: i64 = 1 << 15;
-const COUNT_BITS: u32 = 20;
-const FREED_BITS: u32 = 42;
-/// A free word of a large class: negative whatever is added.
-const ALWAYS: u64 = 1 << 63;
+/// this many bytes.
+const GRANT_OFF: i64 = 1 << 17;
 
 /// Class of a size.
 #[inline(always)]
-pub(super) const fn class(size: usize) -> usize {
+const fn class(size: usize) -> usize {
     61 - (size.wrapping_sub(1) | 7).leading_zeros() as usize
+}
+
+/// Words that count a size: the first for all up to [`LARGE`], or those of the size's class.
+#[inline(always)]
+const fn words_of<const BY_CLASS: bool>(size: usize) -> usize {
+    if BY_CLASS { class(size) } else { 0 }
+}
+
+/// Whether objects of this size are always sampled, and counted apart.
+#[inline(always)]
+pub(super) const fn is_large(size: usize) -> bool {
+    size > LARGE
 }
 
 /// What a thread keeps beside its cells.
@@ -54,19 +58,35 @@ impl Local {
     }
 }
 
-/// Words of one thread. Only that thread writes them; a thread that is gone leaves them to a new one,
-/// which counts on from what they hold.
+/// Words of one class of one thread; all but `left` only rise.
+#[repr(C)]
+struct Words {
+    left: AtomicU64,
+    allocs: AtomicU64,
+    freed: AtomicU64,
+    frees: AtomicU64,
+}
+
+/// What the slow path keeps per class.
+#[repr(C)]
+struct Behind {
+    /// All units that `left` was ever granted.
+    granted: AtomicU64,
+    /// Units of the draw that did not fit into the grant.
+    rest: AtomicU64,
+    /// Mean of the draw, bits of an f32; 0: nothing was drawn.
+    mean: AtomicU32,
+}
+
+/// State of one thread. Only that thread writes the words; a thread that is gone leaves them to a new
+/// one, which counts on. The fast path of a program that does not count by class needs the first line.
 #[repr(C, align(128))]
 struct Cells {
-    left: [AtomicU64; CLASSES],
-    freed: [AtomicU64; CLASSES],
-    /// Units behind `left` when it was last filled, and those added since by reallocations.
-    granted: [AtomicU64; CLASSES],
-    /// Units of the draw that did not fit into the grant.
-    rest: [AtomicU64; CLASSES],
-    /// Mean of the draw, bits of an f32; 0: nothing was drawn.
-    mean: [AtomicU32; CLASSES],
-    /// Odd while words move into the totals.
+    /// First address and bytes of what a free looks up; no bytes while nobody samples.
+    range: [AtomicUsize; 2],
+    words: [Words; CLASSES],
+    behind: [Behind; CLASSES],
+    /// Odd while `left` and `granted` disagree.
     turn: AtomicU32,
     /// Kernel id of the thread; 0: never taken.
     thread: AtomicI32,
@@ -74,19 +94,30 @@ struct Cells {
 
 static CELLS: [Cells; THREADS] = [const {
     Cells {
-        left: [const { AtomicU64::new(0) }; CLASSES],
-        freed: [const { AtomicU64::new(0) }; CLASSES],
-        granted: [const { AtomicU64::new(0) }; CLASSES],
-        rest: [const { AtomicU64::new(0) }; CLASSES],
-        mean: [const { AtomicU32::new(0) }; CLASSES],
+        range: [const { AtomicUsize::new(0) }; 2],
+        words: [const {
+            Words {
+                left: AtomicU64::new(0),
+                allocs: AtomicU64::new(0),
+                freed: AtomicU64::new(0),
+                frees: AtomicU64::new(0),
+            }
+        }; CLASSES],
+        behind: [const {
+            Behind { granted: AtomicU64::new(0), rest: AtomicU64::new(0), mean: AtomicU32::new(0) }
+        }; CLASSES],
         turn: AtomicU32::new(0),
         thread: AtomicI32::new(0),
     }
 }; THREADS];
+/// 1 once a thread counts by class.
+static BY_CLASS_USED: AtomicU32 = AtomicU32::new(0);
 /// Cells that were ever taken.
 static USED: AtomicUsize = AtomicUsize::new(0);
+/// What [`Cells::range`] shall be.
+static RANGE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-/// Totals of a class that left the cells.
+/// Totals of large objects by class, and of threads without cells.
 #[repr(align(64))]
 struct Wide {
     allocated: AtomicU64,
@@ -112,130 +143,201 @@ pub(super) trait Draws {
     fn exact(&self) -> bool;
 }
 
+/// Makes every free look up blocks in `base .. base + span`. Comes before the first such block.
+pub(super) fn look_up(base: usize, span: usize) {
+    // SeqCst, here and in `take`: either take sees the range, or we see its cells.
+    RANGE[0].store(base, Ordering::SeqCst);
+    RANGE[1].store(span, Ordering::SeqCst);
+    for cells in &CELLS[..USED.load(Ordering::SeqCst).min(THREADS)] {
+        cells.look_up();
+    }
+}
+
+/// Whether a free of the block must look it up; also true when the thread has no cells.
+#[inline(always)]
+pub(super) fn may_be_recorded(local: &Local, address: usize) -> bool {
+    let Some(cells) = local.cells.get() else { return true };
+    let [base, span] = &cells.range;
+    address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
+}
+
+/// Whether the block lies in what a free looks up.
+pub(super) fn in_range(address: usize) -> bool {
+    let [base, span] = &RANGE;
+    address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
+}
+
 /// Counts an allocation; true when [`slow_alloc`] must follow.
 #[inline(always)]
-pub(super) fn count_alloc(local: &Local, size: usize) -> bool {
+pub(super) fn count_alloc<const BY_CLASS: bool>(local: &Local, size: usize) -> bool {
     let Some(cells) = local.cells.get() else { return true };
-    let word = &cells.left[class(size)];
-    let units = (size as u64).wrapping_add(1) << COUNT_BITS;
-    let next = word.load(Ordering::Relaxed).wrapping_sub(units).wrapping_add(1);
-    word.store(next, Ordering::Relaxed);
-    next.cast_signed() < 0
+    let words = &cells.words[words_of::<BY_CLASS>(size)];
+    add(&words.allocs, 1);
+    take_from(&words.left, (size as u64).wrapping_add(1))
 }
 
-/// Counts a free; true when [`slow_free`] must follow.
+/// Counts a free of an object that is not large; false when the thread has no cells.
 #[inline(always)]
-pub(super) fn count_free(local: &Local, size: usize) -> bool {
-    let Some(cells) = local.cells.get() else { return true };
-    let word = &cells.freed[class(size)];
-    let next = word.load(Ordering::Relaxed).wrapping_add((1 << FREED_BITS) + size as u64);
-    word.store(next, Ordering::Relaxed);
-    next.cast_signed() < 0
+pub(super) fn count_free<const BY_CLASS: bool>(local: &Local, size: usize) -> bool {
+    let Some(cells) = local.cells.get() else { return false };
+    let words = &cells.words[words_of::<BY_CLASS>(size)];
+    add(&words.freed, size as u64);
+    add(&words.frees, 1);
+    true
 }
 
-/// Counts a reallocation as an allocation that is charged for what it grew by; true when
-/// [`slow_alloc`] must follow. The free of the old block is counted apart.
+/// Adds to a word that only this thread writes: a load and a store, no locked instruction.
 #[inline(always)]
-pub(super) fn count_realloc(local: &Local, old: usize, size: usize) -> bool {
+fn add(word: &AtomicU64, more: u64) {
+    word.store(word.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+}
+
+/// Takes from a word that only this thread writes; true when it is negative now.
+#[inline(always)]
+fn take_from(word: &AtomicU64, less: u64) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let negative: u8;
+        // The compiler loads, subtracts, stores and tests; the instruction does all of it.
+        // SAFETY: an aligned word that only this thread writes; readers see the value before or after.
+        unsafe {
+            std::arch::asm!("sub qword ptr [{word}], {less}", "sets {negative}",
+                word = in(reg) word.as_ptr(), less = in(reg) less, negative = out(reg_byte) negative,
+                options(nostack));
+        }
+        negative != 0
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let next = word.load(Ordering::Relaxed).wrapping_sub(less);
+        word.store(next, Ordering::Relaxed);
+        next.cast_signed() < 0
+    }
+}
+
+/// Counts a reallocation as an allocation that is charged for what it grew by, unless it is large now;
+/// true when [`slow_alloc`] must follow. The free of the old block is counted apart.
+#[inline(always)]
+pub(super) fn count_realloc<const BY_CLASS: bool>(local: &Local, old: usize, size: usize) -> bool {
     let Some(cells) = local.cells.get() else { return true };
-    let class = class(size);
+    if is_large(size) {
+        return true;
+    }
+    let at = words_of::<BY_CLASS>(size);
+    let (words, granted) = (&cells.words[at], &cells.behind[at].granted);
     // The units of the old block were charged at its birth: grant them once more.
     let given = old.min(size) as u64 + 1;
-    let (word, granted) = (&cells.left[class], &cells.granted[class]);
-    let units = (size as u64 + 1).wrapping_sub(given) << COUNT_BITS;
-    let next = word.load(Ordering::Relaxed).wrapping_sub(units).wrapping_add(1);
+    let mut negative = false;
     cells.exclusive(|| {
-        granted.store(granted.load(Ordering::Relaxed).wrapping_add(given), Ordering::Relaxed);
-        word.store(next, Ordering::Relaxed);
+        add(granted, given);
+        add(&words.allocs, 1);
+        negative = take_from(&words.left, size as u64 + 1 - given);
     });
-    // A reallocation that does not grow uses no units, so only here the count can come near its end.
-    next.cast_signed() < 0 || next & COUNT_MASK > COUNT_MASK - 2
+    negative
 }
 
-const COUNT_MASK: u64 = (1 << COUNT_BITS) - 1;
-
-/// A counted allocation whose word said that more is to do.
+/// A counted allocation that is to be continued.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Counted {
     pub(super) size: usize,
     /// Units it was charged: size + 1, or what a reallocation grew by.
     pub(super) units: u64,
+    /// It is a reallocation.
+    pub(super) grown: bool,
 }
 
-/// Continues a counted allocation: moves counts on, fills the word again, and says whether the object
-/// is sampled, with the mean of its draw.
+/// Continues a counted allocation: fills the word again, and says whether the object is sampled, with
+/// the mean of its draw.
 #[cold]
-pub(super) fn slow_alloc(local: &Local, counted: Counted, draws: &impl Draws) -> Option<f32> {
-    let class = class(counted.size);
+pub(super) fn slow_alloc<const BY_CLASS: bool>(
+    local: &Local,
+    counted: Counted,
+    draws: &impl Draws,
+) -> Option<f32> {
+    let at = words_of::<BY_CLASS>(counted.size);
     let Some(cells) = local.cells.get() else {
-        if take(local).is_none() {
-            WIDE[class].allocs.fetch_add(1, Ordering::Relaxed);
-            WIDE[class].allocated.fetch_add(counted.size as u64, Ordering::Relaxed);
+        if is_large(counted.size) || take::<BY_CLASS>(local).is_none() {
+            count_wide::<BY_CLASS>(counted.size);
             return fresh_trial(local, counted, draws);
         }
-        // It is counted now, with nothing granted: the word is negative, as it must be here.
-        let _ = count_alloc(local, counted.size);
-        return slow_alloc(local, counted, draws);
+        // Counted now, with nothing granted: the word is negative, as it must be here.
+        let _ = count_alloc::<BY_CLASS>(local, counted.size);
+        return slow_alloc::<BY_CLASS>(local, Counted { grown: false, ..counted }, draws);
     };
-    let word = cells.left[class].load(Ordering::Relaxed);
-    let left = word.cast_signed() >> COUNT_BITS;
-    cells.exclusive(|| cells.move_allocs(class));
-    if class >= LARGE_CLASS || draws.exact() {
-        cells.fill(class, 0, None);
+    if is_large(counted.size) {
+        if !counted.grown {
+            uncount_alloc::<BY_CLASS>(local, counted.size);
+        }
+        count_wide::<BY_CLASS>(counted.size);
+        return fresh_trial(local, counted, draws);
+    }
+    let left = cells.words[at].left.load(Ordering::Relaxed).cast_signed();
+    if draws.exact() {
+        cells.fill(at, 0, None);
         return fresh_trial(local, counted, draws);
     }
     let Some(draw) = draws.draw(&local.thread) else {
-        cells.fill(class, GRANT_OFF, None);
+        cells.fill(at, GRANT_OFF, None);
         return None;
     };
-    let mean = f32::from_bits(cells.mean[class].load(Ordering::Relaxed));
+    let mean = f32::from_bits(cells.behind[at].mean.load(Ordering::Relaxed));
     if mean > 0.0 {
-        let rest = cells.rest[class].load(Ordering::Relaxed).cast_signed();
+        let rest = cells.behind[at].rest.load(Ordering::Relaxed).cast_signed();
         let remaining = left.saturating_add(rest);
         if remaining >= 0 {
-            cells.fill(class, remaining, Some(mean));
+            cells.fill(at, remaining, Some(mean));
             return None;
         }
-        cells.fill(class, draw.left, Some(draw.mean));
+        cells.fill(at, draw.left, Some(draw.mean));
         return Some(mean);
     }
     // The word was filled while nobody sampled: this object gets a trial of its own.
     let remaining = draw.left.saturating_sub_unsigned(counted.units);
     if remaining >= 0 {
-        cells.fill(class, remaining, Some(draw.mean));
+        cells.fill(at, remaining, Some(draw.mean));
         return None;
     }
     let next = draws.draw(&local.thread).unwrap_or(draw);
-    cells.fill(class, next.left, Some(next.mean));
+    cells.fill(at, next.left, Some(next.mean));
     Some(draw.mean)
 }
 
 fn fresh_trial(local: &Local, counted: Counted, draws: &impl Draws) -> Option<f32> {
     let draw = draws.draw(&local.thread)?;
-    let large = counted.size > LARGE && counted.size as f64 > f64::from(draw.mean);
+    let large = is_large(counted.size) && counted.size as f64 > f64::from(draw.mean);
     let met = draws.exact() || large || draw.left.cast_unsigned() < counted.units;
     met.then_some(draw.mean)
 }
 
-/// Continues a counted free: moves counts on.
-#[cold]
-pub(super) fn slow_free(local: &Local, size: usize) {
-    let class = class(size);
-    let Some(cells) = local.cells.get() else {
-        if take(local).is_none() {
-            WIDE[class].frees.fetch_add(1, Ordering::Relaxed);
-            WIDE[class].freed.fetch_add(size as u64, Ordering::Relaxed);
-        } else if count_free(local, size) {
-            slow_free(local, size);
-        }
-        return;
-    };
-    cells.exclusive(|| cells.move_frees(class));
+/// Takes the count of an allocation back.
+pub(super) fn uncount_alloc<const BY_CLASS: bool>(local: &Local, size: usize) {
+    if let Some(cells) = local.cells.get() {
+        let words = &cells.words[words_of::<BY_CLASS>(size)];
+        add(&words.allocs, u64::MAX);
+        add(&words.left, (size as u64).wrapping_add(1));
+    }
 }
 
-/// Whether frees of this size may be of tracked blocks: a look at the size, for the slow path.
-pub(super) fn is_large(size: usize) -> bool {
-    class(size) >= LARGE_CLASS
+/// Counts a free of a large object, or of a thread that had no cells.
+#[cold]
+pub(super) fn slow_free<const BY_CLASS: bool>(local: &Local, size: usize) {
+    if is_large(size) || take::<BY_CLASS>(local).is_none() {
+        let wide = &WIDE[wide_of::<BY_CLASS>(size)];
+        wide.frees.fetch_add(1, Ordering::Relaxed);
+        wide.freed.fetch_add(size as u64, Ordering::Relaxed);
+    } else {
+        let _ = count_free::<BY_CLASS>(local, size);
+    }
+}
+
+fn count_wide<const BY_CLASS: bool>(size: usize) {
+    let wide = &WIDE[wide_of::<BY_CLASS>(size)];
+    wide.allocs.fetch_add(1, Ordering::Relaxed);
+    wide.allocated.fetch_add(size as u64, Ordering::Relaxed);
+}
+
+const fn wide_of<const BY_CLASS: bool>(size: usize) -> usize {
+    if is_large(size) { class(size) } else { words_of::<BY_CLASS>(size) }
 }
 
 impl Cells {
@@ -244,70 +346,76 @@ impl Cells {
         let turn = self.turn.load(Ordering::Relaxed);
         self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
         // Readers see the odd turn before the change, and the change before the even one.
-        std::sync::atomic::fence(Ordering::Release);
+        fence(Ordering::Release);
         change();
         self.turn.store(turn.wrapping_add(2), Ordering::Release);
     }
 
-    fn move_allocs(&self, class: usize) {
-        let (bytes, count) = self.allocated(class);
-        WIDE[class].allocated.fetch_add(bytes, Ordering::Relaxed);
-        WIDE[class].allocs.fetch_add(count, Ordering::Relaxed);
-        self.left[class].store(0, Ordering::Relaxed);
-        self.granted[class].store(0, Ordering::Relaxed);
-    }
-
-    fn move_frees(&self, class: usize) {
-        let (bytes, count) = self.freed(class);
-        WIDE[class].freed.fetch_add(bytes, Ordering::Relaxed);
-        WIDE[class].frees.fetch_add(count, Ordering::Relaxed);
-        let empty = if class >= LARGE_CLASS { ALWAYS } else { 0 };
-        self.freed[class].store(empty, Ordering::Relaxed);
-    }
-
-    /// Bytes and objects in the allocation word of a class.
-    fn allocated(&self, class: usize) -> (u64, u64) {
-        let word = self.left[class].load(Ordering::Relaxed);
-        let left = (word.cast_signed() >> COUNT_BITS).cast_unsigned();
-        let count = word & COUNT_MASK;
-        let units = self.granted[class].load(Ordering::Relaxed).wrapping_sub(left);
-        (units.wrapping_sub(count), count)
-    }
-
-    /// Bytes and objects in the free word of a class.
-    fn freed(&self, class: usize) -> (u64, u64) {
-        let word = self.freed[class].load(Ordering::Relaxed);
-        let word = if class >= LARGE_CLASS { word & !ALWAYS } else { word };
-        (word & ((1 << FREED_BITS) - 1), word >> FREED_BITS)
-    }
-
-    /// Fills the word of a class with up to `units`; the rest waits.
-    fn fill(&self, class: usize, units: i64, mean: Option<f32>) {
+    /// Sets what is left of a class to `units` at most; the rest waits.
+    fn fill(&self, at: usize, units: i64, mean: Option<f32>) {
+        let (words, behind) = (&self.words[at], &self.behind[at]);
         let grant = units.min(GRANT_MAX);
         self.exclusive(|| {
-            self.granted[class].store(grant.cast_unsigned(), Ordering::Relaxed);
-            self.left[class].store((grant << COUNT_BITS).cast_unsigned(), Ordering::Relaxed);
+            let left = words.left.load(Ordering::Relaxed);
+            add(&behind.granted, grant.cast_unsigned().wrapping_sub(left));
+            words.left.store(grant.cast_unsigned(), Ordering::Relaxed);
         });
-        self.rest[class].store((units - grant).cast_unsigned(), Ordering::Relaxed);
-        self.mean[class].store(mean.unwrap_or(0.0).to_bits(), Ordering::Relaxed);
+        behind.rest.store((units - grant).cast_unsigned(), Ordering::Relaxed);
+        behind.mean.store(mean.unwrap_or(0.0).to_bits(), Ordering::Relaxed);
+    }
+
+    fn look_up(&self) {
+        let [base, span] = [0, 1].map(|at: usize| RANGE[at].load(Ordering::SeqCst));
+        if span != 0 {
+            self.range[0].store(base, Ordering::Relaxed);
+            self.range[1].store(span, Ordering::Relaxed);
+        }
+    }
+
+    fn words_now(&self, at: usize) -> Sums {
+        let words = &self.words[at];
+        // Frees first: what is freed was allocated before.
+        let (freed, frees) =
+            (words.freed.load(Ordering::Acquire), words.frees.load(Ordering::Acquire));
+        let allocs = words.allocs.load(Ordering::Relaxed);
+        let granted = self.behind[at].granted.load(Ordering::Relaxed);
+        let units = granted.wrapping_sub(words.left.load(Ordering::Relaxed));
+        Sums { allocated: units.wrapping_sub(allocs), allocs, freed, frees }
+    }
+
+    /// Counts of a class. One operation that runs meanwhile may be half counted.
+    fn read(&self, at: usize) -> Sums {
+        for _ in 0..1_000 {
+            let turn = self.turn.load(Ordering::Acquire);
+            let read = self.words_now(at);
+            // Pairs with the fence in exclusive.
+            fence(Ordering::Acquire);
+            if turn.is_multiple_of(2) && self.turn.load(Ordering::Relaxed) == turn {
+                return read;
+            }
+            std::hint::spin_loop();
+        }
+        // The owner was stopped in the middle of a change: off by one grant at most.
+        self.words_now(at)
     }
 }
 
-/// Cells for the calling thread: fresh ones, or those of a thread that is gone.
-fn take(local: &Local) -> Option<&'static Cells> {
-    if local.refused.get() {
-        return None;
+/// Cells for the calling thread: its own, fresh ones, or those of a thread that is gone.
+fn take<const BY_CLASS: bool>(local: &Local) -> Option<&'static Cells> {
+    if local.refused.get() || local.cells.get().is_some() {
+        return local.cells.get();
     }
+    BY_CLASS_USED.fetch_or(u32::from(BY_CLASS), Ordering::Relaxed);
     let own = super::threads::id();
     let more = |used| (used < THREADS).then_some(used + 1);
-    let fresh = USED.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    let cells = match fresh {
+    let cells = match USED.fetch_update(Ordering::SeqCst, Ordering::Relaxed, more) {
         Ok(index) => {
-            let cells = &CELLS[index];
-            for class in LARGE_CLASS..CLASSES {
-                cells.freed[class].store(ALWAYS, Ordering::Relaxed);
+            if index == 0 {
+                super::plain::watch();
             }
+            let cells = &CELLS[index];
             cells.thread.store(own, Ordering::Relaxed);
+            cells.look_up();
             Some(cells)
         }
         Err(_) => inherit(own),
@@ -320,14 +428,13 @@ fn take(local: &Local) -> Option<&'static Cells> {
 fn inherit(own: i32) -> Option<&'static Cells> {
     CELLS.iter().find(|cells| {
         let before = cells.thread.load(Ordering::Relaxed);
+        let swap = || {
+            // Acquire: the last words of the thread that is gone are seen.
+            let (set, failed) = (Ordering::Acquire, Ordering::Relaxed);
+            cells.thread.compare_exchange(before, own, set, failed).is_ok()
+        };
         // A thread that the kernel does not know writes its words no more, its last free included.
-        // Acquire: its last words are seen.
-        before != 0
-            && super::threads::gone(before)
-            && cells
-                .thread
-                .compare_exchange(before, own, Ordering::Acquire, Ordering::Relaxed)
-                .is_ok()
+        before != 0 && super::threads::gone(before) && swap()
     })
 }
 
@@ -340,80 +447,48 @@ pub(super) struct Sums {
     pub(super) frees: u64,
 }
 
+impl Sums {
+    fn plus(self, other: Sums) -> Sums {
+        Sums {
+            allocated: self.allocated.wrapping_add(other.allocated),
+            allocs: self.allocs.wrapping_add(other.allocs),
+            freed: self.freed.wrapping_add(other.freed),
+            frees: self.frees.wrapping_add(other.frees),
+        }
+    }
+}
+
 /// Whether a thread has ever allocated through this allocator.
 pub(super) fn used() -> bool {
     USED.load(Ordering::Relaxed) > 0
 }
 
-/// Sums of a class. Costs a few ns per thread. Counts of threads that run meanwhile may be late, and a
-/// block that moves between two threads may be seen freed and not yet allocated.
-pub(super) fn sums(class: usize) -> Sums {
+/// Sums of a class. Costs a few ns per thread. A block that moves between two threads meanwhile may be
+/// seen freed and not yet allocated.
+fn sums(class: usize) -> Sums {
     let used = USED.load(Ordering::Relaxed).min(THREADS);
-    let wide = &WIDE[class];
-    let mut sums = Sums::default();
-    for _ in 0..8 {
-        let seen = wide.all();
-        sums = seen;
-        for cells in &CELLS[..used] {
-            let [allocated, freed] = cells.read(class);
-            sums.allocated = sums.allocated.wrapping_add(allocated.0);
-            sums.allocs = sums.allocs.wrapping_add(allocated.1);
-            sums.freed = sums.freed.wrapping_add(freed.0);
-            sums.frees = sums.frees.wrapping_add(freed.1);
-        }
-        // Nothing moved from cells to totals meanwhile, so nothing was counted twice or not at all.
-        if wide.all() == seen {
-            break;
-        }
-    }
-    sums
+    let wide = Sums {
+        freed: WIDE[class].freed.load(Ordering::Acquire),
+        frees: WIDE[class].frees.load(Ordering::Acquire),
+        allocated: WIDE[class].allocated.load(Ordering::Acquire),
+        allocs: WIDE[class].allocs.load(Ordering::Acquire),
+    };
+    CELLS[..used].iter().fold(wide, |sums, cells| sums.plus(cells.read(class)))
 }
 
 /// Sums over all classes.
 pub(super) fn all() -> Sums {
-    (0..CLASSES).map(sums).fold(Sums::default(), |all, one| Sums {
-        allocated: all.allocated.wrapping_add(one.allocated),
-        allocs: all.allocs.wrapping_add(one.allocs),
-        freed: all.freed.wrapping_add(one.freed),
-        frees: all.frees.wrapping_add(one.frees),
-    })
+    (0..CLASSES).map(sums).fold(Sums::default(), Sums::plus)
 }
 
-impl Cells {
-    /// Allocated and freed (bytes, objects) of a class, as of one instant.
-    fn read(&self, class: usize) -> [(u64, u64); 2] {
-        for _ in 0..1_000 {
-            let turn = self.turn.load(Ordering::Acquire);
-            let read = [self.allocated(class), self.freed(class)];
-            // Pairs with the fence in exclusive.
-            std::sync::atomic::fence(Ordering::Acquire);
-            if turn.is_multiple_of(2) && self.turn.load(Ordering::Relaxed) == turn {
-                return read;
-            }
-            std::hint::spin_loop();
-        }
-        // The owner was stopped in the middle of a move: its words are late.
-        [(0, 0); 2]
-    }
-}
-
-impl Wide {
-    fn all(&self) -> Sums {
-        Sums {
-            freed: self.freed.load(Ordering::Acquire),
-            frees: self.frees.load(Ordering::Acquire),
-            allocated: self.allocated.load(Ordering::Acquire),
-            allocs: self.allocs.load(Ordering::Acquire),
-        }
-    }
-}
-
-/// Totals of every class.
+/// Totals of every class. Unless threads count by class, the first one holds all up to [`LARGE`].
 pub(super) fn classes() -> [ClassTotals; CLASSES] {
     std::array::from_fn(|class| {
         let sums = sums(class);
+        let coarse = class == 0 && BY_CLASS_USED.load(Ordering::Relaxed) == 0;
+        let power = if coarse { LARGE.ilog2() } else { u32::try_from(class + 3).unwrap_or(64) };
         ClassTotals {
-            up_to: 1u64.checked_shl(u32::try_from(class + 3).unwrap_or(64)).unwrap_or(u64::MAX),
+            up_to: 1u64.checked_shl(power).unwrap_or(u64::MAX),
             live_bytes: sums.allocated.saturating_sub(sums.freed),
             live_objects: sums.allocs.saturating_sub(sums.frees),
             allocated_bytes: sums.allocated,

@@ -6,33 +6,43 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use super::cells::{Counted, count_free, count_realloc, slow_alloc, slow_free};
+use super::cells::{
+    Counted, Local, count_free, count_realloc, in_range, is_large, slow_alloc, slow_free,
+};
 use super::global::{local, sampled};
 use super::plain;
-use super::sampler::{HOT, Sampler, sampler};
+use super::sampler::{Sampler, sampler};
 
 /// Counts the reallocation of a block that was not recorded; the grown block may be sampled.
 #[inline(always)]
-pub(super) fn counted(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
-    if local(|local| count_free(local, old.size())) {
-        local(|local| slow_free(local, old.size()));
-    }
-    if local(|local| count_realloc(local, old.size(), new_size)) {
-        finish(block, old, new_size)
-    } else {
-        block.as_ptr()
+pub(super) fn counted<const BY_CLASS: bool>(
+    block: NonNull<u8>,
+    old: Layout,
+    new_size: usize,
+) -> *mut u8 {
+    let slow = local(|local| {
+        free_only::<BY_CLASS>(local, old.size());
+        count_realloc::<BY_CLASS>(local, old.size(), new_size)
+    });
+    if slow { finish::<BY_CLASS>(block, old, new_size) } else { block.as_ptr() }
+}
+
+#[inline(always)]
+fn free_only<const BY_CLASS: bool>(local: &Local, size: usize) {
+    if is_large(size) || !count_free::<BY_CLASS>(local, size) {
+        slow_free::<BY_CLASS>(local, size);
     }
 }
 
 fn charged(old: usize, new_size: usize) -> Counted {
-    Counted { size: new_size, units: new_size.saturating_sub(old) as u64 }
+    Counted { size: new_size, units: new_size.saturating_sub(old) as u64, grown: true }
 }
 
 #[cold]
 #[inline(never)]
-fn finish(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
+fn finish<const BY_CLASS: bool>(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
     let Ok(new) = Layout::from_size_align(new_size, old.align()) else { return block.as_ptr() };
-    let Some(placed) = sampled(block, new, charged(old.size(), new_size)) else {
+    let Some(placed) = sampled::<BY_CLASS>(block, new, charged(old.size(), new_size)) else {
         return block.as_ptr();
     };
     // SAFETY: both hold the smaller of the sizes, and a fresh slot overlaps nothing.
@@ -48,24 +58,29 @@ fn finish(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
 /// As `GlobalAlloc::realloc`.
 #[cold]
 #[inline(never)]
-pub(super) unsafe fn recorded(pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+pub(super) unsafe fn recorded<const BY_CLASS: bool>(
+    pointer: *mut u8,
+    layout: Layout,
+    new_size: usize,
+) -> *mut u8 {
     let Some(sampler) = sampler() else {
         // SAFETY: nothing is sampled: the block is mimalloc's.
         let grown = unsafe { plain::realloc(pointer, layout, new_size) };
-        return NonNull::new(grown).map_or(grown, |grown| counted(grown, layout, new_size));
+        return NonNull::new(grown)
+            .map_or(grown, |grown| counted::<BY_CLASS>(grown, layout, new_size));
     };
-    if HOT.holds(pointer.addr()) && !sampler.exact() {
+    if in_range(pointer.addr()) && !sampler.exact() {
         // SAFETY: the caller's; the block is in the range.
-        unsafe { from_range(sampler, pointer, layout, new_size) }
+        unsafe { from_range::<BY_CLASS>(sampler, pointer, layout, new_size) }
     } else {
         // SAFETY: the caller's; the block is mimalloc's.
-        unsafe { from_outside(sampler, pointer, layout, new_size) }
+        unsafe { from_outside::<BY_CLASS>(sampler, pointer, layout, new_size) }
     }
 }
 
 /// # Safety
 /// As `GlobalAlloc::realloc`, for a block of mimalloc.
-unsafe fn from_outside(
+unsafe fn from_outside<const BY_CLASS: bool>(
     sampler: &Sampler,
     pointer: *mut u8,
     layout: Layout,
@@ -78,9 +93,10 @@ unsafe fn from_outside(
         if let Some(object) = object {
             sampler.put_back(object, pointer.addr());
         }
-        return NonNull::new(grown).map_or(grown, |grown| counted(grown, layout, new_size));
+        return NonNull::new(grown)
+            .map_or(grown, |grown| counted::<BY_CLASS>(grown, layout, new_size));
     };
-    count_only(layout.size(), new_size);
+    count_only::<BY_CLASS>(layout.size(), new_size);
     let moved = |to: *mut u8| {
         sampler.moved(object, pointer.addr(), (to.addr(), new_size));
         to
@@ -102,7 +118,7 @@ unsafe fn from_outside(
 
 /// # Safety
 /// As `GlobalAlloc::realloc`, for a block in the range.
-unsafe fn from_range(
+unsafe fn from_range<const BY_CLASS: bool>(
     sampler: &Sampler,
     pointer: *mut u8,
     layout: Layout,
@@ -118,7 +134,7 @@ unsafe fn from_range(
     };
     if sampler.fits(address, new_size) {
         moved(address);
-        count_only(layout.size(), new_size);
+        count_only::<BY_CLASS>(layout.size(), new_size);
         return pointer;
     }
     let Ok(new) = Layout::from_size_align(new_size, layout.align()) else {
@@ -139,18 +155,16 @@ unsafe fn from_range(
         sampler.forget(object, address);
     }
     sampler.give(address);
-    count_only(layout.size(), new_size);
+    count_only::<BY_CLASS>(layout.size(), new_size);
     target
 }
 
 /// Counts a reallocation whose object is recorded already: no new trial.
-fn count_only(old: usize, new_size: usize) {
+fn count_only<const BY_CLASS: bool>(old: usize, new_size: usize) {
     local(|local| {
-        if count_free(local, old) {
-            slow_free(local, old);
-        }
-        if count_realloc(local, old, new_size) {
-            slow_alloc(local, charged(old, new_size), &sampler());
+        free_only::<BY_CLASS>(local, old);
+        if count_realloc::<BY_CLASS>(local, old, new_size) {
+            slow_alloc::<BY_CLASS>(local, charged(old, new_size), &sampler());
         }
     });
 }

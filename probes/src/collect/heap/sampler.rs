@@ -6,10 +6,10 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::NonNull;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::addresses::Addresses;
-use super::cells::{Draws, is_large};
+use super::cells::{Draws, in_range, is_large, look_up};
 use super::collector::{Birth, Collector, Thread};
 use super::config::{HeapConfig, HeapError, OnFork};
 use super::range::Range;
@@ -19,25 +19,6 @@ use crate::record::heap_layout::{Lost, head};
 
 /// Large objects that can live at one time, each at least 1 MiB.
 const LARGE_MAX: usize = 16_384;
-
-/// What a free compares its address with.
-#[repr(align(64))]
-pub(super) struct Hot {
-    base: AtomicUsize,
-    span: AtomicUsize,
-}
-
-/// Nothing is in a range of no bytes.
-pub(super) static HOT: Hot = Hot { base: AtomicUsize::new(0), span: AtomicUsize::new(0) };
-
-impl Hot {
-    /// Whether a block may be a sampled one.
-    #[inline(always)]
-    pub(super) fn holds(&self, address: usize) -> bool {
-        let offset = address.wrapping_sub(self.base.load(Ordering::Relaxed));
-        offset < self.span.load(Ordering::Relaxed)
-    }
-}
 
 static SAMPLER: OnceLock<Sampler> = OnceLock::new();
 
@@ -81,21 +62,20 @@ pub(super) struct Fresh {
 impl Sampler {
     /// Starts the process's sampler.
     pub(super) fn start(config: &HeapConfig) -> Result<&'static Sampler, HeapError> {
-        if sampler().is_some() {
+        static CLAIMED: AtomicBool = AtomicBool::new(false);
+        if CLAIMED.swap(true, Ordering::Relaxed) {
             return Err(HeapError::Running);
         }
-        let made = Sampler::create(config)?;
-        let ours = made.collector.words.as_ptr();
+        let made = Sampler::create(config).inspect_err(|_| {
+            CLAIMED.store(false, Ordering::Relaxed);
+        })?;
+        // Before anybody can get a block in the range, every thread looks blocks up.
+        let (base, span) = if config.exact { (0, usize::MAX) } else { made.range.span() };
+        look_up(base, span);
         let sampler = SAMPLER.get_or_init(|| made);
-        if sampler.collector.words.as_ptr() != ours {
-            return Err(HeapError::Running);
-        }
         if config.on_fork == OnFork::Own {
             super::threads::after_fork(go_on);
         }
-        let (base, span) = if config.exact { (0, usize::MAX) } else { sampler.range.span() };
-        HOT.base.store(base, Ordering::Relaxed);
-        HOT.span.store(span, Ordering::Release);
         Ok(sampler)
     }
 
@@ -205,7 +185,7 @@ impl Sampler {
         if !self.collector.grown(object, from as u64, (address as u64, size as u64)) {
             return;
         }
-        if HOT.holds(address) && !self.exact() {
+        if in_range(address) && !self.exact() {
             self.range.set_object(self.range.slot(address), object);
         } else {
             self.note(object, address);

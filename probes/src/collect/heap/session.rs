@@ -7,6 +7,7 @@ use super::config::{HeapConfig, HeapError};
 use super::sampler::{Sampler, sampler};
 use super::{cells, plain};
 use crate::record::heap::Census;
+use crate::record::heap_layout::{Lost, head};
 
 /// The running sampler. Dropping it takes the last census and ends sampling; blocks that were sampled
 /// are freed as before.
@@ -61,6 +62,8 @@ fn tick(sampler: &Sampler, now_ns: u64) {
     let since = sampler.collector.since_start(now_ns);
     with_totals(sampler, |totals| {
         sampler.note_state();
+        let refused = &sampler.collector.words[head::LOST + Lost::Refused as usize];
+        refused.store(plain::refusals(), Ordering::Relaxed);
         // Whoever is alone ends soon; when he was put to sleep there, the next tick does it.
         for _ in 0..1_000 {
             if sampler.collector.tick(since, Some(totals)) {

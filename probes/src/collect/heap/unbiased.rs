@@ -12,6 +12,8 @@ use crate::record::heap_file;
 
 const SITES: u64 = 20;
 const RUNS: u64 = 200;
+/// Counts by class: each class draws on its own, the harder case.
+const CLASSES: bool = true;
 
 struct World {
     collector: Collector,
@@ -72,9 +74,10 @@ impl World {
 
     fn alloc(&mut self, object: &Object) {
         self.truth[object.site as usize] += object.size as u64;
-        if count_alloc(&self.local, object.size) {
-            let counted = Counted { size: object.size, units: object.size as u64 + 1 };
-            let met = slow_alloc(&self.local, counted, &Drawing(&self.collector));
+        if count_alloc::<CLASSES>(&self.local, object.size) {
+            let counted =
+                Counted { size: object.size, units: object.size as u64 + 1, grown: false };
+            let met = slow_alloc::<CLASSES>(&self.local, counted, &Drawing(&self.collector));
             if let Some(mean) = met {
                 self.born(object, mean);
             }
@@ -85,10 +88,11 @@ impl World {
         let old = std::mem::replace(&mut object.size, size);
         self.truth[object.site as usize] += size as u64;
         self.truth[object.site as usize] -= old as u64;
-        let slow = count_realloc(&self.local, old, size);
-        let counted = Counted { size, units: size.saturating_sub(old) as u64 };
-        let met =
-            slow.then(|| slow_alloc(&self.local, counted, &Drawing(&self.collector))).flatten();
+        let slow = count_realloc::<CLASSES>(&self.local, old, size);
+        let counted = Counted { size, units: size.saturating_sub(old) as u64, grown: true };
+        let met = slow
+            .then(|| slow_alloc::<CLASSES>(&self.local, counted, &Drawing(&self.collector)))
+            .flatten();
         if let Some(&index) = self.sampled.get(&object.address) {
             self.collector.grown(index, object.address, (object.address, size as u64));
         } else if let Some(mean) = met {
