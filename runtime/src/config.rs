@@ -85,7 +85,7 @@ pub struct Config {
     pub messages_max: u32,
     /// Outstanding asks per shard.
     pub asks_max: u32,
-    /// Watches, links, names, topics and children that one agent may have, together.
+    /// Watches, links, names, topics, children and places where it has lived that one agent may have, together.
     pub relations_max: u32,
     /// Shares of a core's time for the classes high, normal and low, when all have work.
     pub class_shares: [u32; 3],

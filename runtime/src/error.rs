@@ -128,6 +128,16 @@ pub struct SpawnError<A> {
     pub max: u32,
 }
 
+/// A supervisor has no place for another child, which is handed back.
+#[derive(Debug, thiserror::Error)]
+#[error("the supervisor has {max} relations, as many as Config::relations_max allows")]
+pub struct AddError {
+    /// What was to be added.
+    pub spec: Box<crate::ChildSpec>,
+    /// Bound.
+    pub max: u32,
+}
+
 /// The shard's timer table is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the shard's table of timers is full")]

@@ -47,6 +47,8 @@ mod observe;
 #[cfg(not(loom))]
 mod op;
 #[cfg(not(loom))]
+mod panics;
+#[cfg(not(loom))]
 mod prefetch;
 #[cfg(not(loom))]
 mod ring;
@@ -75,7 +77,7 @@ pub use {
     },
     channel::envelope::{ASK_MAX, MESSAGE_MAX},
     config::{Bell, Choice, Config, Cores},
-    error::{AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
+    error::{AddError, AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
     observe::{NoObserver, Observer},
     runtime::{Runtime, ShutdownReport},
     shard::idle::Idle,

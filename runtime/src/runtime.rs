@@ -13,6 +13,7 @@ use crate::clock::{self, Clock};
 use crate::config::{Choice, Config};
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
+use crate::panics::contain;
 use crate::ring::{Doorbells, Event, Ring};
 use crate::shard::idle::Idling;
 use crate::shard::run::{self, ShardReport};
@@ -149,8 +150,7 @@ impl Runtime {
         }
         let (send, receive) = mpsc::sync_channel(1);
         shared.post_job(Box::new(move |shard: &Rc<Shard>| {
-            let run = std::panic::AssertUnwindSafe(|| f(&mut Cx::new(shard, u64::MAX)));
-            if let Ok(result) = std::panic::catch_unwind(run) {
+            if let Some(result) = contain(|| f(&mut Cx::new(shard, u64::MAX))) {
                 // The caller may have gone; its result goes with it.
                 let _ = send.send(result);
             }
@@ -185,7 +185,7 @@ impl Runtime {
     }
 
     /// Moves an idle agent to another shard and returns its new address. The old one stays valid: what is sent
-    /// there is passed on in order. Relations, names, timers and accounts go along.
+    /// there is passed on in order; it costs a slot until the agent ends (`places_kept`). Relations, names, timers and accounts go along.
     ///
     /// # Errors
     /// [`MoveError`]; the agent lives where it lived.

@@ -41,6 +41,8 @@ counters! {
     spawned,
     /// Agents that panicked.
     panicked,
+    /// Panics of drops of what an earlier panic had left: what these left is never dropped.
+    payloads_forgotten,
     /// Agents that stopped.
     stopped,
     /// Agents ended by others: killed, linked to one that failed, or with their supervisor.
@@ -49,9 +51,11 @@ counters! {
     restarted,
     /// Agents that have moved here.
     moved,
+    /// Slots of agents that have moved away, kept for those who hold the old address until the agent ends.
+    places_kept,
     /// Messages skipped because their asker had given up.
     asks_skipped,
-    /// Cancels of asks that found no room; the deadline speaks for those asks.
+    /// Cancels of asks that found no room, here or there; the deadline speaks for those asks.
     cancels_refused,
     /// Asks that were found to close a cycle.
     ask_cycles,
@@ -79,6 +83,9 @@ counters! {
     publications,
     /// Most control messages that have waited for room at once.
     control_waiting_max,
+    /// Control messages that were taken back or not sent, because one that waited for room said the same or the
+    /// opposite.
+    control_coalesced,
     /// Sleeps.
     parks,
     /// `io_uring_enter` calls.

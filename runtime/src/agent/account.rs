@@ -133,7 +133,7 @@ impl Shard {
             agent: AgentId(handle(self.index, header.generation.get(), index)),
             type_name: (kind.name)(),
             messages: header.messages.get(),
-            turns: header.polls.get(),
+            turns: header.messages.get().wrapping_add(header.polls.get()),
             cpu_ns: header.cpu_ns.get(),
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
             oldest_ns: oldest.map(|since_ns| self.seen_ns().saturating_sub(since_ns)),

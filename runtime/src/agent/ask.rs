@@ -1,17 +1,16 @@
 //! Asks: a slot at the asker that the answer is delivered to, wherever it comes from. The deadline and the
 //! slot's number travel with the message, so that nobody works for an asker that has given up.
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::{Control, Cx, handle, shard_of};
+use super::cancel::{Due, Told, WAIT_MAX_NS, slot_of};
+use super::{Control, Cx, Job, handle, shard_of};
 use crate::agent::parcel::Parcel;
 use crate::channel::envelope::{ASK_MAX, Deliver};
 use crate::error::AskError;
+use crate::panics::drop_contained;
 use crate::shard::{self, Shard};
 use crate::timer::TimerId;
 
@@ -19,10 +18,6 @@ use crate::timer::TimerId;
 pub(crate) const ASKS_MAX: u32 = (1 << 24) - 1;
 /// Waits shorter than this are not searched for cycles, ns.
 const PROBE_MIN_NS: u64 = 2_000_000;
-/// Longest wait of an ask, ns: 20 days, so that a deadline is told from one that is over.
-const WAIT_MAX_NS: u64 = 20 * 86_400 * 1_000_000_000;
-/// log2 of the unit of a travelling deadline, ns: about 1 ms, with 32 bits for 52 days.
-const DUE_BITS: u32 = 20;
 
 /// The way back to an asker; carries the deadline. Dropping it tells the asker, which gets
 /// [`AskError::Dropped`].
@@ -32,12 +27,6 @@ pub struct Reply<R> {
     key: u64,
     deadline_ns: u64,
     kind: PhantomData<fn(R)>,
-}
-
-/// A slot of a shard's asks, as a key says it without its shard.
-fn slot_of(key: u64) -> (u32, u32) {
-    let slot = u32::try_from(key >> 32 & 0xff_ffff).expect("24 bits");
-    (slot, u32::try_from(key & u64::from(u32::MAX)).expect("32 bits"))
 }
 
 impl<R: Send + 'static> Reply<R> {
@@ -67,6 +56,7 @@ impl<R: Send + 'static> Reply<R> {
     /// The answer, when the ring to the asker's core is full; the asker is then told that there is none.
     pub fn send(self, cx: &mut Cx<'_>, answer: R) -> Result<(), R> {
         let shard = cx.shard();
+        self.is_used(shard);
         if shard_of(self.key) == shard.index {
             shard.complete_ask(self.key, Parcel::new(answer));
             std::mem::forget(self);
@@ -83,10 +73,21 @@ impl<R: Send + 'static> Reply<R> {
     }
 }
 
+impl<R> Reply<R> {
+    /// Nobody will look any more whether the ask was cancelled; whether that was noted here.
+    #[inline]
+    fn is_used(&self, shard: &Shard) -> bool {
+        shard.cancelled.has_some() && {
+            let due = Due::new(self.key, self.deadline_ns);
+            shard.cancelled.remove(shard_of(self.key), due)
+        }
+    }
+}
+
 impl<R> Drop for Reply<R> {
     fn drop(&mut self) {
         // A reply that is dropped on a thread without a shard lets the ask expire.
-        shard::with_current(|shard| shard.drop_ask(self.key));
+        shard::with_current(|shard| shard.drop_ask(self.key, self.is_used(shard)));
     }
 }
 
@@ -99,64 +100,6 @@ struct Answer {
 impl Deliver for Answer {
     fn deliver(self, _: u64, shard: &Shard) {
         shard.complete_ask(self.key, self.parcel);
-    }
-}
-
-/// Deadline and slot of an ask as its message carries them: 32 bits of time in ms, 24 of the slot, 8 of its
-/// generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Due(u64);
-
-impl Due {
-    fn new(key: u64, deadline_ns: u64) -> Self {
-        let (slot, generation) = slot_of(key);
-        Self((deadline_ns >> DUE_BITS) << 32 | u64::from(slot) << 8 | u64::from(generation & 0xff))
-    }
-
-    /// The deadline is over; up to 1 ms late, never early. Deadlines are at most [`WAIT_MAX_NS`] ahead.
-    pub(crate) fn is_over(self, now_ns: u64) -> bool {
-        let late = (now_ns >> DUE_BITS).wrapping_sub(self.0 >> 32) & u64::from(u32::MAX);
-        late > 0 && late < 1 << 31
-    }
-
-    const fn slot(self) -> u64 {
-        self.0 & u64::MAX >> 32
-    }
-
-    /// The deadline alone: a message that another core passes on cannot be looked up there.
-    pub(crate) const fn without_slot(self) -> Self {
-        Self(self.0 | u64::MAX >> 32)
-    }
-}
-
-/// The asks of other shards that were dropped before their deadline.
-#[derive(Debug, Default)]
-pub(crate) struct Cancelled(RefCell<BTreeMap<(usize, u64), u64>>, Cell<usize>);
-
-impl Cancelled {
-    /// Notes one; `false` when there is no room: its deadline alone will speak for it.
-    fn add(&self, (shard, due): (usize, Due), max: u32, now_ns: u64) -> bool {
-        let mut all = self.0.borrow_mut();
-        if all.len() >= max as usize {
-            // The deadline speaks for those that are over.
-            all.retain(|_, due| !Due(*due).is_over(now_ns));
-        }
-        let room = all.len() < max as usize;
-        if room {
-            all.insert((shard, due.slot()), due.0);
-        }
-        self.1.set(all.len());
-        room
-    }
-
-    fn has(&self, shard: usize, due: Due) -> bool {
-        self.1.get() > 0 && self.0.borrow().get(&(shard, due.slot())) == Some(&due.0)
-    }
-
-    fn remove(&self, shard: usize, due: Due) {
-        let mut all = self.0.borrow_mut();
-        all.remove(&(shard, due.slot()));
-        self.1.set(all.len());
     }
 }
 
@@ -189,7 +132,7 @@ impl Asks {
     }
 
     /// The slot and its generation.
-    fn open(&mut self, asker: u64) -> Option<(u32, u32)> {
+    fn open(&mut self, asker: u64, told: &Told) -> Option<(u32, u32)> {
         let index = match self.free.pop() {
             Some(index) => index,
             None => {
@@ -200,6 +143,7 @@ impl Asks {
             }
         };
         let slot = &mut self.slots[index as usize];
+        slot.generation = told.unmistakable(index, slot.generation);
         (slot.asker, slot.open) = (asker, true);
         Some((index, slot.generation))
     }
@@ -211,7 +155,7 @@ impl Asks {
     }
 
     /// Whether the ask of a message is still open.
-    fn is_open(&self, due: Due) -> bool {
+    pub(super) fn is_open(&self, due: Due) -> bool {
         let (index, generation) = ((due.0 >> 8 & 0xff_ffff) as usize, due.0 & 0xff);
         let slot = self.slots.get(index);
         slot.is_none_or(|slot| slot.open && u64::from(slot.generation & 0xff) == generation)
@@ -260,54 +204,34 @@ impl Shard {
             Ok(asker) => self.make_ready(asker),
             Err(got) => {
                 self.count_dead_letters(1);
+                self.has_ended(key, false);
                 // Its drop is user code, and no handler's turn surrounds it.
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(got)));
+                drop_contained(got);
             }
         }
     }
 
-    /// Nobody will answer the ask.
-    fn drop_ask(&self, key: u64) {
+    /// Nobody will answer the ask; `forgotten` says that its cancel was noted here and is not any more.
+    fn drop_ask(&self, key: u64, forgotten: bool) {
         if shard_of(key) == self.index {
-            self.give_up_ask(key);
+            self.give_up_ask(key, forgotten);
         } else {
-            self.send_control(key & !(u64::MAX >> 8), Control::DropAsk { key });
+            self.send_control(key & !(u64::MAX >> 8), Control::DropAsk { key, forgotten });
         }
     }
 
-    pub(crate) fn give_up_ask(&self, key: u64) {
+    pub(crate) fn give_up_ask(&self, key: u64, forgotten: bool) {
         // An answer that has come is not taken back.
         let asker = match self.asks.borrow_mut().slot(key) {
             Some(slot) if matches!(slot.got, Got::Nothing) => {
                 slot.got = Got::Dropped;
-                slot.asker
+                Some(slot.asker)
             }
-            _ => return,
+            _ => None,
         };
-        self.make_ready(asker);
-    }
-
-    /// Whether the asker of a message has given it up.
-    #[inline]
-    pub(crate) fn is_cancelled(&self, origin: usize, due: Due) -> bool {
-        if due.slot() == Due(0).without_slot().slot() {
-            return false;
-        }
-        if origin == self.index {
-            !self.asks.borrow().is_open(due)
-        } else {
-            self.cancelled.has(origin, due)
-        }
-    }
-
-    pub(crate) fn cancel_ask(&self, origin: usize, due: Due) {
-        let noted = self.cancelled.add((origin, due), self.config.asks_max, self.clock_ns());
-        self.stats.borrow_mut().cancels_refused += u64::from(!noted);
-    }
-
-    pub(crate) fn forget_cancelled(&self, origin: usize, due: Due) {
-        if origin != self.index {
-            self.cancelled.remove(origin, due);
+        match asker {
+            Some(asker) => self.make_ready(asker),
+            None => self.has_ended(key, forgotten),
         }
     }
 
@@ -342,9 +266,7 @@ impl Drop for Guard<'_> {
         let known = self.answered || !matches!(got, Got::Nothing);
         let target = shard_of(self.callee);
         if !known && target != self.shard.index && self.shard.seen_ns() < self.deadline_ns {
-            let due = Due::new(self.key, self.deadline_ns);
-            let origin = self.shard.index;
-            self.shard.send_control(self.callee, Control::CancelAsk { origin, due });
+            self.shard.tell_of_cancel(self.key, target, Due::new(self.key, self.deadline_ns));
         }
         // Its drop is user code, which may panic: it is counted first.
         self.shard.count_dead_letters(u64::from(matches!(got, Got::Answer(_))));
@@ -453,7 +375,7 @@ where
         );
     }
     let deadline_ns = deadline_ns.min(shard.seen_ns().saturating_add(WAIT_MAX_NS));
-    let slot = shard.asks.borrow_mut().open(me).ok_or(AskError::Full)?;
+    let slot = shard.asks.borrow_mut().open(me, &shard.told).ok_or(AskError::Full)?;
     let key = shard.key(slot);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
     let due = Due::new(key, deadline_ns);
@@ -477,56 +399,27 @@ pub(super) fn ask_shard<R: Send + 'static>(
     deadline_ns: u64,
     work: impl FnOnce(&Shard, Reply<R>) + Send + 'static,
 ) -> Option<AskFuture<'_, R, ()>> {
-    let slot = shard.asks.borrow_mut().open(me)?;
+    let slot = shard.asks.borrow_mut().open(me, &shard.told)?;
     let key = shard.key(slot);
     let callee = handle(at, 0, 0);
     let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
     let reply = Reply::new(key, deadline_ns);
-    shard.send_control(callee, Control::Job(Box::new(move |there| work(there, reply))));
+    let job: Job = Box::new(move |there| work(there, reply));
+    shard.send_control(callee, Control::Asked { key, job });
     Some(AskFuture { guard, timer: None, probed: true, kind: PhantomData })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::cancel::DUE_BITS;
     use super::*;
-
-    #[test]
-    fn a_deadline_travels_in_32_bits() {
-        let key = 3u64 << 56 | 77u64 << 32 | 0x1234;
-        assert_eq!(slot_of(key), (77, 0x1234));
-        let second = 1_000_000_000;
-        for start in [0, 50 * 86_400 * second, 400 * 86_400 * second] {
-            let due = Due::new(key, start + second);
-            assert!(!due.is_over(start) && !due.is_over(start + second));
-            assert!(due.is_over(start + second + (2 << DUE_BITS)));
-            assert!(due.is_over(start + 3_600 * second));
-            let far = Due::new(key, start + WAIT_MAX_NS);
-            assert!(!far.is_over(start) && !far.is_over(start + WAIT_MAX_NS));
-            assert!(far.is_over(start + WAIT_MAX_NS + second));
-            assert_eq!(due.slot(), 77 << 8 | 0x34);
-            assert!(due.without_slot().is_over(start + 2 * second));
-        }
-    }
-
-    #[test]
-    fn the_table_of_cancelled_asks_is_bounded_and_forgets_what_is_over() {
-        let cancelled = Cancelled::default();
-        let due = |slot: u64, ms: u64| Due::new(slot << 32, ms << DUE_BITS);
-        assert!(cancelled.add((1, due(1, 5)), 2, 0) && cancelled.add((1, due(2, 50)), 2, 0));
-        assert!(!cancelled.add((1, due(3, 50)), 2, 0));
-        assert!(cancelled.has(1, due(1, 5)) && !cancelled.has(1, due(3, 50)), "full");
-        assert!(cancelled.add((1, due(3, 50)), 2, 9 << DUE_BITS));
-        assert!(!cancelled.has(1, due(1, 5)) && cancelled.has(1, due(3, 50)));
-        assert!(!cancelled.has(2, due(3, 50)), "of another shard");
-        cancelled.remove(1, due(3, 50));
-        assert!(!cancelled.has(1, due(3, 50)));
-    }
 
     #[test]
     fn a_slot_closes_once_and_knows_its_generation() {
         let mut asks = Asks::new(1);
-        let (slot, generation) = asks.open(9).expect("room");
-        assert_eq!(asks.open(9), None);
+        let told = Told::default();
+        let (slot, generation) = asks.open(9, &told).expect("room");
+        assert_eq!(asks.open(9, &told), None);
         let key = u64::from(slot) << 32 | u64::from(generation);
         assert!(asks.is_open(Due::new(key, 0)));
         assert!(matches!(asks.put(key, Got::Dropped), Ok(9)));
@@ -534,6 +427,23 @@ mod tests {
         assert!(!asks.is_open(Due::new(key, 0)) && matches!(asks.close(key), Got::Nothing));
         assert!(asks.put(key, Got::Dropped).is_err());
         assert_eq!(asks.open_count(), 0);
-        assert_eq!(asks.open(9), Some((0, 1)));
+        assert_eq!(asks.open(9, &told), Some((0, 1)));
+    }
+
+    /// A message says 8 bits of the generation: one that comes round must not be taken for one that was cancelled.
+    #[test]
+    fn a_slot_leaves_out_generations_that_a_callee_was_told_of() {
+        let (mut asks, told) = (Asks::new(1), Told::default());
+        let key = |generation: u32| handle(0, 0, generation);
+        assert!(told.add(key(256), (1, Due::new(key(256), 9)), 1));
+        assert!(!told.add(key(7), (1, Due::new(key(7), 9)), 1), "full");
+        assert!(told.take_over(0).is_empty());
+        assert_eq!(asks.open(9, &told), Some((0, 1)), "0 looks like 256");
+        assert_eq!((told.take(key(1)), told.take(key(256)).is_some()), (None, true));
+        asks.close(key(1));
+        asks.slots[0].generation = 512;
+        assert_eq!((asks.open(9, &told), told.len()), (Some((0, 512)), 0));
+        assert!(told.add(key(7), (1, Due::new(key(7), 9)), 1));
+        assert_eq!((told.take_over(9 << DUE_BITS).len(), told.len()), (1, 0));
     }
 }

@@ -1,10 +1,12 @@
 //! Control messages: relations, supervision and cancellation. They travel on rings of their own, so that they
 //! never wait behind data; what bounds them is said at `Shard::send_control`.
 
-use super::ask::Due;
+use super::cancel::Due;
 use super::kin::CHILD;
+use super::links::Linker;
 use super::{AgentId, Child, Down, End, Notice, generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::panics::contain;
 use crate::shard::Shard;
 use crate::shard::slab::{Header, Role};
 
@@ -24,16 +26,25 @@ pub(crate) enum Control {
     Unwatch {
         id: u64,
     },
+    /// To an agent: one links to it, by that number, in the place of another number.
     Link {
-        from: u64,
+        by: Linker,
+        id: u64,
+        instead: u64,
     },
+    /// To an agent: one ends that link, and any other between the two.
     Unlink {
-        from: u64,
+        by: Linker,
+        id: u64,
     },
-    /// To an agent: one that it is linked to has ended, which it may know by where that lived before.
+    /// To an agent: there is no link of that number.
+    Unlinked {
+        id: u64,
+    },
+    /// To an agent: one that it is linked to has ended.
     Exit {
         from: AgentId,
-        homes: Box<[u64]>,
+        id: u64,
         why: End,
     },
     /// To an agent: end.
@@ -46,8 +57,18 @@ pub(crate) enum Control {
     Restart,
     /// To a supervised one: end for good.
     Release,
+    /// To a supervisor: all that one of its lives has started has ended.
+    Untied,
     /// To where an agent lived before it moved: it has ended.
     Vacate,
+    /// To where an agent lived before: it lives there now.
+    Shorten {
+        to: u64,
+    },
+    /// To the same: what it has passed on has arrived there.
+    Flushed {
+        at: u64,
+    },
     /// To an agent, for one of its hooks.
     Notice(Notice),
     /// To an agent: does the one you wait for lead back to `origin`?
@@ -64,14 +85,26 @@ pub(crate) enum Control {
     /// To a shard: nobody will answer the ask.
     DropAsk {
         key: u64,
+        /// Its cancel was noted there, and is not any more.
+        forgotten: bool,
     },
     /// To a shard: nobody waits for the ask.
     CancelAsk {
         origin: usize,
         due: Due,
     },
+    /// To a shard: the reply of that ask has come to its end.
+    ForgetCancel {
+        origin: usize,
+        due: Due,
+    },
     /// To a shard.
     Job(Job),
+    /// To a shard: work for the answer to an ask.
+    Asked {
+        key: u64,
+        job: Job,
+    },
 }
 
 impl Deliver for Control {
@@ -80,12 +113,12 @@ impl Deliver for Control {
     fn deliver(self, to: u64, shard: &Shard) {
         match self {
             Self::Cycle { key, agents } => shard.note_cycle(key, agents),
-            Self::DropAsk { key } => shard.give_up_ask(key),
+            Self::DropAsk { key, forgotten } => shard.give_up_ask(key, forgotten),
             Self::CancelAsk { origin, due } => shard.cancel_ask(origin, due),
-            Self::Job(job) => {
+            Self::ForgetCancel { origin, due } => shard.forget_cancelled(origin, due),
+            Self::Job(job) | Self::Asked { job, .. } => {
                 // A job calls user code: a maker of agents.
-                let run = std::panic::AssertUnwindSafe(|| job(shard));
-                let _ = std::panic::catch_unwind(run);
+                let _ = contain(|| job(shard));
             }
             told => {
                 let me = handle(shard.index, generation_of(to), index_of(to));
@@ -113,10 +146,7 @@ impl Shard {
     /// Gives control over an agent that lives here.
     fn told(&self, header: &Header, me: u64, to: u64, control: Control) {
         if header.role() == Some(Role::Forward) {
-            return match control {
-                Control::Vacate => self.end_agent(index_of(me), End::Stopped),
-                other => self.send_control(header.waits_for.get(), other),
-            };
+            return self.told_place(header, me, control);
         }
         let index = index_of(me);
         if header.is_expected() && !matches!(control, Control::Release) {
@@ -129,18 +159,16 @@ impl Shard {
                 // By the id alone: the watcher may have moved, and ids are of one watch.
                 self.with_kin(me, |kin| kin.watchers.retain(|(_, own)| *own != id));
             }
-            Control::Link { from } => self.add_link(me, from),
-            Control::Unlink { from } => {
-                self.with_kin(me, |kin| kin.links.retain(|link| *link != from));
-            }
-            Control::Exit { from, homes, why } => {
-                self.linked_has_ended(header, me, (from, &homes), why);
-            }
+            Control::Link { by, id, instead } => self.add_link(me, &by, (id, instead)),
+            Control::Unlink { by, id } => self.remove_links(me, &by, id),
+            Control::Unlinked { id } => self.unlinked(me, id),
+            Control::Exit { from, id, why } => self.linked_has_ended(header, me, (from, id), why),
             Control::Kill if !header.is_down() => self.end_agent(index, End::Killed),
             Control::Halt if !header.is_down() => self.end_agent(index, End::Killed),
             Control::GiveUp => self.end_agent(index, End::GaveUp),
             Control::Restart => self.restart(header, index),
             Control::Release => self.release_agent(index),
+            Control::Untied if self.untied(me) => crate::supervise::begins(self, me),
             Control::Notice(notice) => self.notify(header, me, to, notice),
             Control::Probe { origin, key, agents } => self.probe(header, me, (origin, key), agents),
             _ => {}
@@ -155,9 +183,12 @@ impl Shard {
                 let down = Down { monitor: Some(super::MonitorId(id)), agent, why };
                 self.send_control(watcher, Control::Notice(Notice::Down(down)));
             }
-            Control::Link { from } => {
-                self.send_control(from, Control::Exit { from: agent, homes: Box::default(), why });
+            Control::Link { by, id, .. } => {
+                self.send_control(by.from, Control::Exit { from: agent, id, why });
             }
+            // It is told of no end that it does not wait for.
+            Control::Unwatch { id } => _ = self.retract((id >> 48) as usize, Key::Down(id)),
+            Control::Unlink { by, id } => _ = self.retract(shard_of(by.from), Key::Exit(id)),
             // A child that was started for a supervisor that has ended since.
             Control::Notice(Notice::Started { agent: Some(child), .. }) => {
                 self.send_control(child.0, Control::Release);
@@ -174,42 +205,8 @@ impl Shard {
         }
     }
 
-    fn add_link(&self, me: u64, from: u64) {
-        let linked = self.relate(me, |kin| {
-            if !kin.links.contains(&from) {
-                kin.links.push(from);
-            }
-        });
-        if linked.is_err() {
-            let (agent, homes, why) = (AgentId(me), Box::default(), End::Unwatchable);
-            self.send_control(from, Control::Exit { from: agent, homes, why });
-        }
-    }
-
-    fn linked_has_ended(
-        &self,
-        header: &Header,
-        me: u64,
-        (from, homes): (AgentId, &[u64]),
-        why: End,
-    ) {
-        let was_linked = self.with_kin(me, |kin| {
-            let before = kin.links.len();
-            kin.links.retain(|link| *link != from.0 && !homes.contains(link));
-            before != kin.links.len()
-        });
-        if was_linked != Some(true) || header.is_down() {
-            return;
-        }
-        if header.kind.get().is_some_and(|kind| kind.traps) {
-            self.notify(header, me, me, Notice::Down(Down { monitor: None, agent: from, why }));
-        } else if why.is_failure() {
-            self.end_agent(index_of(me), End::Linked);
-        }
-    }
-
     /// Calls an agent's hook, or keeps the notice until it has finished what it does.
-    fn notify(&self, header: &Header, me: u64, to: u64, notice: Notice) {
+    pub(super) fn notify(&self, header: &Header, me: u64, to: u64, notice: Notice) {
         if is_of_another_life(header, &notice) {
             // A child that was started for an earlier life is nobody's.
             if let Notice::Started { agent: Some(child), .. } = notice {
@@ -241,24 +238,74 @@ impl Shard {
 
     /// Tells a supervisor how its child is.
     pub(crate) fn tell_supervisor(&self, child: &Child, agent: u64, why: End) {
-        let (supervisor, life) = (child.supervisor, u64::from(child.life));
-        let monitor = Some(super::MonitorId(CHILD | life << 32 | u64::from(child.number)));
+        let (supervisor, life) = (child.bond.supervisor, u64::from(child.bond.life));
+        let number = u64::from(child.bond.number);
+        let monitor = Some(super::MonitorId(CHILD | life << 32 | number));
         let down = Down { monitor, agent: AgentId(agent), why };
         self.send_control(supervisor, Control::Notice(Notice::Down(down)));
     }
 
     /// Sends control to an agent, or to the shard that a handle names. It never fails: what the ring has no room for
-    /// waits in order. Most of it stands for a relation or an ask, which are bounded; kills, and watches that are
-    /// begun and ended again, are as many as agents ask for: `control_waiting_max` shows how many have waited.
+    /// waits in order. What may wait is bounded: it stands for a relation of some agent, a child, an open ask or one
+    /// that a callee was told of, or is the only kill of its agent: what is begun and ended again while it waits is
+    /// taken back, and what says the same is not sent twice (`control_coalesced`).
     pub(crate) fn send_control(&self, to: u64, control: Control) {
         if self.is_closed() {
             return;
         }
-        if shard_of(to) == self.index {
+        let peer = shard_of(to);
+        if peer == self.index {
             self.queue_control(to, control);
-        } else {
+        } else if !self.is_undone(peer, to, &control) {
+            let key = control.key(to);
             // There is such a shard, for it has agents; and it is not too late.
-            let _ = self.push_control(shard_of(to), Envelope::new(self.mark(to), control));
+            let _ = self.push_control(peer, key, Envelope::new(self.mark(to), control));
+        }
+    }
+
+    /// Whether what waits for room makes a message needless: it says the same, or goes with it.
+    fn is_undone(&self, peer: usize, to: u64, control: &Control) -> bool {
+        match control {
+            Control::Kill => self.is_said(peer, Key::Kill(to)),
+            Control::Unwatch { id } => self.retract(peer, Key::Watch(*id)),
+            Control::Unlink { by, id: 0 } => {
+                // The later one: the two may have linked again in between.
+                self.retract(peer, Key::Unlink(to, by.from));
+                false
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What finds a message while it waits for room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Key {
+    /// To whom.
+    Kill(u64),
+    Watch(u64),
+    Down(u64),
+    Link(u64),
+    Exit(u64),
+    /// To whom and from whom, without a number.
+    Unlink(u64, u64),
+    /// Work that is asked for.
+    Asked(u64),
+}
+
+impl Control {
+    fn key(&self, to: u64) -> Option<Key> {
+        match self {
+            Self::Kill => Some(Key::Kill(to)),
+            Self::Watch { id, .. } => Some(Key::Watch(*id)),
+            Self::Notice(Notice::Down(Down { monitor: Some(super::MonitorId(id)), .. })) => {
+                (id & CHILD == 0).then_some(Key::Down(*id))
+            }
+            Self::Link { id, .. } => Some(Key::Link(*id)),
+            Self::Exit { id, .. } => Some(Key::Exit(*id)),
+            Self::Unlink { by, id: 0 } => Some(Key::Unlink(to, by.from)),
+            Self::Asked { key, .. } => Some(Key::Asked(*key)),
+            _ => None,
         }
     }
 }

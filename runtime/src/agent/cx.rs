@@ -219,7 +219,8 @@ impl<'a> Cx<'a> {
     }
 
     /// Spawns an agent on any shard; `make` runs there. `None` when that shard has no room, or has ended, or
-    /// there is none, or no answer came within 10 s: then the agent may live all the same. Allocates.
+    /// there is none, or the ring back is full, or no answer came within 10 s. Then, and when the future is
+    /// dropped, an agent that was made all the same is killed. Allocates.
     pub fn spawn_at<A: Agent, F: FnOnce() -> A + Send + 'static>(
         &mut self,
         placement: Placement,
@@ -229,19 +230,40 @@ impl<'a> Cx<'a> {
         let placed = shard.place(placement);
         let deadline_ns = shard.clock_ns().saturating_add(SPAWN_WAIT_NS);
         let asked = placed.and_then(|at| {
-            ask::ask_shard::<Option<Addr<A>>>((shard, me), at, deadline_ns, move |there, reply| {
-                let spawned = there.spawn_agent(make()).ok();
-                // The asker has gone, or its ring is full and it is told so.
-                let _ = reply.send(&mut Cx::new(there, u64::MAX), spawned);
+            ask::ask_shard((shard, me), at, deadline_ns, move |there, reply| {
+                let cx = &mut Cx::new(there, u64::MAX);
+                if !reply.is_cancelled(cx) {
+                    let spawned = there.spawn_agent(make()).ok();
+                    let newborn = Newborn(spawned.map(Addr::handle));
+                    // Without room for it the asker is told that there is none.
+                    drop(reply.send(cx, newborn));
+                }
             })
         });
-        async move { asked?.await.ok().flatten() }
+        async move { asked?.await.ok()?.taken().map(Addr::new) }
     }
 
     /// The account of an agent of this shard; none when it does not live here.
     #[must_use]
     pub fn account(&self, agent: AgentId) -> Option<Account> {
         self.shard.account(agent.0)
+    }
+}
+
+/// An agent on its way to whoever has spawned it; one that does not get there ends.
+struct Newborn(Option<u64>);
+
+impl Newborn {
+    fn taken(mut self) -> Option<u64> {
+        self.0.take()
+    }
+}
+
+impl Drop for Newborn {
+    fn drop(&mut self) {
+        if let Some(agent) = self.0 {
+            crate::shard::with_current(|shard| shard.send_control(agent, Control::Kill));
+        }
     }
 }
 

@@ -1,17 +1,18 @@
 #![expect(unsafe_code, reason = "the states of agents of any type in the slots of a slab")]
 //! Agents on their shard: given messages, timers and notices, resumed, caught up with.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::task::Context;
 
-use super::ask::Due;
+use super::cancel::Due;
 use super::lifecycle::{state, type_of};
 use super::{Agent, CLASSES, Class, Control, End, Notice, Stop};
 use super::{generation_of, handle, index_of, shard_of};
 use crate::channel::envelope::{Deliver, Envelope};
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{ACK_MAX, Ack, arrears};
+use crate::shard::marks::FRESH;
 use crate::shard::slab::{AgentType, Header, Role};
 use crate::shard::suspended::{Outcome, Pending};
 
@@ -32,7 +33,7 @@ pub(crate) struct Asked<A: Agent> {
 /// A token for an agent's `on_timer`, and the life in which it was set.
 pub(crate) struct Token {
     pub(crate) token: u64,
-    pub(crate) life: u8,
+    pub(crate) life: u32,
 }
 
 /// A poll for an agent that waits.
@@ -59,23 +60,38 @@ fn pack<A: Agent>(to: u64, msg: A::Msg, due: Option<Due>) -> Envelope {
     }
 }
 
+/// Has a message that a ring has brought wait among those of its class. Not inlined, as what follows: an envelope
+/// on the stack would cost every message an aligned frame.
+#[inline(never)]
+fn put_off<A: Agent>(msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
+    shard.queue_again(A::CLASS, pack::<A>(to, msg, due));
+}
+
+/// Has a message wait for an agent whose handler waits.
+#[inline(never)]
+fn set_aside<A: Agent>(header: &Header, msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
+    shard.wait(header, pack::<A>(to, msg, due));
+}
+
 /// Gives an agent a message.
-#[inline]
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "one copy per kind of message: which it is, is known")]
 fn receive<A: Agent>(msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
     // What a ring brings is not in the order of the classes.
     if !matches!(A::CLASS, Class::High) && shard.must_queue(A::CLASS) {
-        return shard.queue_again(A::CLASS, pack::<A>(to, msg, due));
+        return put_off::<A>(msg, due, to, shard);
     }
     let (index, generation) = (index_of(to), generation_of(to));
-    let header = shard.slab.header(index);
-    let Some(header) = header.filter(|header| header.generation.get() == generation) else {
+    let slot = shard.slab.slot(index);
+    let Some((header, place)) = slot.filter(|(header, _)| header.generation.get() == generation)
+    else {
         return shard.dead_letter(to, true, msg);
     };
     if !header.is(type_of::<A>()) {
         return misdirected::<A>(header, msg, due, to, shard);
     }
     if header.is_busy() {
-        return shard.wait(header, pack::<A>(to, msg, due));
+        return set_aside::<A>(header, msg, due, to, shard);
     }
     shard.credit(header, to, A::MAILBOX);
     if let Some(due) = due
@@ -86,7 +102,6 @@ fn receive<A: Agent>(msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
     header.messages.set(header.messages.get().wrapping_add(1));
     shard.note_age(header);
     let me = handle(shard.index, generation, index);
-    let Some(place) = shard.slab.state(index) else { return };
     shard.begin_turn(header, me);
     let waker = shard.waker(me);
     // SAFETY: the slot is occupied by an agent of this type: its header says so, and it is not down.
@@ -101,7 +116,10 @@ fn receive<A: Agent>(msg: A::Msg, due: Option<Due>, to: u64, shard: &Shard) {
             .start((shard, me), &mut Context::from_waker(&waker), move |cx| agent.on(msg, cx))
     };
     shard.end_turn(header);
-    shard.after(header, index, outcome);
+    // Most handlers end in their first poll; what `after` needs is not even put together then.
+    if !matches!(outcome, Outcome::Done(Ok(()))) {
+        shard.after(header, index, outcome);
+    }
 }
 
 /// A message for a slot that does not hold an agent of its type: one that has moved, or a stranger.
@@ -117,6 +135,7 @@ fn misdirected<A: Agent>(header: &Header, msg: A::Msg, due: Option<Due>, to: u64
         Ok(()) => {
             header.age_max.set(0);
             shard.credit(header, to, A::MAILBOX);
+            shard.shorten(header, index_of(to), A::CLASS);
         }
         Err(crate::SendError::Gone(msg)) => {
             shard.credit(header, to, A::MAILBOX);
@@ -138,13 +157,14 @@ fn hook(
 ) {
     let Some(kind) = header.kind.get() else { return };
     let Some(place) = shard.slab.state(index_of(me)) else { return };
+    header.count_poll();
     shard.begin_turn(header, me);
-    let result = catch_unwind(AssertUnwindSafe(|| call(kind, place)));
+    let result = contain(|| call(kind, place));
     shard.end_turn(header);
     match result {
-        Ok(Ok(())) => {}
-        Ok(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
-        Err(_) => shard.end_agent(index_of(me), End::Panicked),
+        Some(Ok(())) => {}
+        Some(Err(Stop)) => shard.end_agent(index_of(me), End::Stopped),
+        None => shard.end_agent(index_of(me), End::Panicked),
     }
 }
 
@@ -240,16 +260,16 @@ impl Shard {
 
     /// Drops a message on its own: its drop is user code.
     fn drop_letter<M>(&self, message: M) {
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+        drop_contained(message);
         self.count_dead_letters(1);
     }
 
     /// Drops a message whose asker has given up.
     #[cold]
     fn skip<M>(&self, origin: usize, due: Due, message: M) {
-        self.forget_cancelled(origin, due);
         self.stats.borrow_mut().asks_skipped += 1;
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(message)));
+        drop_contained(message);
+        self.forget_cancelled(origin, due);
     }
 
     #[inline]
@@ -268,7 +288,7 @@ impl Shard {
 
     /// A moved agent's old place could not pass a message on: it tries again a little later, and later still as
     /// long as that is in vain. Such a place has no ages: their word counts its tries.
-    fn block(&self, header: &Header, index: u32) {
+    pub(super) fn block(&self, header: &Header, index: u32) {
         header.set_busy(true);
         let me = handle(self.index, header.generation.get(), index);
         let tries = header.age_max.get().min(RETRIES_DOUBLED);
@@ -277,7 +297,7 @@ impl Shard {
     }
 
     /// What a first poll leaves.
-    #[inline]
+    #[inline(never)]
     fn after(&self, header: &Header, index: u32, outcome: Outcome) {
         match outcome {
             Outcome::Done(Ok(())) => {}
@@ -301,6 +321,7 @@ impl Shard {
         let Some(mut pending) = header.pending.take() else { return header.set_busy(false) };
         if let Some(suspended) = pending.suspended.take() {
             let me = handle(self.index, header.generation.get(), index);
+            header.count_poll();
             self.begin_turn(header, me);
             let waker = self.waker(me);
             let outcome = self.scratch.resume(suspended, &mut Context::from_waker(&waker));
@@ -326,6 +347,7 @@ impl Shard {
     /// Gives an agent what waits in `pending`.
     fn catch_up(&self, header: &Header, index: u32, mut pending: Box<Pending>) {
         let generation = header.generation.get();
+        let since_ns = self.since_ns();
         self.begin_budget();
         loop {
             // A handler of an item may have suspended or failed, or ended the agent and lost what it had.
@@ -333,20 +355,24 @@ impl Shard {
                 if let Some(newer) = header.pending.take() {
                     pending.put_before(*newer);
                 }
-                return header.pending.set(Some(pending));
+                header.pending.set(Some(pending));
+                break self.set_since(since_ns);
             }
             let ended = header.generation.get() != generation;
             if !ended && !pending.items.is_empty() && !self.may_continue() {
                 header.pending.set(Some(pending));
                 header.set_busy(true);
-                return self.make_ready(handle(self.index, generation, index));
+                self.make_ready(handle(self.index, generation, index));
+                break self.set_since(since_ns);
             }
-            let Some(item) = pending.items.pop_front() else { break };
-            self.set_since(pending.since_ns.pop_front());
+            let Some(item) = pending.items.pop_front() else {
+                self.scratch.recycle(pending);
+                break self.set_since(since_ns);
+            };
+            self.set_since(pending.since_ns.pop_front().unwrap_or(FRESH));
             self.remove_waiting(u64::from(item.is_message()));
             item.deliver(self);
         }
-        self.scratch.recycle(pending);
     }
 }
 

@@ -2,12 +2,13 @@
 //! the agent's shard; others are told by control messages.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use super::links::Link;
 use super::{Addr, Agent, Control, generation_of, index_of, shard_of};
-use crate::shard::Shard;
+use crate::panics::drop_contained;
 use crate::shard::slab::Role;
+use crate::shard::{self, Shard};
 
 /// Who an agent is, whatever its type.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,9 +82,11 @@ impl End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MonitorId(pub(crate) u64);
 
-/// The bit of the ids by which supervisors watch their children; below it are the supervisor's life (8 bits) and
-/// the child's number (32).
+/// The bit of the ids by which supervisors watch their children; below it are the supervisor's life (31 bits)
+/// and the child's number (32).
 pub(crate) const CHILD: u64 = 1 << 63;
+/// Most lives of a supervised agent: the next restart fails.
+pub(crate) const LIVES_MAX: u32 = (1 << 31) - 1;
 
 /// The end of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,26 +128,49 @@ pub(crate) enum Notice {
     Started {
         child: u32,
         /// The life of the supervisor that asked for it.
-        life: u8,
+        life: u32,
         agent: Option<AgentId>,
     },
 }
 
 /// Makes a supervised agent, again and again.
 pub(crate) trait Make: Send + Sync {
-    /// Spawns it as a child of a supervisor, with its number and the supervisor's life; `None` when the table is full, its name is taken or its maker panicked.
-    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64>;
+    /// Spawns it as a child of a supervisor; `None` when the table is full, its name is taken or its maker
+    /// panicked.
+    fn spawn(self: Arc<Self>, shard: &Shard, bond: Bond) -> Option<u64>;
     /// Puts a new state into the slot of a failed one; `false` when its maker panicked.
     fn refill(&self, shard: &Shard, agent: u64) -> bool;
+}
+
+/// What ties a child to its supervisor.
+#[derive(Clone)]
+pub(crate) struct Bond {
+    pub(crate) supervisor: u64,
+    pub(crate) number: u32,
+    /// The life of the supervisor that has started it: a later one knows nothing of it.
+    pub(crate) life: u32,
+    /// Held until it has ended for good and its names are free.
+    pub(crate) tie: Arc<Tie>,
+}
+
+/// Held by all that one life of a supervisor has started, and by what these have started in turn. When the last
+/// has let go the supervisor is told: a later life begins then, and meets none of its names.
+pub(crate) struct Tie {
+    supervisor: u64,
+    /// The supervisor's own.
+    _above: Option<Arc<Self>>,
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        shard::with_current(|shard| shard.send_control(self.supervisor, Control::Untied));
+    }
 }
 
 /// What a supervised agent knows of its supervisor.
 #[derive(Clone)]
 pub(crate) struct Child {
-    pub(crate) supervisor: u64,
-    pub(crate) number: u32,
-    /// The life of the supervisor that has started it: a later one knows nothing of it.
-    pub(crate) life: u8,
+    pub(crate) bond: Bond,
     pub(crate) make: Arc<dyn Make>,
 }
 
@@ -155,12 +181,18 @@ pub(crate) struct Kin {
     pub(crate) watchers: Vec<(u64, u64)>,
     /// Whose end it is told, and by which id.
     pub(crate) watched: Vec<(u64, u64)>,
-    pub(crate) links: Vec<u64>,
+    pub(crate) links: Vec<Link>,
     /// Its names and topics, with the address under which they are known.
     pub(crate) names: Vec<(u64, Box<str>)>,
     pub(crate) topics: Vec<(u64, Box<str>)>,
     pub(crate) child: Option<Child>,
     pub(crate) children: Vec<u64>,
+    /// Children that have a place here and whose address is not known.
+    pub(crate) unborn: usize,
+    /// What its children hold, and those of its earlier lives that still do; whether it waits for these.
+    tie: Option<Arc<Tie>>,
+    earlier: Vec<Weak<Tie>>,
+    waits: bool,
     /// Where it lived before it moved.
     pub(crate) homes: Vec<u64>,
 }
@@ -168,7 +200,8 @@ pub(crate) struct Kin {
 impl Kin {
     fn len(&self) -> usize {
         let pairs = self.watchers.len() + self.watched.len() + self.links.len();
-        pairs + self.names.len() + self.topics.len() + self.children.len() + self.homes.len()
+        let children = self.children.len() + self.unborn;
+        pairs + self.names.len() + self.topics.len() + children + self.homes.len()
     }
 }
 
@@ -246,10 +279,15 @@ impl Shard {
         }
     }
 
+    /// A number for a watch or a link, which no other has; its top 16 bits say who has given it.
+    pub(super) fn bond_id(&self) -> u64 {
+        let number = self.bonds.get() + 1;
+        self.bonds.set(number);
+        (self.index as u64) << 48 | number & (u64::MAX >> 16)
+    }
+
     pub(crate) fn monitor(&self, me: u64, target: u64) -> Result<MonitorId, RelationError> {
-        let number = self.monitors.get() + 1;
-        self.monitors.set(number);
-        let id = (self.index as u64) << 48 | number & (u64::MAX >> 16);
+        let id = self.bond_id();
         self.relate(me, |kin| kin.watched.push((target, id)))?;
         self.send_control(target, Control::Watch { watcher: me, id });
         Ok(MonitorId(id))
@@ -263,21 +301,6 @@ impl Shard {
         let Some(Some(target)) = target else { return false };
         self.send_control(target, Control::Unwatch { id: monitor.0 });
         true
-    }
-
-    pub(crate) fn link(&self, me: u64, other: u64) -> Result<(), RelationError> {
-        self.relate(me, |kin| {
-            if !kin.links.contains(&other) {
-                kin.links.push(other);
-            }
-        })?;
-        self.send_control(other, Control::Link { from: me });
-        Ok(())
-    }
-
-    pub(crate) fn unlink(&self, me: u64, other: u64) {
-        self.with_kin(me, |kin| kin.links.retain(|link| *link != other));
-        self.send_control(other, Control::Unlink { from: me });
     }
 
     /// Whether an agent still wants to be told of what it watched; it is told once.
@@ -301,23 +324,51 @@ impl Shard {
         for (target, id) in kin.watched.drain(..) {
             self.send_control(target, Control::Unwatch { id });
         }
-        for link in kin.links.drain(..) {
-            let homes = kin.homes.clone().into();
-            self.send_control(link, Control::Exit { from: agent, homes, why });
-        }
+        self.tell_linked(me, kin, why);
         for (known_as, topic) in kin.topics.drain(..) {
             self.own().directory.leave(&topic, known_as);
         }
         for child in kin.children.drain(..) {
             self.send_control(child, Control::Release);
         }
+        (kin.unborn, kin.waits) = (0, false);
+        if let Some(tie) = kin.tie.take() {
+            kin.earlier.push(Arc::downgrade(&tie));
+        }
+    }
+
+    /// What a child that a supervisor starts now is to hold.
+    pub(crate) fn tie(&self, supervisor: u64) -> Option<Arc<Tie>> {
+        self.with_kin(supervisor, |kin| {
+            let above = kin.child.as_ref().map(|child| Arc::clone(&child.bond.tie));
+            let tie = kin.tie.get_or_insert_with(|| Arc::new(Tie { supervisor, _above: above }));
+            Arc::clone(tie)
+        })
+    }
+
+    /// Whether an agent that begins a life must wait for what its earlier ones have started.
+    pub(crate) fn awaits_earlier(&self, me: u64) -> bool {
+        let waits = self.with_kin(me, |kin| {
+            kin.waits = !kin.earlier.is_empty();
+            kin.waits
+        });
+        waits == Some(true)
+    }
+
+    /// All that one life of a supervisor has started has ended; whether it has waited for that, and may begin.
+    pub(crate) fn untied(&self, me: u64) -> bool {
+        let begins = self.with_kin(me, |kin| {
+            kin.earlier.retain(|tie| tie.strong_count() > 0);
+            kin.earlier.is_empty() && std::mem::take(&mut kin.waits)
+        });
+        begins == Some(true)
     }
 
     /// The end of an agent that does not come back.
     pub(crate) fn dissolve(&self, me: u64, mut kin: Box<Kin>, why: End) {
         self.untie(me, &mut kin, why);
         // What makes a child is the user's, and so is its drop.
-        let _ = catch_unwind(AssertUnwindSafe(move || drop(kin)));
+        drop_contained(kin);
     }
 
     fn untie(&self, me: u64, kin: &mut Kin, why: End) {

@@ -3,13 +3,13 @@
 
 use std::any::{TypeId, type_name};
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 
-use super::kin::CHILD;
+use super::kin::{CHILD, LIVES_MAX};
 use super::{Addr, Agent, Class, Cx, Down, End, MonitorId, Notice, Stop, handle, messages};
 use crate::channel::envelope::MESSAGE_MAX;
 use crate::error::SpawnError;
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{Ack, MAILBOX_MAX};
 use crate::shard::slab::{self, AgentType, Header, Role};
@@ -245,7 +245,7 @@ impl Shard {
         let me = handle(self.index, header.generation.get(), index);
         header.set_down(true);
         header.waits_for.set(0);
-        header.incarnation.set(header.incarnation.get().wrapping_add(1));
+        self.begin_life(header, index);
         let suspended = header.pending.take().and_then(|mut pending| {
             let suspended = pending.suspended.take();
             pending.keep_messages();
@@ -272,7 +272,7 @@ impl Shard {
         if !header.is_down() {
             return;
         }
-        if child.make.refill(self, me) {
+        if header.incarnation.get() < LIVES_MAX && child.make.refill(self, me) {
             self.stats.borrow_mut().restarted += 1;
         } else {
             self.count_failure(End::Panicked);
@@ -306,9 +306,7 @@ impl Shard {
         let me = handle(self.index, header.generation.get(), index);
         let kin = self.take_kin(index);
         self.remove(header, index, kind, End::Killed);
-        if let Some(mut kin) = kin {
-            let child = kin.child.take();
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(child)));
+        if let Some(kin) = kin {
             self.dissolve(me, kin, End::Killed);
         }
     }
@@ -361,7 +359,7 @@ impl Shard {
                 self.acknowledge(super::shard_of(to), ack);
             }
             // A message whose drop panics takes neither the shard nor the others with it.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(item)));
+            drop_contained(item);
         }
         dropped
     }
@@ -371,15 +369,14 @@ impl Shard {
         let Some(state) = self.slab.state(index) else { return true };
         // SAFETY: the slot was occupied by this kind and its handler is gone; it is down or vacant now, so
         // that nobody drops or uses the state again, and not free yet, so nobody takes it.
-        let drop = AssertUnwindSafe(|| unsafe { (kind.drop_state)(state) });
-        catch_unwind(drop).is_ok()
+        contain(|| unsafe { (kind.drop_state)(state) }).is_some()
     }
 }
 
 /// Whether a notice is of a supervisor's child: its number, and the life of the supervisor that started it.
-pub(crate) fn child_of(down: &Down) -> Option<(u32, u8)> {
+pub(crate) fn child_of(down: &Down) -> Option<(u32, u32)> {
     let MonitorId(id) = down.monitor?;
     let number = u32::try_from(id & u64::from(u32::MAX)).expect("32 bits");
-    let life = u8::try_from(id >> 32 & 0xff).expect("8 bits");
+    let life = u32::try_from(id >> 32 & u64::from(LIVES_MAX)).expect("31 bits");
     (id & CHILD != 0).then_some((number, life))
 }

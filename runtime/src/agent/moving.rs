@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "the state of an agent is moved out of its slot")]
 //! Agents that move to another core. The old place stays and leads on: what comes there is passed on in
-//! order, for as long as the agent lives. Who wants the short way uses the new address.
+//! order, for as long as the agent lives, and in one hop once it has been used after the last move.
 
 use super::kin::Kin;
 use super::lifecycle::{FORWARD, fill, take_state, type_of};
@@ -23,6 +23,14 @@ pub enum MoveError {
     /// The other shard's table of agents is full, or there is no such shard.
     #[error("the other shard has no room for the agent")]
     NoRoom,
+    /// It has as many relations as it may have; each place where it has lived is one.
+    #[error(
+        "the agent has {max} relations and earlier places, as many as Config::relations_max allows"
+    )]
+    Full {
+        /// Bound.
+        max: u32,
+    },
     /// A shard has ended.
     #[error("the shard has ended")]
     Stopped,
@@ -35,7 +43,7 @@ struct Luggage {
     polls: u32,
     cpu_ns: u64,
     age_max: u32,
-    incarnation: u8,
+    incarnation: u32,
 }
 
 impl Shard {
@@ -73,22 +81,25 @@ impl Shard {
             return Err(MoveError::Busy);
         }
         let place = self.slab.state(index).ok_or(MoveError::Gone)?;
+        let max = self.config.relations_max;
+        self.relate(from, |kin| kin.homes.push(from)).map_err(|_| MoveError::Full { max })?;
         // SAFETY: the slot holds an agent of this type that is not busy, so not down, and not running: jobs run
         // between turns. From the next line on it holds none.
         let agent = unsafe { take_state::<A>(place) };
         header.kind.set(Some(&FORWARD));
-        header.waits_for.set(to);
-        self.stats.borrow_mut().live_agents -= 1;
-        let mut kin = self.take_kin(index).unwrap_or_default();
-        kin.homes.push(from);
+        let mut stats = self.stats.borrow_mut();
+        stats.live_agents -= 1;
+        stats.places_kept += 1;
+        drop(stats);
         let luggage = Luggage {
-            kin,
-            messages: header.messages.get(),
-            polls: header.polls.get(),
-            cpu_ns: header.cpu_ns.get(),
+            kin: self.take_kin(index).unwrap_or_default(),
+            messages: header.messages.take(),
+            polls: header.polls.take(),
+            cpu_ns: header.cpu_ns.take(),
             age_max: header.age_max.take(),
             incarnation: header.incarnation.get(),
         };
+        self.lead_on(header, to);
         let job: Job = Box::new(move |shard: &Self| shard.settle_in(to, agent, luggage));
         self.send_control(to, Control::Job(job));
         Ok(())
@@ -107,6 +118,7 @@ impl Shard {
         header.age_max.set(luggage.age_max);
         header.incarnation.set(luggage.incarnation);
         self.put_kin(index, luggage.kin);
+        self.tell_places(to);
         self.stats.borrow_mut().moved += 1;
         header.set_expected(false);
         let control = take_control(header);
@@ -119,7 +131,7 @@ impl Shard {
         &self,
         to: u64,
         msg: A::Msg,
-        due: Option<super::ask::Due>,
+        due: Option<super::cancel::Due>,
     ) -> Result<(), SendError<A::Msg>> {
         match due {
             None => self.send::<A>(to, msg),

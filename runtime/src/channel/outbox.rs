@@ -1,46 +1,69 @@
 //! The sending side of a reserved ring, with a place for what the ring has no room for. Whoever pushes sees
 //! to it that what waits is bounded: acks by the messages they stand for, control by their senders.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::spsc::Producer;
 
 /// A ring to one peer, or none to itself.
 #[derive(Debug)]
-pub(crate) struct Outbox<T> {
+pub(crate) struct Outbox<T, K = ()> {
     ring: Option<Producer<T>>,
-    backlog: VecDeque<T>,
+    backlog: VecDeque<(Option<K>, T)>,
+    /// The keys of the backlog, by which a value can be taken back.
+    keys: BTreeSet<K>,
     /// What came from that peer had filled its ring and is taken: it may have a backlog, which nobody else
     /// would ask it for.
     room_made: bool,
 }
 
-impl<T> Outbox<T> {
+impl<T, K: Ord + Copy> Outbox<T, K> {
     pub(crate) const fn new(ring: Option<Producer<T>>) -> Self {
-        Self { ring, backlog: VecDeque::new(), room_made: false }
+        Self { ring, backlog: VecDeque::new(), keys: BTreeSet::new(), room_made: false }
     }
 
     /// Takes a value, which the peer sees after [`Outbox::publish`]; gives it back when there is no peer.
     pub(crate) fn push(&mut self, value: T) -> Result<(), T> {
+        self.push_keyed(None, value)
+    }
+
+    /// [`Outbox::push`] of a value that can be taken back by a key as long as it has no room.
+    pub(crate) fn push_keyed(&mut self, key: Option<K>, value: T) -> Result<(), T> {
         let Some(ring) = &mut self.ring else { return Err(value) };
-        if self.backlog.is_empty() {
-            if let Err(value) = ring.push(value) {
-                self.backlog.push_back(value);
-            }
-        } else {
-            self.backlog.push_back(value);
+        let left = if self.backlog.is_empty() { ring.push(value) } else { Err(value) };
+        if let Err(value) = left {
+            self.backlog.push_back((key, value));
+            self.keys.extend(key);
         }
         Ok(())
+    }
+
+    /// Whether a value of that key has had no room.
+    #[cfg(not(loom))]
+    pub(crate) fn holds(&self, key: K) -> bool {
+        !self.keys.is_empty() && self.keys.contains(&key)
+    }
+
+    /// Takes back the value of a key, if it has had no room. Those that came last are found first.
+    #[cfg(not(loom))]
+    pub(crate) fn retract(&mut self, key: K) -> Option<T> {
+        if !self.holds(key) {
+            return None;
+        }
+        self.keys.remove(&key);
+        let at = self.backlog.iter().rposition(|(own, _)| *own == Some(key))?;
+        self.backlog.remove(at).map(|(_, value)| value)
     }
 
     /// Makes visible what was pushed, as far as there is room; `false` when there was nothing new.
     pub(crate) fn publish(&mut self) -> bool {
         let Some(ring) = &mut self.ring else { return false };
-        while let Some(value) = self.backlog.pop_front() {
+        while let Some((key, value)) = self.backlog.pop_front() {
             if let Err(value) = ring.push(value) {
-                self.backlog.push_front(value);
+                self.backlog.push_front((key, value));
                 break;
             }
+            key.into_iter().for_each(|key| _ = self.keys.remove(&key));
         }
         ring.publish()
     }
@@ -73,8 +96,9 @@ impl<T> Outbox<T> {
 
     /// Takes what has had no room, when nothing can be sent any more.
     #[cfg(not(loom))]
-    pub(crate) fn take_back(&mut self) -> VecDeque<T> {
-        std::mem::take(&mut self.backlog)
+    pub(crate) fn take_back(&mut self) -> impl Iterator<Item = T> + use<T, K> {
+        self.keys.clear();
+        std::mem::take(&mut self.backlog).into_iter().map(|(_, value)| value)
     }
 }
 
@@ -84,9 +108,25 @@ mod tests {
     use crate::channel::spsc;
 
     #[test]
-    fn what_has_no_room_follows_in_order() {
+    fn what_has_no_room_can_be_taken_back() {
         let (producer, mut consumer) = spsc::channel(2);
         let mut outbox = Outbox::new(Some(producer));
+        assert!((0..6).all(|n| outbox.push_keyed((n != 4).then_some(n), n).is_ok()));
+        assert_eq!((outbox.retract(1), outbox.retract(4)), (None, None), "sent, without a key");
+        assert_eq!((outbox.holds(3), outbox.retract(3), outbox.retract(3)), (true, Some(3), None));
+        let mut seen = Vec::new();
+        while seen.len() < 5 {
+            assert!(outbox.publish());
+            seen.extend(std::iter::from_fn(|| consumer.pop()));
+            consumer.release();
+        }
+        assert_eq!((seen, outbox.holds(5), outbox.retract(5)), (vec![0, 1, 2, 4, 5], false, None));
+    }
+
+    #[test]
+    fn what_has_no_room_follows_in_order() {
+        let (producer, mut consumer) = spsc::channel(2);
+        let mut outbox = Outbox::<_>::new(Some(producer));
         assert!((0..5).all(|n| outbox.push(n).is_ok()));
         assert_eq!(outbox.waiting(), 3);
         let mut seen = Vec::new();
@@ -96,7 +136,7 @@ mod tests {
             consumer.release();
         }
         assert_eq!((seen, outbox.waiting(), outbox.publish()), ((0..5).collect(), 0, false));
-        assert_eq!(Outbox::new(None).push(7), Err(7));
+        assert_eq!(Outbox::<_>::new(None).push(7), Err(7));
     }
 }
 
@@ -125,7 +165,7 @@ mod tests {
                 thread::spawn(move || {
                     assert!(data.push(Box::new(0)).is_ok() && data.push(Box::new(0)).is_err());
                     data.publish();
-                    let mut outbox = Outbox::new(Some(control));
+                    let mut outbox = Outbox::<_>::new(Some(control));
                     assert!(outbox.push(Box::new(1)).is_ok() && outbox.push(Box::new(2)).is_ok());
                     loop {
                         if outbox.publish() && shared.0.notify() {
@@ -169,7 +209,7 @@ mod tests {
             let sender = {
                 let ending = Arc::clone(&ending);
                 thread::spawn(move || {
-                    let mut outbox = Outbox::new(Some(control));
+                    let mut outbox = Outbox::<_>::new(Some(control));
                     let mut sent = 0;
                     for n in 0..2 {
                         if !ending.is_closing() {

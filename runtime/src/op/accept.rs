@@ -73,7 +73,11 @@ impl Future for Accept<'_> {
         if acceptor.taken.get() && !self.waits {
             return Poll::Ready(Err(OpError::Busy));
         }
-        let polled = acceptor.ops.poll_accept(acceptor.key()?, cx);
+        let key = acceptor.key()?;
+        // Now, for the waker's clone may come here, or panic.
+        acceptor.taken.set(true);
+        self.waits = true;
+        let polled = acceptor.ops.poll_accept(key, cx);
         self.waits = polled.is_pending();
         acceptor.taken.set(self.waits);
         polled.map(|accepted| accepted.map_err(OpError::errno))

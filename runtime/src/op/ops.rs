@@ -3,7 +3,6 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -11,6 +10,7 @@ use super::table::Finished;
 use super::{Body, Completion, Key, Lease, Pool, Table};
 use crate::config::Config;
 use crate::error::OpError;
+use crate::panics::{contain, drop_contained};
 use crate::ring::Doorbells;
 use crate::stats::ShardStats;
 
@@ -72,6 +72,38 @@ impl Ops {
         open(&mut self.table.borrow_mut(), body).map_err(|body| (self.refusal(), body))
     }
 
+    /// Works on the table. Wakers may be anybody's, and so are their clones and drops: these happen while
+    /// nothing is borrowed, for they may come back here.
+    fn with<R>(&self, work: impl FnOnce(&mut Table) -> R) -> R {
+        let mut table = self.table.borrow_mut();
+        let result = work(&mut table);
+        let gone = table.take_gone();
+        drop(table);
+        gone.into_iter().for_each(|waker| _ = drop_contained(waker));
+        result
+    }
+
+    fn poll<R>(
+        &self,
+        key: Key,
+        cx: &Context<'_>,
+        poll: impl FnOnce(&mut Table) -> Poll<R>,
+    ) -> Poll<R> {
+        let waker = cx.waker();
+        let mut awaited = true;
+        let polled = self.with(|table| {
+            let polled = poll(table);
+            awaited = polled.is_ready() || table.is_awaited(key, waker);
+            polled
+        });
+        if !awaited {
+            // No completion comes meanwhile: the shard's loop takes them between its turns.
+            let waker = waker.clone();
+            self.with(|table| table.wait(key, waker));
+        }
+        polled
+    }
+
     /// Puts an operation with one result into the outbox.
     pub(super) fn start(&self, body: Body) -> Result<Key, (OpError, Body)> {
         self.admit(body, Table::start)
@@ -86,19 +118,19 @@ impl Ops {
     }
 
     pub(super) fn poll_once(&self, key: Key, cx: &Context<'_>) -> Poll<Option<Finished>> {
-        self.table.borrow_mut().poll_once(key, cx.waker())
+        self.poll(key, cx, |table| table.poll_once(key))
     }
 
     pub(super) fn poll_recv(&self, key: Key, cx: &Context<'_>) -> Poll<Result<Lease, i32>> {
-        self.table.borrow_mut().poll_recv(key, cx.waker())
+        self.poll(key, cx, |table| table.poll_recv(key))
     }
 
     pub(super) fn poll_accept(&self, key: Key, cx: &Context<'_>) -> Poll<Result<OwnedFd, i32>> {
-        self.table.borrow_mut().poll_accept(key, cx.waker())
+        self.poll(key, cx, |table| table.poll_accept(key))
     }
 
     pub(super) fn orphan(&self, key: Key) {
-        self.table.borrow_mut().orphan(key);
+        self.with(|table| table.orphan(key));
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -114,13 +146,13 @@ impl Ops {
         }
         let mut done = self.done.take();
         let mut woken = self.woken.take();
-        let mut table = self.table.borrow_mut();
-        ring.completions(&mut table, &mut done);
-        woken.extend(done.drain(..).filter_map(|completion| table.complete(completion)));
-        drop(table);
+        self.with(|table| {
+            ring.completions(table, &mut done);
+            woken.extend(done.drain(..).filter_map(|completion| table.complete(completion)));
+        });
         // Wakers may be anybody's, so the table is free while they run.
         for waker in woken.drain(..) {
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+            let _ = contain(|| waker.wake());
         }
         self.done.replace(done);
         self.woken.replace(woken);
@@ -130,16 +162,16 @@ impl Ops {
     /// to time if the shard stays busy and the kernel has something to take or to say; whether the shard
     /// must go on. No call while nothing lives.
     pub(crate) fn flush(&self, ring: &mut dyn Doorbells, busy: bool, now_ns: u64) -> bool {
-        let mut table = self.table.borrow_mut();
-        let (mut blocked, mut hungry) = (false, false);
-        if table.live() > 0 {
+        let (blocked, hungry) = self.with(|table| {
+            if table.live() == 0 {
+                return (false, false);
+            }
             self.return_buffers(ring);
-            blocked = !table.launch(ring);
+            let blocked = !table.launch(ring);
             // Orphans have given up theirs.
             self.return_buffers(ring);
-            hungry = table.is_hungry();
-        }
-        drop(table);
+            (blocked, table.is_hungry())
+        });
         let busy = busy || blocked || hungry;
         let patience_ns = if self.pool.is_low() { BACKLOG_NS } else { ENTER_NS };
         if blocked || (busy && now_ns >= self.entered_ns.get() + patience_ns) {
@@ -162,7 +194,7 @@ impl Ops {
     /// returns how many operations that are.
     pub(crate) fn end(&self, ring: &mut dyn Doorbells) -> u64 {
         self.closed.set(true);
-        self.table.borrow_mut().orphan_all();
+        self.with(Table::orphan_all);
         let mut waits = 0;
         while self.table.borrow().live() > 0 && waits < REAP_WAITS {
             let live = self.table.borrow().live();
@@ -172,7 +204,7 @@ impl Ops {
             self.complete(ring);
             waits = if self.table.borrow().live() < live { 0 } else { waits + 1 };
         }
-        let left = self.table.borrow_mut().take_flights();
+        let left = self.with(Table::take_flights);
         let leaked = left.len() as u64;
         if leaked > 0 {
             // The kernel may still write there.

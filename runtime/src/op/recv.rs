@@ -68,6 +68,9 @@ impl Future for Recv<'_> {
             return Poll::Ready(Err(OpError::Busy));
         }
         let key = receiver.key(self.file)?;
+        // Now, for the waker's clone may come here, or panic.
+        receiver.taken.set(true);
+        self.waits = true;
         let polled = receiver.ops.poll_recv(key, cx);
         self.waits = polled.is_pending();
         receiver.taken.set(self.waits);

@@ -140,17 +140,18 @@ impl Slots {
         (slot.generation == key.generation && slot.phase != Phase::Vacant).then_some(slot)
     }
 
-    /// Vacates a slot; returns what lay in it.
-    pub(super) fn remove(&mut self, key: Key) -> Option<(Body, Role)> {
+    /// Vacates a slot; returns what lay in it. The waker is anybody's: the caller drops it when nothing is
+    /// borrowed.
+    pub(super) fn remove(&mut self, key: Key) -> Option<(Body, Role, Option<Waker>)> {
         let slot = self.get(key)?;
         let body = slot.body.take()?;
         let role = std::mem::replace(&mut slot.role, Role::Once { result: 0, made: None });
-        slot.waker = None;
+        let waker = slot.waker.take();
         slot.phase = Phase::Vacant;
         slot.generation = (slot.generation + 1) & GENERATION_MASK;
         self.live -= 1;
         self.free.push(key.index);
-        Some((body, role))
+        Some((body, role, waker))
     }
 
     /// The keys of all that are not vacant.

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use super::pool::NO_BUFFER;
-use super::slots::{Accepted, Inbox, Phase, Role, Slot, Slots};
+use super::slots::{Accepted, Inbox, Phase, Role, Slots};
 use super::{Abilities, Body, Completion, Flight, Key, Lease, Op, Payload, Pool};
 use crate::config::Config;
 use crate::ring::Doorbells;
@@ -51,6 +51,8 @@ pub(crate) struct Table {
     cancels: VecDeque<Key>,
     accepted_max: usize,
     counts: OpCounts,
+    /// Wakers that nobody will call: their drop may run code of users, so the table does not drop them.
+    gone: Vec<Waker>,
 }
 
 impl Table {
@@ -63,6 +65,7 @@ impl Table {
             cancels: VecDeque::new(),
             accepted_max: config.accepted_max as usize,
             counts: OpCounts::default(),
+            gone: Vec::new(),
         }
     }
 
@@ -126,7 +129,7 @@ impl Table {
     pub(crate) fn orphan(&mut self, key: Key) {
         let Some(slot) = self.slots.get(key) else { return };
         slot.orphaned = true;
-        slot.waker = None;
+        self.gone.extend(slot.waker.take());
         // At once: what it has not read may be all that others wait for.
         if let Role::Recv(inbox) = &mut slot.role {
             while take_first(&self.pool, inbox).is_some() {}
@@ -140,7 +143,9 @@ impl Table {
     }
 
     fn free(&mut self, key: Key) {
-        if let Some((_, Role::Recv(mut inbox))) = self.slots.remove(key) {
+        let Some((_, role, waker)) = self.slots.remove(key) else { return };
+        self.gone.extend(waker);
+        if let Role::Recv(mut inbox) = role {
             while let Some(lease) = take_first(&self.pool, &mut inbox) {
                 drop(lease);
             }
@@ -156,8 +161,18 @@ impl Table {
 
     /// Takes out what the kernel still has, for it to be leaked.
     pub(crate) fn take_flights(&mut self) -> Vec<Body> {
-        let keys = self.slots.occupied();
-        keys.into_iter().filter_map(|key| self.slots.remove(key)).map(|(body, _)| body).collect()
+        let mut bodies = Vec::new();
+        for key in self.slots.occupied() {
+            let Some((body, _, waker)) = self.slots.remove(key) else { continue };
+            bodies.push(body);
+            self.gone.extend(waker);
+        }
+        bodies
+    }
+
+    /// Takes the wakers that are to be dropped.
+    pub(crate) fn take_gone(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.gone)
     }
 }
 
@@ -430,27 +445,37 @@ fn take_first(pool: &Rc<Pool>, inbox: &mut Inbox) -> Option<Lease> {
 }
 
 impl Table {
-    fn wait(slot: &mut Slot, waker: &Waker) {
-        if !slot.waker.as_ref().is_some_and(|own| own.will_wake(waker)) {
-            slot.waker = Some(waker.clone());
-        }
+    /// Whether this waker waits for an operation already. One that is gone needs none.
+    pub(crate) fn is_awaited(&mut self, key: Key, waker: &Waker) -> bool {
+        let slot = self.slots.get(key);
+        slot.is_none_or(|slot| slot.waker.as_ref().is_some_and(|own| own.will_wake(waker)))
     }
 
-    /// Waits for the one result; its slot is vacant afterwards.
-    pub(crate) fn poll_once(&mut self, key: Key, waker: &Waker) -> Poll<Option<Finished>> {
+    /// Puts a waker in the place of the one that waits.
+    pub(crate) fn wait(&mut self, key: Key, waker: Waker) {
+        let before = match self.slots.get(key) {
+            Some(slot) => slot.waker.replace(waker),
+            None => Some(waker),
+        };
+        self.gone.extend(before);
+    }
+
+    /// Takes the one result; its slot is vacant afterwards.
+    pub(crate) fn poll_once(&mut self, key: Key) -> Poll<Option<Finished>> {
         let Some(slot) = self.slots.get(key) else { return Poll::Ready(None) };
         if slot.phase != Phase::Done {
-            Self::wait(slot, waker);
             return Poll::Pending;
         }
-        Poll::Ready(match self.slots.remove(key) {
-            Some((body, Role::Once { result, made })) => Some(Finished { result, made, body }),
+        let Some((body, role, waker)) = self.slots.remove(key) else { return Poll::Ready(None) };
+        self.gone.extend(waker);
+        Poll::Ready(match role {
+            Role::Once { result, made } => Some(Finished { result, made, body }),
             _ => None,
         })
     }
 
-    /// Waits for received bytes. `Err` holds a negated errno, or 0 at the end of the stream.
-    pub(crate) fn poll_recv(&mut self, key: Key, waker: &Waker) -> Poll<Result<Lease, i32>> {
+    /// Takes received bytes. `Err` holds a negated errno, or 0 at the end of the stream.
+    pub(crate) fn poll_recv(&mut self, key: Key) -> Poll<Result<Lease, i32>> {
         let Some(slot) = self.slots.get(key) else { return Poll::Ready(Err(0)) };
         let Role::Recv(inbox) = &mut slot.role else { return Poll::Ready(Err(0)) };
         if let Some(lease) = take_first(&self.pool, inbox) {
@@ -459,15 +484,14 @@ impl Table {
         if let Some(end) = inbox.end {
             return Poll::Ready(Err(end));
         }
-        Self::wait(slot, waker);
         if slot.phase == Phase::Idle {
             self.queue(key);
         }
         Poll::Pending
     }
 
-    /// Waits for a connection. `Err` holds a negated errno; a later poll tries again.
-    pub(crate) fn poll_accept(&mut self, key: Key, waker: &Waker) -> Poll<Result<OwnedFd, i32>> {
+    /// Takes a connection. `Err` holds a negated errno; a later poll tries again.
+    pub(crate) fn poll_accept(&mut self, key: Key) -> Poll<Result<OwnedFd, i32>> {
         let Some(slot) = self.slots.get(key) else { return Poll::Ready(Err(-libc::EBADF)) };
         let Role::Accept(accepted) = &mut slot.role else {
             return Poll::Ready(Err(-libc::EBADF));
@@ -478,7 +502,6 @@ impl Table {
         if let Some(error) = accepted.error.take() {
             return Poll::Ready(Err(error));
         }
-        Self::wait(slot, waker);
         if slot.phase == Phase::Idle {
             self.queue(key);
         }

@@ -452,3 +452,35 @@ fn an_end_waits_for_the_kernel_and_leaks_what_it_keeps() {
     bench.start(SEND).expect("room");
     assert_eq!(bench.ops.end(&mut bench.ring), 0, "it had not been submitted");
 }
+
+/// The clone and the drop of a waker are anybody's code, which may come back to the table.
+#[test]
+fn a_waker_may_use_the_table_while_it_is_cloned_and_dropped() {
+    use crate::shard::waker::foreign;
+
+    let bench = Bench::small(Scripted::able());
+    let (once, stream) = (bench.start(SEND).expect("room"), bench.open_recv());
+    let body = Body { op: Op::Accept { multi: false }, file: None, payload: Payload::None };
+    let listener = bench.ops.open_accept(body).expect("room");
+    let seen = Rc::new(std::cell::Cell::new(0));
+    let (ops, counts) = (Rc::clone(&bench.ops), Rc::clone(&seen));
+    foreign::set_hook(move || {
+        counts.set(counts.get() + 1);
+        ops.count(&mut ShardStats::default());
+        let (op, payload) = (Op::Recv { multi: false }, Payload::None);
+        let key = ops.open_recv(Body { op, file: None, payload }).expect("room");
+        ops.orphan(key);
+    });
+    let (theirs, own) = (foreign::waker(), bench.waker.clone());
+    for waker in [&theirs, &own, &theirs] {
+        let cx = Context::from_waker(waker);
+        assert!(bench.ops.poll_once(once, &cx).is_pending());
+        assert!(bench.ops.poll_recv(stream, &cx).is_pending());
+        assert!(bench.ops.poll_accept(listener, &cx).is_pending());
+    }
+    assert_eq!(seen.get(), 9, "two clones and a drop of each");
+    for key in [once, stream, listener] {
+        bench.ops.orphan(key);
+    }
+    assert_eq!(seen.get(), 12, "and another drop");
+}

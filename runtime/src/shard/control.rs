@@ -2,20 +2,20 @@
 //! credits. It is read first, and what it has no room for waits at its sender.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::{Shard, add};
-use crate::agent::Class;
+use crate::agent::{Class, Key};
 use crate::channel::envelope::Envelope;
 use crate::channel::outbox::Outbox;
 use crate::channel::spsc::{Consumer, Producer};
+use crate::panics::drop_contained;
 
 /// Longest sleep of a shard with control messages that had no room, ns: nobody tells it of room.
 pub(super) const RETRY_NS: u64 = 100_000;
 
 /// The control rings of a shard, by peer.
 pub(crate) struct ControlRings {
-    outboxes: RefCell<Vec<Outbox<Envelope>>>,
+    outboxes: RefCell<Vec<Outbox<Envelope, Key>>>,
     arrivals: RefCell<Vec<Option<Consumer<Envelope>>>>,
     /// Messages that have had no room, now and at most.
     waiting: Cell<usize>,
@@ -64,8 +64,14 @@ impl ControlRings {
 impl Shard {
     /// Sends past the data, here or to another shard; gives the message back when there is no such shard or
     /// it is too late. It is never refused for want of room: that not too many wait is the caller's
-    /// duty, who sends as many as there are agents, credits or shards to speak of and not one per message.
-    pub(crate) fn push_control(&self, to_shard: usize, message: Envelope) -> Result<(), Envelope> {
+    /// duty, who sends as many as there are agents, credits or shards to speak of and not one per message, or
+    /// takes back by its key what need not be said any more.
+    pub(crate) fn push_control(
+        &self,
+        to_shard: usize,
+        key: Option<Key>,
+        message: Envelope,
+    ) -> Result<(), Envelope> {
         if self.closed.get() {
             return Err(message);
         }
@@ -76,12 +82,37 @@ impl Shard {
         let mut outboxes = self.control.outboxes.borrow_mut();
         let Some(outbox) = outboxes.get_mut(to_shard) else { return Err(message) };
         let before = outbox.waiting();
-        outbox.push(message)?;
+        outbox.push_keyed(key, message)?;
         let waiting = self.control.waiting.get() + outbox.waiting() - before;
         self.control.waiting.set(waiting);
         self.control.waiting_max.set(self.control.waiting_max.get().max(waiting));
         add(&self.counts.sent, 1);
         Ok(())
+    }
+
+    /// Whether a message to another shard waits for room that says the same; counts it.
+    pub(crate) fn is_said(&self, peer: usize, key: Key) -> bool {
+        let waits = self.control.is_waiting() && {
+            let outboxes = self.control.outboxes.borrow();
+            outboxes.get(peer).is_some_and(|outbox| outbox.holds(key))
+        };
+        self.stats.borrow_mut().control_coalesced += u64::from(waits);
+        waits
+    }
+
+    /// Takes back a message to another shard that waits for room; whether there was one.
+    pub(crate) fn retract(&self, peer: usize, key: Key) -> bool {
+        if !self.control.is_waiting() {
+            return false;
+        }
+        let message = self.control.outboxes.borrow_mut().get_mut(peer).and_then(|o| o.retract(key));
+        let Some(message) = message else { return false };
+        self.control.waiting.set(self.control.waiting.get() - 1);
+        add(&self.counts.sent, 1u64.wrapping_neg());
+        self.stats.borrow_mut().control_coalesced += 1;
+        // Work that it brings is the user's, and so is its drop.
+        drop_contained(message);
+        true
     }
 
     /// Hands all control messages to their addressees.
@@ -116,7 +147,7 @@ impl Shard {
         let count = left.iter().filter(|envelope| envelope.is_message()).count() as u64;
         for envelope in left {
             // Its drop is user code: a panic there must not keep the others waiting.
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+            drop_contained(envelope);
         }
         count
     }
@@ -162,9 +193,14 @@ mod tests {
                 let note = |n| Note(arrived.clone(), n);
                 let data = (0..20).filter(|&n| cx.shard().send_remote(THERE, note(n)).is_ok());
                 let data = data.count();
-                let sent = (100..1_100)
-                    .filter(|&n| cx.shard().push_control(1, Envelope::new(THERE, note(n))).is_ok());
-                (data, sent.count(), cx.shard().push_control(9, Envelope::new(0, note(0))).is_err())
+                let sent = (100..1_100).filter(|&n| {
+                    cx.shard().push_control(1, None, Envelope::new(THERE, note(n))).is_ok()
+                });
+                (
+                    data,
+                    sent.count(),
+                    cx.shard().push_control(9, None, Envelope::new(0, note(0))).is_err(),
+                )
             };
             assert_eq!(runtime.run_on(0, send), Ok((16, 1_000, true)));
             let seen: Vec<u32> = arrivals.iter().take(1_016).collect();
@@ -187,7 +223,7 @@ mod tests {
             let blocked = scope.spawn(|| runtime.run_on(1, move |_| going.recv().is_err()));
             let send = move |cx: &mut crate::agent::Cx<'_>| {
                 let note = |n| Envelope::new(THERE, Note(arrived.clone(), n));
-                (0..100).filter(|&n| cx.shard().push_control(1, note(n)).is_ok()).count()
+                (0..100).filter(|&n| cx.shard().push_control(1, None, note(n)).is_ok()).count()
             };
             assert_eq!(runtime.run_on(0, send), Ok(100));
             drop(go);

@@ -11,6 +11,9 @@ pub struct Held {
     pub futures_bytes: u64,
     /// Asks without an end.
     pub asks: u64,
+    /// Asks that nobody waits for and whose reply has not come to its end: as told to other shards, and as they
+    /// have told this one.
+    pub cancels: u64,
     /// Timers.
     pub timers: u64,
     /// Messages, wakes and tokens in the queue, and messages that wait for suspended handlers.
@@ -26,6 +29,7 @@ impl Shard {
             slots: self.slab.live().into(),
             futures_bytes: self.scratch.held() as u64,
             asks: self.asks.borrow().open_count(),
+            cancels: (self.told.len() + self.cancelled.len()) as u64,
             timers: self.wheel.borrow().pending().into(),
             messages: self.lines.iter().map(|line| line.queue.len() as u64).sum::<u64>()
                 + self.counts.waiting.get(),

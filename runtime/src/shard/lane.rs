@@ -1,13 +1,18 @@
+#![expect(unsafe_code, reason = "words in mapped memory")]
 //! Credits: how many messages of one core wait for each agent of another, or of the same.
 //!
 //! Each core counts for itself what it has sent, in a word per slot of the target, and takes it back when the
 //! target says what was read ([`Ack`]). No word is shared, so that a send touches no other core's memory.
 
-use std::cell::{Cell, OnceCell};
+use std::alloc::{Layout, handle_alloc_error};
+use std::cell::Cell;
+use std::slice;
 
 use super::slab::{CHUNK_SLOTS, chunks_max};
 use crate::agent::GENERATIONS;
 use crate::error::SendError;
+use crate::memory::Pages;
+use crate::prefetch::prefetch;
 
 /// Messages that a mailbox may hold from one core at most: a count has 16 bits.
 pub(crate) const MAILBOX_MAX: u32 = 50_000;
@@ -49,6 +54,19 @@ impl Refused {
 pub(crate) struct Word(Cell<u32>);
 
 impl Word {
+    /// Counts a message to the generation that the word is of, if there is room; `false` says no more than that
+    /// it must be looked at closely.
+    #[inline]
+    pub(crate) fn try_reserve(&self, generation: u32, max: u32) -> bool {
+        let word = self.0.get();
+        // The count of one that is gone is above every `max`.
+        let room = word >> 16 == generation && word & 0xffff < max;
+        if room {
+            self.0.set(word + 1);
+        }
+        room
+    }
+
     /// Counts a message to `generation` of a slot of the own core, which is told of every renewal.
     #[inline]
     pub(crate) fn reserve(&self, generation: u32, max: u32) -> Result<(), Refused> {
@@ -129,34 +147,66 @@ impl Ack {
     }
 }
 
-type Words = Box<[Word; CHUNK_SLOTS]>;
-
-/// The words for the slots of one shard; memory comes with the first message to a chunk of them.
-pub(crate) struct Lane(Box<[OnceCell<Words>]>);
+/// The words for the slots of one shard, by slot. Address space for all that there may ever be; memory comes with
+/// the first message to a page of them, and beyond half a million slots in huge pages: a table of pieces cost
+/// every send another load that the next one waits for.
+pub(crate) struct Lane {
+    pages: Pages,
+    slots: u32,
+    /// Words that were ever written lie before this.
+    used: Cell<u32>,
+}
 
 impl Lane {
     pub(crate) fn new(agents_max: u32) -> Self {
-        Self((0..chunks_max(agents_max)).map(|_| OnceCell::new()).collect())
+        let slots = u32::try_from(chunks_max(agents_max) * CHUNK_SLOTS).unwrap_or(u32::MAX);
+        let Ok(layout) = Layout::array::<Word>(slots as usize) else {
+            unreachable!("a word has 4 bytes, and a slot's number 32 bits");
+        };
+        let Some(pages) = Pages::reserve(layout.size()) else { handle_alloc_error(layout) };
+        Self { pages, slots, used: Cell::new(0) }
     }
 
     /// The word of a slot; `None` when no shard has such a slot.
     #[inline]
     pub(crate) fn word(&self, index: u32) -> Option<&Word> {
-        let chunk = self.0.get(index as usize / CHUNK_SLOTS)?;
-        let words = chunk.get_or_init(|| Box::new([const { Word(Cell::new(0)) }; CHUNK_SLOTS]));
-        Some(&words[index as usize % CHUNK_SLOTS])
+        if index >= self.slots {
+            return None;
+        }
+        // SAFETY: the mapping holds `slots` words.
+        let word = unsafe { self.pages.base().cast::<Word>().add(index as usize) };
+        // SAFETY: zero or written as such; it lives as long as `self`, which hands out shared references only.
+        Some(unsafe { word.as_ref() })
+    }
+
+    /// Starts to load the word of a slot.
+    #[inline]
+    pub(crate) fn prefetch(&self, index: u32) {
+        let words = self.pages.base().as_ptr().cast::<Word>();
+        prefetch(words.wrapping_add(index as usize), 1);
+    }
+
+    /// Notes that the word of a slot is about to be used for the first time.
+    pub(crate) fn note(&self, index: u32) {
+        self.used.set(self.used.get().max(index.saturating_add(1)).min(self.slots));
+    }
+
+    fn words(&self) -> &[Word] {
+        // SAFETY: as in `word`; `used` is at most `slots`.
+        unsafe {
+            slice::from_raw_parts(self.pages.base().as_ptr().cast(), self.used.get() as usize)
+        }
     }
 
     /// Messages counted as unread, over all slots.
     pub(crate) fn unread(&self) -> u64 {
-        let words = self.0.iter().filter_map(OnceCell::get).flat_map(|words| words.iter());
-        let count = |word: &Word| word.0.get() & 0xffff;
-        words.map(|word| u64::from(count(word))).filter(|&count| count != u64::from(GONE)).sum()
+        let counts = self.words().iter().map(|word| u64::from(word.0.get() & 0xffff));
+        counts.filter(|&count| count != u64::from(GONE)).sum()
     }
 
+    /// Bytes up to the last word that was used.
     pub(crate) fn bytes(&self) -> usize {
-        let used = self.0.iter().filter(|chunk| chunk.get().is_some()).count();
-        used * size_of::<[Word; CHUNK_SLOTS]>() + size_of_val(&*self.0)
+        size_of_val(self.words())
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 /// Marks that are kept; with more values in the queue the later ones look younger than they are.
 const MARKS_MAX: usize = 4_096;
 /// The instant of a value that no mark covers: it has come since the last one.
-const FRESH: u64 = u64::MAX;
+pub(crate) const FRESH: u64 = u64::MAX;
 
 /// The marks of one queue with one reader.
 #[derive(Debug)]
@@ -43,17 +43,25 @@ impl Marks {
         }
     }
 
-    /// Counts a value as read; since when it has been seen to wait, ns.
+    /// Counts a value as read; whether it has waited for another time than the one before. A comparison, for most.
     #[inline]
-    pub(crate) fn read(&self) -> u64 {
+    pub(crate) fn read(&self) -> bool {
         let read = self.read.get() + 1;
         self.read.set(read);
-        if read > self.upto.get() {
+        let moves = read > self.upto.get();
+        if moves {
             self.move_on(read);
         }
+        moves
+    }
+
+    /// Since when the value read last has been seen to wait, ns.
+    #[inline]
+    pub(crate) const fn since_ns(&self) -> u64 {
         self.since_ns.get()
     }
 
+    #[inline(never)]
     fn move_on(&self, read: u64) {
         let mut later = self.later.borrow_mut();
         while let Some((upto, since_ns)) = later.pop_front() {
@@ -71,17 +79,22 @@ impl Marks {
 mod tests {
     use super::*;
 
+    fn next(marks: &Marks) -> u64 {
+        marks.read();
+        marks.since_ns()
+    }
+
     #[test]
     fn a_value_is_as_old_as_the_first_mark_behind_it() {
         let marks = Marks::new();
-        assert_eq!(marks.read(), FRESH, "nothing was noted");
+        assert_eq!(next(&marks), FRESH, "nothing was noted");
         marks.note(2, 100);
         marks.note(2, 150);
         marks.note(3, 200);
-        assert_eq!([marks.read(), marks.read(), marks.read()], [100, 100, 200]);
-        assert_eq!(marks.read(), FRESH, "it has come since");
+        assert_eq!([(); 3].map(|()| next(&marks)), [100, 100, 200]);
+        assert_eq!(next(&marks), FRESH, "it has come since");
         marks.note(1, 300);
-        assert_eq!(marks.read(), 300);
+        assert_eq!(next(&marks), 300);
     }
 
     #[test]
@@ -92,7 +105,7 @@ mod tests {
         }
         marks.note(MARKS_MAX + 10, 9_999);
         for at in 1..=MARKS_MAX + 10 {
-            assert_eq!(marks.read(), if at <= MARKS_MAX { at as u64 } else { FRESH });
+            assert_eq!(next(&marks), if at <= MARKS_MAX { at as u64 } else { FRESH });
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::agent::{
     Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, WakeUp, generation_of, handle,
     index_of, shard_of,
 };
-use crate::agent::{Asked, Control, Due, End};
+use crate::agent::{Asked, Control, Due, End, Told};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
@@ -61,14 +61,17 @@ pub(crate) struct Shard {
     /// Operations on sockets and files.
     pub(crate) ops: Rc<Ops>,
     pub(crate) cancelled: Cancelled,
+    pub(crate) told: Told,
     pub(crate) kins: RefCell<Kins>,
-    /// Watches that agents of this shard have begun.
-    pub(crate) monitors: Cell<u64>,
+    /// Watches and links that agents of this shard have begun.
+    pub(crate) bonds: Cell<u64>,
     clock: Clock,
     /// The clock at the last look, at most some us ago while turns are short, and since when the message in
     /// hand was seen to wait, ns.
     seen_ns: Cell<u64>,
     since_ns: Cell<u64>,
+    /// Its age, in the unit of a header.
+    age: Cell<u32>,
     sampler: Sampler,
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
@@ -81,6 +84,8 @@ pub(crate) struct Shard {
     /// Old places of moved agents that could not pass a message on, and when they try again, ns.
     blocked: RefCell<Vec<u64>>,
     retry_ns: Cell<u64>,
+    /// Messages to other cores that are visible there.
+    published: Cell<u64>,
     /// Turns between two looks at the clock, as the last pass has shown.
     fit: Cell<u32>,
     /// Whether messages come from a ring, where they are not in the order of their classes.
@@ -124,6 +129,15 @@ impl Line {
             debt_ns: Cell::new(0),
             again: Cell::new(0),
         }
+    }
+
+    fn waiting(&self) -> u32 {
+        u32::try_from(self.queue.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Notes that so many places were read.
+    fn read(&self, places: u32) {
+        self.again.set(self.again.get().saturating_sub(places as usize));
     }
 }
 
@@ -192,11 +206,13 @@ impl Shard {
             asks: RefCell::new(Asks::new(config.asks_max)),
             ops: Ops::new(&config),
             cancelled: Cancelled::default(),
+            told: Told::default(),
             kins: RefCell::default(),
-            monitors: Cell::new(0),
+            bonds: Cell::new(0),
             clock,
             seen_ns: Cell::new(now_ns),
-            since_ns: Cell::new(u64::MAX),
+            since_ns: Cell::new(marks::FRESH),
+            age: Cell::new(0),
             sampler: Sampler::new(config.account_every, index as u64),
             beat: Arc::clone(&peers[index].beat),
             now_ns: Cell::new(now_ns),
@@ -205,6 +221,7 @@ impl Shard {
             lines: std::array::from_fn(|_| Line::new()),
             blocked: RefCell::default(),
             retry_ns: Cell::new(u64::MAX),
+            published: Cell::new(0),
             fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
@@ -304,10 +321,17 @@ impl Shard {
         let (target, generation) = (shard_of(to), generation_of(to));
         let word = self.lanes.get(target).and_then(|lane| lane.word(index_of(to)));
         let word = word.filter(|_| !self.closed.get()).ok_or(Refused::Gone)?;
-        let reserved = if target == self.index {
-            word.reserve(generation, A::MAILBOX)
+        let own = target == self.index;
+        let max = if own { A::MAILBOX } else { reservations(A::MAILBOX) };
+        // Without a branch on where it goes, which nobody can predict.
+        if word.try_reserve(generation, max) {
+            return Ok(word);
+        }
+        let reserved = if own {
+            word.reserve(generation, max)
         } else {
-            word.reserve_remote(generation, reservations(A::MAILBOX))
+            self.lanes[target].note(index_of(to));
+            word.reserve_remote(generation, max)
         };
         match reserved {
             Ok(()) => Ok(word),
@@ -319,7 +343,7 @@ impl Shard {
     }
 
     #[inline]
-    fn send_local<T: Deliver>(&self, class: Class, to: u64, value: T) -> Result<(), T> {
+    pub(crate) fn send_local<T: Deliver>(&self, class: Class, to: u64, value: T) -> Result<(), T> {
         let queue = &self.lines[class as usize].queue;
         if queue.len() >= self.config.messages_max as usize {
             self.stats.borrow_mut().ring_full += 1;
@@ -432,6 +456,7 @@ impl Shard {
 
     /// Lets addresses of earlier generations of a slot fail.
     pub(crate) fn renew_own(&self, index: u32, generation: u32) {
+        self.lanes[self.index].note(index);
         if let Some(word) = self.lanes[self.index].word(index) {
             word.renew(generation);
         }
@@ -474,6 +499,9 @@ impl Shard {
 
     /// Counts an agent that gives its slot back, and why it has ended if that is not counted yet.
     pub(crate) fn count_end(&self, role: Role, why: Option<End>) {
+        if role == Role::Forward {
+            self.stats.borrow_mut().places_kept -= 1;
+        }
         if role == Role::Agent {
             let mut stats = self.stats.borrow_mut();
             stats.live_agents -= 1;

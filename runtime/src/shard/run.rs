@@ -1,14 +1,14 @@
 //! The loop of a shard in one screen, and its steps.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use super::control::RETRY_NS;
 use super::idle::Idling;
 use super::slab::Role;
-use super::{CURRENT, Line, Shard, add};
+use super::{CURRENT, Shard, add, marks};
 use crate::agent::{CLASSES, End, index_of, messages};
 use crate::observe::Observer;
+use crate::panics::{contain, drop_contained};
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
@@ -142,19 +142,18 @@ impl Rounds {
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut self.fired);
         shard.retry(now);
-        let sent = shard.counts.sent.get();
         let now = shard.receive(now);
         // Answers to other cores do not wait for this one's own work.
-        if shard.counts.sent.get() != sent {
+        if shard.counts.sent.get() != shard.published.get() {
             shard.publish_messages(ring);
         }
-        let now = shard.pass(now);
+        let now = shard.pass(now, ring);
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
         let turns = shard.counts.turns.get() - turns;
         let turns = u32::try_from(turns).unwrap_or(u32::MAX);
         // The observer is the user's: what it panics with takes no shard down.
-        let _ = catch_unwind(AssertUnwindSafe(|| observer.turn(now, turns)));
+        let _ = contain(|| observer.turn(now, turns));
         shard.publish_messages(ring);
         if now - self.published_ns > PUBLISH_NS {
             shard.publish_stats(ring, now - self.awake_since_ns);
@@ -212,7 +211,7 @@ impl Rounds {
         self.idling.note(now_ns - self.idle_since_ns);
         shard.stats.borrow_mut().parked_ns += now_ns - self.asleep_since_ns;
         let from_ns = self.asleep_since_ns;
-        let _ = catch_unwind(AssertUnwindSafe(|| observer.parked(from_ns, now_ns)));
+        let _ = contain(|| observer.parked(from_ns, now_ns));
         (self.awake_since_ns, self.published_ns) = (now_ns, now_ns);
     }
 
@@ -272,12 +271,15 @@ impl Shard {
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
         self.receiving.set(true);
-        for (consumer, marks) in consumers.iter_mut().zip(&self.ring_marks) {
+        for (consumer, line) in consumers.iter_mut().zip(&self.ring_marks) {
             let Some(consumer) = consumer else { continue };
-            marks.note(consumer.waiting(), now_ns);
+            line.note(consumer.waiting(), now_ns);
             let mut pace = Pace::new((now_ns, PASS_NS), self.fit.get());
+            self.set_since(line.since_ns());
             while consumer.has_some() {
-                self.since_ns.set(marks.read());
+                if line.read() {
+                    self.set_since(line.since_ns());
+                }
                 consumer.deliver_next(self);
                 consumer.peek(AHEAD, |ahead| self.slab.prefetch(index_of(ahead.to())));
                 if !pace.goes_on(|| self.see()) {
@@ -291,6 +293,7 @@ impl Shard {
             }
             now_ns = pace.now_ns;
         }
+        self.set_since(marks::FRESH);
         self.receiving.set(false);
         self.consumers.replace(consumers);
         now_ns
@@ -323,11 +326,12 @@ impl Shard {
 
     /// Gives messages of this shard to its agents, class by class, until the queues are empty or the pass is
     /// over; returns the clock as last seen.
-    fn pass(&self, mut now_ns: u64) -> u64 {
+    fn pass(&self, mut now_ns: u64, ring: &mut dyn Doorbells) -> u64 {
         let ready = |class: usize| !self.lines[class].queue.is_empty();
         let shares: u32 =
             (0..CLASSES).filter(|&c| ready(c)).map(|c| self.config.class_shares[c]).sum();
-        for (line, &share) in self.lines.iter().zip(&self.config.class_shares) {
+        for (class, &share) in self.config.class_shares.iter().enumerate() {
+            let line = &self.lines[class];
             if line.queue.is_empty() {
                 line.debt_ns.set(0);
                 continue;
@@ -340,7 +344,7 @@ impl Shard {
                 continue;
             }
             let length_ns = if share < shares { due_ns - debt_ns } else { due_ns };
-            let end_ns = self.pass_of(line, now_ns, length_ns);
+            let end_ns = self.pass_of(class, (now_ns, length_ns), ring);
             line.debt_ns.set((end_ns - now_ns).saturating_sub(length_ns));
             now_ns = end_ns;
         }
@@ -352,35 +356,74 @@ impl Shard {
         self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
     }
 
-    fn pass_of(&self, line: &Line, from_ns: u64, length_ns: u64) -> u64 {
-        let (waiting, sent) = (line.queue.len(), self.counts.sent.get());
-        let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+    /// Gives messages of a class to its agents for a while; returns the clock as last seen.
+    fn pass_of(
+        &self,
+        class: usize,
+        (from_ns, length_ns): (u64, u64),
+        ring: &mut dyn Doorbells,
+    ) -> u64 {
+        let line = &self.lines[class];
         let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
+        // Turns up to which this shard does what waited when it last looked at the others.
+        let mut own = line.waiting();
+        let mut counted = 0;
         line.marks.note(line.queue.len(), from_ns);
+        self.set_since(line.marks.since_ns());
         while !line.queue.is_empty() {
-            self.since_ns.set(line.marks.read());
+            if line.marks.read() {
+                self.set_since(line.marks.since_ns());
+            }
             line.queue.deliver_next(self);
             if let Some(ahead) = line.queue.peek(AHEAD) {
                 self.slab.prefetch(index_of(ahead.to()));
+                self.lanes[self.index].prefetch(index_of(ahead.to()));
             }
             if !pace.goes_on(|| self.see()) {
                 break;
             }
-            if pace.turns >= waiting && self.counts.sent.get() != sent {
+            if pace.turns < own || !self.has_news(pace.turns) {
+                continue;
+            }
+            line.read(pace.turns - std::mem::replace(&mut counted, pace.turns));
+            self.exchange(pace.now_ns, ring);
+            if self.lines[..class].iter().any(|urgent| !urgent.queue.is_empty()) {
                 break;
             }
-            let glance = pace.turns >= waiting && pace.turns.is_multiple_of(TURNS_PER_GLANCE);
-            if glance && self.is_called() {
-                break;
-            }
+            own = pace.turns.saturating_add(line.waiting());
+            self.set_since(line.marks.since_ns());
         }
         self.fit.set(pace.fit);
-        line.again.set(line.again.get().saturating_sub(pace.turns as usize));
+        self.set_since(marks::FRESH);
+        line.read(pace.turns - counted);
         pace.now_ns
+    }
+
+    /// Whether something is to be sent to other cores, or has come from them; the latter is looked at every few
+    /// turns.
+    fn has_news(&self, turns: u32) -> bool {
+        self.counts.sent.get() != self.published.get()
+            || (turns.is_multiple_of(TURNS_PER_GLANCE) && self.is_called())
+    }
+
+    /// Sends what waits for other cores and takes what has come from them, in the middle of a pass: an ask across
+    /// busy cores would wait four times for the rest of a round otherwise.
+    #[inline(never)]
+    fn exchange(&self, now_ns: u64, ring: &mut dyn Doorbells) {
+        if self.counts.sent.get() != self.published.get() {
+            self.publish_messages(ring);
+        }
+        if self.is_called() {
+            self.receive(now_ns);
+            if self.counts.sent.get() != self.published.get() {
+                self.publish_messages(ring);
+            }
+        }
     }
 
     /// Makes this pass' messages visible and rings the bells of sleepers.
     fn publish_messages(&self, ring: &mut dyn Doorbells) {
+        self.published.set(self.counts.sent.get());
         let (mut bells, mut missed) = (0, false);
         let mut acks = self.acks_out.borrow_mut();
         let producers = &mut *self.producers.borrow_mut();
@@ -504,7 +547,7 @@ impl Shard {
         let mut left = 0;
         while let Some(envelope) = self.lines.iter().find_map(|line| line.queue.pop()) {
             left += u64::from(envelope.is_message());
-            let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+            drop_contained(envelope);
         }
         left
     }
@@ -518,7 +561,7 @@ impl Shard {
                 let Some(envelope) = next else { break };
                 left += u64::from(envelope.is_message());
                 // Its drop is user code: a panic there must not keep the others waiting.
-                let _ = catch_unwind(AssertUnwindSafe(move || drop(envelope)));
+                drop_contained(envelope);
             }
         }
         left

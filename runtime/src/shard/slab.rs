@@ -20,6 +20,8 @@ const CHUNK_SLOTS_U32: u32 = 512;
 const LINE: usize = 64;
 /// Slot sizes in lines; a larger state is boxed.
 const CLASSES: [usize; 18] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 32, 64];
+/// Bytes of the first region, if its first chunk fits: of 1,024 slots of 128 bytes.
+const FIRST: usize = 128 << 10;
 /// Cache lines of a slot that are loaded ahead.
 const LINES_AHEAD: usize = 4;
 
@@ -73,7 +75,7 @@ pub(crate) struct Header {
     flags: Cell<u8>,
     /// Messages handled.
     pub(crate) messages: Cell<u32>,
-    /// Polls of its handlers.
+    /// Turns other than the first polls of handlers, which `messages` counts.
     pub(crate) polls: Cell<u32>,
     /// CPU time of its turns, estimated from a sample of them, ns.
     pub(crate) cpu_ns: Cell<u64>,
@@ -83,8 +85,8 @@ pub(crate) struct Header {
     pub(crate) age_max: Cell<u32>,
     /// Its relations to others, as a number of the shard's table; 0 is none.
     pub(crate) kin: Cell<u32>,
-    /// Lives of a supervised agent: timers of an earlier one are void.
-    pub(crate) incarnation: Cell<u8>,
+    /// Earlier lives of a supervised agent: their timers are void.
+    pub(crate) incarnation: Cell<u32>,
 }
 
 const HEADER: usize = size_of::<Header>();
@@ -146,13 +148,18 @@ impl Header {
         self.flags.set(if expected { flags | EXPECTED } else { flags });
     }
 
+    /// Counts a turn that is no first poll of a handler.
+    pub(crate) fn count_poll(&self) {
+        self.polls.set(self.polls.get().wrapping_add(1));
+    }
+
     pub(crate) fn role(&self) -> Option<Role> {
         self.kind.get().map(|kind| kind.role)
     }
 
     pub(crate) fn is(&self, kind: &'static AgentType) -> bool {
-        // The same type may have several copies of its constant: a difference of addresses is no proof.
-        self.kind.get().is_some_and(|own| ptr::eq(own, kind) || own.id == kind.id)
+        // The same type may have several copies of its constant: their addresses say nothing.
+        self.kind.get().is_some_and(|own| own.id == kind.id)
     }
 }
 
@@ -238,6 +245,16 @@ impl Slab {
         Some(unsafe { self.place(index)?.add(HEADER) })
     }
 
+    /// [`Slab::header`] and [`Slab::state`].
+    #[inline]
+    pub(crate) fn slot(&self, index: u32) -> Option<(&Header, NonNull<u8>)> {
+        let place = self.place(index)?;
+        // SAFETY: as in `header`.
+        let header = unsafe { place.cast::<Header>().as_ref() };
+        // SAFETY: as in `state`.
+        Some((header, unsafe { place.add(HEADER) }))
+    }
+
     /// Starts to load a slot.
     #[inline]
     pub(crate) fn prefetch(&self, index: u32) {
@@ -295,8 +312,13 @@ impl Slab {
         if let Some(place) = regions.last_mut().and_then(|region| region.take(bytes)) {
             return Some(place);
         }
-        // The first region is of small pages, so that a few agents cost a few pages.
-        let mut region = Region { pages: Pages::region(!regions.is_empty())?, used: 0 };
+        // The first region is of small pages, so that a few agents cost a few pages; it is small too, so that
+        // some thousands lie on huge ones.
+        let pages = match bytes {
+            ..=FIRST if regions.is_empty() => Pages::new(FIRST)?,
+            _ => Pages::region(!regions.is_empty())?,
+        };
+        let mut region = Region { pages, used: 0 };
         let place = region.take(bytes);
         regions.push(region);
         place
@@ -408,7 +430,7 @@ mod tests {
         assert!(slab.vacant(1).is_none());
         assert_eq!(
             slab.regions.borrow().len(),
-            (100_000usize.div_ceil(512) * 512 * 128).div_ceil(HUGE_PAGE)
+            1 + (100_000usize.div_ceil(512) * 512 * 128 - FIRST).div_ceil(HUGE_PAGE)
         );
     }
 }

@@ -6,7 +6,6 @@ use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -14,6 +13,7 @@ use std::task::{Context, Poll};
 use super::Shard;
 use crate::agent::{Cx, Stop};
 use crate::channel::envelope::Envelope;
+use crate::panics::contain;
 
 /// Blocks are multiples of this, bytes, and so aligned.
 const UNIT: usize = 64;
@@ -110,17 +110,21 @@ unsafe fn drop_future<F>(block: NonNull<u8>) {
 
 /// Blocks for futures, and boxes for those who wait.
 pub(crate) struct Scratch {
+    /// One free block of each size before `free`: a handler that ends in its first poll takes it and puts it
+    /// back, a load and a store each.
+    top: [Cell<Option<NonNull<u8>>>; UNITS_MAX],
     free: [RefCell<Vec<NonNull<u8>>>; UNITS_MAX],
     #[expect(clippy::vec_box, reason = "a header holds the box: it is what is kept for reuse")]
     boxes: RefCell<Vec<Box<Pending>>>,
-    /// Bytes of blocks that are in use.
+    /// Bytes of the blocks of futures that are suspended.
     held: Cell<usize>,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
         let free = [const { RefCell::new(Vec::new()) }; UNITS_MAX];
-        Self { free, boxes: RefCell::default(), held: Cell::new(0) }
+        let top = [const { Cell::new(None) }; UNITS_MAX];
+        Self { top, free, boxes: RefCell::default(), held: Cell::new(0) }
     }
 
     /// Bytes of the futures that are suspended.
@@ -133,30 +137,52 @@ impl Scratch {
         layout.pad_to_align()
     }
 
+    /// The number of a size that is kept for reuse.
+    #[inline]
+    fn size_of(layout: Layout) -> Option<usize> {
+        let size = layout.size() / UNIT - 1;
+        (size < UNITS_MAX && layout.align() == UNIT).then_some(size)
+    }
+
     #[inline]
     fn take(&self, layout: Layout) -> NonNull<u8> {
-        self.held.set(self.held.get() + layout.size());
-        let kept = self.free.get(layout.size() / UNIT - 1).filter(|_| layout.align() == UNIT);
-        if let Some(block) = kept.and_then(|free| free.borrow_mut().pop()) {
-            return block;
-        }
-        // SAFETY: the layout has a size: it holds a context.
-        let block = unsafe { alloc(layout) };
-        NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+        let top = Self::size_of(layout).and_then(|size| self.top[size].take());
+        top.unwrap_or_else(|| self.take_more(layout))
+    }
+
+    #[inline(never)]
+    fn take_more(&self, layout: Layout) -> NonNull<u8> {
+        let kept = Self::size_of(layout).and_then(|size| self.free[size].borrow_mut().pop());
+        kept.unwrap_or_else(|| {
+            // SAFETY: the layout has a size: it holds a context.
+            let block = unsafe { alloc(layout) };
+            NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
+        })
     }
 
     #[inline]
     fn give(&self, block: NonNull<u8>, layout: Layout) {
-        self.held.set(self.held.get() - layout.size());
-        let kept = self.free.get(layout.size() / UNIT - 1).filter(|_| layout.align() == UNIT);
-        if let Some(free) = kept {
-            let mut free = free.borrow_mut();
+        match Self::size_of(layout).map(|size| &self.top[size]) {
+            Some(top) if top.get().is_none() => top.set(Some(block)),
+            _ => self.give_more(block, layout),
+        }
+    }
+
+    #[inline(never)]
+    fn give_more(&self, block: NonNull<u8>, layout: Layout) {
+        if let Some(size) = Self::size_of(layout) {
+            let mut free = self.free[size].borrow_mut();
             if free.len() < KEPT {
                 return free.push(block);
             }
         }
         // SAFETY: the block was made by `take` with this layout.
         unsafe { dealloc(block.as_ptr(), layout) };
+    }
+
+    /// Counts a future that stays in its block.
+    fn hold(&self, layout: Layout) {
+        self.held.set(self.held.get() + layout.size());
     }
 
     /// Makes a handler's future in a block and polls it once.
@@ -177,28 +203,31 @@ impl Scratch {
         // SAFETY: the block has the size and the alignment of a Running, and nobody else uses it.
         let cx: &'a mut Cx<'a> = unsafe { (*running).cx.write(Cx::new(shard, me)) };
         let made = Cell::new(false);
-        let first = catch_unwind(AssertUnwindSafe(|| {
+        let first = contain(|| {
             // SAFETY: as above; the context beside it stays where it is.
             unsafe { (*running).future.write(make(cx)) };
             made.set(true);
             // SAFETY: just initialised, in its place.
             unsafe { poll::<F>(block, context) }
-        }));
+        });
         let (poll, drop) = (poll::<F>, drop_future::<F>);
         match first {
-            Ok(Poll::Pending) => Outcome::Waits(Suspended { block, layout, poll, drop }),
-            Ok(Poll::Ready(result)) => {
+            Some(Poll::Pending) => {
+                self.hold(layout);
+                Outcome::Waits(Suspended { block, layout, poll, drop })
+            }
+            Some(Poll::Ready(result)) => {
                 // SAFETY: the future is live and nobody uses it after this.
-                let drop = AssertUnwindSafe(|| unsafe { drop_future::<F>(block) });
-                let dropped = catch_unwind(drop).is_ok();
+                let dropped = contain(|| unsafe { drop_future::<F>(block) }).is_some();
                 self.give(block, layout);
                 if dropped { Outcome::Done(result) } else { Outcome::Panicked }
             }
-            Err(_) if made.get() => {
+            None if made.get() => {
+                self.hold(layout);
                 self.finish(Suspended { block, layout, poll, drop });
                 Outcome::Panicked
             }
-            Err(_) => {
+            None => {
                 self.give(block, layout);
                 Outcome::Panicked
             }
@@ -215,25 +244,26 @@ impl Scratch {
         let running = block.cast::<Running<'_, F>>().as_ptr();
         // SAFETY: the block has the size and the alignment of a Running, and nobody else uses it.
         unsafe { (*running).future.write(future) };
+        self.hold(layout);
         Suspended { block, layout, poll: poll::<F>, drop: drop_future::<F> }
     }
 
     /// Polls once more.
     pub(crate) fn resume(&self, suspended: Suspended, context: &mut Context<'_>) -> Outcome {
-        let again = catch_unwind(AssertUnwindSafe(|| {
+        let again = contain(|| {
             // SAFETY: a Suspended holds a live future of the type that `poll` is for.
             unsafe { (suspended.poll)(suspended.block, context) }
-        }));
+        });
         match again {
-            Ok(Poll::Pending) => Outcome::Waits(suspended),
-            Ok(Poll::Ready(result)) => {
+            Some(Poll::Pending) => Outcome::Waits(suspended),
+            Some(Poll::Ready(result)) => {
                 if self.finish(suspended) {
                     Outcome::Done(result)
                 } else {
                     Outcome::Panicked
                 }
             }
-            Err(_) => {
+            None => {
                 self.finish(suspended);
                 Outcome::Panicked
             }
@@ -245,9 +275,10 @@ impl Scratch {
     pub(crate) fn finish(&self, suspended: Suspended) -> bool {
         let Suspended { block, layout, drop, .. } = suspended;
         // SAFETY: the future is live and nobody uses it after this.
-        let dropped = catch_unwind(AssertUnwindSafe(|| unsafe { drop(block) }));
+        let dropped = contain(|| unsafe { drop(block) });
+        self.held.set(self.held.get() - layout.size());
         self.give(block, layout);
-        dropped.is_ok()
+        dropped.is_some()
     }
 
     /// An empty box.
@@ -267,9 +298,9 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        for (units, free) in (1..).zip(&mut self.free) {
+        for (units, (free, top)) in (1..).zip(self.free.iter_mut().zip(&self.top)) {
             let layout = Layout::from_size_align(units * UNIT, UNIT).expect("small");
-            for block in free.get_mut().drain(..) {
+            for block in free.get_mut().drain(..).chain(top.take()) {
                 // SAFETY: free blocks were made with this layout and nobody uses them.
                 unsafe { dealloc(block.as_ptr(), layout) };
             }

@@ -1,28 +1,28 @@
 //! Timers of agents: each is of the life in which it was set.
 
 use super::Shard;
-use crate::agent::{Token, index_of};
+use super::slab::Header;
+use crate::agent::{LIVES_MAX, Token, handle, index_of};
 use crate::error::TimersFull;
 use crate::timer::{Fired, TimerId};
 
-/// The bits of a timer's owner that hold its incarnation: a generation leaves 8 of its 24 free.
-const LIFE: u64 = 0xff << LIFE_SHIFT;
+/// The bits of a timer's owner that hold the low half of its life: a wheel knows its shard, and a generation has
+/// 16 bits. When that half comes round, what earlier lives have left in the wheel is cancelled.
 const LIFE_SHIFT: u32 = 48;
+const LIFE: u64 = u64::MAX << LIFE_SHIFT;
 const _: () = assert!(crate::agent::GENERATIONS <= 1 << 16);
 
 impl Shard {
     /// Gives a fired timer to its owner, unless the owner has been restarted since.
     pub(super) fn give_timer(&self, timer: &Fired) {
-        let (owner, life) = (timer.owner & !LIFE, (timer.owner & LIFE) >> LIFE_SHIFT);
-        let header = self.slab.header(index_of(owner));
-        if header.is_none_or(|header| u64::from(header.incarnation.get()) != life) {
+        let owner = self.mark(timer.owner & !LIFE);
+        let Some(header) = self.slab.header(index_of(owner)) else { return };
+        let life = header.incarnation.get();
+        if timer.owner & LIFE != u64::from(life) << LIFE_SHIFT {
             return;
         }
         match timer.token {
-            Some(token) => {
-                let life = u8::try_from(life).expect("8 bits");
-                self.queue_of(owner).send(self.mark(owner), Token { token, life });
-            }
+            Some(token) => self.queue_of(owner).send(owner, Token { token, life }),
             None => self.make_ready(owner),
         }
     }
@@ -48,9 +48,19 @@ impl Shard {
         timer.is_at(self.index) && self.wheel.borrow_mut().cancel(timer)
     }
 
-    /// How often a supervised agent was restarted, in 8 bits.
-    pub(crate) fn life_of(&self, agent: u64) -> u8 {
+    /// How often a supervised agent has failed.
+    pub(crate) fn life_of(&self, agent: u64) -> u32 {
         self.slab.header(index_of(agent)).map_or(0, |header| header.incarnation.get())
+    }
+
+    /// A supervised agent has failed: what it does now is of another life.
+    pub(crate) fn begin_life(&self, header: &Header, index: u32) {
+        let life = (header.incarnation.get() + 1).min(LIVES_MAX);
+        header.incarnation.set(life);
+        if u64::from(life) << LIFE_SHIFT == 0 {
+            let owner = handle(0, header.generation.get(), index);
+            self.wheel.borrow_mut().cancel_all(|other| other & !LIFE == owner);
+        }
     }
 
     /// Has an old place of a moved agent try again at that instant, or before. It needs no timer, for a full

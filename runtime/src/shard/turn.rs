@@ -9,7 +9,6 @@ impl Shard {
     #[inline]
     pub(crate) fn begin_turn(&self, header: &Header, me: u64) {
         self.now_ns.set(0);
-        header.polls.set(header.polls.get().wrapping_add(1));
         add(&self.counts.turns, 1);
         self.beat.runs(me, header.kind.get());
         if self.sampler.is_next() {
@@ -28,11 +27,17 @@ impl Shard {
     /// Notes how long the message in hand has waited.
     #[inline]
     pub(crate) fn note_age(&self, header: &Header) {
-        let waited_ns = self.seen_ns.get().saturating_sub(self.since_ns.get());
-        let units = u32::try_from(waited_ns >> account::AGE_BITS).unwrap_or(u32::MAX);
-        if units > header.age_max.get() {
-            header.age_max.set(units);
+        if self.age.get() > header.age_max.get() {
+            header.age_max.set(self.age.get());
         }
+    }
+
+    /// Works out the age of the message in hand anew: it changes with a look at the clock, and not with each
+    /// message.
+    #[inline]
+    fn find_age(&self) {
+        let waited_ns = self.seen_ns.get().saturating_sub(self.since_ns.get());
+        self.age.set(u32::try_from(waited_ns >> account::AGE_BITS).unwrap_or(u32::MAX));
     }
 
     /// The clock at the last look, ns.
@@ -46,6 +51,7 @@ impl Shard {
     pub(crate) fn see(&self) -> u64 {
         let now_ns = self.clock_ns();
         self.seen_ns.set(now_ns);
+        self.find_age();
         self.beat.at(now_ns);
         now_ns
     }
@@ -55,8 +61,10 @@ impl Shard {
         self.since_ns.get()
     }
 
-    pub(crate) fn set_since(&self, since_ns: Option<u64>) {
-        self.since_ns.set(since_ns.unwrap_or(u64::MAX));
+    #[inline]
+    pub(crate) fn set_since(&self, since_ns: u64) {
+        self.since_ns.set(since_ns);
+        self.find_age();
     }
 
     /// An agent begins to take the messages that waited for it.

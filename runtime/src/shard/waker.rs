@@ -109,6 +109,47 @@ fn elsewhere(runtime: usize, shard: usize, wake: Wake) {
     }
 }
 
+/// Wakers of nobody's, whose clones and drops run what a test says.
+#[cfg(test)]
+pub(crate) mod foreign {
+    use std::cell::RefCell;
+    use std::ptr;
+    use std::rc::Rc;
+    use std::task::{RawWaker, RawWakerVTable, Waker};
+
+    thread_local! {
+        static HOOK: RefCell<Option<Rc<dyn Fn()>>> = const { RefCell::new(None) };
+    }
+
+    pub(crate) fn set_hook(hook: impl Fn() + 'static) {
+        HOOK.set(Some(Rc::new(hook)));
+    }
+
+    fn run() {
+        let hook = HOOK.with_borrow(Clone::clone);
+        hook.into_iter().for_each(|hook| hook());
+    }
+
+    pub(crate) fn waker() -> Waker {
+        // SAFETY: the contract of RawWaker: the functions read no memory through the word and may run on any
+        // thread, which has a hook of its own.
+        unsafe { Waker::from_raw(raw()) }
+    }
+
+    fn raw() -> RawWaker {
+        static TABLE: RawWakerVTable = RawWakerVTable::new(
+            |_| {
+                run();
+                raw()
+            },
+            |_| run(),
+            |_| (),
+            |_| run(),
+        );
+        RawWaker::new(ptr::null(), &TABLE)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,6 @@ pub use faults::Faults;
 pub use rng::Rng;
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -65,6 +64,7 @@ use crate::agent::{Addr, Agent, Cx, MoveError};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
 use crate::error::StartError;
+use crate::panics::contain;
 use crate::ring::Event;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
 use crate::runtime::{self, ShutdownReport};
@@ -219,7 +219,7 @@ impl Simulation {
         };
         seat.shared.post_job(Box::new(move |shard: &Rc<Shard>| {
             // A panic of the closure is its own affair, as in `Runtime::run_on`.
-            let _ = catch_unwind(AssertUnwindSafe(|| f(&mut Cx::new(shard, u64::MAX))));
+            let _ = contain(|| f(&mut Cx::new(shard, u64::MAX)));
         }));
     }
 

@@ -1,6 +1,7 @@
 //! Supervisors: agents that start others and restart those that fail. A restarted agent keeps its address and
 //! the messages that wait for it; only the message in hand is lost. What it watched, was linked to or had
-//! subscribed to is over, as after any end, and it keeps its names.
+//! subscribed to is over, as after any end, and it keeps its names. A supervisor that is restarted makes its
+//! children anew, when all that it had started before has ended and given up its names.
 //!
 //! ```
 //! use tailbeam_runtime::{Agent, ChildSpec, Cx, Restart, Stop, Strategy, Supervision};
@@ -26,15 +27,16 @@ mod policy;
 pub use policy::{Backoff, Intensity, Restart, Strategy, Supervision};
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::marker::PhantomData;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::agent::{
-    Addr, Agent, AgentId, Child, Control, Cx, Down, End, Make, Notice, Placement, Reply, Stop,
-    child_of, handle,
+    Addr, Agent, AgentId, Bond, Child, Control, Cx, Down, End, Make, Notice, Placement, Reply,
+    Stop, child_of, handle,
 };
-use crate::error::SpawnError;
+use crate::error::{AddError, SpawnError};
+use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use policy::{Output, Tree};
 
@@ -111,14 +113,13 @@ struct Maker<A, F> {
 }
 
 impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
-    fn spawn(self: Arc<Self>, shard: &Shard, child: (u64, u32, u8)) -> Option<u64> {
-        let (supervisor, number, life) = child;
-        let agent = catch_unwind(AssertUnwindSafe(|| (self.make)())).ok()?;
+    fn spawn(self: Arc<Self>, shard: &Shard, bond: Bond) -> Option<u64> {
+        let agent = contain(|| (self.make)())?;
         // The drop of one that has no room is user code.
-        let refused = |error| _ = catch_unwind(AssertUnwindSafe(|| drop(error)));
+        let refused = |error| _ = drop_contained(error);
         let me = shard.spawn_agent(agent).map_err(refused).ok()?.handle();
         let name = self.name.clone();
-        shard.with_kin(me, |kin| kin.child = Some(Child { supervisor, number, life, make: self }));
+        shard.with_kin(me, |kin| kin.child = Some(Child { bond, make: self }));
         if let Some(name) = name
             && shard.register::<A>(me, &name).is_err()
         {
@@ -130,15 +131,18 @@ impl<A: Agent, F: Fn() -> A + Send + Sync + 'static> Make for Maker<A, F> {
     }
 
     fn refill(&self, shard: &Shard, me: u64) -> bool {
-        let Ok(agent) = catch_unwind(AssertUnwindSafe(|| (self.make)())) else { return false };
+        let Some(agent) = contain(|| (self.make)()) else { return false };
         shard.refill(me, agent);
         begins(shard, me);
         true
     }
 }
 
-/// Tells an agent that it has begun, before its messages.
-fn begins(shard: &Shard, me: u64) {
+/// Tells an agent that it has begun, before its messages: when nothing is left of its earlier lives.
+pub(crate) fn begins(shard: &Shard, me: u64) {
+    if shard.awaits_earlier(me) {
+        return;
+    }
     let life = shard.life_of(me);
     shard.send_control(me, Control::Notice(Notice::Started { child: SELF, life, agent: None }));
 }
@@ -148,20 +152,21 @@ fn begins(shard: &Shard, me: u64) {
 pub enum SupervisorMsg {
     /// Who are your children?
     Children(Reply<Vec<ChildInfo>>),
-    /// Start another one.
-    Add(Box<ChildSpec>),
+    /// Start another one. It comes back when there is no place for it; otherwise it is a child from now on, as
+    /// the others are.
+    Add(Box<ChildSpec>, Reply<Result<(), AddError>>),
     /// End, and your children with you.
     Stop,
 }
 
-/// One child.
+/// One child. One that does not come back is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChildInfo {
     /// Its name.
     pub name: Option<Arc<str>>,
     /// Who it is; none before its first start.
     pub agent: Option<AgentId>,
-    /// Whether it is meant to live now; not while it waits for a restart, nor when it is not to come back.
+    /// Whether it is meant to live now; not while it waits for a restart.
     pub up: bool,
     /// Restarts so far.
     pub restarts: u32,
@@ -170,15 +175,28 @@ pub struct ChildInfo {
 struct Seat {
     spec: ChildSpec,
     agent: Option<AgentId>,
+    /// It has a place among the supervisor's relations.
+    placed: bool,
     /// It is being started, and where it lives is not known yet.
     starting: bool,
     restarts: u32,
 }
 
+impl Seat {
+    const fn new(spec: ChildSpec) -> Self {
+        Self { spec, agent: None, placed: false, starting: false, restarts: 0 }
+    }
+}
+
 /// The agent that supervises.
 pub struct Supervisor {
     tree: Tree,
-    seats: Vec<Seat>,
+    /// By number, in the order in which they were named.
+    seats: BTreeMap<u32, Seat>,
+    /// The number of the next.
+    next: u32,
+    /// Its first children have been started: nothing is left of its earlier life.
+    begun: bool,
     /// The earliest timer that is set.
     wakes_ns: Option<u64>,
 }
@@ -191,13 +209,48 @@ impl std::fmt::Debug for Supervisor {
 
 impl Supervisor {
     fn new(plan: Supervision, children: Vec<ChildSpec>) -> Self {
-        let mut tree = Tree::new(plan);
-        let seats = children.into_iter().map(|spec| {
-            tree.add(spec.restart);
-            Seat { spec, agent: None, starting: false, restarts: 0 }
-        });
-        let seats = seats.collect();
-        Self { tree, seats, wakes_ns: None }
+        let seats = BTreeMap::new();
+        let mut this = Self { tree: Tree::new(plan), seats, next: 0, begun: false, wakes_ns: None };
+        children.into_iter().for_each(|spec| _ = this.sit(spec));
+        this
+    }
+
+    /// Gives a child its number.
+    fn sit(&mut self, spec: ChildSpec) -> u32 {
+        let child = self.next;
+        self.next += 1;
+        self.tree.add(child, spec.restart);
+        self.seats.insert(child, Seat::new(spec));
+        child
+    }
+
+    /// Starts the first children, each of which needs a place.
+    fn begin(&mut self, cx: &mut Cx<'_>) {
+        let (shard, me) = (cx.shard(), cx.handle());
+        for seat in self.seats.values_mut().filter(|seat| !seat.placed) {
+            seat.placed = shard.relate(me, |kin| kin.unborn += 1).is_ok();
+            if !seat.placed {
+                return shard.send_control(me, Control::GiveUp);
+            }
+        }
+        self.begun = true;
+        let all: Vec<u32> = self.seats.keys().copied().collect();
+        all.into_iter().for_each(|child| self.start(child, cx));
+    }
+
+    /// Takes another child, if there is a place for it.
+    fn add(&mut self, spec: Box<ChildSpec>, cx: &mut Cx<'_>) -> Result<(), AddError> {
+        let (shard, me) = (cx.shard(), cx.handle());
+        let max = shard.config.relations_max;
+        if self.next == SELF || shard.relate(me, |kin| kin.unborn += 1).is_err() {
+            return Err(AddError { spec, max });
+        }
+        let child = self.sit(*spec);
+        self.seats.entry(child).and_modify(|seat| seat.placed = true);
+        if self.begun {
+            self.start(child, cx);
+        }
+        Ok(())
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>, cx: &mut Cx<'_>) {
@@ -219,22 +272,26 @@ impl Supervisor {
         }
     }
 
-    fn tell(&self, child: usize, control: Control, cx: &Cx<'_>) {
-        if let Some(agent) = self.seats.get(child).and_then(|seat| seat.agent) {
+    fn tell(&self, child: u32, control: Control, cx: &Cx<'_>) {
+        if let Some(agent) = self.seats.get(&child).and_then(|seat| seat.agent) {
             cx.shard().send_control(agent.handle(), control);
         }
     }
 
-    fn release(&mut self, child: usize, cx: &mut Cx<'_>) {
+    /// A child does not come back: its place is another's.
+    fn release(&mut self, child: u32, cx: &mut Cx<'_>) {
         self.tell(child, Control::Release, cx);
-        let agent = self.seats.get(child).and_then(|seat| seat.agent);
-        cx.shard().with_kin(cx.handle(), |kin| {
-            kin.children.retain(|own| agent.is_none_or(|agent| *own != agent.handle()));
+        let Some(seat) = self.seats.remove(&child) else { return };
+        cx.shard().with_kin(cx.handle(), |kin| match seat.agent {
+            Some(agent) => kin.children.retain(|own| *own != agent.handle()),
+            None => kin.unborn -= usize::from(seat.placed),
         });
+        // What makes it is the user's, and so is its drop.
+        drop_contained(seat);
     }
 
-    fn start(&mut self, child: usize, cx: &mut Cx<'_>) {
-        let Some(seat) = self.seats.get_mut(child) else { return };
+    fn start(&mut self, child: u32, cx: &mut Cx<'_>) {
+        let Some(seat) = self.seats.get_mut(&child) else { return };
         if seat.agent.is_some() {
             seat.restarts += 1;
             return self.tell(child, Control::Restart, cx);
@@ -244,30 +301,31 @@ impl Supervisor {
         }
         let (shard, me) = (cx.shard(), cx.handle());
         let life = shard.life_of(me);
-        let number = u32::try_from(child).expect("nobody adds four billion children");
+        let Some(tie) = shard.tie(me) else { return };
+        let bond = Bond { supervisor: me, number: child, life, tie };
         let at = seat.spec.placement.map_or(Some(shard.index), |place| shard.place(place));
         let make = (seat.spec.maker)(Arc::clone(&seat.spec.make), seat.spec.name.clone());
         let tell = move |shard: &Shard, agent: Option<u64>| {
             let agent = agent.map(AgentId::of);
-            shard.send_control(me, Control::Notice(Notice::Started { child: number, life, agent }));
+            shard.send_control(me, Control::Notice(Notice::Started { child, life, agent }));
         };
         match at {
             None => tell(shard, None),
             Some(at) => {
-                let job = move |there: &Shard| tell(there, make.spawn(there, (me, number, life)));
+                let job = move |there: &Shard| tell(there, make.spawn(there, bond));
                 shard.send_control(handle(at, 0, 0), Control::Job(Box::new(job)));
             }
         }
     }
 
     fn children(&self) -> Vec<ChildInfo> {
-        let info = |(child, seat): (usize, &Seat)| ChildInfo {
+        let info = |(&child, seat): (&u32, &Seat)| ChildInfo {
             name: seat.spec.name.clone(),
             agent: seat.agent,
             up: seat.agent.is_some() && self.tree.is_up(child),
             restarts: seat.restarts,
         };
-        self.seats.iter().enumerate().map(info).collect()
+        self.seats.iter().map(info).collect()
     }
 }
 
@@ -279,10 +337,9 @@ impl Agent for Supervisor {
         match msg {
             // An asker whose ring is full is told that there is no answer.
             SupervisorMsg::Children(reply) => drop(reply.send(cx, self.children())),
-            SupervisorMsg::Add(spec) => {
-                let child = self.tree.add(spec.restart);
-                self.seats.push(Seat { spec: *spec, agent: None, starting: false, restarts: 0 });
-                self.start(child, cx);
+            SupervisorMsg::Add(spec, reply) => {
+                let added = self.add(spec, cx);
+                drop(reply.send(cx, added));
             }
             SupervisorMsg::Stop => return Err(Stop),
         }
@@ -300,7 +357,7 @@ impl Agent for Supervisor {
     fn on_down(&mut self, down: Down, cx: &mut Cx<'_>) -> Result<(), Stop> {
         if let Some((child, _)) = child_of(&down) {
             let mut out = Vec::new();
-            self.tree.ended(cx.fresh_ns(), child as usize, down.why, &mut out);
+            self.tree.ended(cx.fresh_ns(), child, down.why, &mut out);
             self.carry_out(out, cx);
         }
         Ok(())
@@ -308,36 +365,22 @@ impl Agent for Supervisor {
 
     fn on_started(&mut self, child: u32, agent: Option<AgentId>, cx: &mut Cx<'_>) {
         if child == SELF {
-            // One that was added before this came is started already.
-            (0..self.seats.len()).for_each(|child| {
-                if self.seats[child].agent.is_none() {
-                    self.start(child, cx);
-                }
-            });
-            return;
+            return self.begin(cx);
         }
-        let Some(seat) = self.seats.get_mut(child as usize) else { return };
-        seat.starting = false;
-        let me = cx.handle();
-        let related = agent.map(|agent| {
-            cx.shard().relate(me, |kin| kin.children.push(agent.handle())).map(|()| agent)
+        let Some(seat) = self.seats.get_mut(&child) else { return };
+        (seat.starting, seat.agent) = (false, agent);
+        let Some(agent) = agent else {
+            let mut out = Vec::new();
+            self.tree.ended(cx.fresh_ns(), child, End::Panicked, &mut out);
+            return self.carry_out(out, cx);
+        };
+        cx.shard().with_kin(cx.handle(), |kin| {
+            kin.unborn -= 1;
+            kin.children.push(agent.handle());
         });
-        match related {
-            Some(Ok(agent)) => {
-                self.seats[child as usize].agent = Some(agent);
-                // It was to end before it was known where it lives.
-                if self.tree.is_halting(child as usize) {
-                    self.tell(child as usize, Control::Halt, cx);
-                }
-            }
-            failed => {
-                if let (Some(agent), Some(Err(_))) = (agent, failed) {
-                    cx.shard().send_control(agent.handle(), Control::Release);
-                }
-                let mut out = Vec::new();
-                self.tree.ended(cx.fresh_ns(), child as usize, End::Panicked, &mut out);
-                self.carry_out(out, cx);
-            }
+        // It was to end before it was known where it lives.
+        if self.tree.is_halting(child) {
+            self.tell(child, Control::Halt, cx);
         }
     }
 }
@@ -352,7 +395,8 @@ fn spawn(
 }
 
 impl Cx<'_> {
-    /// Spawns a supervisor on this shard, which starts its children in order. Allocates.
+    /// Spawns a supervisor on this shard, which starts its children in order; it gives up when they are more than
+    /// `Config::relations_max`. Allocates.
     ///
     /// # Errors
     /// [`SpawnError`] with the children when the table is full.
@@ -367,7 +411,7 @@ impl Cx<'_> {
                 Ok(supervisor)
             }
             Err(SpawnError { agent, max }) => {
-                let agent = agent.seats.into_iter().map(|seat| seat.spec).collect();
+                let agent = agent.seats.into_values().map(|seat| seat.spec).collect();
                 Err(SpawnError { agent, max })
             }
         }

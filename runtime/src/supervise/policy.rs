@@ -1,6 +1,6 @@
 //! What a supervisor decides, as a pure machine: it is told what happened and when, and says what to do.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::agent::End;
 
@@ -86,19 +86,17 @@ enum State {
     Halting,
     /// To be started at that time, ns.
     Down(u64),
-    /// Will not come back.
-    Out,
 }
 
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Output {
     /// End it, but keep its place.
-    Halt(usize),
+    Halt(u32),
     /// Start it, or start it anew.
-    Start(usize),
-    /// It does not come back.
-    Release(usize),
+    Start(u32),
+    /// It does not come back, and is no child any more.
+    Release(u32),
     /// Call `due` at that time.
     WakeAt(u64),
     /// Fail.
@@ -109,33 +107,30 @@ pub(crate) enum Output {
 #[derive(Debug)]
 pub(crate) struct Tree {
     plan: Supervision,
-    children: Vec<(Restart, State)>,
+    /// By number, which is never given again: so in the order in which they were named.
+    children: BTreeMap<u32, (Restart, State)>,
     /// Instants of the failures within the time of the intensity.
     recent: VecDeque<u64>,
 }
 
 impl Tree {
     pub(crate) const fn new(plan: Supervision) -> Self {
-        Self { plan, children: Vec::new(), recent: VecDeque::new() }
+        Self { plan, children: BTreeMap::new(), recent: VecDeque::new() }
     }
 
-    /// Adds a child that is being started; its number.
-    pub(crate) fn add(&mut self, restart: Restart) -> usize {
-        self.children.push((restart, State::Up));
-        self.children.len() - 1
+    /// Adds a child that is being started.
+    pub(crate) fn add(&mut self, child: u32, restart: Restart) {
+        self.children.insert(child, (restart, State::Up));
     }
 
     /// A child has ended.
-    pub(crate) fn ended(&mut self, now_ns: u64, child: usize, why: End, out: &mut Vec<Output>) {
-        let Some(&(restart, state)) = self.children.get(child) else { return };
+    pub(crate) fn ended(&mut self, now_ns: u64, child: u32, why: End, out: &mut Vec<Output>) {
+        let Some(&(restart, state)) = self.children.get(&child) else { return };
         match state {
-            State::Out | State::Down(_) => return,
-            State::Halting if restart == Restart::Temporary => {
-                self.children[child].1 = State::Out;
-                out.push(Output::Release(child));
-            }
+            State::Down(_) => return,
+            State::Halting if restart == Restart::Temporary => self.leave(child, out),
             // It may have failed before it was told to end: that costs no restart.
-            State::Halting => self.children[child].1 = State::Down(now_ns),
+            State::Halting => self.set(child, State::Down(now_ns)),
             State::Up => {
                 let again = match restart {
                     Restart::Permanent => true,
@@ -143,8 +138,7 @@ impl Tree {
                     Restart::Temporary => false,
                 };
                 if !again {
-                    self.children[child].1 = State::Out;
-                    return out.push(Output::Release(child));
+                    return self.leave(child, out);
                 }
                 if !self.may_restart(now_ns) {
                     return out.push(Output::GiveUp);
@@ -155,6 +149,15 @@ impl Tree {
         self.due(now_ns, out);
     }
 
+    fn set(&mut self, child: u32, state: State) {
+        self.children.entry(child).and_modify(|child| child.1 = state);
+    }
+
+    fn leave(&mut self, child: u32, out: &mut Vec<Output>) {
+        self.children.remove(&child);
+        out.push(Output::Release(child));
+    }
+
     /// Notes a failure; whether it is borne.
     fn may_restart(&mut self, now_ns: u64) -> bool {
         let Intensity { restarts, within_ns } = self.plan.intensity;
@@ -163,34 +166,31 @@ impl Tree {
         self.recent.len() <= restarts as usize
     }
 
-    fn take_down(&mut self, now_ns: u64, child: usize, out: &mut Vec<Output>) {
+    fn take_down(&mut self, now_ns: u64, child: u32, out: &mut Vec<Output>) {
         let at_ns = now_ns.saturating_add(self.plan.backoff.wait_ns(self.recent.len()));
-        self.children[child].1 = State::Down(at_ns);
-        for other in self.group(child) {
-            if self.children[other].1 == State::Up {
-                self.children[other].1 = State::Halting;
+        self.set(child, State::Down(at_ns));
+        let group = match self.plan.strategy {
+            Strategy::OneForOne => child..=child,
+            Strategy::OneForAll => 0..=u32::MAX,
+            Strategy::RestForOne => child..=u32::MAX,
+        };
+        for (&other, (_, state)) in self.children.range_mut(group) {
+            if *state == State::Up {
+                *state = State::Halting;
                 out.push(Output::Halt(other));
             }
-        }
-    }
-
-    fn group(&self, child: usize) -> std::ops::Range<usize> {
-        match self.plan.strategy {
-            Strategy::OneForOne => child..child + 1,
-            Strategy::OneForAll => 0..self.children.len(),
-            Strategy::RestForOne => child..self.children.len(),
         }
     }
 
     /// Starts, in order, what is to be started by now.
     pub(crate) fn due(&mut self, now_ns: u64, out: &mut Vec<Output>) {
         let down = |state: &State| if let State::Down(at_ns) = state { Some(*at_ns) } else { None };
-        let times = self.children.iter().filter_map(|(_, state)| down(state));
+        let times = self.children.values().filter_map(|(_, state)| down(state));
         // Together, when they depend on each other: nobody starts before all have ended and waited.
         let together = self.plan.strategy != Strategy::OneForOne;
         let gate_ns = if together { times.max() } else { times.min() };
         let Some(gate_ns) = gate_ns else { return };
-        let halting = self.children.iter().any(|(_, state)| *state == State::Halting);
+        let halting = self.children.values().any(|(_, state)| *state == State::Halting);
         if together && halting {
             return;
         }
@@ -198,7 +198,7 @@ impl Tree {
             return out.push(Output::WakeAt(gate_ns));
         }
         let mut next = None;
-        for (child, (_, state)) in self.children.iter_mut().enumerate() {
+        for (&child, (_, state)) in &mut self.children {
             match down(state) {
                 Some(at_ns) if together || at_ns <= now_ns => {
                     *state = State::Up;
@@ -212,13 +212,13 @@ impl Tree {
     }
 
     /// Whether a child was told to end and has not.
-    pub(crate) fn is_halting(&self, child: usize) -> bool {
-        self.children.get(child).is_some_and(|(_, state)| *state == State::Halting)
+    pub(crate) fn is_halting(&self, child: u32) -> bool {
+        self.children.get(&child).is_some_and(|(_, state)| *state == State::Halting)
     }
 
     /// Children that are meant to live.
-    pub(crate) fn is_up(&self, child: usize) -> bool {
-        self.children.get(child).is_some_and(|(_, state)| *state == State::Up)
+    pub(crate) fn is_up(&self, child: u32) -> bool {
+        self.children.get(&child).is_some_and(|(_, state)| *state == State::Up)
     }
 }
 
@@ -231,13 +231,13 @@ mod tests {
     fn tree(strategy: Strategy, backoff: Backoff, children: &[Restart]) -> Tree {
         let intensity = Intensity { restarts: 2, within_ns: 10 * SECOND };
         let mut tree = Tree::new(Supervision { strategy, intensity, backoff });
-        for &restart in children {
-            tree.add(restart);
+        for (child, &restart) in (0..).zip(children) {
+            tree.add(child, restart);
         }
         tree
     }
 
-    fn ended(tree: &mut Tree, now_ns: u64, child: usize, why: End) -> Vec<Output> {
+    fn ended(tree: &mut Tree, now_ns: u64, child: u32, why: End) -> Vec<Output> {
         let mut out = Vec::new();
         tree.ended(now_ns, child, why, &mut out);
         out
@@ -253,6 +253,7 @@ mod tests {
         assert_eq!(ended(&mut tree, 4, 2, End::Panicked), [Output::Release(2)]);
         assert_eq!(ended(&mut tree, 5, 2, End::Panicked), [], "it is out");
         assert_eq!(ended(&mut tree, 6, 9, End::Panicked), [], "there is none");
+        assert_eq!(tree.children.len(), 1, "those that do not come back take no place");
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //! without an end, no timer early, whatever goes wrong with rings, wakes and clocks.
 
 mod bonds;
+mod names;
+mod nest;
 mod node;
 mod ops;
 mod program;
@@ -36,11 +38,19 @@ fn many_seeds_keep_every_promise() {
     let (from, to) = seeds.split_once("..").expect("from..to");
     let seeds = from.parse::<u64>().expect("a number")..to.parse().expect("a number");
     let ops = variable("TAILBEAM_SIM_OPS", "10000").parse().expect("a number");
-    let mut sum = Outcome::default();
+    let (mut sum, mut leaves) = (Outcome::default(), 0);
     for seed in seeds {
         sum.add(judge(run(seed, ops, Planted::Nothing)));
+        leaves += nest::run(seed).unwrap_or_else(|what| panic!("{what}"));
     }
-    println!("{sum:#?}");
+    println!("{sum:#?}, {leaves} lives of leaves below nested supervisors");
+}
+
+#[test]
+fn nested_supervisors_keep_every_promise() {
+    let lives: u64 =
+        (0..60).map(|seed| nest::run(seed).unwrap_or_else(|what| panic!("{what}"))).sum();
+    assert!(lives > 1_000, "{lives}");
 }
 
 #[test]
@@ -69,6 +79,8 @@ fn planted_bugs_are_found() {
         (Planted::DownUnseen, "never told"),
         (Planted::EndsUncaused, "without a cause"),
         (Planted::PublishedTwice, "has read publication"),
+        (Planted::NameTwice, "has got the name"),
+        (Planted::ReadUnseen, "its account is"),
     ];
     for (planted, word) in planted {
         let mut violations = (0..60).filter_map(|seed| run(seed, 2_000, planted).err());

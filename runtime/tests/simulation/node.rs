@@ -173,6 +173,7 @@ impl Core {
         std::mem::forget(stamp);
         world(|w| {
             let (origin, node, via) = (w.letters[id].origin, w.letters[id].node, w.letters[id].via);
+            w.nodes[self.id].read += 1;
             let restarted = self.life > 1 && w.is_planted(Planted::RestartLosesMail);
             if restarted || w.is_planted(Planted::Lost) {
                 return;
@@ -364,7 +365,11 @@ impl Target {
         world(|w| {
             let (node, via) = (w.letters[id].node, w.letters[id].via);
             let record = &w.nodes[node];
-            let unread = record.addresses[via].unread[origin] + w.published_unread[origin];
+            // What came to where it lived before is passed on here, from this shard if it was one of those.
+            let others = record.addresses.iter().enumerate().filter(|(other, _)| *other != via);
+            let passed: u32 = others.flat_map(|(_, address)| address.unread).sum();
+            let own = record.addresses[via].unread[origin];
+            let unread = own + passed + w.published_unread[origin];
             let alive = record.alive;
             let full = matches!(error, SendError::Full(_));
             if matches!(error, SendError::Gone(_)) && alive && !w.stopping {

@@ -11,8 +11,8 @@ use tailbeam_runtime::{Addr, Agent, AskError, Cx, Reply, Stop};
 use crate::node::{
     Act, Answer, Asking, Core, Large, Letter, Low, Node, Small, Target, each, planned_panic,
 };
-use crate::relations;
 use crate::world::{AskEnd, Fate, Planted, TimerRecord, TimerState, World, world, wrong};
+use crate::{names, relations};
 
 /// Timers of a node that it remembers, and replies that it holds back.
 const KEPT_MAX: usize = 8;
@@ -50,11 +50,16 @@ pub(crate) enum Op {
     Subscribe,
     Unsubscribe,
     Publish,
+    SpawnAt,
+    Register,
+    Find,
+    /// Looks at the account of a node of this shard.
+    Look,
     /// Not done: lets drops of nodes, letters and futures panic.
     PanicInDrop,
 }
 
-const WEIGHTS: [(Op, u32); 29] = [
+const WEIGHTS: [(Op, u32); 33] = [
     (Op::Spawn, 60),
     (Op::SpawnFuture, 20),
     (Op::Send, 300),
@@ -83,6 +88,10 @@ const WEIGHTS: [(Op, u32); 29] = [
     (Op::Subscribe, 10),
     (Op::Unsubscribe, 4),
     (Op::Publish, 10),
+    (Op::SpawnAt, 15),
+    (Op::Register, 8),
+    (Op::Find, 8),
+    (Op::Look, 20),
     (Op::PanicInDrop, 1),
 ];
 
@@ -184,6 +193,7 @@ async fn perform(core: &mut Core, cx: &mut Cx<'_>) -> Result<(), Stop> {
         Op::Unlink => relations::unlink(core, cx),
         Op::Subscribe => relations::subscribe(core, cx),
         Op::Unsubscribe => relations::unsubscribe(core, cx),
+        Op::Register => names::register(core, cx),
         other => sync(other, cx),
     }
     Ok(())
@@ -200,6 +210,9 @@ fn sync(op: Op, cx: &mut Cx<'_>) {
         Op::KillSupervisor => relations::kill_supervisor(cx),
         Op::Supervise => relations::supervise(cx),
         Op::Publish => relations::publish(cx),
+        Op::SpawnAt => names::spawn_at(cx),
+        Op::Find => names::find(cx),
+        Op::Look => names::look(cx),
         _ => send(cx),
     }
 }

@@ -2,8 +2,8 @@
 
 use tailbeam_runtime::sim::Simulation;
 use tailbeam_runtime::{
-    Backoff, ChildSpec, Cx, Down, Intensity, MoveError, Placement, Restart, Stop, Strategy,
-    Supervision,
+    Backoff, ChildSpec, Cx, Down, Intensity, MoveError, Placement, RelationError, Restart, Stop,
+    Strategy, Supervision,
 };
 
 use crate::bonds::{Tree, WatchState};
@@ -18,6 +18,7 @@ pub(crate) fn monitor(core: &Core, cx: &mut Cx<'_>) {
     let Some((_, target)) = world(|w| w.address_of(node)) else { return };
     match each!(target, to => cx.monitor(to)) {
         Ok(id) => world(|w| w.watches(core, node, id)),
+        Err(RelationError::Full { .. }) if world(|w| w.tight) => {}
         Err(error) => wrong(|| format!("node {} cannot watch: {error}", core.id)),
     }
 }
@@ -58,6 +59,7 @@ pub(crate) fn link(core: &Core, cx: &mut Cx<'_>) {
     let Some((_, target)) = world(|w| w.address_of(node)) else { return };
     match each!(target, to => cx.link(to)) {
         Ok(()) => world(|w| w.links(core, node)),
+        Err(RelationError::Full { .. }) if world(|w| w.tight) => {}
         Err(error) => wrong(|| format!("node {} cannot link: {error}", core.id)),
     }
 }
@@ -146,7 +148,8 @@ pub(crate) fn subscribe(core: &Core, cx: &mut Cx<'_>) {
         crate::node::Target::Large(_) => cx.subscribe::<Large>(TOPICS[topic]),
         crate::node::Target::Low(_) => cx.subscribe::<Low>(TOPICS[topic]),
     };
-    if subscribed != Ok(true) {
+    let refused = matches!(subscribed, Err(RelationError::Full { .. })) && world(|w| w.tight);
+    if subscribed != Ok(true) && !refused {
         wrong(|| format!("node {} cannot subscribe: {subscribed:?}", core.id));
     }
 }
@@ -204,6 +207,7 @@ pub(crate) fn move_node(node: usize, shard: usize, sim: &mut Simulation) -> Resu
                 let lives = w.nodes[node].alive && w.nodes[node].supervisor.is_none();
                 let lied = match error {
                     MoveError::Busy | MoveError::NoRoom => false,
+                    MoveError::Full { .. } => !w.tight,
                     MoveError::Gone => lives,
                     _ => true,
                 };

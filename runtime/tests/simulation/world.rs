@@ -10,6 +10,7 @@ use tailbeam_runtime::TimerId;
 use tailbeam_runtime::sim::{Rng, SHARDS_MAX};
 
 use crate::bonds::Bonds;
+use crate::names::Names;
 use crate::node::{Large, Target};
 use crate::ops::{self, Op};
 
@@ -46,6 +47,10 @@ pub(crate) enum Planted {
     EndsUncaused,
     /// Some publications are handled twice.
     PublishedTwice,
+    /// Some names are given away although their owner lives.
+    NameTwice,
+    /// Some letters that a node has read are in no account.
+    ReadUnseen,
 }
 
 /// What became of a message.
@@ -89,6 +94,8 @@ pub(crate) struct NodeRecord {
     pub(crate) alive: bool,
     pub(crate) lives: u32,
     pub(crate) lives_ended: u32,
+    /// Letters that it has read, in all its lives.
+    pub(crate) read: u32,
     /// Whether the runtime has shown that it knows of this life.
     pub(crate) started: bool,
     pub(crate) supervisor: Option<usize>,
@@ -187,6 +194,11 @@ tally! {
     timers_cancelled,
     nodes,
     nodes_unstarted,
+    spawns_at,
+    nodes_elsewhere,
+    names,
+    names_found,
+    accounts,
     nodes_panicked,
     parks,
     letters_old_address,
@@ -228,6 +240,9 @@ pub(crate) struct World {
     pub(crate) stopping: bool,
     /// How far the clock of one shard may be ahead of another's.
     pub(crate) skew_ns: u64,
+    /// Agents may have few relations: what needs one may be refused.
+    pub(crate) tight: bool,
+    pub(crate) names: Names,
     pub(crate) wrong: Option<String>,
     pub(crate) bonds: Bonds,
     /// The copies of a publication that is being sent.
@@ -273,6 +288,8 @@ impl World {
             unpolled: None,
             stopping: false,
             skew_ns: 0,
+            tight: false,
+            names: Names::default(),
             wrong: None,
             bonds: Bonds::default(),
             publishing: None,
@@ -311,6 +328,7 @@ impl World {
             alive: false,
             lives: 0,
             lives_ended: 0,
+            read: 0,
             started: false,
             supervisor,
             has_cause: false,

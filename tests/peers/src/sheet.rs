@@ -109,15 +109,16 @@ impl Sheet {
 pub(crate) struct Tally {
     sheet: &'static Sheet,
     me: u32,
-    /// One in so many asks is timed.
-    every: u32,
+    /// One in so many asks is timed, a power of two, less one.
+    mask: u32,
     count: u32,
     sent_ns: u64,
 }
 
 impl Tally {
     pub(crate) const fn new(sheet: &'static Sheet, me: u32, every: u32) -> Self {
-        Self { sheet, me, every, count: 0, sent_ns: 0 }
+        assert!(every.is_power_of_two(), "a division per ask would be part of the figure");
+        Self { sheet, me, mask: every - 1, count: 0, sent_ns: 0 }
     }
 
     pub(crate) const fn me(&self) -> u32 {
@@ -128,9 +129,17 @@ impl Tally {
         self.sheet
     }
 
+    #[inline(never)]
+    fn time(&self) {
+        if self.sent_ns >= self.sheet.warm_ns.load(Ordering::Relaxed) {
+            self.sheet.timed(clock::now_ns().saturating_sub(self.sent_ns));
+        }
+    }
+
     /// An ask is sent.
+    #[inline]
     pub(crate) fn ask(&mut self) {
-        if self.count.is_multiple_of(self.every) {
+        if self.count & self.mask == 0 {
             self.sent_ns = clock::now_ns();
         }
     }
@@ -141,11 +150,10 @@ impl Tally {
     }
 
     /// Its answer has come; whether to go on.
+    #[inline]
     pub(crate) fn answered(&mut self) -> bool {
-        if self.count.is_multiple_of(self.every)
-            && self.sent_ns >= self.sheet.warm_ns.load(Ordering::Relaxed)
-        {
-            self.sheet.timed(clock::now_ns().saturating_sub(self.sent_ns));
+        if self.count & self.mask == 0 {
+            self.time();
         }
         self.count = self.count.wrapping_add(1);
         // Only the agent itself writes its count.

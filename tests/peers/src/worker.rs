@@ -57,6 +57,7 @@ impl Worker {
 
     /// When it wants [`Msg::Due`] next, after a message that moves this instant; none when the sheet has
     /// closed.
+    #[inline]
     pub(crate) fn due_after(&self, msg: Msg) -> Option<u64> {
         if matches!(msg, Msg::Ask(_) | Msg::Answer) || !self.tally.sheet().is_open() {
             return None;
@@ -64,30 +65,36 @@ impl Worker {
         self.think.as_ref()?.due_ns
     }
 
-    /// Handles a message; returns what to send to which agent.
+    /// Handles a message; returns what to send to which agent. Inlined, and what only agents with a schedule
+    /// do is not: a call that hands its result over in memory cost the fastest peer 5 % of its figure.
+    #[inline]
     pub(crate) fn on(&mut self, msg: Msg) -> Option<(u32, Msg)> {
         match msg {
             Msg::Ask(from) => Some((from, Msg::Answer)),
             Msg::Start => self.start(),
             Msg::Answer => {
                 let go_on = self.tally.answered();
-                match &mut self.think {
-                    Some(think) => {
-                        think.waits = false;
-                        if go_on { self.ask_if_due() } else { None }
-                    }
-                    None => go_on.then(|| self.ask()),
-                }
+                if self.think.is_some() { self.thought(go_on) } else { go_on.then(|| self.ask()) }
             }
-            Msg::Due => {
-                if let Some(due_ns) = self.think.as_mut().and_then(|think| think.due_ns.as_mut()) {
-                    *due_ns += THINK_NS;
-                }
-                self.ask_if_due()
-            }
+            Msg::Due => self.due(),
         }
     }
 
+    #[inline(never)]
+    fn thought(&mut self, go_on: bool) -> Option<(u32, Msg)> {
+        self.think.as_mut()?.waits = false;
+        if go_on { self.ask_if_due() } else { None }
+    }
+
+    #[inline(never)]
+    fn due(&mut self) -> Option<(u32, Msg)> {
+        if let Some(due_ns) = self.think.as_mut().and_then(|think| think.due_ns.as_mut()) {
+            *due_ns += THINK_NS;
+        }
+        self.ask_if_due()
+    }
+
+    #[inline(never)]
     fn start(&mut self) -> Option<(u32, Msg)> {
         let (me, agents) = (u64::from(self.tally.me()), u64::from(self.agents));
         let first_ns = self.tally.sheet().start_ns() + THINK_NS * me / agents;
@@ -116,6 +123,7 @@ impl Worker {
         Some((self.other(), Msg::Ask(self.tally.me())))
     }
 
+    #[inline]
     fn ask(&mut self) -> (u32, Msg) {
         self.tally.ask();
         (self.other(), Msg::Ask(self.tally.me()))
@@ -136,6 +144,7 @@ impl Dice {
     }
 
     /// Another agent than `me`.
+    #[inline]
     fn other(&mut self, me: u32, agents: u32) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
