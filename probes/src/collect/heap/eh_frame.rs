@@ -76,9 +76,10 @@ fn find(pc: u64) -> Option<Found> {
     // SAFETY: the address is that of the C function of this type (dlfcn.h).
     let find = unsafe { std::mem::transmute::<*const c_void, Find>(function) };
     let mut found = Found::default();
+    let pc = usize::try_from(pc).ok()?;
     // SAFETY: any address may be asked for; the result has the layout that the header declares. The
     // function takes no lock and may be called from a signal handler (glibc manual, 37.2).
-    let code = unsafe { find(std::ptr::without_provenance_mut(pc as usize), &raw mut found) };
+    let code = unsafe { find(std::ptr::without_provenance_mut(pc), &raw mut found) };
     (code == 0).then_some(found)
 }
 
@@ -148,7 +149,7 @@ pub(super) fn step(registers: &Registers, top: u64) -> Step {
 }
 
 fn word(address: u64, low: u64, top: u64) -> Option<u64> {
-    if address % 8 != 0 || address < low || address > top.saturating_sub(8) {
+    if !address.is_multiple_of(8) || address < low || address > top.saturating_sub(8) {
         return None;
     }
     let at = std::ptr::with_exposed_provenance::<u64>(usize::try_from(address).ok()?);
