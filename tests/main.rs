@@ -2,3 +2,4 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 mod cli;
+mod leaks;

@@ -12,7 +12,10 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::Span;
+use tailbeam_harness::plan::{Plant, Span, bytes_per_h as rate, parse_decoy, parse_plant};
+
+use crate::render::export::pprof::Metric;
+use crate::render::leaks::By;
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -45,6 +48,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json"
     )]
     Report(ReportArgs),
+    /// Which sites leak, whose objects, how fast, and how sure that is
+    #[command(
+        after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
+    )]
+    Leaks(Box<LeaksArgs>),
+    /// The heap of a run in another tool's format
+    #[command(
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
+    )]
+    Export(ExportArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
@@ -108,6 +121,22 @@ pub(crate) struct Soak {
     /// Requests a responder may hold
     #[arg(long, default_value_t = 64)]
     pub(crate) pending_max: u32,
+    /// Mean distance between heap samples (64KiB, 512KiB), or off
+    #[arg(long, default_value = "64KiB", value_name = "BYTES", value_parser = sample_bytes)]
+    pub(crate) heap_sample: u32,
+    /// The program may fill its structures this long before leaks are judged [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) warm_up: Option<u64>,
+    /// A backlog may last this long and is no leak [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) horizon: Option<u64>,
+    /// Plant a leak, to test the detector: kind=forgotten-insert,rate=2MB/h,agent=17 (kinds: forgotten-insert,
+    /// rc-cycle, growing-vec, forgotten-task, orphan, c-library; agent=all)
+    #[arg(long, value_name = "PLANT", value_parser = plant)]
+    pub(crate) plant_leak: Vec<Plant>,
+    /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation
+    #[arg(long, value_name = "DECOY", value_parser = decoy)]
+    pub(crate) plant_decoy: Vec<Plant>,
     /// Progress on stderr
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,
@@ -152,6 +181,175 @@ pub(crate) struct ReportArgs {
     /// Print the JSON Schema of `--format json` and stop
     #[arg(long)]
     pub(crate) schema: bool,
+}
+
+/// How frames get their names.
+#[derive(Debug, Args)]
+pub(crate) struct SymbolArgs {
+    /// Directory with the files that ran, or their debug files; searched first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+    /// Show the frames of allocators and of the language's library, too
+    #[arg(long)]
+    pub(crate) all_frames: bool,
+    /// Process, where a run has several
+    #[arg(long)]
+    pub(crate) pid: Option<u32>,
+}
+
+/// How a leak report is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaksView {
+    /// The verdict and each leak
+    List,
+    /// What lives, by call tree
+    Tree,
+    /// What lives, in rows
+    Table,
+    /// Every object in exact mode, age by size otherwise
+    Objects,
+    /// What changed since --base
+    Diff,
+}
+
+/// What rows are summed by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LeaksBy {
+    /// Stack that allocated
+    Site,
+    /// Owner that was tagged
+    Agent,
+    /// Core of birth
+    Core,
+    /// Size class
+    Size,
+}
+
+impl From<LeaksBy> for By {
+    fn from(by: LeaksBy) -> Self {
+        match by {
+            LeaksBy::Site => Self::Site,
+            LeaksBy::Agent => Self::Agent,
+            LeaksBy::Core => Self::Core,
+            LeaksBy::Size => Self::Size,
+        }
+    }
+}
+
+/// What makes the exit code 3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailOn {
+    /// A LEAK
+    Leak,
+    /// A LEAK or a SUSPECT
+    Suspect,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LeaksArgs {
+    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
+    #[arg(required_unless_present_any = ["schema"])]
+    pub(crate) run: Option<String>,
+    /// How it is drawn; list, or table with --by, or diff with --base
+    #[arg(long, value_enum)]
+    pub(crate) view: Option<LeaksView>,
+    /// What lives, summed by this
+    #[arg(long, value_enum)]
+    pub(crate) by: Option<LeaksBy>,
+    /// Run, or RUN@2h, to compare with
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: Option<String>,
+    /// Exit with 3 when there is one, with 4 when that cannot be said
+    #[arg(long, value_enum, value_name = "VERDICT")]
+    pub(crate) fail_on: Option<FailOn>,
+    /// Growth that the gate allows; half of it is the floor of a LEAK [default: 2MB/h]
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    pub(crate) limit: Option<f64>,
+    /// The program may fill its structures this long [default: 20m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) warm_up: Option<u64>,
+    /// A backlog may last this long [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) horizon: Option<u64>,
+    /// Agents that the program has
+    #[arg(long, value_parser = count)]
+    pub(crate) agents: Option<u64>,
+    /// Rows of a table, calls of a stack
+    #[arg(long, default_value_t = 20)]
+    pub(crate) top: usize,
+    #[command(flatten)]
+    pub(crate) how: SymbolArgs,
+    /// Format
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Print the JSON Schema of `--format json` and stop
+    #[arg(long)]
+    pub(crate) schema: bool,
+}
+
+/// Format of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// profile.proto, gzipped: go tool pprof, speedscope, Pyroscope
+    Pprof,
+    /// Folded stacks: flamegraph.pl, inferno, speedscope
+    Folded,
+    /// Firefox Profiler
+    Firefox,
+}
+
+impl ExportFormat {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pprof => "pprof",
+            Self::Folded => "folded",
+            Self::Firefox => "firefox",
+        }
+    }
+}
+
+/// Value of a folded stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FoldedMetric {
+    /// Bytes that live
+    InuseSpace,
+    /// Objects that live
+    InuseObjects,
+    /// Bytes allocated since the start
+    AllocSpace,
+    /// Objects allocated since the start
+    AllocObjects,
+}
+
+impl From<FoldedMetric> for Metric {
+    fn from(metric: FoldedMetric) -> Self {
+        match metric {
+            FoldedMetric::InuseSpace => Self::InuseSpace,
+            FoldedMetric::InuseObjects => Self::InuseObjects,
+            FoldedMetric::AllocSpace => Self::AllocSpace,
+            FoldedMetric::AllocObjects => Self::AllocObjects,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
+    pub(crate) run: String,
+    /// Format
+    #[arg(long, value_enum)]
+    pub(crate) to: ExportFormat,
+    /// File; stdout when not given or `-`
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Run, or RUN@2h, to subtract
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: Option<String>,
+    /// Value of folded stacks; pprof has all four
+    #[arg(long, value_enum, default_value = "inuse-space")]
+    pub(crate) metric: FoldedMetric,
+    #[command(flatten)]
+    pub(crate) how: SymbolArgs,
 }
 
 #[derive(Debug, Args)]
@@ -256,6 +454,33 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
     Ok((value * scale).round() as u64)
 }
 
+/// What clap prints is one line; the whole error names cause and remedy.
+fn plant(text: &str) -> Result<Plant, String> {
+    parse_plant(text).map_err(|error| error.to_string())
+}
+
+fn decoy(text: &str) -> Result<Plant, String> {
+    parse_decoy(text).map_err(|error| error.to_string())
+}
+
+/// A mean distance between samples in bytes; off is 0.
+fn sample_bytes(text: &str) -> Result<u32, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let wrong = || format!("{text:?} is not a size such as 64KiB or 512KiB, and not off");
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
+    let scale = match &text[unit..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        _ => return Err(wrong()),
+    };
+    let number: u32 = text[..unit].parse().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(scale).filter(|bytes| (1..=1 << 31).contains(bytes));
+    bytes.ok_or_else(|| format!("{text} is not between 1B and 2048MiB"))
+}
+
 fn span(text: &str) -> Result<Span, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     Ok(Span { min_ns: duration(min)?, max_ns: duration(max)? })
@@ -302,6 +527,8 @@ mod tests {
             [65_536, 1, 1 << 20]
         );
         assert!(bytes("0").is_err() && bytes("64kb").is_err() && bytes("99999999GiB").is_err());
+        assert_eq!([rate("2MB/h"), rate("1.5 MiB/h")], [Ok(2e6), Ok(1_572_864.0)]);
+        assert!(["2MB", "2/h", "-1MB/h", "xMB/h", "2mb/h"].iter().all(|text| rate(text).is_err()));
         assert_eq!(span("1s..5s"), Ok(Span::ms(1_000, 5_000)));
         assert_eq!(cores("0,2-4"), Ok(CoreList(Some(vec![0, 2, 3, 4]))));
         assert!(cores("3-1").is_err() && cores("a").is_err());

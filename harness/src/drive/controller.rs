@@ -7,20 +7,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tailbeam_probes::clock;
-use tailbeam_probes::collect::{heap, host, process};
+use tailbeam_probes::collect::heap::live;
+use tailbeam_probes::collect::{host, process};
 use tailbeam_probes::stats::Histogram;
 use tailbeam_runtime::Runtime;
 
+use super::heap::Heap;
 use super::readings::{Before, no_pss, reading};
 use super::watch::Watcher;
 use super::writer::RunWriter;
 use super::{Control, DriveError, Progress};
 use crate::evidence::Store;
-use crate::evidence::records::{EndRecord, Gap, Manifest, SecondRecord, WindowRecord};
+use crate::evidence::records::{
+    EndRecord, Gap, Manifest, PlantedRecord, SecondRecord, Unknown, WindowRecord,
+};
+use crate::load::plant::Planted;
 use crate::load::{
     Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
 };
-use crate::plan::Plan;
+use crate::plan::{Plan, Plant};
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -39,6 +44,7 @@ pub(super) struct Measured {
     lost: u64,
     attempts: Vec<u32>,
     completions: Vec<u32>,
+    planted: Vec<PlantedRecord>,
 }
 
 pub(super) struct Controller<'a, W: Workload> {
@@ -58,6 +64,7 @@ pub(super) struct Controller<'a, W: Workload> {
     spares: Vec<SeriesSet>,
     /// Read when the first request was due: what came before is not part of the run.
     before: Before,
+    heap: Option<Heap>,
 }
 
 /// What has been gathered of the current second.
@@ -86,6 +93,7 @@ struct Last {
     lost: u64,
     attempts: Vec<u32>,
     completions: Vec<u32>,
+    planted: Vec<Planted>,
 }
 
 /// Where in the run a second lies.
@@ -145,6 +153,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             sets: (0..runtime.shards()).map(|_| empty_set()).collect(),
             spares: (0..runtime.shards()).map(|_| empty_set()).collect(),
             before: Before::read(runtime),
+            heap: None,
         })
     }
 
@@ -218,7 +227,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     fn open_run(
-        &self,
+        &mut self,
         store: &Store,
         start_ns: u64,
         progress: &mut dyn FnMut(&Progress),
@@ -226,6 +235,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         let unix_ns = clock::realtime_ns();
         let (id, dir) = store.create_run(unix_ns)?;
         let host = host::describe();
+        let (heap, no_heap) = Heap::start(&dir, self.plan, unix_ns);
+        self.heap = Some(heap);
         let manifest = Manifest {
             id: id.clone(),
             recorded_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -236,6 +247,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             cores: self.runtime.cores().iter().map(|&core| core as u64).collect(),
             limits_ns: self.limits.clone(),
             host: crate::host::one_line(&host),
+            no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
         };
         progress(&Progress {
             phase: "measure",
@@ -319,6 +331,7 @@ impl<'a, W: Workload> Controller<'a, W> {
                 lost: r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64,
                 attempts: r.attempts.clone(),
                 completions: r.completions.clone(),
+                planted: r.planted.clone(),
             };
             recorder::with(|r| Handed {
                 last: if phase == Phase::Last { last(r) } else { Last::default() },
@@ -374,6 +387,10 @@ impl<'a, W: Workload> Controller<'a, W> {
             open_age_ns,
             issuing: phase == Phase::Issuing,
         };
+        let answered = record.counts.outcomes.ok + record.counts.outcomes.declined;
+        if let Some(heap) = &mut self.heap {
+            heap.tick(clock::monotonic_ns(), answered);
+        }
         // Without length it began in the future: the run was stopped before its start.
         if record.len_ns > 0 {
             progress(&self.progress(&record));
@@ -419,7 +436,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             cores: self.before.cores_since(self.runtime),
             rss_bytes: reading(memory.map(|m| m.rss_bytes)),
             pss_bytes: reading(pss),
-            live_bytes: reading(heap::live().map(|live| live.bytes)),
+            live_bytes: reading(live().map(|live| live.bytes)),
             cpu_ns: reading(self.before.cpu_since()),
             gaps: window.gaps,
         };
@@ -472,11 +489,15 @@ impl<'a, W: Workload> Controller<'a, W> {
             lost: 0,
             attempts: vec![0; agents],
             completions: vec![0; agents],
+            planted: Vec::new(),
         };
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
         let open = self.window.seconds.last().map_or(0, |second| second.open_end);
         measured.lost = lasts.iter().map(|last| last.lost).sum();
         measured.open_at_stop = open.saturating_sub(measured.lost);
+        // The last state is that of this instant: what ends with the run is no part of it.
+        drop(self.heap.take());
+        measured.planted = planted(self.plan, &lasts);
         for (shard, last) in lasts.into_iter().enumerate() {
             let counts = last.attempts.into_iter().zip(last.completions);
             for (local, (attempts, completions)) in counts.enumerate() {
@@ -487,6 +508,20 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.write_window(&mut measured.writer)?;
         Ok(measured)
     }
+}
+
+/// What all cores have planted.
+fn planted(plan: &Plan, lasts: &[Last]) -> Vec<PlantedRecord> {
+    let sum = |number: usize, part: fn(&Planted) -> u64| {
+        lasts.iter().filter_map(|last| last.planted.get(number)).map(part).sum()
+    };
+    let record = |(number, plant): (usize, &Plant)| PlantedRecord {
+        plant: *plant,
+        objects: sum(number, |planted| planted.objects),
+        bytes: sum(number, |planted| planted.bytes),
+        refused: sum(number, |planted| planted.refused),
+    };
+    plan.plants.iter().enumerate().map(record).collect()
 }
 
 /// Sleeps, but not so long that a stop would be seen late.
@@ -507,6 +542,7 @@ pub(super) fn seal(
         lost: measured.lost,
         drained,
         agents_panicked,
+        planted: measured.planted,
     };
     let now_ns = clock::monotonic_ns();
     measured.writer.finish(now_ns, &measured.attempts, &measured.completions, &end)?;

@@ -12,6 +12,7 @@
 
 mod controller;
 mod error;
+mod heap;
 mod readings;
 mod room;
 mod spawn;
@@ -137,7 +138,7 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
     let in_flight = (in_flight * 2.0) as u64 + 65_536;
     Ok(Config {
         cores,
-        agents_max: bound(per_shard + 1)?,
+        agents_max: bound(per_shard + 64 + crate::load::plant::tasks_max(plan))?,
         timers_max: bound(per_shard + 2 * in_flight)?,
         // A generator is to be on time, whatever the wakes cost.
         timer_slack_ns: 0,

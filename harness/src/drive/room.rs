@@ -17,19 +17,30 @@ const SEAL_PER_AGENT_BYTES: u64 = 8;
 /// Plan, manifest, end record, directory blocks.
 const RUN_FIXED_BYTES: u64 = 128 << 10;
 
+/// State of the heap sampler, a file that is mapped: 12.4 MB with room for 65,536 samples.
+const HEAP_BYTES: u64 = 13 << 20;
+
+/// Disk of the heap's state and of the copies that are kept on the way, bytes.
+fn heap_needed(plan: &Plan) -> u64 {
+    let copies = super::heap::copies(plan.duration_ns.saturating_add(plan.timeout_ns));
+    if plan.heap.sample_bytes == 0 { 0 } else { HEAP_BYTES * (1 + copies) }
+}
+
 /// Memory that `plan` needs, bytes.
 const fn memory_needed(plan: &Plan) -> u64 {
-    plan.agents.saturating_mul(BYTES_PER_AGENT).saturating_add(BYTES_FIXED)
+    let heap = if plan.heap.sample_bytes == 0 { 0 } else { HEAP_BYTES };
+    plan.agents.saturating_mul(BYTES_PER_AGENT).saturating_add(BYTES_FIXED + heap)
 }
 
 /// Disk that `plan` needs on `cores` cores, bytes.
-const fn disk_needed(plan: &Plan, cores: u64) -> u64 {
+fn disk_needed(plan: &Plan, cores: u64) -> u64 {
     let windows = plan.duration_ns.saturating_add(plan.timeout_ns).div_ceil(WINDOW_NS) + 1;
     let window = WINDOW_PER_CORE_BYTES.saturating_mul(cores).saturating_add(WINDOW_BYTES);
     windows
         .saturating_mul(window)
         .saturating_add(plan.agents.saturating_mul(SEAL_PER_AGENT_BYTES))
         .saturating_add(RUN_FIXED_BYTES)
+        .saturating_add(heap_needed(plan))
 }
 
 /// Refuses a plan that memory cannot hold. What could not be read does not refuse.

@@ -22,9 +22,9 @@ impl<W: Workload> Controller<'_, W> {
         for (shard, addresses) in per_shard.iter_mut().enumerate() {
             let total = (agents + self.shards - 1 - shard) / self.shards;
             let open_max = total.saturating_mul(self.plan.open_max as usize);
-            let limits = self.limits.clone();
+            let (limits, plants) = (self.limits.clone(), self.plan.plants.len());
             self.on(shard, move |_| {
-                recorder::install(Box::new(Recorder::new(total, open_max, &limits)))
+                recorder::install(Box::new(Recorder::new(total, open_max, &limits, plants)))
             })?;
             while addresses.len() < total {
                 let chunk = self.spawn_chunk(shard, addresses.len(), total)?;

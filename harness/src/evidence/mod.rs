@@ -6,7 +6,8 @@
 //! | `host.json` | the host as described at the start |
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
 //! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
-//! | `heap.tbh`, `heap-PID.tbh` | in runs of `record --heap`: state of the heap sampler, per process |
+//! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
+//! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod read;
 mod recorded;
@@ -14,10 +15,13 @@ pub mod records;
 mod store;
 mod time;
 
-pub use read::{ReadRunError, RunFrames, read_run};
+pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::rfc3339;
+
+/// The heap sampler's state in a run directory.
+pub const HEAP_STATE: &str = "heap.tbh";
 
 /// SHA-256 in lower-case hex, as `sha256sum` prints it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {

@@ -76,6 +76,12 @@ fn unreadable(run: &Path, file: &str, cause: impl ToString, remedy: &'static str
 const RESTORE: &str =
     "the evidence is damaged or not a Tailbeam run; restore it from a copy or record a new run";
 
+/// The plan of the run in `dir`, when it has a readable one: a directory that a plain program wrote has none.
+#[must_use]
+pub fn read_plan(dir: &Path) -> Option<Plan> {
+    toml::from_str(&fs::read_to_string(dir.join("plan.toml")).ok()?).ok()
+}
+
 /// Reads the run in `dir`.
 ///
 /// # Errors

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::load::SecondCounts;
+use crate::plan::Plant;
 
 /// Frame kinds.
 pub mod kind {
@@ -43,6 +44,31 @@ pub struct Manifest {
     pub limits_ns: Vec<u64>,
     /// Kernel and CPU in one line.
     pub host: String,
+    /// Why the heap was not sampled; none when it was. Older runs have neither.
+    #[serde(default)]
+    pub no_heap: Option<Unknown>,
+}
+
+/// Why something was not measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unknown {
+    /// Cause.
+    pub unknown: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What was planted, so that a report can be compared with the truth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlantedRecord {
+    /// The plant.
+    pub plant: Plant,
+    /// Objects planted.
+    pub objects: u64,
+    /// Their requested bytes.
+    pub bytes: u64,
+    /// Objects that found no room (slots, descriptors).
+    pub refused: u64,
 }
 
 /// One second (or the shorter rest of a run).
@@ -177,4 +203,7 @@ pub struct EndRecord {
     pub drained: bool,
     /// Agents that panicked.
     pub agents_panicked: u64,
+    /// What was planted, in the order of the plan.
+    #[serde(default)]
+    pub planted: Vec<PlantedRecord>,
 }

@@ -1,13 +1,16 @@
 //! The agent that hosts a workload value on the runtime: schedule, sending, deadlines, recording.
 
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
+use tailbeam_probes::collect::heap::owner;
 use tailbeam_runtime::{Addr, Agent, Cx, Stop};
 
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
 use super::open::Open;
+use super::plant::{self, Plot};
 use super::recorder::{self, Recorder, Series};
 use super::workload::{AgentInfo, Settled, Workload};
 use crate::plan::Plan;
@@ -18,6 +21,11 @@ const TICK: u64 = 1 << 63;
 const EXPIRE: u64 = 1 << 62;
 /// Requests sent in one turn before other agents get theirs.
 const BURST: u32 = 64;
+
+/// The tag of an agent in the record of the heap: 0 is nobody there.
+pub(crate) const fn owner_of(index: u32, agents: u32) -> u32 {
+    if index == 0 { agents } else { index }
+}
 
 /// What all agents of a run share.
 #[derive(Debug)]
@@ -37,6 +45,9 @@ pub(crate) struct Hosted<W: Workload> {
     local: u32,
     k: u32,
     open: u32,
+    /// Whose what it allocates is: its index, and that of the first agent is the number of all.
+    owner: u32,
+    plots: Vec<Plot>,
     inner: W,
 }
 
@@ -57,7 +68,11 @@ impl<W: Workload> Hosted<W> {
             pending_max: fleet.plan.pending_max,
             draw: Draw::new(fleet.plan.seed, u64::from(index)),
         };
-        Self { fleet, next_ns: 0, index, local, k: 0, open: 0, inner: W::new(info) }
+        let owner = owner_of(index, fleet.agents);
+        let plots = plant::plots(&fleet.plan, index);
+        let _tag = owner::scope(owner);
+        let inner = W::new(info);
+        Self { fleet, next_ns: 0, index, local, k: 0, open: 0, owner, plots, inner }
     }
 
     fn draw(&self) -> Draw {
@@ -66,6 +81,10 @@ impl<W: Workload> Hosted<W> {
 
     /// Sends every request that is due, late ones included, and arms the next instant.
     fn issue(&mut self, cx: &mut Cx<'_>) {
+        if !self.plots.is_empty() {
+            let now_ns = cx.fresh_ns();
+            self.plots.iter_mut().for_each(|plot| plot.tend(now_ns, cx));
+        }
         let end_ns = recorder::with(|r| r.end_ns);
         let mut burst = BURST;
         while self.next_ns < end_ns && burst > 0 && self.next_ns <= cx.fresh_ns() {
@@ -238,8 +257,10 @@ impl<W: Workload> Agent for Hosted<W> {
     const MAILBOX: u32 = 256;
 
     async fn on(&mut self, msg: HostMsg<W>, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let owner = self.owner;
         match msg {
             HostMsg::Begin(start_ns) => {
+                let _tag = owner::scope(owner);
                 let plan = &self.fleet.plan;
                 self.next_ns = start_ns + self.draw().first_ns(plan.think, plan.delay);
                 self.issue(cx);
@@ -249,15 +270,25 @@ impl<W: Workload> Agent for Hosted<W> {
                 let path = exchange.served_ns.saturating_sub(exchange.sent_ns);
                 recorder::with(|r| r.record(Series::RequestPath, path));
                 if let Body::Request(request) = std::mem::replace(&mut exchange.body, Body::Empty) {
-                    self.inner.serve(request, ReplyTo(exchange), cx).await;
+                    let mut serving = pin!(self.inner.serve(request, ReplyTo(exchange), cx));
+                    // The tag is the thread's: it goes with each poll, not with the future.
+                    std::future::poll_fn(|context| {
+                        let _tag = owner::scope(owner);
+                        serving.as_mut().poll(context)
+                    })
+                    .await;
                 }
             }
-            HostMsg::Answer(exchange) => self.answered(exchange, cx),
+            HostMsg::Answer(exchange) => {
+                let _tag = owner::scope(owner);
+                self.answered(exchange, cx);
+            }
         }
         Ok(())
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        let _tag = owner::scope(self.owner);
         if token == TICK {
             self.issue(cx);
         } else if token & EXPIRE != 0 {

@@ -5,6 +5,7 @@ mod elicit;
 mod exchange;
 mod host;
 mod open;
+pub(crate) mod plant;
 pub(crate) mod recorder;
 mod workload;
 
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 pub use draw::{Draw, Stream};
 pub use elicit::{Elicit, Question, Verdict};
 pub use exchange::ReplyTo;
-pub(crate) use host::{Fleet, HostMsg, Hosted};
+pub(crate) use host::{Fleet, HostMsg, Hosted, owner_of};
 pub(crate) use recorder::{LIMITS_MAX, Recorder, SeriesSet, empty_set};
 pub use recorder::{SecondCounts, Series};
 pub use tailbeam_runtime::Cx;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tailbeam_probes::stats::Histogram;
 
 use super::open::OpenTable;
+use super::plant::Planted;
 use crate::verdict::Outcomes;
 
 /// Latency limits a run can count exactly.
@@ -121,13 +122,15 @@ pub(crate) struct Recorder {
     pub(crate) open: OpenTable,
     pub(crate) attempts: Vec<u32>,
     pub(crate) completions: Vec<u32>,
+    /// By plant.
+    pub(crate) planted: Vec<Planted>,
     limits_ns: [u64; LIMITS_MAX],
     /// Requests due at or after this instant are not sent: the run is over.
     pub(crate) end_ns: u64,
 }
 
 impl Recorder {
-    pub(crate) fn new(agents: usize, open_max: usize, limits: &[u64]) -> Self {
+    pub(crate) fn new(agents: usize, open_max: usize, limits: &[u64], plants: usize) -> Self {
         let mut limits_ns = [u64::MAX; LIMITS_MAX];
         for (slot, &limit) in limits_ns.iter_mut().zip(limits) {
             *slot = limit;
@@ -138,6 +141,7 @@ impl Recorder {
             open: OpenTable::new(open_max),
             attempts: vec![0; agents],
             completions: vec![0; agents],
+            planted: vec![Planted::default(); plants],
             limits_ns,
             end_ns: u64::MAX,
         }

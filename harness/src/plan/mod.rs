@@ -1,5 +1,9 @@
 //! A plan: every parameter of a run, as values, frozen into the run directory before the first request.
 
+mod heap;
+
+pub use heap::{HeapPlan, Plant, PlantError, PlantKind, bytes_per_h, parse_decoy, parse_plant};
+
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::{Gate, default_gates};
@@ -59,6 +63,12 @@ pub struct Plan {
     pub pending_max: u32,
     /// Seed of every draw.
     pub seed: u64,
+    /// How the heap is sampled.
+    #[serde(default)]
+    pub heap: HeapPlan,
+    /// What is planted to test the leak detector.
+    #[serde(default)]
+    pub plants: Vec<Plant>,
     /// Gates to judge.
     pub gates: Vec<Gate>,
 }
@@ -106,6 +116,8 @@ impl Plan {
             open_max: 16,
             pending_max: 64,
             seed: 1,
+            heap: HeapPlan::default(),
+            plants: Vec::new(),
             gates: default_gates(),
         }
     }
@@ -149,6 +161,14 @@ impl Plan {
             (1, 65_536),
             "a bound on requests a responder holds",
         )?;
+        for agent in self.plants.iter().filter_map(|plant| plant.agent) {
+            within(
+                "agent of a plant",
+                agent,
+                (0, self.agents - 1),
+                "name an agent that the run has, or agent=all",
+            )?;
+        }
         if self.delay.max_ns >= self.timeout_ns {
             return Err(PlanError::OutOfRange {
                 name: "--delay",

@@ -7,9 +7,9 @@ use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge
 
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    figures,
+    figures, leaks,
 };
-use crate::evidence::records::SecondRecord;
+use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
 use crate::load::{SecondCounts, Series};
 use crate::verdict::{self, Gate, GateResult, GateVerdict, Outcomes, Validity};
@@ -83,7 +83,10 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     let little = figures::little(&material.seconds, &material.total);
     let mut results = Vec::new();
     for gate in gates.unwrap_or(&run.plan.gates) {
-        results.push(judge(gate, &material, little.known().cloned())?);
+        results.push(match gate {
+            Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
+            gate => judge(gate, &material, little.known().cloned())?,
+        });
     }
     let validity = validity(&material);
     let verdict = verdict::combine(&mut results, &validity);
@@ -167,10 +170,30 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
             core.outside_share.known().map_or_else(String::new, |share| percent(*share)),
         ));
     }
+    for planted in m.run.end.iter().flat_map(|end| &end.planted) {
+        caveats.push(planted_text(planted));
+    }
     for gap in m.run.windows.iter().flat_map(|window| &window.gaps) {
         caveats.push(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
     }
     caveats
+}
+
+/// The truth that a leak report is to be compared with.
+fn planted_text(planted: &PlantedRecord) -> String {
+    let plant = &planted.plant;
+    let place =
+        plant.agent.map_or_else(|| "all agents".to_owned(), |agent| format!("agent {agent}"));
+    let refused = match planted.refused {
+        0 => String::new(),
+        n => format!("; {n} found no room"),
+    };
+    format!(
+        "planted on purpose: {} in {place}, {} objects, {} bytes{refused}",
+        plant.kind.name(),
+        planted.objects,
+        planted.bytes
+    )
 }
 
 /// What can be said of a run without an end: a window is written and synced every 10 s, so the one that
@@ -353,6 +376,7 @@ fn judge(
             let spread = spread.known().map(|s| (s.min, s.max, s.mean, s.agents));
             verdict::fairness(gate, *max_over_min, spread, m.issuing_s)
         }
+        Gate::Leaks { .. } => unreachable!("judged from the heap and not from frames"),
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);
             let sends = verdict::Sends {

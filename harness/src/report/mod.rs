@@ -6,8 +6,10 @@
 
 mod build;
 mod figures;
+mod leaks;
 
 pub use build::{ReportError, build};
+pub use leaks::leak_config;
 
 use serde::{Deserialize, Serialize};
 

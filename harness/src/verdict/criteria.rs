@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::plan::bytes_per_h;
+
 /// One requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
@@ -35,6 +37,11 @@ pub enum Gate {
         /// Multiple.
         max_over_min: f64,
     },
+    /// No site leaks, and live memory grows by less than this.
+    Leaks {
+        /// Limit, bytes per hour.
+        below: f64,
+    },
     /// P99 of the lateness of sends is at most this.
     Generator {
         /// Limit, ns.
@@ -42,7 +49,7 @@ pub enum Gate {
     },
 }
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "p50",
     "p90",
     "p95",
@@ -54,6 +61,7 @@ const NAMES: [&str; 11] = [
     "littles_law",
     "fairness",
     "generator",
+    "leaks",
 ];
 
 /// Why a gate cannot be understood.
@@ -68,6 +76,9 @@ pub struct GateError {
     pub cause: String,
 }
 
+/// Growth of live memory that a soak allows, bytes per hour: what the original assessment asked for.
+const LEAKS_BELOW: f64 = 2e6;
+
 /// The gates of a soak when none are named.
 #[must_use]
 pub fn default_gates() -> Vec<Gate> {
@@ -79,6 +90,7 @@ pub fn default_gates() -> Vec<Gate> {
         Gate::Fairness { max_over_min: 2.0 },
         // 1 % of the latency limit (statistics.md C1).
         Gate::Generator { p99_lateness_ns: 3_000_000 },
+        Gate::Leaks { below: LEAKS_BELOW },
     ]
 }
 
@@ -127,6 +139,8 @@ fn parse(text: &str) -> Result<Gate, String> {
         "generator" => {
             wants("<").and_then(|()| Ok(Gate::Generator { p99_lateness_ns: duration(value)? }))
         }
+        "leaks" if rest.is_empty() => Ok(Gate::Leaks { below: LEAKS_BELOW }),
+        "leaks" => wants("<").and_then(|()| Ok(Gate::Leaks { below: bytes_per_h(value)? })),
         "delivery" => wants(">=").and_then(|()| Ok(Gate::Delivery { at_least: fraction(value)? })),
         _ if NAMES.contains(&name) => {
             wants("<")?;
@@ -179,6 +193,7 @@ impl Gate {
             Self::LittlesLaw { .. } => "littles_law".to_owned(),
             Self::Fairness { .. } => "fairness".to_owned(),
             Self::Generator { .. } => "generator".to_owned(),
+            Self::Leaks { .. } => "leaks".to_owned(),
         }
     }
 
@@ -193,6 +208,9 @@ impl Gate {
             Self::Outcomes {} => "attempts = sum of outcomes".to_owned(),
             Self::LittlesLaw { within } => format!("within {} %", trimmed(within * 100.0)),
             Self::Fairness { max_over_min } => format!("max / min < {}", trimmed(*max_over_min)),
+            Self::Leaks { below } => {
+                format!("no LEAK, growth < {} MB/h", trimmed(*below / 1e6))
+            }
             Self::Generator { p99_lateness_ns } => {
                 format!("P99 lateness < {} ms", trimmed(*p99_lateness_ns as f64 / 1e6))
             }

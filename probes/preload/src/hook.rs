@@ -70,13 +70,17 @@ impl Drop for Inside {
 }
 
 fn errno() -> c_int {
-    // SAFETY: glibc's errno of the calling thread.
-    unsafe { *libc::__errno_location() }
+    // SAFETY: takes nothing; the address of the calling thread's errno.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: valid as long as the thread runs.
+    unsafe { place.read() }
 }
 
 fn set_errno(value: c_int) {
     // SAFETY: as in `errno`.
-    unsafe { *libc::__errno_location() = value };
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as in `errno`.
+    unsafe { place.write(value) };
 }
 
 /// Takes the bytes of a block from the countdown; whether the countdown picked it.

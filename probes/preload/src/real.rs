@@ -139,6 +139,17 @@ unsafe extern "C" fn first_free(block: Block) {
     }
 }
 
+pub(crate) fn free(block: Block) {
+    resolve();
+    let address = FREE.load(Ordering::Relaxed);
+    if !address.is_null() {
+        // SAFETY: the word holds the address of C's free.
+        let function = unsafe { transmute::<*mut c_void, Free>(address) };
+        // SAFETY: our own caller called free with this block.
+        unsafe { function(block) };
+    }
+}
+
 /// Calls the allocator behind us through the word; resolves first where nobody has.
 macro_rules! forward {
     ($(#[$doc:meta])* $name:ident, $word:ident, $type:ty, ($($arg:ident: $of:ty),*) -> $result:ty, $failed:expr) => {
@@ -162,7 +173,6 @@ const NONE: Block = core::ptr::null_mut();
 forward!(malloc, MALLOC, One, (size: usize) -> Block, NONE);
 forward!(calloc, CALLOC, Two, (count: usize, size: usize) -> Block, NONE);
 forward!(realloc, REALLOC, Again, (block: Block, size: usize) -> Block, NONE);
-forward!(free, FREE, Free, (block: Block) -> (), ());
 forward!(memalign, MEMALIGN, Two, (align: usize, size: usize) -> Block, NONE);
 forward!(aligned_alloc, ALIGNED_ALLOC, Two, (align: usize, size: usize) -> Block, NONE);
 forward!(posix_memalign, POSIX_MEMALIGN, Posix, (out: *mut Block, align: usize, size: usize) -> c_int, libc::ENOMEM);

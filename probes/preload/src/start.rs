@@ -103,9 +103,7 @@ extern "C" fn constructor(
     real::resolve();
     // What the start itself allocates is not the program's.
     let started = hook::aside(|| {
-        let Some(asked) = variable(environment).and_then(|value| parse(value.to_bytes())) else {
-            return None;
-        };
+        let asked = variable(environment).and_then(|value| parse(value.to_bytes()))?;
         let asked = ASKED.get_or_init(|| asked);
         begin(asked, &command(arguments)).then_some(asked.exact)
     });
@@ -273,8 +271,10 @@ fn claim() -> bool {
     if count.is_null() {
         return false;
     }
-    // SAFETY: the page holds two words, mapped for good, written by atomics only.
-    let (files, late) = unsafe { (&*count, &*count.wrapping_add(1)) };
+    // SAFETY: the page is mapped for good, and its words are written by atomics only.
+    let files = unsafe { &*count };
+    // SAFETY: as above; the second word of the page.
+    let late = unsafe { &*count.wrapping_add(1) };
     let more = |files| (files < FILES_MAX).then_some(files + 1);
     let claimed = files.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
     if !claimed {

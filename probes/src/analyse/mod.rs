@@ -1,1 +1,8 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
+
+pub mod leak;
+#[cfg(feature = "symbols")]
+pub mod profile;
+pub mod role;
+#[cfg(feature = "symbols")]
+pub mod symbols;

@@ -199,7 +199,8 @@ pub struct Sample {
     pub born_ns: u64,
     /// Reallocations of the chain.
     pub grown: u32,
-    /// Last reallocation of the chain, ns; `born_ns` when there was none.
+    /// The last reallocation of the chain, ns; `born_ns` when there was none. It tells a buffer that
+    /// still grows from one that grew once and stayed.
     pub grown_ns: u64,
     /// Address, where it is known (exact mode).
     pub address: u64,

@@ -2,6 +2,8 @@
 
 mod doctor;
 mod facts;
+mod heap_run;
+mod leaks;
 mod record;
 mod target;
 
@@ -16,7 +18,7 @@ use signal_hook::iterator::Signals;
 use tailbeam_harness::drive::{Control, DriveErrorKind};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::Plan;
+use tailbeam_harness::plan::{HeapPlan, Plan};
 use tailbeam_harness::report::{self, Report};
 use tailbeam_harness::verdict::{Gate, parse_gates};
 
@@ -37,6 +39,8 @@ pub(crate) fn run(
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
+        Command::Leaks(args) => leaks::leaks(&args, &root, out),
+        Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
@@ -73,6 +77,12 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     plan.open_max = args.open_max;
     plan.pending_max = args.pending_max;
     plan.seed = args.seed;
+    plan.heap = HeapPlan {
+        sample_bytes: args.heap_sample,
+        warm_up_ns: args.warm_up,
+        horizon_ns: args.horizon,
+    };
+    plan.plants = [args.plant_leak.as_slice(), &args.plant_decoy].concat();
     if let Some(gates) = gates(&args.gate)? {
         plan.gates = gates;
     }

@@ -16,16 +16,22 @@ struct Document<'a, T> {
     data: &'a T,
 }
 
-/// Writes any document of ours.
+/// Writes any document of ours of the report's version.
 pub(crate) fn document<T: Serialize>(
     schema: &'static str,
     data: &T,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    serde_json::to_writer_pretty(
-        &mut *out,
-        &Document { schema, schema_version: SCHEMA_VERSION, data },
-    )?;
+    document_of((schema, SCHEMA_VERSION), data, out)
+}
+
+/// Writes any document of ours.
+pub(crate) fn document_of<T: Serialize>(
+    (schema, schema_version): (&'static str, u32),
+    data: &T,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, &Document { schema, schema_version, data })?;
     writeln!(out)
 }
 

@@ -1,5 +1,7 @@
 //! Rendering: plain values in, text out, over any `Write`.
 
+pub mod export;
 pub mod json;
+pub mod leaks;
 pub mod text;
 pub mod units;

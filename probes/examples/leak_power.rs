@@ -1,0 +1,123 @@
+//! Power and false-alarm rates of the leak verdict in virtual soaks, with 95 % intervals (Clopper and
+//! Pearson): `cargo run --release -p tailbeam-probes --example leak_power -- [SOAKS] [PART]`.
+#![allow(dead_code, reason = "the tests use the rest")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "simulated instants")]
+
+#[path = "../tests/leak_worlds/soak.rs"]
+mod soak;
+#[path = "../tests/leak_worlds/world.rs"]
+mod world;
+
+use std::io::Write as _;
+
+use soak::{CLEAN, OWNER, SITE, built, soak};
+use statrs::distribution::{Beta, ContinuousCDF as _};
+use tailbeam_probes::analyse::leak::{LeakConfig, analyse};
+use world::{HOUR_NS, Life, MINUTE_NS, Who, World};
+
+const R64: f64 = 65_536.0;
+
+fn interval(k: usize, n: usize) -> String {
+    let (a, b) = (k as f64, n as f64);
+    let quantile = |x: f64, y: f64, p: f64| Beta::new(x, y).map_or(f64::NAN, |d| d.inverse_cdf(p));
+    let low = if k == 0 { 0.0 } else { quantile(a, b - a + 1.0, 0.025) };
+    let high = if k == n { 1.0 } else { quantile(a + 1.0, b - a, 0.975) };
+    format!("{k:>4}/{n} {:>5.1} % [{:.1}, {:.1}]", a / b * 100.0, low * 100.0, high * 100.0)
+}
+
+fn main() -> std::io::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let soaks: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(200);
+    let part = args.next().unwrap_or_default();
+    let out = &mut std::io::stdout().lock();
+    if part.is_empty() || part == "power" {
+        power(out, soaks)?;
+    }
+    if part.is_empty() || part == "clean" {
+        clean(out, soaks)?;
+    }
+    Ok(())
+}
+
+/// A leak of 2 MB/h in one agent beside churn at the same site.
+fn power(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
+    let config = LeakConfig::default();
+    type Build = fn(&mut World);
+    let worlds: [(&str, f64, Build); 5] = [
+        ("20 MB steady churn, 64 KiB", R64, |w| w.churn(SITE, 20e6)),
+        ("200 MB steady churn, 64 KiB", R64, |w| w.churn(SITE, 200e6)),
+        ("20 MB Pareto(1.5), 64 KiB", R64, |w| w.churn_of(SITE, 20e6, Life::Pareto(1.5, 60.0))),
+        ("200 MB Pareto(1.5), 64 KiB", R64, |w| w.churn_of(SITE, 200e6, Life::Pareto(1.5, 60.0))),
+        ("20 MB steady churn, 512 KiB", 524_288.0, |w| w.churn(SITE, 20e6)),
+    ];
+    writeln!(out, "LEAK with the right site and agent, 2 MB/h, by the time of the first LEAK")?;
+    for (name, mean, build) in worlds {
+        let hours = if mean > R64 { 16 } else { 8 };
+        let mut first = Vec::new();
+        let (mut wrong, mut covered, mut widths) = (0, 0, 0.0);
+        for seed in 0..soaks {
+            let world = built(
+                |w| {
+                    build(w);
+                    w.leak(SITE, Who::One(OWNER), 2e6, 0, u64::MAX);
+                },
+                seed,
+                mean,
+                hours,
+            );
+            let seen = soak(&world, 5 * MINUTE_NS, &config);
+            wrong += usize::from(seen.wrong);
+            first.push(seen.right_ns.unwrap_or(u64::MAX));
+            let report = analyse(&world.snapshot(4 * HOUR_NS), &config);
+            let rate = report.site(SITE).and_then(|s| s.finding.rate).unwrap_or_default();
+            covered += usize::from(rate.low <= 2e6 && 2e6 <= rate.high);
+            widths += (rate.high - rate.low) / 2e6;
+        }
+        let n = first.len();
+        let by = |minutes: u64| first.iter().filter(|&&t| t <= minutes * MINUTE_NS).count();
+        writeln!(out, "  {name}")?;
+        for minutes in
+            [60, 90, 105, 120, 180, 240, 480, 960].into_iter().filter(|m| *m <= hours * 60)
+        {
+            writeln!(out, "    by {:>5.2} h {}", minutes as f64 / 60.0, interval(by(minutes), n))?;
+        }
+        writeln!(
+            out,
+            "    rate's interval at 4 h holds 2 MB/h {}, mean width {:.0} %; wrong site or agent {}",
+            interval(covered, n),
+            widths / n as f64 * 100.0,
+            interval(wrong, n)
+        )?;
+    }
+    Ok(())
+}
+
+/// Clean soaks, read every five minutes.
+fn clean(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
+    writeln!(out, "false LEAK in clean soaks, read every 5 min to the end")?;
+    for named in CLEAN {
+        let mut alarms = 0;
+        let mut example = String::new();
+        let mut last = std::collections::BTreeMap::<String, usize>::new();
+        for seed in 0..soaks {
+            let world = built(named.build, 10_000 + seed, R64, named.hours);
+            let seen = soak(&world, 5 * MINUTE_NS, &LeakConfig::default());
+            if let Some(at) = seen.leak_ns {
+                alarms += 1;
+                example.push_str(&format!(" {:.2}", at as f64 / HOUR_NS as f64));
+            }
+            if let Some((_, verdict, reason)) = seen.readings.last() {
+                let reason = reason.split(['{', '(']).take(2).collect::<Vec<_>>().join(" ");
+                *last.entry(format!("{verdict:?} {reason}")).or_default() += 1;
+            }
+        }
+        writeln!(
+            out,
+            "  {:<40} {} {last:?}{example}",
+            named.name,
+            interval(alarms, usize::try_from(soaks).unwrap_or(0))
+        )?;
+        out.flush()?;
+    }
+    Ok(())
+}
