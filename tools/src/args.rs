@@ -38,6 +38,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
     )]
     Soak(Box<Soak>),
+    /// Run any program and record its heap; the exit code is the program's own
+    #[command(
+        after_help = "Examples:\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nThe program's output and exit code are its own; 128 + N after signal N. A program that cannot be\nrecorded is not started: exit 1 with the cause."
+    )]
+    Record(Box<Record>),
     /// Recompute a run's report from its frames
     #[command(
         after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json"
@@ -138,6 +143,28 @@ pub(crate) struct Soak {
     /// Format of the report
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Record {
+    /// Record heap objects: who allocated them, how long they live
+    #[arg(long, required = true)]
+    pub(crate) heap: bool,
+    /// Record every object instead of a sample
+    #[arg(long)]
+    pub(crate) exact: bool,
+    /// Mean distance between samples, bytes (64KiB, 512KiB, 1MiB)
+    #[arg(long, default_value = "512KiB", value_name = "SIZE", value_parser = bytes, conflicts_with = "exact")]
+    pub(crate) sample: u64,
+    /// The object to preload, when it does not lie beside this program
+    #[arg(long, env = "TAILBEAM_PRELOAD", value_name = "FILE")]
+    pub(crate) preload: Option<PathBuf>,
+    /// Say nothing after the program's end
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Program and arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub(crate) command: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -406,6 +433,24 @@ fn count(text: &str) -> Result<u64, String> {
     number.checked_mul(scale).ok_or_else(|| "the count is too large".to_owned())
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(unit);
+    let scale: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" | "k" | "K" => 1 << 10,
+        "MiB" | "m" | "M" => 1 << 20,
+        "GiB" | "g" | "G" => 1 << 30,
+        _ => return Err("write bytes such as 65536, 64KiB or 1MiB".to_owned()),
+    };
+    let value: u64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    // Above a TiB no program ever reaches a sample.
+    match value.checked_mul(scale) {
+        Some(size @ 1..=0x100_0000_0000) => Ok(size),
+        _ => Err("a size lies between 1 byte and 1 TiB".to_owned()),
+    }
+}
+
 pub(crate) fn duration(text: &str) -> Result<u64, String> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(unit);
@@ -510,6 +555,11 @@ mod tests {
         );
         assert_eq!(duration("1.5s"), Ok(1_500_000_000));
         assert!(duration("60").is_err() && duration("-1s").is_err() && duration("1e300h").is_err());
+        assert_eq!(
+            [bytes("64KiB"), bytes("1"), bytes("1MiB")].map(Result::unwrap),
+            [65_536, 1, 1 << 20]
+        );
+        assert!(bytes("0").is_err() && bytes("64kb").is_err() && bytes("99999999GiB").is_err());
         assert_eq!([rate("2MB/h"), rate("1.5 MiB/h")], [Ok(2e6), Ok(1_572_864.0)]);
         assert!(["2MB", "2/h", "-1MB/h", "xMB/h", "2mb/h"].iter().all(|text| rate(text).is_err()));
         assert_eq!(span("1s..5s"), Ok(Span::ms(1_000, 5_000)));

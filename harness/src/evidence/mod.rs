@@ -5,14 +5,18 @@
 //! | `plan.toml` | the frozen plan; its SHA-256 stands in the first frame |
 //! | `host.json` | the host as described at the start |
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
+//! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
+//! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod read;
+mod recorded;
 pub mod records;
 mod store;
 mod time;
 
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
+pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::rfc3339;
 

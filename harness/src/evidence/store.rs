@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::read::{RunFrames, read_run};
+use super::recorded::Recorded;
 use super::time::{compact_utc, rfc3339};
 
 /// A directory of runs.
@@ -203,6 +204,17 @@ impl Store {
 
 fn summary(id: String, path: &Path) -> RunSummary {
     let bytes = disk_bytes(path);
+    if let Ok(Some(recorded)) = Recorded::read(path) {
+        return RunSummary {
+            id,
+            started: rfc3339(recorded.started_unix_ns),
+            workload: format!("record {}", recorded.command.join(" ")),
+            agents: 0,
+            planned_s: 0,
+            end: recorded.end_words(),
+            bytes,
+        };
+    }
     match read_run(path) {
         Ok(run) => readable(id, bytes, &run),
         Err(error) => RunSummary {

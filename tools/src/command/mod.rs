@@ -4,6 +4,8 @@ mod doctor;
 mod facts;
 mod heap_run;
 mod leaks;
+mod record;
+mod target;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub(crate) fn run(
     let root = store_root(cli.store);
     match cli.command {
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
+        Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
         Command::Export(args) => leaks::export(&args, &root, out, err),

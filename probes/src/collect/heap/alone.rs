@@ -9,6 +9,7 @@ use super::collector::{Collector, weight};
 use super::live_table::{Claim, GivenBack};
 use super::modules::put_bytes;
 use super::sample;
+use crate::clock;
 use crate::record::heap::{Census, ClassTotals};
 use crate::record::heap_layout::{Event, KIND_ENDED, Lost, RECORD_WORDS, Section, head, low};
 
@@ -43,6 +44,26 @@ impl Collector {
         let result = work(&Alone(self));
         self.lock.store(0, Ordering::Release);
         Some(result)
+    }
+
+    /// Before a fork: waits, 100 ms at most, until nobody is alone, and keeps everybody else away. Whoever
+    /// is alone may hold the dynamic loader's lock, which in the child nobody would ever give back. Follow
+    /// with [`Collector::after_fork`] in the parent when this is true.
+    pub fn before_fork(&self) -> bool {
+        let started_ns = clock::monotonic_ns();
+        while self.lock.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed).is_err() {
+            // The fork may come from a handler that interrupted the holder: so this wait ends.
+            if clock::monotonic_ns().saturating_sub(started_ns) > 100_000_000 {
+                return false;
+            }
+            std::thread::yield_now();
+        }
+        true
+    }
+
+    /// After a fork, in the parent.
+    pub fn after_fork(&self) {
+        self.lock.store(0, Ordering::Release);
     }
 
     /// Takes what happened into the history, records totals where there are any, looks for new

@@ -6,9 +6,11 @@
 //! under a lock that is only ever tried.
 
 use std::cell::Cell;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
 
 use super::config::{HeapConfig, HeapError};
+use super::eh_frame;
 use super::file;
 use super::history::{Ring, Rows};
 use super::live_table::{Claim, GivenBack, Live};
@@ -27,6 +29,9 @@ const HOLDER_WORDS: usize = 8_192;
 
 /// How often a hook gives way to whoever empties the ring.
 const TRIES: usize = 256;
+
+/// Up to this many objects the other tables are small as well.
+const SMALL: usize = 16_384;
 
 /// What the collector keeps per thread. All zeros is a fresh one. The owner of the memory passes it
 /// to every hook and never to two threads at once.
@@ -112,6 +117,9 @@ pub struct Collector {
     /// Last tick that [`Collector::tend`] made, ns.
     pub(super) tended_ns: AtomicU64,
     pub(super) exact: bool,
+    tables: bool,
+    /// Path of the state file, as bytes.
+    pub(super) path: Words,
     pub(super) configured_mean: f32,
     pub(super) budget: Option<f64>,
     seed: u64,
@@ -124,6 +132,7 @@ impl Collector {
     /// [`HeapError`], when the configuration, the file or the memory does not allow it.
     pub fn create(config: &HeapConfig) -> Result<Collector, HeapError> {
         config.check()?;
+        eh_frame::prepare();
         let layout = layout(config);
         let bytes = layout.words() as u64 * 8;
         let words = file::create(&config.path, bytes).map_err(|error| HeapError::File {
@@ -152,12 +161,18 @@ impl Collector {
             manual_ns: config.manual_clock.then(|| AtomicU64::new(0)),
             tended_ns: AtomicU64::new(0),
             exact: config.exact,
+            tables: config.tables,
+            path: Words::anonymous(file::PATH_BYTES / 8).map_err(memory)?,
             configured_mean: mean,
             budget: config.budget,
             seed: if config.seed == 0 { clock::monotonic_ns() } else { config.seed },
             words,
             layout,
         };
+        // Absolute: a child may be born in another directory.
+        let path = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+        let path = path.as_os_str().as_bytes();
+        put_bytes(&collector.path, &path[..path.len().min(file::PATH_BYTES - 1)]);
         collector.head(config);
         collector.code.refresh(&collector.words, &collector.layout);
         Ok(collector)
@@ -344,7 +359,16 @@ impl Collector {
 
     fn site(&self, thread: &Thread, registers: &Registers) -> u32 {
         let top = unwind::top(&thread.stack, registers.sp);
-        let stack = unwind::walk(registers, top, |at| self.code.holds(&self.words, at));
+        let code = |at| self.code.holds(&self.words, at);
+        let stack = match self.tables && registers.ip != 0 {
+            true => eh_frame::walk(registers, top, code),
+            false => unwind::walk(registers, top, code),
+        };
+        // A file that is loaded, used and unloaded between two ticks is noted while it is there.
+        let unknown = |at: &&u64| !self.code.holds(&self.words, **at);
+        if self.tables && eh_frame::met_new() && stack.frames().iter().any(|at| unknown(&at)) {
+            self.alone(|_| self.code.refresh(&self.words, &self.layout));
+        }
         if stack.truncated {
             self.words[head::TRUNCATED].fetch_add(1, Ordering::Relaxed);
         }
@@ -407,6 +431,10 @@ pub(super) fn weight(entry: &Entry) -> f64 {
 fn layout(config: &HeapConfig) -> Layout {
     assert_eq!(EPOCHS, 64, "a row has a word per epoch");
     let entries = config.objects_max as usize;
+    // Short-lived children of a build get by with less: 3 MB instead of 12.
+    if entries <= SMALL {
+        return Layout::new([entries, 4_096, 65_536, 1_024, 4_096, 512, 64, 1_024, 256, 512]);
+    }
     //          entries  sites   frames   rows   events census classes ended   names  modules
     Layout::new([entries, 16_384, 327_680, 5_120, 16_384, 2_048, 64, 32_768, 2_048, 512])
 }

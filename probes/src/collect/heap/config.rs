@@ -25,6 +25,9 @@ pub struct HeapConfig {
     pub seed: u64,
     /// What a forked child does. Default [`OnFork::Stop`].
     pub on_fork: OnFork,
+    /// Walk stacks by unwind tables first, as programs without frame pointers need it; a few ns per
+    /// frame instead of one. Default false: by frame pointers, and by tables where they break.
+    pub tables: bool,
     /// Time is what the last `tick` said, for tests. Default false: `CLOCK_MONOTONIC`.
     pub manual_clock: bool,
 }
@@ -54,6 +57,7 @@ impl HeapConfig {
             epoch_ns: 1_000_000_000,
             seed: 0,
             on_fork: OnFork::Stop,
+            tables: false,
             manual_clock: false,
         }
     }

@@ -71,6 +71,15 @@ impl Ring {
         Some(event)
     }
 
+    /// Forgets what is in it. Nobody else may use the ring meanwhile.
+    pub(super) fn clear(&self, words: &[AtomicU64]) {
+        for turn in 0..self.count {
+            self.slot(words, turn).iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        }
+        words[head::RING_HEAD].store(0, Ordering::Relaxed);
+        words[head::RING_TAIL].store(0, Ordering::Relaxed);
+    }
+
     /// Whether more than half of the ring is taken.
     pub(super) fn filling(&self, words: &[AtomicU64]) -> bool {
         let (tail, head) = (&words[head::RING_TAIL], &words[head::RING_HEAD]);

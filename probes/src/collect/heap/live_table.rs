@@ -134,6 +134,22 @@ impl Live {
         }
     }
 
+    /// In the child of a fork, whose table is a copy of what the parent's has become since: empties what
+    /// the parent entered after the fork, which this process' own numbers say is free.
+    pub(super) fn forked(&self, words: &[AtomicU64]) {
+        let empty = |index| self.slot(words, index)[0].store(u64::from(EMPTY), Ordering::Relaxed);
+        self.numbers.each_back(|n| &self.links.halves()[n as usize], empty);
+        let mut row = 0;
+        for index in self.used()..self.numbers.bound() {
+            // The parent uses fresh numbers in their order.
+            row = if self.slot(words, index)[0].load(Ordering::Relaxed) == 0 { row + 1 } else { 0 };
+            if row > 4_096 {
+                return;
+            }
+            empty(index);
+        }
+    }
+
     /// Bytes beside the state file.
     pub(super) fn private_bytes(&self) -> u64 {
         self.links.len() as u64 * 8

@@ -51,15 +51,21 @@ impl Words {
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len * 2) }
     }
 
-    /// Writes all words to a file, by the kernel, which may see other threads' and processes' changes.
-    pub(super) fn write_to(&self, file: BorrowedFd<'_>) -> std::io::Result<()> {
-        let (start, bytes) = (self.start.as_ptr().cast::<u8>(), self.len * 8);
-        let mut done = 0;
-        while done < bytes {
+    /// Writes the bytes from `from` to `to` to the same place of a file, by system calls only.
+    pub(super) fn write_range(
+        &self,
+        file: BorrowedFd<'_>,
+        from: usize,
+        to: usize,
+    ) -> std::io::Result<()> {
+        let to = to.min(self.len * 8);
+        let mut done = from;
+        while done < to {
             // SAFETY: below the end of the mapping.
-            let from = unsafe { start.add(done) };
-            // SAFETY: the kernel reads at most the rest of the mapping (write(2)).
-            let rc = unsafe { libc::write(file.as_raw_fd(), from.cast(), bytes - done) };
+            let at = unsafe { self.start.as_ptr().cast::<u8>().add(done) };
+            let offset = libc::off_t::try_from(done).map_err(std::io::Error::other)?;
+            // SAFETY: the kernel reads at most the rest of the range (pwrite(2)).
+            let rc = unsafe { libc::pwrite(file.as_raw_fd(), at.cast(), to - done, offset) };
             match usize::try_from(rc) {
                 Ok(written) if written > 0 => done += written,
                 _ => return Err(std::io::Error::last_os_error()),

@@ -25,8 +25,10 @@
 mod addresses;
 mod alone;
 mod cells;
+mod cfi;
 pub mod collector;
 mod config;
+mod eh_frame;
 mod file;
 mod global;
 mod history;

@@ -65,6 +65,26 @@ impl Numbers {
         }
     }
 
+    /// Numbers are below this.
+    pub(super) fn bound(&self) -> u32 {
+        self.bound
+    }
+
+    /// Calls `each` with every number that came back and was not taken again. Nobody else may use the
+    /// stack meanwhile.
+    pub(super) fn each_back<'a>(
+        &self,
+        link: impl Fn(u32) -> &'a AtomicU32,
+        mut each: impl FnMut(u32),
+    ) {
+        let mut top = low(self.head.load(Ordering::Relaxed));
+        for _ in 0..self.bound {
+            let Some(number) = top.checked_sub(1) else { return };
+            each(number);
+            top = link(number).load(Ordering::Relaxed);
+        }
+    }
+
     /// Numbers that were ever out: none at or above has been used.
     pub(super) fn used(&self) -> u32 {
         self.fresh.load(Ordering::Relaxed)

@@ -7,11 +7,12 @@
 
 use std::cell::Cell;
 
+use super::eh_frame::{self, Step};
 use super::site::Stack;
 use crate::record::heap_layout::FRAMES_MAX;
 
 /// Where a walk begins: the registers of the caller of the allocation function.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Registers {
     /// Code address that the stack begins with; 0 for none: then the first return address does.
     pub ip: u64,
@@ -47,42 +48,51 @@ impl Registers {
     }
 }
 
-/// Walks from `registers` up to the end of the stack at `top`. `code` says whether an address lies in
-/// code that is known.
+/// Walks from `registers` up to the end of the stack at `top` by frame pointers, and where they break by
+/// tables. `code` says whether an address lies in code that is known.
 pub(super) fn walk(registers: &Registers, top: u64, code: impl Fn(u64) -> bool) -> Stack {
     let mut stack = Stack { frames: [0; FRAMES_MAX], len: 0, truncated: false };
     if registers.ip != 0 {
         stack.frames[0] = registers.ip;
         stack.len = 1;
     }
-    let (mut low, mut fp) = (registers.sp, registers.fp);
+    let mut at = *registers;
     while stack.len < FRAMES_MAX {
-        if fp == 0 {
-            return stack;
+        match frame(&at, top, &code) {
+            Step::Caller(caller) => at = caller,
+            Step::End => return stack,
+            Step::Unknown if at.ip != 0 => return eh_frame::walk_on(stack, at, top, code),
+            Step::Unknown => break,
         }
-        // A frame is two words, aligned, above the one before: so the walk ends.
-        if fp < low || fp % 8 != 0 || fp > top.saturating_sub(16) {
-            break;
-        }
-        let (next, back) = (word(fp), word(fp + 8));
-        if back == 0 {
-            return stack;
-        }
-        if !code(back) {
-            break;
-        }
-        stack.frames[stack.len] = back;
+        stack.frames[stack.len] = at.ip;
         stack.len += 1;
-        (low, fp) = (fp + 16, next);
     }
     stack.truncated = true;
     stack
 }
 
+/// Steps to the caller by the frame pointer.
+pub(super) fn frame(at: &Registers, top: u64, code: &impl Fn(u64) -> bool) -> Step {
+    let Registers { sp, fp, .. } = *at;
+    if fp == 0 {
+        return Step::End;
+    }
+    // A frame is two words, aligned, above the one before: so the walk ends.
+    if fp < sp || fp % 8 != 0 || fp > top.saturating_sub(16) {
+        return Step::Unknown;
+    }
+    let (next, back) = (word(fp), word(fp + 8));
+    match back {
+        0 => Step::End,
+        _ if !code(back) => Step::Unknown,
+        _ => Step::Caller(Registers { ip: back, sp: fp + 16, fp: next }),
+    }
+}
+
 fn word(address: u64) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "it came from a pointer")]
     let address = address as usize;
-    // SAFETY: walk lets through only aligned addresses between its own stack pointer and the end of
+    // SAFETY: frame lets through only aligned addresses between its own stack pointer and the end of
     // the thread's stack, which is mapped and readable. Volatile: other frames own these words.
     unsafe { std::ptr::with_exposed_provenance::<u64>(address).read_volatile() }
 }

@@ -1,0 +1,259 @@
+//! `record`: runs a program of any language with our object preloaded, and gets out of its way.
+//!
+//! Stdin, stdout, stderr, exit code and signals are the program's. What we say comes after its end, on
+//! stderr, and not at all with `--quiet`. A program that could not be recorded is not started.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fs, thread};
+
+use rustix::process::{Pid, Signal, kill_process};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::iterator::Signals;
+use tailbeam_harness::evidence::{Ending, RECORD_VERSION, Recorded, Store};
+use tailbeam_probes::clock;
+
+use super::Outcome;
+use super::target::{self, Refusal};
+use crate::Failure;
+use crate::args::Record;
+
+/// Name of the shared object.
+const OBJECT: &str = "libtailbeam_preload.so";
+/// What the preloaded object reads its configuration from.
+const CONFIG: &str = "TAILBEAM_HEAP";
+
+pub(super) fn run(args: &Record, root: &Path, err: &mut dyn Write) -> Outcome {
+    let command = &args.command;
+    let before = std::env::var_os("LD_PRELOAD");
+    let refused = |what: &str, refusal: Refusal| {
+        let Refusal { cause, remedy } = refusal;
+        Failure::new(1, format!("{what}\n  cause: {cause}\n  remedy: {remedy}"))
+    };
+    let program = target::find(&command[0], std::env::var_os("PATH").as_deref())
+        .map_err(|refusal| refused("nothing to record", refusal))?;
+    target::check(&program)
+        .and_then(|()| target::check_preloaded(before.as_deref()))
+        .map_err(|refusal| refused("this program cannot be recorded", refusal))?;
+    let object = object(args.preload.as_deref(), std::env::current_exe().ok().as_deref())?;
+    let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
+    let (_, dir) =
+        store.create_run(clock::realtime_ns()).map_err(|error| Failure::new(1, error))?;
+    let dir = fs::canonicalize(&dir)?;
+
+    let mut recorded = Recorded {
+        version: RECORD_VERSION,
+        started_unix_ns: clock::realtime_ns(),
+        command: command.iter().map(|part| part.to_string_lossy().into_owned()).collect(),
+        mean_bytes: if args.exact { 1 } else { args.sample },
+        exact: args.exact,
+        end: None,
+    };
+    recorded.write(&dir)?;
+    let status = start(&program, command, &environment(&object, before, &recorded, &dir))?;
+    recorded.end = Some(Ending {
+        ended_unix_ns: clock::realtime_ns(),
+        code: status.code(),
+        signal: status.signal(),
+    });
+    recorded.write(&dir)?;
+    if !args.quiet {
+        // The program has ended and its exit code is owed in any case.
+        let _ = after(&dir, err);
+    }
+    Ok(exit_code(status))
+}
+
+/// As a shell tells it: 128 + N after signal N.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    u8::try_from(code.unwrap_or(1)).unwrap_or(u8::MAX)
+}
+
+/// The object to preload: the one given, else beside this program, else where cargo and packages put it.
+fn object(given: Option<&Path>, this: Option<&Path>) -> Result<PathBuf, Failure> {
+    let beside = |dir: &Path| {
+        [
+            OBJECT,
+            "deps/libtailbeam_preload.so",
+            "../lib/tailbeam/libtailbeam_preload.so",
+            "../libtailbeam_preload.so",
+        ]
+        .map(|name| dir.join(name))
+    };
+    let places: Vec<PathBuf> = match (given, this.and_then(Path::parent)) {
+        (Some(given), _) => vec![given.to_owned()],
+        (None, Some(dir)) => beside(dir).to_vec(),
+        (None, None) => Vec::new(),
+    };
+    let found = places.iter().find_map(|place| fs::canonicalize(place).ok());
+    let Some(found) = found else {
+        let tried: Vec<String> = places.iter().map(|place| place.display().to_string()).collect();
+        return Err(Failure::new(
+            1,
+            format!(
+                "the object to preload is missing\n  cause: not found at {}\n  remedy: `cargo build --release -p tailbeam-preload`, then put target/release/{OBJECT} beside tailbeam, or name it with --preload FILE",
+                tried.join(", ")
+            ),
+        ));
+    };
+    // ld.so(8): the items of LD_PRELOAD are separated by spaces or colons, and nothing escapes one.
+    if found.to_string_lossy().contains([' ', ':']) {
+        return Err(Failure::new(
+            1,
+            format!(
+                "{} cannot be preloaded\n  cause: the loader splits LD_PRELOAD at spaces and colons\n  remedy: copy the object to a path without them and name it with --preload FILE",
+                found.display()
+            ),
+        ));
+    }
+    Ok(found)
+}
+
+/// What the program's environment gains.
+fn environment(
+    object: &Path,
+    before: Option<OsString>,
+    recorded: &Recorded,
+    dir: &Path,
+) -> [(&'static str, OsString); 2] {
+    let mut preload = object.as_os_str().to_owned();
+    if let Some(before) = before.filter(|before| !before.is_empty()) {
+        preload.push(":");
+        preload.push(before);
+    }
+    let mut config =
+        OsString::from(format!("1;{};{};", recorded.mean_bytes, u8::from(recorded.exact)));
+    config.push(dir);
+    [("LD_PRELOAD", preload), (CONFIG, config)]
+}
+
+/// Runs the program to its end; signals that are meant for it reach it.
+fn start(
+    program: &Path,
+    command: &[OsString],
+    environment: &[(&'static str, OsString)],
+) -> Result<ExitStatus, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::new(
+            1,
+            format!(
+                "{} did not start\n  cause: {error}\n  remedy: start it without tailbeam first",
+                program.display()
+            ),
+        )
+    };
+    // Whoever ignores a signal (nohup) hands that on to the program; we take only what we do not ignore.
+    let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+    let wanted = [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2];
+    let taken = wanted.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals = Signals::new(taken).map_err(failed)?;
+    let mut child = spawn(program, command, environment).map_err(failed)?;
+    let (handle, gone) = (signals.handle(), Arc::new(AtomicBool::new(false)));
+    let (pid, over) = (Pid::from_child(&child), Arc::clone(&gone));
+    let pass = move || {
+        for signal in signals.forever() {
+            // The terminal sends these two to the whole group, the program included.
+            let from_terminal = signal == SIGINT || signal == SIGQUIT;
+            if let (false, false, Some(signal)) =
+                (from_terminal, over.load(Ordering::Acquire), Signal::from_named_raw(signal))
+            {
+                // It may have ended just now; then there is nobody to tell.
+                let _ = kill_process(pid, signal);
+            }
+        }
+    };
+    let thread = thread::Builder::new().name("signals".to_owned()).spawn(pass).map_err(failed)?;
+    let status = child.wait().map_err(failed);
+    gone.store(true, Ordering::Release);
+    handle.close();
+    // The thread only passes signals on and cannot panic.
+    let _ = thread.join();
+    status
+}
+
+fn spawn(
+    program: &Path,
+    command: &[OsString],
+    environment: &[(&'static str, OsString)],
+) -> std::io::Result<Child> {
+    use std::os::unix::process::CommandExt as _;
+    let name: &OsStr = &command[0];
+    let variables = environment.iter().map(|(name, value)| (name, value));
+    Command::new(program).arg0(name).args(&command[1..]).envs(variables).spawn()
+}
+
+/// The mask of `SigIgn` in `/proc/self/status`; bit `n - 1` is signal `n`.
+fn ignored_signals(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// What there is to know after the end: where the run is, and which processes could not be recorded.
+fn after(dir: &Path, err: &mut dyn Write) -> std::io::Result<()> {
+    let mut names: Vec<PathBuf> =
+        fs::read_dir(dir)?.filter_map(Result::ok).map(|entry| entry.path()).collect();
+    names.sort();
+    let states = names.iter().filter(|name| name.extension() == Some(OsStr::new("tbh"))).count();
+    for refused in names.iter().filter(|name| name.extension() == Some(OsStr::new("refused"))) {
+        writeln!(err, "not recorded: {}", fs::read_to_string(refused)?.trim_end())?;
+    }
+    if let Some(late) = late(dir).filter(|&late| late > 0) {
+        writeln!(err, "not recorded: {late} processes more: a run holds 256 state files")?;
+    }
+    if states == 0 {
+        writeln!(
+            err,
+            "nothing was recorded\n  cause: no process loaded the object, or none could write to {}\n  remedy: see whether the program clears its environment, changes its user or replaces LD_PRELOAD",
+            dir.display()
+        )?;
+    }
+    if states > 1 {
+        writeln!(err, "processes: {states}, the first in heap.tbh, others in heap-PID.tbh")?;
+    }
+    writeln!(err, "run: {}", dir.display())
+}
+
+/// Processes that came when the run had all the state files it may have: word 1 of `heap-count`.
+fn late(dir: &Path) -> Option<u64> {
+    let count = fs::read(dir.join("heap-count")).ok()?;
+    Some(u64::from_le_bytes(*count.get(8..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_object_is_put_before_what_was_there_and_the_directory_comes_last() {
+        let recorded = Recorded {
+            version: RECORD_VERSION,
+            started_unix_ns: 0,
+            command: vec!["x".to_owned()],
+            mean_bytes: 65_536,
+            exact: false,
+            end: None,
+        };
+        let before = Some(OsString::from("libfakeroot.so"));
+        let made = environment(Path::new("/a/b.so"), before, &recorded, Path::new("/run;1"));
+        assert_eq!(made[0].1, "/a/b.so:libfakeroot.so");
+        assert_eq!(made[1].1, "1;65536;0;/run;1");
+    }
+
+    #[test]
+    fn a_missing_object_is_an_error_that_says_how_to_get_it() {
+        let failure = object(Some(Path::new("/nowhere/x.so")), None).unwrap_err();
+        assert!(failure.text.contains("-p tailbeam-preload"), "{}", failure.text);
+    }
+
+    #[test]
+    fn ignored_signals_are_read_from_the_mask() {
+        assert_eq!(ignored_signals("Name:\tx\nSigIgn:\t0000000000000001\n"), 1);
+        assert_eq!(ignored_signals(""), 0);
+    }
+}
