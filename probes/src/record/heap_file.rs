@@ -386,3 +386,89 @@ fn text(words: &[u64], len: usize) -> String {
     let bytes = bytes(words, len);
     String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::collect::heap::HeapConfig;
+    use crate::collect::heap::Registers;
+    use crate::collect::heap::collector::{Birth, Collector, Thread};
+
+    /// Bytes of a file with a hundred objects, as small as they get.
+    fn file() -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("heap.tbh");
+        let config = HeapConfig { objects_max: 128, ..HeapConfig::new(&path) };
+        let (collector, thread) = (Collector::create(&config).unwrap(), Thread::new());
+        for address in 1..=100u64 {
+            let registers = Registers { ip: 0x1000 + address % 7, sp: 0, fp: 0 };
+            let birth = Birth { address: address * 64, size: 99, mean: 524_288.0, registers };
+            let index = collector.born(&thread, &birth).unwrap();
+            if address > 60 {
+                assert!(collector.died(&thread, index, address * 64));
+            }
+        }
+        std::fs::read(&path).unwrap()
+    }
+
+    #[test]
+    fn a_torn_entry_is_left_out_and_counted() {
+        let mut bytes = file();
+        let seen = read_bytes(&bytes).unwrap();
+        assert_eq!((seen.samples.len(), seen.sampler.lost.len()), (60, 0));
+        // The size of the first object, of which the check knows.
+        let at = HEADER_WORDS * 8 + 16;
+        bytes[at] ^= 1;
+        let seen = read_bytes(&bytes).unwrap();
+        assert_eq!(seen.samples.len(), 59);
+        assert_eq!(seen.sampler.lost, [("torn".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn what_is_no_state_file_is_refused_by_name() {
+        let bytes = file();
+        assert!(matches!(read_bytes(&[]), Err(HeapFileError::Magic)));
+        assert!(matches!(read_bytes(&[b'x'; 10_000]), Err(HeapFileError::Magic)));
+        assert!(matches!(read_bytes(&bytes[..bytes.len() - 8]), Err(HeapFileError::Cut { .. })));
+        assert!(matches!(read_bytes(&bytes[..100]), Err(HeapFileError::Cut { .. })));
+        let mut other = bytes.clone();
+        other[8] = 9;
+        assert!(matches!(read_bytes(&other), Err(HeapFileError::Version { version: 9 })));
+        assert!(matches!(read(Path::new("/nonexistent")), Err(HeapFileError::Io { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn garbage_never_panics(
+            cut in 0usize..1 << 24,
+            hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>()), 0..200),
+            header in any::<bool>(),
+        ) {
+            let mut bytes = file();
+            for (place, value) in &hits {
+                // Half of the runs hit the header, where the damage is greatest.
+                let words = if header { HEADER_WORDS } else { bytes.len() / 8 };
+                let at = place.index(words) * 8;
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            bytes.truncate(cut.max(bytes.len() / 2));
+            let _ = read_bytes(&bytes);
+        }
+
+        #[test]
+        fn random_words_behind_a_whole_header_never_panic(seed in any::<u64>()) {
+            let mut bytes = file();
+            let mut state = seed;
+            for word in bytes[HEADER_WORDS * 8..].chunks_exact_mut(8).step_by(7) {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                word.copy_from_slice(&state.to_le_bytes());
+            }
+            let seen = read_bytes(&bytes).unwrap();
+            prop_assert!(!seen.sampler.lost.is_empty());
+        }
+    }
+}

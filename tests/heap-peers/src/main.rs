@@ -28,10 +28,8 @@ const fn variant(name: &'static str, program: &'static str, base: &'static str) 
 const TCMALLOC: &str = "/usr/lib/x86_64-linux-gnu/libtcmalloc.so.4";
 
 fn variants() -> Vec<Variant> {
-    let jemalloc = |name, environment| Variant {
-        environment,
-        ..variant(name, "jemalloc", "jemalloc")
-    };
+    let jemalloc =
+        |name, environment| Variant { environment, ..variant(name, "jemalloc", "jemalloc") };
     let slow = |name, program, base, wrapper| Variant {
         wrapper,
         slow: true,
@@ -45,7 +43,10 @@ fn variants() -> Vec<Variant> {
         variant("jemalloc", "jemalloc", "jemalloc"),
         jemalloc("jemalloc prof, 2^19", &[("_RJEM_MALLOC_CONF", "prof:true,lg_prof_sample:19")]),
         jemalloc("jemalloc prof, 2^17", &[("_RJEM_MALLOC_CONF", "prof:true,lg_prof_sample:17")]),
-        Variant { environment: &[("LD_PRELOAD", TCMALLOC)], ..variant("tcmalloc (gperftools)", "system", "tcmalloc (gperftools)") },
+        Variant {
+            environment: &[("LD_PRELOAD", TCMALLOC)],
+            ..variant("tcmalloc (gperftools)", "system", "tcmalloc (gperftools)")
+        },
         Variant {
             environment: &[("LD_PRELOAD", TCMALLOC), ("TCMALLOC_SAMPLE_PARAMETER", "524288")],
             ..variant("tcmalloc sampled, 512 KiB", "system", "tcmalloc (gperftools)")
@@ -54,8 +55,18 @@ fn variants() -> Vec<Variant> {
         slow("mimalloc, small", "mimalloc", "mimalloc, small", &[]),
         Variant { argument: "1", ..slow("tailbeam exact", "tailbeam", "mimalloc, small", &[]) },
         slow("dhat-rs", "dhat", "glibc, small", &[]),
-        slow("heaptrack", "system", "glibc, small", &["heaptrack", "--record-only", "-o", "/tmp/heap-peers-track"]),
-        slow("valgrind massif", "system", "glibc, small", &["valgrind", "--tool=massif", "--massif-out-file=/dev/null", "-q"]),
+        slow(
+            "heaptrack",
+            "system",
+            "glibc, small",
+            &["heaptrack", "--record-only", "-o", "/tmp/heap-peers-track"],
+        ),
+        slow(
+            "valgrind massif",
+            "system",
+            "glibc, small",
+            &["valgrind", "--tool=massif", "--massif-out-file=/dev/null", "-q"],
+        ),
     ]
 }
 
@@ -75,8 +86,13 @@ fn main() -> ExitCode {
     let plan = Plan {
         rounds: option("--rounds").and_then(|n| n.parse().ok()).unwrap_or(30),
         core: option("--core").unwrap_or_else(|| "1".to_owned()),
-        dir: std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)).unwrap_or_default(),
-        only: option("--only").map(|o| o.split(';').map(str::to_owned).collect()).unwrap_or_default(),
+        dir: std::env::current_exe()
+            .ok()
+            .and_then(|exe| exe.parent().map(Path::to_owned))
+            .unwrap_or_default(),
+        only: option("--only")
+            .map(|o| o.split(';').map(str::to_owned).collect())
+            .unwrap_or_default(),
     };
     for program in programs.split(',') {
         table(&plan, program);
@@ -86,7 +102,7 @@ fn main() -> ExitCode {
 
 /// CPU time of a run, ns; `None` when the tool is not there or fails.
 fn run(plan: &Plan, program: &str, variant: &Variant) -> Option<f64> {
-    let full = if program == "json" { 3_000 } else { 8_000_000 };
+    let full = if program == "json" { 12_000 } else { 30_000_000 };
     let size = if variant.slow { full / 50 } else { full };
     let path = plan.dir.join(variant.program);
     let mut command = match variant.wrapper {
@@ -100,14 +116,18 @@ fn run(plan: &Plan, program: &str, variant: &Variant) -> Option<f64> {
     command.args([program, &size.to_string(), &plan.core, variant.argument]);
     command.envs(variant.environment.iter().copied()).stderr(Stdio::null());
     let text = String::from_utf8(command.output().ok()?.stdout).ok()?;
-    let line = text.lines().find(|line| line.split(' ').filter(|w| w.parse::<u64>().is_ok()).count() == 3)?;
+    let line = text
+        .lines()
+        .find(|line| line.split(' ').filter(|w| w.parse::<u64>().is_ok()).count() == 3)?;
     line.split(' ').next()?.parse().ok()
 }
 
 fn table(plan: &Plan, program: &str) {
     let variants: Vec<Variant> = variants()
         .into_iter()
-        .filter(|v| plan.only.is_empty() || plan.only.iter().any(|only| v.name.contains(only.as_str())))
+        .filter(|v| {
+            plan.only.is_empty() || plan.only.iter().any(|only| v.name.contains(only.as_str()))
+        })
         .collect();
     let mut sums: Vec<Vec<Option<f64>>> = variants.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
@@ -132,13 +152,26 @@ fn table(plan: &Plan, program: &str) {
             let ratios: Vec<f64> = pairs.filter_map(|(a, b)| Some((*a)? / (*b)?)).collect();
             interval(ratios)
         };
-        let cell = |cell: Option<(f64, f64, f64)>| cell.map_or("-".to_owned(), |(low, middle, high)| {
-            format!("{:+.2} % [{:+.2}, {:+.2}]", (middle - 1.0) * 100.0, (low - 1.0) * 100.0, (high - 1.0) * 100.0)
-        });
+        let cell = |cell: Option<(f64, f64, f64)>| {
+            cell.map_or("-".to_owned(), |(low, middle, high)| {
+                format!(
+                    "{:+.2} % [{:+.2}, {:+.2}]",
+                    (middle - 1.0) * 100.0,
+                    (low - 1.0) * 100.0,
+                    (high - 1.0) * 100.0
+                )
+            })
+        };
         let times: Vec<f64> = sums[at].iter().flatten().map(|sum| sum / 2e6).collect();
-        let ms = interval(times).map_or("not available".to_owned(), |(_, ms, _)| format!("{ms:.1}"));
+        let ms =
+            interval(times).map_or("not available".to_owned(), |(_, ms, _)| format!("{ms:.1}"));
         let plain = if variant.slow { "mimalloc, small" } else { "mimalloc" };
-        println!("| {} | {ms} | {} | {} |", variant.name, cell(over(variant.base)), cell(over(plain)));
+        println!(
+            "| {} | {ms} | {} | {} |",
+            variant.name,
+            cell(over(variant.base)),
+            cell(over(plain))
+        );
     }
 }
 

@@ -153,6 +153,13 @@ pub(super) fn look_up(base: usize, span: usize) {
     }
 }
 
+/// Ends what the calling thread was granted while nobody sampled: its next allocation is a trial.
+pub(super) fn notice(local: &Local) {
+    if let Some(cells) = local.cells.get() {
+        (0..CLASSES).for_each(|at| cells.fill(at, 0, None));
+    }
+}
+
 /// Whether a free of the block must look it up; also true when the thread has no cells.
 #[inline(always)]
 pub(super) fn may_be_recorded(local: &Local, address: usize) -> bool {
@@ -197,15 +204,14 @@ fn add(word: &AtomicU64, more: u64) {
 fn take_from(word: &AtomicU64, less: u64) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        let negative: u8;
-        // The compiler loads, subtracts, stores and tests; the instruction does all of it.
+        // The compiler loads, subtracts, stores and tests; one instruction does all of it.
         // SAFETY: an aligned word that only this thread writes; readers see the value before or after.
         unsafe {
-            std::arch::asm!("sub qword ptr [{word}], {less}", "sets {negative}",
-                word = in(reg) word.as_ptr(), less = in(reg) less, negative = out(reg_byte) negative,
-                options(nostack));
+            std::arch::asm!("sub qword ptr [{word}], {less}", "js {negative}",
+                word = in(reg) word.as_ptr(), less = in(reg) less,
+                negative = label { return true }, options(nostack));
         }
-        negative != 0
+        false
     }
     #[cfg(not(target_arch = "x86_64"))]
     {

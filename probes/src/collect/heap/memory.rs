@@ -26,7 +26,11 @@ impl Words {
 
     /// The first `len` words of a file, shared: what is stored outlives the process.
     pub(super) fn file(file: BorrowedFd<'_>, len: usize) -> std::io::Result<Words> {
-        Words::map(len, libc::MAP_SHARED, file.as_raw_fd())
+        let words = Words::map(len, libc::MAP_SHARED, file.as_raw_fd())?;
+        // Now and not in a hook: an old kernel refuses, then pages come as they are written.
+        // SAFETY: the range is our own mapping (madvise(2), MADV_POPULATE_WRITE).
+        unsafe { libc::madvise(words.start.as_ptr().cast(), len * 8, libc::MADV_POPULATE_WRITE) };
+        Ok(words)
     }
 
     fn map(len: usize, flags: i32, fd: i32) -> std::io::Result<Words> {

@@ -18,8 +18,8 @@
 //! session.tick(monotonic_ns()); // about once a second
 //! # drop(kept);
 //! ```
-//! Limits: a signal handler that allocates may make totals wrong by what it allocated; a thread notices
-//! the start of sampling after at most 32 KiB of a size class; blocks that live at the start are not
+//! Limits: a signal handler that allocates may make totals wrong by what it allocated; a thread other
+//! than the one that calls `start` notices it after at most 128 KiB; blocks that live at the start are not
 //! known, only counted.
 
 mod addresses;

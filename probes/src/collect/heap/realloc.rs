@@ -9,9 +9,10 @@ use std::ptr::NonNull;
 use super::cells::{
     Counted, Local, count_free, count_realloc, in_range, is_large, slow_alloc, slow_free,
 };
-use super::global::{local, sampled};
+use super::global::{local, noted, placed};
 use super::plain;
 use super::sampler::{Sampler, sampler};
+use super::unwind::Registers;
 
 /// Counts the reallocation of a block that was not recorded; the grown block may be sampled.
 #[inline(always)]
@@ -41,8 +42,12 @@ fn charged(old: usize, new_size: usize) -> Counted {
 #[cold]
 #[inline(never)]
 fn finish<const BY_CLASS: bool>(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
-    let Ok(new) = Layout::from_size_align(new_size, old.align()) else { return block.as_ptr() };
-    let Some(placed) = sampled::<BY_CLASS>(block, new, charged(old.size(), new_size)) else {
+    let registers = Registers::here();
+    let charged = charged(old.size(), new_size);
+    let trial = local(|local| slow_alloc::<BY_CLASS>(local, charged, &sampler()));
+    let Some(sampled) = sampler().zip(trial) else { return block.as_ptr() };
+    let Some(placed) = placed(sampled, new_size, old.align(), registers) else {
+        noted(sampled, block, new_size, registers);
         return block.as_ptr();
     };
     // SAFETY: both hold the smaller of the sizes, and a fresh slot overlaps nothing.

@@ -50,13 +50,12 @@ extern "C" fn go_on() {
     }
 }
 
-/// A block that was just allocated and is to be recorded.
-#[derive(Clone, Copy)]
+/// An object that is to be recorded.
 pub(super) struct Fresh {
-    pub(super) block: NonNull<u8>,
     pub(super) size: usize,
     pub(super) align: usize,
     pub(super) mean: f32,
+    pub(super) registers: Registers,
 }
 
 impl Sampler {
@@ -104,36 +103,33 @@ impl Sampler {
         self.collector.exact
     }
 
-    /// Records a sampled block. A block in the range comes back when the object shall lie there: the
-    /// caller fills it and frees the one it had.
-    pub(super) fn place(
-        &self,
-        thread: &Thread,
-        fresh: Fresh,
-        registers: Registers,
-    ) -> Option<NonNull<u8>> {
+    /// A block in the range for a sampled object, recorded and not zeroed.
+    pub(super) fn place(&self, thread: &Thread, fresh: &Fresh) -> Option<NonNull<u8>> {
         if !self.collector.writes() {
-            return None;
-        }
-        let born = |address: usize| {
-            let (address, size) = (address as u64, fresh.size as u64);
-            self.collector.born(thread, &Birth { address, size, mean: fresh.mean, registers })
-        };
-        if self.exact() || is_large(fresh.size) {
-            let address = fresh.block.as_ptr().addr();
-            let object = born(address)?;
-            self.note(object, address);
             return None;
         }
         let block = self.slot_for(fresh.size, fresh.align)?;
         let address = block.as_ptr().addr();
         let slot = self.range.slot(address);
-        let Some(object) = born(address) else {
+        let Some(object) = self.born(thread, fresh, address) else {
             self.range.give(slot);
             return None;
         };
         self.range.set_object(slot, object);
         Some(block)
+    }
+
+    /// Records an object that stays where the allocator put it.
+    pub(super) fn record(&self, thread: &Thread, fresh: &Fresh, address: usize) {
+        if let Some(object) = self.born(thread, fresh, address) {
+            self.note(object, address);
+        }
+    }
+
+    fn born(&self, thread: &Thread, fresh: &Fresh, address: usize) -> Option<u32> {
+        let (address, size) = (address as u64, fresh.size as u64);
+        let registers = fresh.registers;
+        self.collector.born(thread, &Birth { address, size, mean: fresh.mean, registers })
     }
 
     /// A slot for a block, or `None`, which is counted.

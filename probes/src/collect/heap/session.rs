@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use super::alone::Totals;
 use super::config::{HeapConfig, HeapError};
+use super::global::local;
 use super::sampler::{Sampler, sampler};
 use super::{cells, plain};
 use crate::record::heap::Census;
@@ -25,7 +26,9 @@ pub fn start(config: &HeapConfig) -> Result<HeapSession, HeapError> {
     if !cells::used() {
         return Err(HeapError::NoAllocator);
     }
-    Ok(HeapSession { sampler: Sampler::start(config)? })
+    let sampler = Sampler::start(config)?;
+    local(cells::notice);
+    Ok(HeapSession { sampler })
 }
 
 impl HeapSession {

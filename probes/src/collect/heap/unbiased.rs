@@ -1,3 +1,4 @@
+#![expect(clippy::cast_possible_truncation, reason = "sizes and sites are small")]
 //! Proof that estimates are right: known heaps, the real countdown, collector, file and reader.
 
 use std::collections::HashMap;
