@@ -486,18 +486,18 @@ mod tests {
         let mut image = vec![1, 0x1B, 0x03, 0x3B];
         image.extend(8u32.to_le_bytes());
         image.extend(1u32.to_le_bytes());
-        let function_at = 20 + 4 + common.len() as i32;
+        let function_at = 20 + 4 + i32::try_from(common.len()).unwrap();
         image.extend(0x7000i32.to_le_bytes());
         image.extend(function_at.to_le_bytes());
-        image.extend((common.len() as u32).to_le_bytes());
+        image.extend(u32::try_from(common.len()).unwrap().to_le_bytes());
         image.extend(&common);
         let mut function = Vec::new();
-        function.extend((function_at as u32 + 4 - 20).to_le_bytes());
+        function.extend((function_at + 4 - 20).to_le_bytes());
         function.extend(0x8000i32.to_le_bytes());
         function.extend(0x100i32.to_le_bytes());
         function.push(0);
         function.extend(program);
-        image.extend((function.len() as u32).to_le_bytes());
+        image.extend(u32::try_from(function.len()).unwrap().to_le_bytes());
         image.extend(function);
         image
     }
