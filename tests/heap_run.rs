@@ -21,8 +21,8 @@ const STEPS: u64 = 960;
 const STEP_NS: u64 = 30_000_000_000;
 
 #[inline(never)]
-fn forget_an_order(kept: &mut Vec<Box<[u8; 1_000]>>) {
-    kept.push(Box::new(std::hint::black_box([7; 1_000])));
+fn forget_an_order(kept: &mut Vec<Box<[u8]>>) {
+    kept.push(std::hint::black_box(vec![7; 1_000]).into_boxed_slice());
 }
 
 #[inline(never)]
@@ -31,7 +31,7 @@ fn pass_by() {
 }
 
 /// Eight virtual hours: one order forgotten each step by agent 17, five things that pass by.
-fn record(run: &Path) -> Vec<Box<[u8; 1_000]>> {
+fn record(run: &Path) -> Vec<Box<[u8]>> {
     let state = run.join("heap.tbh");
     let config = HeapConfig {
         manual_clock: true,
@@ -107,6 +107,7 @@ fn a_heap_from_the_allocator_to_every_view_and_export() {
     let kept = record(&run);
     let cli = Cli(store.path());
     leaks(&cli, &run);
+    gates(&cli);
     views(&cli);
     exports(&cli, store.path());
     refusals(&cli, store.path(), &run);
@@ -115,7 +116,6 @@ fn a_heap_from_the_allocator_to_every_view_and_export() {
 
 fn leaks(cli: &Cli<'_>, run: &Path) {
     let document = cli.json("leaks @last --by site");
-    println!("{:#}", document["data"]["sites"][0]);
     let schema: Value = serde_json::from_str(&cli.text("leaks --schema")).unwrap();
     jsonschema::validator_for(&schema).unwrap().validate(&document).unwrap();
     let order = site(&document, "forget_an_order");
@@ -135,7 +135,6 @@ fn leaks(cli: &Cli<'_>, run: &Path) {
     let limits = "--warm-up 10m --horizon 20m --limit 20KB/h";
     let (code, out, _) = cli.run(&format!("leaks @last {limits} --fail-on leak"));
     let text = String::from_utf8(out).unwrap();
-    println!("{text}");
     assert_eq!(code, 3, "{text}");
     let (first, rest) = text.split_once("#1 LEAK").unwrap_or_else(|| panic!("no leak in {text}"));
     assert!(first.contains("Verdict  LEAK"), "{text}");
@@ -144,18 +143,35 @@ fn leaks(cli: &Cli<'_>, run: &Path) {
     assert!(rest.contains("agent 17") && rest.contains("heap_run.rs:"), "{text}");
 }
 
+/// What `--fail-on` says of runs that leak, do not, or cannot be judged.
+fn gates(cli: &Cli<'_>) {
+    let limits = "--warm-up 10m --horizon 20m";
+    for (line, code) in [
+        (format!("leaks @last {limits} --limit 20KB/h"), 0),
+        (format!("leaks @last {limits} --limit 20KB/h --fail-on suspect"), 3),
+        // 8 hours are younger than three times this warm-up.
+        ("leaks @last --warm-up 4h --limit 20KB/h --fail-on leak".to_owned(), 4),
+    ] {
+        let (found, out, err) = cli.run(&line);
+        assert_eq!(found, code, "{line}: {}{err}", String::from_utf8_lossy(&out));
+    }
+    let plan = cli.text("leaks --plan 2MB/h --mean 64KiB");
+    assert!(plan.contains("64.0 KiB") && !plan.contains("512 KiB"), "{plan}");
+    let (code, _, err) = cli.run("leaks --plan 2MB");
+    assert!(code == 2 && err.contains("2MB/h"), "{err}");
+}
+
 fn views(cli: &Cli<'_>) {
     let tree = cli.text("leaks @last --view tree");
-    println!("{tree}");
     assert!(tree.contains("forget_an_order"), "{tree}");
     let objects = cli.json("leaks @last --view objects");
     let list = objects["data"]["objects"].as_array().unwrap();
     let orders: Vec<&Value> = list.iter().filter(|object| object["owner"] == 17).collect();
     assert_eq!(orders.len(), 960);
     assert!(orders.iter().all(|o| o["size_bytes"] == 1_000 && o["address"].as_u64() > Some(0)));
-    println!("{}", cli.text("leaks @last --view objects --top 3"));
+    let drawn = cli.text("leaks @last --view objects --top 3");
+    assert!(drawn.contains("960 objects live, 960,000 bytes requested"), "{drawn}");
     let diff = cli.json("leaks @last --base @last@4h");
-    println!("{}", cli.text("leaks @last --base @last@4h"));
     let rows = diff["data"]["diff"]["rows"].as_array().unwrap();
     let order =
         rows.iter().find(|row| row["function"].as_str().unwrap().ends_with("forget_an_order"));
@@ -184,7 +200,6 @@ fn exports(cli: &Cli<'_>, dir: &Path) {
     let document = cli.json("leaks @last --by site");
     assert_eq!(document["data"]["live"]["total"]["bytes"], sum);
     let Some(top) = programs::pprof(&programs::TOP, &[&pb]) else { return };
-    println!("{top}");
     let mut expected = std::collections::BTreeMap::new();
     for row in document["data"]["live"]["rows"].as_array().unwrap() {
         let name = row["function"].as_str().unwrap().to_owned();
@@ -196,6 +211,7 @@ fn exports(cli: &Cli<'_>, dir: &Path) {
 
 fn refusals(cli: &Cli<'_>, store: &Path, run: &Path) {
     cli.refused("leaks nothing", 1, &["no run named nothing", "runs list"]);
+    cli.refused("leaks ./none/heap.tbh", 1, &["no such file or directory"]);
     cli.refused("export nothing --to folded", 1, &["no run named nothing"]);
     cli.refused("leaks @last --view diff", 2, &["--base RUN"]);
     cli.refused("leaks @last --base @last@1h", 1, &["no heap state", "it kept 14400s"]);

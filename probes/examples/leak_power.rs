@@ -1,5 +1,6 @@
 //! Power and false-alarm rates of the leak verdict in virtual soaks, with 95 % intervals (Clopper and
-//! Pearson): `cargo run --release -p tailbeam-probes --example leak_power -- [SOAKS] [PART]`.
+//! Pearson): `cargo run --release -p tailbeam-probes --example leak_power -- [SOAKS] [NAME]`; a name
+//! keeps the worlds that hold it.
 #![allow(dead_code, reason = "the tests use the rest")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "simulated instants")]
 
@@ -8,11 +9,9 @@ mod soak;
 #[path = "../tests/leak_worlds/world.rs"]
 mod world;
 
-use std::io::Write as _;
-
 use soak::{CLEAN, OWNER, SITE, built, soak};
 use statrs::distribution::{Beta, ContinuousCDF as _};
-use tailbeam_probes::analyse::leak::{LeakConfig, analyse};
+use tailbeam_probes::analyse::leak::{LeakConfig, Soak, analyse, plan};
 use world::{HOUR_NS, Life, MINUTE_NS, Who, World};
 
 const R64: f64 = 65_536.0;
@@ -28,19 +27,16 @@ fn interval(k: usize, n: usize) -> String {
 fn main() -> std::io::Result<()> {
     let mut args = std::env::args().skip(1);
     let soaks: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(200);
-    let part = args.next().unwrap_or_default();
+    let wanted = args.next().unwrap_or_default();
     let out = &mut std::io::stdout().lock();
-    if part.is_empty() || part == "power" {
-        power(out, soaks)?;
-    }
-    if part.is_empty() || part == "clean" {
-        clean(out, soaks)?;
-    }
-    Ok(())
+    power(out, soaks, &wanted)?;
+    clean(out, soaks, &wanted)?;
+    at_the_floor(out, soaks, &wanted)?;
+    plans(out)
 }
 
 /// A leak of 2 MB/h in one agent beside churn at the same site.
-fn power(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
+fn power(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Result<()> {
     let config = LeakConfig::default();
     type Build = fn(&mut World);
     let worlds: [(&str, f64, Build); 5] = [
@@ -51,7 +47,7 @@ fn power(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
         ("20 MB steady churn, 512 KiB", 524_288.0, |w| w.churn(SITE, 20e6)),
     ];
     writeln!(out, "LEAK with the right site and agent, 2 MB/h, by the time of the first LEAK")?;
-    for (name, mean, build) in worlds {
+    for (name, mean, build) in worlds.into_iter().filter(|w| w.0.contains(wanted)) {
         let hours = if mean > R64 { 16 } else { 8 };
         let mut first = Vec::new();
         let (mut wrong, mut covered, mut widths) = (0, 0, 0.0);
@@ -59,7 +55,7 @@ fn power(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
             let world = built(
                 |w| {
                     build(w);
-                    w.leak(SITE, Who::One(OWNER), 2e6, 0, u64::MAX);
+                    w.leak(SITE, Who::One(OWNER), 2e6, 0..u64::MAX);
                 },
                 seed,
                 mean,
@@ -93,9 +89,9 @@ fn power(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
 }
 
 /// Clean soaks, read every five minutes.
-fn clean(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
+fn clean(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Result<()> {
     writeln!(out, "false LEAK in clean soaks, read every 5 min to the end")?;
-    for named in CLEAN {
+    for named in CLEAN.into_iter().filter(|w| w.name.contains(wanted)) {
         let mut alarms = 0;
         let mut example = String::new();
         let mut last = std::collections::BTreeMap::<String, usize>::new();
@@ -118,6 +114,38 @@ fn clean(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
             interval(alarms, usize::try_from(soaks).unwrap_or(0))
         )?;
         out.flush()?;
+    }
+    Ok(())
+}
+
+/// A leak of exactly the floor, read every five minutes: LEAK is a false one, at most 5 % by design.
+fn at_the_floor(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Result<()> {
+    if !"exactly the floor".contains(wanted) {
+        return Ok(());
+    }
+    let called = (0..soaks).filter(|seed| {
+        let leak = |w: &mut World| w.leak(SITE, Who::One(OWNER), 1e6, 0..u64::MAX);
+        let world = built(leak, 20_000 + seed, R64, 16);
+        soak(&world, 5 * MINUTE_NS, &LeakConfig::default()).leak_ns.is_some()
+    });
+    let called = interval(called.count(), usize::try_from(soaks).unwrap_or(0));
+    writeln!(out, "a leak of exactly the floor, read every 5 min for 16 h: LEAK in {called}")
+}
+
+/// What `plan` says.
+fn plans(out: &mut impl std::io::Write) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "plan: hours for LEAK with 80 % and 95 %, 1000 sites, beside 20 MB that live 60 s"
+    )?;
+    for mean in [32_768.0, 65_536.0, 131_072.0, 524_288.0] {
+        for rate in [1.5e6, 2e6, 4e6, 20e6] {
+            let found = plan(&Soak::of(rate, mean), &LeakConfig::default());
+            let hours = |h: Option<f64>| h.map_or("never".to_owned(), |h| format!("{h:.1}"));
+            let (eighty, most) = (hours(found.hours_80), hours(found.hours_95));
+            let (kib, megabytes) = (mean / 1024.0, rate / 1e6);
+            writeln!(out, "  {kib:>4} KiB {megabytes:>4} MB/h: {eighty:>6} {most:>6}")?;
+        }
     }
     Ok(())
 }

@@ -591,3 +591,55 @@ fn control_to_one_who_does_not_read_grew_for_ever() {
     assert_eq!(SEEN.get(), 1);
     assert!(sim.shutdown().expect("ends").shards.iter().all(|shard| shard.drained));
 }
+
+/// A slot of an asker that callees had been told of 128 times was never told of again, though the deadlines of those
+/// were over: their replies had never come to an end.
+#[test]
+fn a_slot_was_full_of_asks_that_were_over() {
+    let mut sim = start(2, Config::default());
+    let [callee, asker] = [0, 1].map(|n| sim.spawn_on(n, || Doer::<false>).expect("room"));
+    let keep = |_: &mut Cx<'_>, reply| std::mem::forget::<Reply<u32>>(reply);
+    for _ in 0..128 {
+        send(&mut sim, asker, move |cx| ask_for(cx, callee, 1_000_000, keep));
+        sim.run_for(5_000_000).expect("no wake is lost");
+    }
+    assert_eq!(cancels(&sim), [128, 128], "none is over");
+    // Time goes by.
+    have(&mut sim, asker, |cx| {
+        let at_ns = cx.now_ns() + 2_000_000_000;
+        cx.notify_at(at_ns, 0).map(drop).map_err(|_| Stop)
+    });
+    send(&mut sim, asker, move |cx| ask_for(cx, callee, 1_000_000, keep));
+    sim.run_for(5_000_000).expect("no wake is lost");
+    assert_eq!((cancels(&sim), sim.stats()[1].cancels_refused), (vec![1, 1], 0));
+}
+
+/// A child that had moved and ended before its supervisor knew where it lived was neither restarted nor released: word
+/// of its start waited on the way from the core where it was made, word of its end came from another one.
+#[test]
+fn a_child_that_ended_before_it_was_known_was_lost() {
+    for restart in [Restart::Permanent, Restart::Temporary] {
+        let mut sim = start(3, Config { control_slots: 1, ..Config::default() });
+        let spawn =
+            |cx: &mut Cx<'_>| (0..500).map_while(|_| cx.spawn(Doer::<false>).ok()).collect();
+        let others: Vec<Addr<Doer<false>>> = sim.run_on(0, spawn).expect("lives");
+        let spec = ChildSpec::new(|| Doer::<false>).named("child").restart(restart);
+        let (spec, plan) = (vec![spec.at(Placement::Shard(1))], Supervision::default());
+        assert_eq!(sim.run_on(0, move |cx| cx.supervise(plan, spec).is_ok()), Ok(true));
+        let fill = move |cx: &mut Cx<'_>| others.iter().for_each(|other| cx.kill(other.id()));
+        assert_eq!(sim.run_on(1, fill), Ok(()));
+        let child = loop {
+            let child = sim.run_on(1, |cx| cx.find::<Doer<false>>("child")).expect("lives");
+            if let Some(child) = child {
+                break sim.move_agent(child, 2);
+            }
+        };
+        let child = child.expect("idle");
+        send(&mut sim, child, |_| Err(Stop));
+        sim.run_until_idle().expect("no wake is lost");
+        let slots = sim.held().iter().map(|held| held.slots).sum::<u64>();
+        let restarted = sim.stats()[2].restarted;
+        let expected = if restart == Restart::Permanent { (2, 3, 1) } else { (1, 1, 0) };
+        assert_eq!((live(&sim), slots, restarted), expected, "{restart:?}");
+    }
+}

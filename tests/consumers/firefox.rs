@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use tailbeam::render::leaks::By;
+
 use super::Made;
 use super::programs::{consumer, npm, run};
 
@@ -27,7 +29,10 @@ impl Session {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("heap.json.gz");
         made.file(&path, None, "firefox");
-        let name = format!("tailbeam-{}", std::process::id());
+        let name = format!(
+            "tailbeam-{}",
+            home.path().file_name().unwrap().to_string_lossy().trim_start_matches('.')
+        );
         let session = Self { name, home };
         session.ask(&["load", path.to_str().unwrap()]);
         Some(session)
@@ -51,25 +56,63 @@ impl Drop for Session {
     }
 }
 
+/// Bytes by category, which is a verdict, of a thread's retained allocations.
+fn retained(session: &Session, thread: &str) -> Vec<(String, i64)> {
+    let strategy = ["--strategy", "native-retained-allocations"];
+    let words = [&["thread", "samples", "--thread", thread][..], &strategy].concat();
+    let found = session.json(&words);
+    let list = found["categoryBreakdown"]["categories"].as_array().unwrap();
+    list.iter()
+        .map(|of| (of["name"].as_str().unwrap().to_owned(), of["samples"].as_i64().unwrap()))
+        .collect()
+}
+
 #[test]
-fn look() {
+fn it_lists_a_thread_per_core_with_what_is_retained_to_the_byte() {
     let made = Made::new(|_| {});
     let Some(session) = Session::load(&made) else { return };
-    let retained = ["--strategy", "native-retained-allocations"];
-    for words in [
-        &["profile", "info"][..],
-        &["thread", "list"],
-        &["counter", "list"],
-        &["counter", "info", "c-0"],
-        &[&["thread", "samples", "--thread", "t-0"][..], &retained].concat(),
-        &[&["thread", "samples-top-down", "--thread", "t-0"][..], &retained].concat(),
-        &[&["thread", "samples", "--thread", "t-1"][..], &retained].concat(),
-    ] {
-        println!("== {words:?}\n{}", session.ask(words));
+    let threads = session.json(&["thread", "list"])["threads"].clone();
+    let document = made.leaks(By::Core);
+    let cores = document["data"]["live"]["rows"].as_array().unwrap();
+    assert_eq!(threads.as_array().unwrap().len(), cores.len());
+    let mut leaked = 0;
+    for thread in threads.as_array().unwrap() {
+        let name = thread["name"].as_str().unwrap();
+        let core = cores.iter().find(|row| name == format!("Core {}", row["core"])).unwrap();
+        let parts = retained(&session, thread["threadHandle"].as_str().unwrap());
+        let sum: i64 = parts.iter().map(|(_, bytes)| bytes).sum();
+        assert_eq!(core["bytes"], sum, "{name}: {parts:?}");
+        leaked += parts.iter().find(|(name, _)| name == "LEAK").unwrap().1;
     }
-    println!("{:#}", session.json(&["thread", "list"]));
-    println!(
-        "{:#}",
-        session.json(&[&["thread", "samples", "--thread", "t-1"][..], &retained].concat())
-    );
+    assert_eq!(leaked, made.by_function()["exchange::book::Book::apply"]);
+}
+
+#[test]
+fn it_names_functions_modules_and_the_live_bytes_over_time() {
+    let made = Made::new(|_| {});
+    let Some(session) = Session::load(&made) else { return };
+    let strategy = ["--thread", "t-0", "--strategy", "native-retained-allocations"];
+    let tree = session.ask(&[&["thread", "samples-top-down"][..], &strategy].concat());
+    let indent = |name: &str| {
+        let line = tree.lines().find(|line| line.contains(name));
+        let line = line.unwrap_or_else(|| panic!("{name} is not in {tree}"));
+        line.find("f-").unwrap()
+    };
+    let main = indent("exchange!exchange::main");
+    let session_call = indent("exchange!exchange::session::on_message");
+    let leak = indent("exchange!exchange::book::Book::apply");
+    assert!(main < session_call && session_call < leak, "{tree}");
+    assert!(indent("libquote.so.2!libquote.so.2+0x1070") > main, "{tree}");
+    let info = session.ask(&["profile", "info"]);
+    assert!(info.contains("exchange (run 20261124-070000-000)"), "{info}");
+    // Nine readings, from 20 MB by 2 MB an hour.
+    let counter = session.ask(&["counter", "info", "c-0"]);
+    for part in [
+        "Name: malloc",
+        "Samples: 9 total, 9 in current range",
+        "Live bytes, exact",
+        "range in graph: 16.0MB",
+    ] {
+        assert!(counter.contains(part), "{part:?} is not in {counter}");
+    }
 }

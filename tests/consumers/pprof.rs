@@ -1,13 +1,14 @@
 //! `go tool pprof`.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use serde_json::Value;
 use tailbeam::render::export::pprof::Metric;
 use tailbeam::render::leaks::By;
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 
-use super::programs::{TOP, flat, pprof};
+use super::programs::{TOP, consumer, flat, npm, pprof, run};
 use super::{Made, earlier};
 
 /// Live bytes by function as the document has them, unknown frames named as pprof names them.
@@ -149,4 +150,37 @@ fn the_raw_profile_names_build_run_and_period() {
     let below = raw.lines().skip_while(|line| !line.contains("raw_vec.rs:472")).nth(2).unwrap();
     assert!(below.contains("exchange::book::Book::apply /src/exchange/src/book.rs:214"), "{below}");
     assert!(raw.contains("0x7f0000001070 M=2"), "{raw}");
+}
+
+/// A decoder that is not Google's: npm's `pprof-format`.
+#[test]
+fn another_decoder_finds_the_same_sums() {
+    let modules = npm().join("node_modules");
+    let node = modules.join("node/bin/node");
+    let found = node.exists() && modules.join("pprof-format").exists();
+    if !consumer("pprof-format with node", found) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("heap.pb.gz");
+    let made = Made::new(|_| {});
+    made.file(&path, None, "pprof");
+    let script = r"
+        const { Profile } = require(process.argv[1] + '/pprof-format');
+        const bytes = require('zlib').gunzipSync(require('fs').readFileSync(process.argv[2]));
+        const profile = Profile.decode(bytes), text = n => profile.stringTable.strings[Number(n)];
+        const types = profile.sampleType.map(type => text(type.type)).join(' ');
+        const sums = types.split(' ').map((_, k) => profile.sample.reduce((sum, s) => sum + Number(s.value[k]), 0));
+        console.log(types, sums.join(' '), text(profile.defaultSampleType), text(profile.comment[0]));
+    ";
+    let mut command = Command::new(node);
+    command.args(["-e", script]).arg(&modules).arg(&path);
+    let printed = run(&mut command);
+    let live = made.profile.live_total();
+    let ever = made.profile.allocated.iter().fold(live.less(live), |sum, part| sum.plus(*part));
+    let expected = format!(
+        "alloc_objects alloc_space inuse_objects inuse_space {} {} {} {} inuse_space run 20261124-070000-000",
+        ever.objects, ever.bytes, live.objects, live.bytes
+    );
+    assert_eq!(printed.trim(), expected);
 }

@@ -76,7 +76,7 @@ pub(crate) fn heap() -> (HeapSnapshot, Symbols) {
             module("/opt/exchange", 0x5500_0000_0000, 0xab),
             module("/usr/lib/libquote.so.2", 0x7f00_0000_0000, 0xcd),
         ],
-        classes: [32, 96, 256, 4_096].map(|up_to| class(up_to)).to_vec(),
+        classes: [32, 96, 256, 4_096].map(class).to_vec(),
         owner_names: vec![(17, "pricer-17".to_owned())],
         ..HeapSnapshot::default()
     };
@@ -299,6 +299,7 @@ pub(crate) fn report() -> LeakReport {
         site(id, finding(verdict, Some(reason)), Survivors::default(), Spread::Untagged)
     };
     let mut young = quiet(4, Verdict::Inconclusive, Reason::Backlog);
+    young.survivors.sampled = 20;
     young.finding.hours_needed = Some(60.0);
     LeakReport {
         at_ns: 8 * HOUR,

@@ -50,7 +50,7 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Which sites leak, whose objects, how fast, and how sure that is
     #[command(
-        after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
+        after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n  tailbeam leaks --plan 2MB/h\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
     )]
     Leaks(Box<LeaksArgs>),
     /// The heap of a run in another tool's format
@@ -248,7 +248,7 @@ pub(crate) enum FailOn {
 #[derive(Debug, Args)]
 pub(crate) struct LeaksArgs {
     /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
-    #[arg(required_unless_present_any = ["schema"])]
+    #[arg(required_unless_present_any = ["schema", "plan"])]
     pub(crate) run: Option<String>,
     /// How it is drawn; list, or table with --by, or diff with --base
     #[arg(long, value_enum)]
@@ -274,9 +274,24 @@ pub(crate) struct LeaksArgs {
     /// Agents that the program has
     #[arg(long, value_parser = count)]
     pub(crate) agents: Option<u64>,
-    /// Rows of a table, calls of a stack
+    /// Rows of a table
     #[arg(long, default_value_t = 20)]
     pub(crate) top: usize,
+    /// Calls of a stack below a leak
+    #[arg(long, default_value_t = 8)]
+    pub(crate) calls: usize,
+    /// Say how long a soak must be to find a leak of this rate, and stop; with RUN as it was sampled
+    #[arg(long, value_parser = rate, value_name = "RATE")]
+    pub(crate) plan: Option<f64>,
+    /// Mean distance between samples of the plan [default: 16KiB to 512KiB]
+    #[arg(long, value_parser = size, value_name = "SIZE", requires = "plan")]
+    pub(crate) mean: Option<f64>,
+    /// Churn at the leaking site of the plan
+    #[arg(long, value_parser = size, value_name = "SIZE", default_value = "20MB", requires = "plan")]
+    pub(crate) churn: f64,
+    /// Lifetime of that churn
+    #[arg(long, value_parser = duration, default_value = "60s", requires = "plan")]
+    pub(crate) churn_life: u64,
     #[command(flatten)]
     pub(crate) how: SymbolArgs,
     /// Format
@@ -468,17 +483,35 @@ fn sample_bytes(text: &str) -> Result<u32, String> {
     if text == "off" {
         return Ok(0);
     }
-    let wrong = || format!("{text:?} is not a size such as 64KiB or 512KiB, and not off");
-    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(wrong)?;
-    let scale = match &text[unit..] {
-        "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        _ => return Err(wrong()),
+    let bytes = size(text)?.round();
+    if (1.0..=f64::from(1u32 << 31)).contains(&bytes) {
+        Ok(bytes as u32)
+    } else {
+        Err(format!("{text} is not between 1B and 2GiB, and not off"))
+    }
+}
+
+/// A size such as 64KiB or 20MB in bytes.
+fn size(text: &str) -> Result<f64, String> {
+    let write = || "write a size such as 20MB or 64KiB".to_owned();
+    let text = text.trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(write)?;
+    let (digits, unit) = text.split_at(unit);
+    let scale = match unit {
+        "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1_024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        _ => return Err(write()),
     };
-    let number: u32 = text[..unit].parse().map_err(|_| wrong())?;
-    let bytes = number.checked_mul(scale).filter(|bytes| (1..=1 << 31).contains(bytes));
-    bytes.ok_or_else(|| format!("{text} is not between 1B and 2048MiB"))
+    let value: f64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
+    if !value.is_finite() || value <= 0.0 || value * scale > 1e18 {
+        return Err("it lies above 0 and below 1 EB".to_owned());
+    }
+    Ok(value * scale)
 }
 
 fn span(text: &str) -> Result<Span, String> {

@@ -1,6 +1,12 @@
 //! What is planted in agents so that the leak detector can be tested: real leaks of each kind at a given rate, and
 //! decoys that must not be called leaks. Each kind allocates in a function of its own, which is its site.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "bytes and ns far below 2^53, above 0; Rust casts of floats saturate"
+)]
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::ReadDir;

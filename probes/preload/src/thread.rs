@@ -1,5 +1,5 @@
 #![expect(unsafe_code, reason = "a thread-local symbol with the initial-exec model")]
-//! State of a thread, 64 bytes at a fixed distance from the thread pointer.
+//! State of a thread, 128 bytes at a fixed distance from the thread pointer.
 //!
 //! `thread_local!` in a shared object calls `__tls_get_addr` on x86-64, 1.2 ns per access, which may
 //! itself allocate. Here the symbol lies in `.tbss` and is found through `@GOTTPOFF`: one load. That
@@ -36,7 +36,7 @@ pub(crate) fn set_forking(forking: bool) -> bool {
     core::mem::replace(noted, forking)
 }
 
-const _: () = assert!(size_of::<Thread>() == 64, "the asm below reserves 64 bytes");
+const _: () = assert!(size_of::<Thread>() == 128, "the asm below reserves 128 bytes");
 
 /// State of the calling thread.
 #[cfg(target_arch = "x86_64")]
@@ -61,10 +61,10 @@ core::arch::global_asm!(
     ".globl tailbeam_preload_thread",
     ".hidden tailbeam_preload_thread",
     ".type tailbeam_preload_thread,@object",
-    ".size tailbeam_preload_thread,64",
+    ".size tailbeam_preload_thread,128",
     ".balign 64",
     "tailbeam_preload_thread:",
-    ".zero 64",
+    ".zero 128",
     ".popsection",
 );
 

@@ -1,5 +1,6 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
 
+pub mod join;
 pub mod leak;
 #[cfg(feature = "symbols")]
 pub mod profile;

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::role::{Role, role};
+use super::role::{Role, role, role_in};
 use super::symbols::{Function, Symbols};
 use crate::record::heap::{Frame, HeapSnapshot, Module, Sample};
 
@@ -296,7 +296,8 @@ fn named(
         .iter()
         .flat_map(|frame| {
             let path = frame.module.map_or("", |module| &*snapshot.modules[module].path);
-            let functions = frame.functions.iter().map(move |f| role(&f.name, path));
+            let functions =
+                frame.functions.iter().map(move |f| role_in(&f.name, f.file.as_deref(), path));
             let unknown = frame.functions.is_empty().then(|| role("", path));
             functions.chain(unknown)
         })

@@ -95,6 +95,26 @@ pub fn role(name: &str, module: &str) -> Role {
     if foreign { Role::Library } else { Role::Program }
 }
 
+/// Parts of paths of source files: whose code lies there. Line tables without types name inlined functions
+/// without their namespace (`allocated`, `from_elem`), so that the name alone says nothing.
+const FILES: [(&str, Role); 7] = [
+    ("probes/src/collect/heap/", Role::Allocator),
+    ("probes/preload/src/", Role::Allocator),
+    ("/library/alloc/src/alloc.rs", Role::Allocator),
+    ("/library/alloc/", Role::Library),
+    ("/library/core/", Role::Library),
+    ("/library/std/", Role::Library),
+    ("/hashbrown-", Role::Library),
+];
+
+/// [`role`], told the function's source file too, where line tables name it.
+#[must_use]
+pub fn role_in(name: &str, file: Option<&str>, module: &str) -> Role {
+    let by_name = role(name, module);
+    let known = FILES.iter().find(|(part, _)| file.is_some_and(|file| file.contains(part)));
+    known.map_or(by_name, |(_, by_file)| by_name.min(*by_file))
+}
+
 /// First identifier of a path, past what a type may begin with.
 fn crate_of(path: &str) -> &str {
     let mut rest = path;
@@ -152,6 +172,12 @@ mod tests {
         ] {
             assert_eq!(role(name, exe), expected, "{name}");
         }
+        let inlined = |file| role_in("allocated", Some(file), exe);
+        assert_eq!(inlined("/w/probes/src/collect/heap/global.rs"), Role::Allocator);
+        assert_eq!(inlined("/rustc/5980/library/alloc/src/raw_vec/mod.rs"), Role::Library);
+        assert_eq!(inlined("/home/u/shop/src/main.rs"), Role::Program);
+        let own = role_in("alloc::vec::from_elem", Some("/home/u/shop/src/main.rs"), exe);
+        assert_eq!(own, Role::Library, "its name says more");
         assert_eq!(role("strdup", "/lib/x86_64-linux-gnu/libc.so.6"), Role::Library);
         assert_eq!(role("", "/usr/lib/libstdc++.so.6.0.30"), Role::Library);
         assert_eq!(role("anything", "/x/libtailbeam_preload.so"), Role::Allocator);

@@ -1,6 +1,12 @@
 //! Readings of this process and this host.
 
+pub mod cpu_times;
+pub mod gap;
 pub mod heap;
 pub mod host;
+pub mod perf;
 pub mod process;
+pub mod profile;
 pub mod room;
+pub mod schedstat;
+mod sys;

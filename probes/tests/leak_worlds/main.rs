@@ -4,5 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "simulated instants")]
 
+mod clean;
+mod planted;
+mod power;
 mod soak;
 mod world;

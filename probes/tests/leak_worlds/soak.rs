@@ -5,19 +5,19 @@ use tailbeam_probes::analyse::leak::{LeakConfig, LeakReport, Verdict, analyse};
 use crate::world::{HOUR_NS, Life, MINUTE_NS, Who, World};
 
 /// Site and owner of every planted leak.
-pub const SITE: u32 = 1;
-pub const OWNER: u32 = 17;
+pub(crate) const SITE: u32 = 1;
+pub(crate) const OWNER: u32 = 17;
 
 /// A world to soak.
 #[derive(Clone, Copy)]
-pub struct Named {
-    pub name: &'static str,
-    pub build: fn(&mut World),
-    pub hours: u64,
+pub(crate) struct Named {
+    pub(crate) name: &'static str,
+    pub(crate) build: fn(&mut World),
+    pub(crate) hours: u64,
 }
 
 /// Clean programs: none of them may ever be called LEAK.
-pub const CLEAN: [Named; 14] = [
+pub(crate) const CLEAN: [Named; 14] = [
     Named { name: "steady churn 20 MB", build: |w| w.churn(SITE, 20e6), hours: 8 },
     Named { name: "steady churn 200 MB", build: |w| w.churn(SITE, 200e6), hours: 8 },
     Named {
@@ -69,7 +69,7 @@ pub const CLEAN: [Named; 14] = [
         name: "leak of half the floor",
         build: |w| {
             w.churn(SITE, 20e6);
-            w.leak(SITE, Who::One(OWNER), 0.5e6, 0, u64::MAX);
+            w.leak(SITE, Who::One(OWNER), 0.5e6, 0..u64::MAX);
         },
         hours: 16,
     },
@@ -77,7 +77,7 @@ pub const CLEAN: [Named; 14] = [
 ];
 
 /// All decoys at sites of their own.
-pub fn decoys(w: &mut World) {
+pub(crate) fn decoys(w: &mut World) {
     w.churn(2, 20e6);
     w.churn_of(3, 20e6, Life::Pareto(1.5, 60.0));
     w.cache(4, 20e6, 10 * MINUTE_NS, Life::Steady(1_200.0));
@@ -90,21 +90,21 @@ pub fn decoys(w: &mut World) {
 
 /// What reading a soak of a world again and again showed.
 #[derive(Default, Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// First instant with a LEAK anywhere, ns.
-    pub leak_ns: Option<u64>,
+    pub(crate) leak_ns: Option<u64>,
     /// First instant with the planted site and owner as LEAK, ns.
-    pub right_ns: Option<u64>,
+    pub(crate) right_ns: Option<u64>,
     /// A LEAK at another site or of another owner was called.
-    pub wrong: bool,
+    pub(crate) wrong: bool,
     /// The last report.
-    pub last: Option<LeakReport>,
+    pub(crate) last: Option<LeakReport>,
     /// Every reading: instant, verdict and reason of the planted site.
-    pub readings: Vec<(u64, Verdict, String)>,
+    pub(crate) readings: Vec<(u64, Verdict, String)>,
 }
 
 /// Reads a soak every `every_ns`.
-pub fn soak(world: &World, every_ns: u64, config: &LeakConfig) -> Seen {
+pub(crate) fn soak(world: &World, every_ns: u64, config: &LeakConfig) -> Seen {
     let mut seen = Seen::default();
     let mut at_ns = every_ns;
     while at_ns <= world.hours() * HOUR_NS {
@@ -131,7 +131,7 @@ pub fn soak(world: &World, every_ns: u64, config: &LeakConfig) -> Seen {
 }
 
 /// A world with a seed of its own.
-pub fn built(build: impl Fn(&mut World), seed: u64, mean: f64, hours: u64) -> World {
+pub(crate) fn built(build: impl Fn(&mut World), seed: u64, mean: f64, hours: u64) -> World {
     let mut world = World::new(seed, mean, hours);
     build(&mut world);
     world

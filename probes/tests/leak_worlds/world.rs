@@ -2,22 +2,24 @@
 //! objects are simulated (a Poisson stream thinned by the weight), and those that die within
 //! [`SHORT_NS`] only as counts, so that eight hours beside 200 MB of churn cost milliseconds.
 
+use std::ops::Range;
+
 use tailbeam_probes::record::heap::{
     Births, Census, Deaths, HeapSnapshot, OwnerEnd, Sample, SamplerFacts, age_bin, age_bin_from_ns,
 };
 
-pub const MINUTE_NS: u64 = 60_000_000_000;
-pub const HOUR_NS: u64 = 60 * MINUTE_NS;
+pub(crate) const MINUTE_NS: u64 = 60_000_000_000;
+pub(crate) const HOUR_NS: u64 = 60 * MINUTE_NS;
 /// Objects that die younger are counts: below any age that the analysis calls old after an hour.
 const SHORT_NS: u64 = 300_000_000_000;
 /// Epochs of a snapshot at most.
 const EPOCHS: u64 = 64;
 
 /// splitmix64.
-pub struct Rng(pub u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,23 +28,23 @@ impl Rng {
     }
 
     /// In (0, 1).
-    pub fn unit(&mut self) -> f64 {
+    pub(crate) fn unit(&mut self) -> f64 {
         ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
     }
 
-    pub fn exponential(&mut self, mean: f64) -> f64 {
+    pub(crate) fn exponential(&mut self, mean: f64) -> f64 {
         -self.unit().ln() * mean
     }
 
-    pub fn below(&mut self, n: u32) -> u32 {
+    pub(crate) fn below(&mut self, n: u32) -> u32 {
         u32::try_from(self.next() % u64::from(n)).expect("below a u32")
     }
 
-    pub fn normal(&mut self) -> f64 {
+    pub(crate) fn normal(&mut self) -> f64 {
         (-2.0 * self.unit().ln()).sqrt() * (std::f64::consts::TAU * self.unit()).cos()
     }
 
-    pub fn poisson(&mut self, mean: f64) -> u64 {
+    pub(crate) fn poisson(&mut self, mean: f64) -> u64 {
         if mean > 60.0 {
             return ns((mean + mean.sqrt() * self.normal() + 0.5).max(0.0));
         }
@@ -55,13 +57,13 @@ impl Rng {
     }
 }
 
-pub fn ns(x: f64) -> u64 {
+pub(crate) fn ns(x: f64) -> u64 {
     x as u64
 }
 
 /// How long objects live.
 #[derive(Clone, Copy)]
-pub enum Life {
+pub(crate) enum Life {
     /// For ever.
     Leak,
     /// Exponential, mean in s.
@@ -104,22 +106,22 @@ impl Life {
 
 /// Whose objects a stream makes.
 #[derive(Clone, Copy)]
-pub enum Who {
+pub(crate) enum Who {
     One(u32),
     Any(u32),
 }
 
 /// A stream of births at a site.
 #[derive(Clone, Copy)]
-pub struct Stream {
-    pub site: u32,
-    pub size: u64,
-    pub who: Who,
-    pub life: Life,
+pub(crate) struct Stream {
+    pub(crate) site: u32,
+    pub(crate) size: u64,
+    pub(crate) who: Who,
+    pub(crate) life: Life,
     /// Bytes per hour, from and until (ns).
-    pub rate: f64,
-    pub from_ns: u64,
-    pub until_ns: u64,
+    pub(crate) rate: f64,
+    pub(crate) from_ns: u64,
+    pub(crate) until_ns: u64,
 }
 
 struct Object {
@@ -128,8 +130,8 @@ struct Object {
 }
 
 /// A virtual soak.
-pub struct World {
-    pub mean: f64,
+pub(crate) struct World {
+    pub(crate) mean: f64,
     rng: Rng,
     length_ns: u64,
     objects: Vec<Object>,
@@ -145,7 +147,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, mean: f64, hours: u64) -> Self {
+    pub(crate) fn new(seed: u64, mean: f64, hours: u64) -> Self {
         let minutes = usize::try_from(hours * 60 + 1).expect("short");
         let mut rng = Rng(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
         let held_noise = (0..minutes).map(|_| rng.normal() * 2e5).collect();
@@ -163,11 +165,11 @@ impl World {
         }
     }
 
-    pub fn weight(&self, size: u64) -> f64 {
+    pub(crate) fn weight(&self, size: u64) -> f64 {
         size as f64 / (1.0 - (-(size as f64 + 1.0) / self.mean).exp())
     }
 
-    pub fn hours(&self) -> u64 {
+    pub(crate) fn hours(&self) -> u64 {
         self.length_ns / HOUR_NS
     }
 
@@ -190,7 +192,7 @@ impl World {
     }
 
     /// Adds a stream of births of constant rate.
-    pub fn stream(&mut self, stream: Stream) {
+    pub(crate) fn stream(&mut self, stream: Stream) {
         let long = stream.life.survives(SHORT_NS as f64 / 1e9);
         let weight = self.weight(stream.size);
         let per_ns = stream.rate / weight / HOUR_NS as f64;
@@ -214,16 +216,19 @@ impl World {
 
     /// Counts of objects that die young, by minute and bin.
     fn young(&mut self, stream: &Stream, per_ns: f64) {
+        // Three octaves in one: none of these ages is old after an hour.
         let last = age_bin(SHORT_NS);
-        let shares: Vec<f64> = (0..=last)
+        let shares: Vec<(usize, f64)> = (0..=last)
+            .step_by(12)
             .map(|bin| {
-                let to = age_bin_from_ns(bin + 1).min(SHORT_NS as f64) / 1e9;
-                stream.life.survives(age_bin_from_ns(bin) / 1e9) - stream.life.survives(to)
+                let to = age_bin_from_ns(bin + 12).min(SHORT_NS as f64) / 1e9;
+                let from = stream.life.survives(age_bin_from_ns(bin) / 1e9);
+                (bin, from - stream.life.survives(to))
             })
             .collect();
         let until = stream.until_ns.min(self.length_ns);
         for minute in stream.from_ns / MINUTE_NS..until / MINUTE_NS {
-            for (bin, share) in shares.iter().enumerate().filter(|s| *s.1 > 0.0) {
+            for &(bin, share) in shares.iter().filter(|s| s.1 > 0.0) {
                 let count = self.rng.poisson(per_ns * MINUTE_NS as f64 * share);
                 if count > 0 {
                     let bin = u8::try_from(bin).expect("96 bins");
@@ -234,11 +239,11 @@ impl World {
     }
 
     /// Steady churn of `bytes` live, exponential lifetimes of 60 s, by any of 1000 owners.
-    pub fn churn(&mut self, site: u32, bytes: f64) {
+    pub(crate) fn churn(&mut self, site: u32, bytes: f64) {
         self.churn_of(site, bytes, Life::Steady(60.0));
     }
 
-    pub fn churn_of(&mut self, site: u32, bytes: f64, life: Life) {
+    pub(crate) fn churn_of(&mut self, site: u32, bytes: f64, life: Life) {
         self.stream(Stream {
             site,
             size: 256,
@@ -254,12 +259,13 @@ impl World {
         }
     }
 
-    pub fn leak(&mut self, site: u32, who: Who, rate: f64, from_ns: u64, until_ns: u64) {
+    pub(crate) fn leak(&mut self, site: u32, who: Who, rate: f64, during_ns: Range<u64>) {
+        let (from_ns, until_ns) = (during_ns.start, during_ns.end);
         self.stream(Stream { site, size: 96, who, life: Life::Leak, rate, from_ns, until_ns });
     }
 
     /// A cache of `bytes` that fills in `fill_ns` and replaces what expires.
-    pub fn cache(&mut self, site: u32, bytes: f64, fill_ns: u64, life: Life) {
+    pub(crate) fn cache(&mut self, site: u32, bytes: f64, fill_ns: u64, life: Life) {
         let stream = Stream {
             site,
             size: 4_096,
@@ -280,7 +286,7 @@ impl World {
     }
 
     /// Structures of `bytes` that fill with a time constant and stay; one object per owner if told so.
-    pub fn fill(&mut self, site: u32, bytes: f64, constant_ns: u64, owners: Option<u32>) {
+    pub(crate) fn fill(&mut self, site: u32, bytes: f64, constant_ns: u64, owners: Option<u32>) {
         let size = owners.map_or(512, |n| ns(bytes / f64::from(n)));
         let probability = size as f64 / self.weight(size);
         let count = owners.unwrap_or_else(|| u32::try_from(ns(bytes / size as f64)).expect("few"));
@@ -305,7 +311,7 @@ impl World {
     }
 
     /// A queue that now and then backs up: for 10 to 25 minutes at `rate`, then drains in order in 5.
-    pub fn backlog(&mut self, site: u32, rate: f64) {
+    pub(crate) fn backlog(&mut self, site: u32, rate: f64) {
         let mut at = self.rng.exponential(HOUR_NS as f64);
         while at < self.length_ns as f64 {
             let builds = (10.0 + 15.0 * self.rng.unit()) * MINUTE_NS as f64;
@@ -330,7 +336,7 @@ impl World {
     }
 
     /// Churn whose load rises from one to three times `bytes` over the soak.
-    pub fn load(&mut self, site: u32, bytes: f64) {
+    pub(crate) fn load(&mut self, site: u32, bytes: f64) {
         let parts = 20;
         for part in 0..parts {
             self.stream(Stream {
@@ -350,9 +356,9 @@ impl World {
     }
 
     /// Owners that come, live ten minutes, and leave one object in `site` at `rate`.
-    pub fn orphans(&mut self, site: u32, rate: f64) {
+    pub(crate) fn orphans(&mut self, site: u32, rate: f64) {
         let first = self.objects.len();
-        self.leak(site, Who::One(0), rate, 0, u64::MAX);
+        self.leak(site, Who::One(0), rate, 0..u64::MAX);
         for (index, object) in self.objects[first..].iter_mut().enumerate() {
             let owner = 100_000 + u32::try_from(index).expect("few");
             object.sample.owner = owner;
@@ -360,16 +366,16 @@ impl World {
         }
     }
 
-    pub fn growing_vec(&mut self, site: u32, owner: u32, rate: f64, until_ns: u64) {
+    pub(crate) fn growing_vec(&mut self, site: u32, owner: u32, rate: f64, until_ns: u64) {
         self.vecs.push((site, owner, MINUTE_NS * 7, rate, until_ns));
     }
 
-    pub fn fragments(&mut self, per_hour: f64) {
+    pub(crate) fn fragments(&mut self, per_hour: f64) {
         self.held_per_hour = per_hour;
     }
 
     /// What the sampler knows at `at_ns`.
-    pub fn snapshot(&self, at_ns: u64) -> HeapSnapshot {
+    pub(crate) fn snapshot(&self, at_ns: u64) -> HeapSnapshot {
         let mut epoch_ns = MINUTE_NS;
         while epoch_ns * EPOCHS < at_ns {
             epoch_ns *= 2;

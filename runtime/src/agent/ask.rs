@@ -437,13 +437,14 @@ mod tests {
         let key = |generation: u32| handle(0, 0, generation);
         assert!(told.add(key(256), (1, Due::new(key(256), 9)), 1));
         assert!(!told.add(key(7), (1, Due::new(key(7), 9)), 1), "full");
-        assert!(told.take_over(0).is_empty());
+        let crowd = told.crowd(key(7), 1).expect("full");
+        assert!(told.take_over(crowd.clone(), 0).is_empty());
         assert_eq!(asks.open(9, &told), Some((0, 1)), "0 looks like 256");
         assert_eq!((told.take(key(1)), told.take(key(256)).is_some()), (None, true));
         asks.close(key(1));
         asks.slots[0].generation = 512;
         assert_eq!((asks.open(9, &told), told.len()), (Some((0, 512)), 0));
         assert!(told.add(key(7), (1, Due::new(key(7), 9)), 1));
-        assert_eq!((told.take_over(9 << DUE_BITS).len(), told.len()), (1, 0));
+        assert_eq!((told.take_over(crowd, 9 << DUE_BITS).len(), told.len()), (1, 0));
     }
 }

@@ -4,6 +4,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use super::{Control, Key, handle};
 use crate::shard::Shard;
@@ -97,6 +98,14 @@ pub(crate) struct Told(RefCell<BTreeMap<u64, (usize, Due)>>, Cell<usize>);
 
 /// Asks of one slot among them.
 const OF_SLOT_MAX: u32 = 128;
+/// All asks.
+const ALL: RangeInclusive<u64> = 0..=u64::MAX;
+
+/// All asks of a slot.
+fn asks_of(slot: u32) -> RangeInclusive<u64> {
+    let first = u64::from(slot) << 32;
+    first..=first | u64::from(u32::MAX)
+}
 
 /// Slot and generation of a key.
 const fn in_shard(key: u64) -> u64 {
@@ -106,9 +115,8 @@ const fn in_shard(key: u64) -> u64 {
 impl Told {
     /// Notes one; `false` when there is no room: then the callee must not be told.
     pub(super) fn add(&self, key: u64, told: (usize, Due), max: u32) -> bool {
-        let used: u32 = self.of_slot(slot_of(key).0).iter().map(|bits| bits.count_ones()).sum();
+        let room = self.crowd(key, max).is_none();
         let mut all = self.0.borrow_mut();
-        let room = all.len() < max as usize && used < OF_SLOT_MAX;
         if room {
             all.insert(in_shard(key), told);
         }
@@ -116,10 +124,20 @@ impl Told {
         room
     }
 
+    /// Those that leave no room for another; none when there is room.
+    pub(super) fn crowd(&self, key: u64, max: u32) -> Option<RangeInclusive<u64>> {
+        if self.1.get() >= max as usize {
+            return Some(ALL);
+        }
+        let slot = slot_of(key).0;
+        let used: u32 = self.of_slot(slot).iter().map(|bits| bits.count_ones()).sum();
+        (used >= OF_SLOT_MAX).then(|| asks_of(slot))
+    }
+
     /// Takes out those whose deadline is over, which speaks for them.
-    pub(super) fn take_over(&self, now_ns: u64) -> Vec<(usize, Due)> {
+    pub(super) fn take_over(&self, among: RangeInclusive<u64>, now_ns: u64) -> Vec<(usize, Due)> {
         let mut all = self.0.borrow_mut();
-        let over = all.extract_if(.., |_, (_, due)| due.is_over(now_ns));
+        let over = all.extract_if(among, |_, (_, due)| due.is_over(now_ns));
         let over = over.map(|(_, told)| told).collect();
         self.1.set(all.len());
         over
@@ -138,8 +156,7 @@ impl Told {
 
     fn of_slot(&self, slot: u32) -> [u64; 4] {
         let mut seen = [0; 4];
-        let first = u64::from(slot) << 32;
-        for (key, _) in self.0.borrow().range(first..=first | u64::from(u32::MAX)) {
+        for (key, _) in self.0.borrow().range(asks_of(slot)) {
             let low = key & 0xff;
             seen[(low / 64) as usize] |= 1 << (low % 64);
         }
@@ -201,8 +218,8 @@ impl Shard {
             return;
         }
         let max = self.config.asks_max;
-        if self.told.len() >= max as usize {
-            for (callee, due) in self.told.take_over(self.seen_ns()) {
+        if let Some(crowd) = self.told.crowd(key, max) {
+            for (callee, due) in self.told.take_over(crowd, self.seen_ns()) {
                 self.tell_to_forget(callee, due);
             }
         }

@@ -267,6 +267,8 @@ impl Pace {
 impl Shard {
     /// Gives what other shards have sent to its agents; returns the clock as last seen.
     fn receive(&self, mut now_ns: u64) -> u64 {
+        // In the middle of a pass it has just come, whatever the message before has waited.
+        self.set_since(marks::FRESH);
         self.receive_control();
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();

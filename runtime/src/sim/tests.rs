@@ -244,3 +244,99 @@ fn classes_share_a_core_as_configured_and_one_alone_has_all_of_it() {
         }
     }
 }
+
+thread_local! {
+    /// A shard that goes on in the middle of another's turn, as cores do.
+    static MEANWHILE: RefCell<Option<Seat>> = const { RefCell::new(None) };
+    static NOTED: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+}
+
+enum Act {
+    LetTimePass,
+    LetOtherGoOn,
+    SendBehind,
+    Note(&'static str),
+}
+
+struct Actor;
+
+impl Agent for Actor {
+    type Msg = Act;
+    const MAILBOX: u32 = 100;
+
+    async fn on(&mut self, act: Act, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        match act {
+            Act::LetTimePass => {
+                let clock = CLOCK.with_borrow(Option::clone).expect("set");
+                clock.set(clock.peek_ns() + 1_000_000, 0);
+            }
+            Act::LetOtherGoOn => {
+                let here = Shard::here().expect("an agent runs");
+                MEANWHILE.with_borrow_mut(|seat| {
+                    // It wakes, and has a round.
+                    seat.iter_mut().for_each(|seat| (0..2).for_each(|_| _ = seat.go_on(0, 0)));
+                });
+                here.enter();
+            }
+            Act::SendBehind => cx.me::<Self>().try_send(cx, Act::Note("own")).map_err(|_| Stop)?,
+            Act::Note(note) => NOTED.with_borrow_mut(|noted| noted.push(note)),
+        }
+        Ok(())
+    }
+}
+
+/// Watches another and does not end.
+struct Watcher;
+
+impl Agent for Watcher {
+    type Msg = Addr<Far>;
+
+    async fn on(&mut self, far: Addr<Far>, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        cx.monitor(far).map_err(|_| Stop)?;
+        std::future::pending().await
+    }
+}
+
+/// Sends a message, and ends.
+struct Far;
+
+impl Agent for Far {
+    type Msg = Addr<Actor>;
+
+    async fn on(&mut self, to: Addr<Actor>, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        to.try_send(cx, Act::Note("far")).map_err(|_| Stop)?;
+        Err(Stop)
+    }
+}
+
+/// What another core sends in the middle of a pass is read in it, and is as old as it is: a notice had the age of the
+/// message before it.
+#[test]
+fn what_comes_in_the_middle_of_a_pass_is_read_in_it_and_is_not_old() {
+    NOTED.take();
+    let mut sim = Simulation::new(1, Config::default(), 2, Faults::NONE).expect("starts");
+    CLOCK.set(Some(Rc::clone(&sim.seats[0].clock)));
+    let actor = sim.spawn_on(0, || Actor).expect("room");
+    let watcher = sim.spawn_on(0, || Watcher).expect("room");
+    let far = sim.spawn_on(1, || Far).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| watcher.try_send(cx, far).is_ok()), Ok(true));
+    sim.run_until_idle().expect("no wake is lost");
+    sim.post_on(1, move |cx| assert!(far.try_send(cx, actor).is_ok()));
+    sim.post_on(0, move |cx| {
+        // A pass in which time goes by ends before the next.
+        let acts = (0..64).map(|_| Act::LetTimePass).chain([
+            Act::LetOtherGoOn,
+            Act::Note("1"),
+            Act::Note("2"),
+            Act::SendBehind,
+        ]);
+        acts.for_each(|act| assert!(actor.try_send(cx, act).is_ok()));
+    });
+    MEANWHILE.set(sim.seats.pop());
+    let seat = &mut sim.seats[0];
+    (0..4).for_each(|_| _ = seat.go_on(0, 0));
+    assert_eq!(NOTED.take(), ["1", "2", "far", "own"]);
+    let account = seat.shard().expect("lives").account(watcher.handle()).expect("lives");
+    assert_eq!(account.oldest_ns, Some(0), "it is told that the other has ended");
+    sim.seats.extend(MEANWHILE.take());
+}

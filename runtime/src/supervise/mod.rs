@@ -179,12 +179,14 @@ struct Seat {
     placed: bool,
     /// It is being started, and where it lives is not known yet.
     starting: bool,
+    /// It has ended before that was known: it is to be started anew then.
+    again: bool,
     restarts: u32,
 }
 
 impl Seat {
     const fn new(spec: ChildSpec) -> Self {
-        Self { spec, agent: None, placed: false, starting: false, restarts: 0 }
+        Self { spec, agent: None, placed: false, starting: false, again: false, restarts: 0 }
     }
 }
 
@@ -297,6 +299,7 @@ impl Supervisor {
             return self.tell(child, Control::Restart, cx);
         }
         if std::mem::replace(&mut seat.starting, true) {
+            seat.again = true;
             return;
         }
         let (shard, me) = (cx.shard(), cx.handle());
@@ -367,8 +370,14 @@ impl Agent for Supervisor {
         if child == SELF {
             return self.begin(cx);
         }
-        let Some(seat) = self.seats.get_mut(&child) else { return };
+        let Some(seat) = self.seats.get_mut(&child) else {
+            // From another core than the one where it was made, its end has come before this: it is no child any more.
+            let release =
+                |agent: AgentId| cx.shard().send_control(agent.handle(), Control::Release);
+            return agent.into_iter().for_each(release);
+        };
         (seat.starting, seat.agent) = (false, agent);
+        let again = std::mem::take(&mut seat.again);
         let Some(agent) = agent else {
             let mut out = Vec::new();
             self.tree.ended(cx.fresh_ns(), child, End::Panicked, &mut out);
@@ -378,6 +387,9 @@ impl Agent for Supervisor {
             kin.unborn -= 1;
             kin.children.push(agent.handle());
         });
+        if again {
+            self.start(child, cx);
+        }
         // It was to end before it was known where it lives.
         if self.tree.is_halting(child) {
             self.tell(child, Control::Halt, cx);

@@ -1,10 +1,12 @@
 //! `doctor`: each check has a value, an expectation, a reason and a remedy. It changes nothing.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::path::Path;
 
 use serde::Serialize;
 use tailbeam_harness::host;
+use tailbeam_probes::collect::perf::{self, Area};
 
 use super::Outcome;
 use super::facts::{Fact, Facts};
@@ -29,12 +31,12 @@ struct Check {
     value: String,
     expected: &'static str,
     why: &'static str,
-    remedy: &'static str,
+    remedy: Cow<'static, str>,
 }
 
 pub(super) fn run(args: &Doctor, store: &Path, out: &mut dyn Write) -> Outcome {
     let (rings, bells) = (host::ring_features(), host::bells());
-    let facts = Facts::gather(Path::new("/"), store, rings, bells);
+    let facts = Facts::gather(Path::new("/"), store, rings, bells, perf::capabilities());
     let checks = checks(&facts);
     match args.format {
         Format::Json => json::document("tailbeam.doctor", &checks, out)?,
@@ -50,6 +52,16 @@ fn checks(facts: &Facts) -> Vec<Check> {
         ring(facts),
         bells(facts),
         perf(facts),
+        row(
+            facts,
+            Area::Stamps,
+            "a stamp costs as much as a message: 9 ns by the processor, 20 by the kernel",
+        ),
+        row(facts, Area::Counters, "what each core and each band of latency is told by"),
+        row(facts, Area::Cpus, "what other programs do on the same cores"),
+        row(facts, Area::OffCpu, "time that a core was not ours, preempted or blocked"),
+        row(facts, Area::Steal, "time that neither we nor our kernel had"),
+        row(facts, Area::Sampling, "which code the time went to"),
         plain(
             "cores",
             &facts.allowed,
@@ -77,7 +89,7 @@ fn checks(facts: &Facts) -> Vec<Check> {
 type Words = (&'static str, &'static str, &'static str);
 
 fn check(id: &'static str, status: Status, value: String, words: Words) -> Check {
-    Check { id, status, value, expected: words.0, why: words.1, remedy: words.2 }
+    Check { id, status, value, expected: words.0, why: words.1, remedy: words.2.into() }
 }
 
 fn plain(id: &'static str, fact: &Fact, status: Status, words: Words) -> Check {
@@ -177,6 +189,21 @@ fn perf(facts: &Facts) -> Check {
             "run on bare metal or expose the vPMU; sysctl -w kernel.perf_event_paranoid=1",
         ),
     )
+}
+
+/// A row of the degradation matrix: what was tried and works, what is unknown and why.
+fn row(facts: &Facts, area: Area, why: &'static str) -> Check {
+    let row = facts.capabilities.row(area);
+    let mut remedies: Vec<&str> = Vec::new();
+    for (_, reason) in row.missing_by_reason() {
+        if !remedies.contains(&reason.remedy.as_str()) {
+            remedies.push(&reason.remedy);
+        }
+    }
+    let status = if row.missing.is_empty() { Status::Ok } else { Status::Warn };
+    let expected = "all of it; what is unknown is said in every report and never printed as 0";
+    let remedy = Cow::Owned(remedies.join("; "));
+    Check { id: area.name(), status, value: row.to_string(), expected, why, remedy }
 }
 
 fn limit(
@@ -366,6 +393,8 @@ fn text(checks: &[Check], out: &mut dyn Write) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use tailbeam_probes::collect::perf::{Capabilities, Environment, Row};
+
     use super::*;
 
     fn facts(kernel: &str) -> Facts {
@@ -390,7 +419,19 @@ mod tests {
             tree.path(),
             Err("io_uring is disabled\n  cause: seccomp".to_owned()),
             Ok(vec![("bells".to_owned(), "eventfd".to_owned())]),
+            refused(),
         )
+    }
+
+    /// A container whose seccomp profile refuses perf.
+    fn refused() -> Capabilities {
+        let row = |area| {
+            let works = "nothing".to_owned();
+            let missing = vec![("all".to_owned(), perf::explain(1, Some(2)))];
+            Row { area, works, missing }
+        };
+        let environment = Environment::Refused;
+        Capabilities { environment, paranoid: Some(2), rows: Area::ALL.map(row).to_vec() }
     }
 
     fn status(checks: &[Check], id: &str) -> Status {
@@ -404,7 +445,7 @@ mod tests {
         assert_eq!(status(&checks, "io_uring"), Status::Fail);
         assert_eq!(status(&checks, "quota"), Status::Warn);
         assert_eq!(status(&checks, "pids"), Status::Warn);
-        for id in ["perf", "nofile", "thp", "clock", "swap", "cores"] {
+        for id in ["perf", "nofile", "thp", "clock", "swap", "cores", "counters", "sampling"] {
             assert_eq!(status(&checks, id), Status::Warn, "{id}");
         }
         assert_eq!(status(&checks, "memlock"), Status::Ok);
@@ -413,6 +454,7 @@ mod tests {
         text(&checks, &mut page).expect("a Vec takes all");
         let page = String::from_utf8(page).expect("text");
         assert!(page.contains("ulimit -n 65536") && page.contains("seccomp"), "{page}");
+        assert!(page.contains("perf_event_open in the container's seccomp profile"), "{page}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use tailbeam_probes::collect::perf::Capabilities;
 use tailbeam_probes::collect::room;
 
 /// A reading, or why there is none.
@@ -18,6 +19,7 @@ pub(super) struct Facts {
     pub(super) bells: Result<Vec<(String, String)>, String>,
     pub(super) perf_paranoid: Fact,
     pub(super) pmu: bool,
+    pub(super) capabilities: Capabilities,
     pub(super) allowed: Fact,
     pub(super) limits: Fact,
     pub(super) pids_max: Fact,
@@ -55,12 +57,13 @@ fn store_bytes(store: &Path) -> Result<u64, String> {
 }
 
 impl Facts {
-    /// Reads the facts; `ring` and `bells` come from the kernel itself, not from a file.
+    /// Reads the facts; `ring`, `bells` and `capabilities` come from the kernel itself, not from a file.
     pub(super) fn gather(
         root: &Path,
         store: &Path,
         ring: Result<Vec<(String, bool)>, String>,
         bells: Result<Vec<(String, String)>, String>,
+        capabilities: Capabilities,
     ) -> Self {
         let read = |path: &str| {
             fs::read_to_string(root.join(path))
@@ -80,6 +83,7 @@ impl Facts {
             pmu: ["cpu", "armv8_pmuv3", "armv8_pmuv3_0", "cpu_core"]
                 .iter()
                 .any(|name| root.join("sys/bus/event_source/devices").join(name).exists()),
+            capabilities,
             allowed: status,
             limits: read("proc/self/limits"),
             pids_max: match cgroup(root, "pids.max") {

@@ -91,6 +91,14 @@ fn in_store(root: &Path, name: &str) -> Result<PathBuf, Failure> {
     if path.is_dir() {
         return Ok(path.to_owned());
     }
+    if name.ends_with(".tbh") || name.contains('/') {
+        return Err(Failure::new(
+            1,
+            format!(
+                "no heap state at {name}\n  cause: there is no such file or directory\n  remedy: name a run, a directory with {STATE}, or such a file"
+            ),
+        ));
+    }
     Store::open_existing(root)
         .and_then(|store| store.resolve(name))
         .map_err(|error| Failure::new(1, error))

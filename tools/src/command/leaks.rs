@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::Path;
 
-use tailbeam_harness::plan::Plan;
+use tailbeam_harness::plan::Plan as RunPlan;
 use tailbeam_harness::report::leak_config;
-use tailbeam_probes::analyse::leak::{self, LeakConfig, LeakReport, Verdict};
+use tailbeam_probes::analyse::leak::{self, LeakConfig, LeakReport, Plan, Soak, Verdict};
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 use tailbeam_probes::analyse::symbols::{Symbols, symbolise};
 use tailbeam_probes::collect::room;
@@ -16,7 +16,7 @@ use super::heap_run::{HeapRun, load};
 use crate::Failure;
 use crate::args::{ExportArgs, ExportFormat, FailOn, Format, LeaksArgs, LeaksView, SymbolArgs};
 use crate::render::export::{self, Export, firefox, folded, pprof};
-use crate::render::leaks::{self, By, ByReport, Leaks, Page, json};
+use crate::render::leaks::{self, By, ByReport, Leaks, Page, json, plan};
 
 /// A heap with its names and its verdict.
 struct Heap {
@@ -57,7 +57,7 @@ impl Heap {
 }
 
 /// What the plan of a soak declares, unless the command line says otherwise.
-fn config(args: &LeaksArgs, plan: Option<&Plan>) -> LeakConfig {
+fn config(args: &LeaksArgs, plan: Option<&RunPlan>) -> LeakConfig {
     let below = LeakConfig::default().limit;
     let mut config = plan.map_or_else(LeakConfig::default, |plan| leak_config(plan, below));
     if let Some(warm_up) = args.warm_up {
@@ -77,10 +77,14 @@ fn config(args: &LeaksArgs, plan: Option<&Plan>) -> LeakConfig {
 /// Runs `leaks`.
 pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outcome {
     if args.schema {
-        out.write_all(json::LEAKS_SCHEMA.as_bytes())?;
+        let schema = if args.plan.is_some() { plan::PLAN_SCHEMA } else { json::LEAKS_SCHEMA };
+        out.write_all(schema.as_bytes())?;
         return Ok(0);
     }
     let name = args.run.as_deref().unwrap_or("@last");
+    if let Some(rate) = args.plan {
+        return planned(rate, args, root, &config(args, None), out);
+    }
     let config = config(args, super::heap_run::plan(root, name).as_ref());
     let heap = Heap::load(root, name, &args.how, &config)?;
     let base = match &args.base {
@@ -89,7 +93,7 @@ pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outco
     };
     let leaks = heap.view(base.as_ref());
     let by = args.by.map_or(By::Site, By::from);
-    let page = Page { width: width(), top: args.top };
+    let page = Page { width: width(), top: args.top, calls: args.calls };
     let view = args.view.unwrap_or(match (args.by, &args.base) {
         (Some(_), _) => LeaksView::Table,
         (None, Some(_)) => LeaksView::Diff,
@@ -110,6 +114,44 @@ pub(super) fn leaks(args: &LeaksArgs, root: &Path, out: &mut dyn Write) -> Outco
         (Format::Table, LeaksView::Diff) => leaks::diff(&leaks, page, out)?,
     }
     Ok(exit_code(args.fail_on, heap.report.verdict))
+}
+
+/// `--plan`: hours by mean distance between samples; a run gives its own mean and number of sites.
+fn planned(
+    rate: f64,
+    args: &LeaksArgs,
+    root: &Path,
+    config: &LeakConfig,
+    out: &mut dyn Write,
+) -> Outcome {
+    let mut means: Vec<f64> = (14..20).map(|bits| f64::from(1u32 << bits)).collect();
+    let mut sites = None;
+    if let Some(name) = &args.run {
+        let run = load(root, name, args.how.pid)?;
+        means = vec![run.snapshot.sampler.mean_bytes.max(1) as f64];
+        sites = Some(run.snapshot.sites.len() as u64);
+    }
+    if let Some(mean) = args.mean {
+        means = vec![mean];
+    }
+    let plans: Vec<(Soak, Plan)> = means
+        .into_iter()
+        .map(|mean| {
+            let usual = Soak::of(rate, mean);
+            let soak = Soak {
+                churn_bytes: args.churn,
+                churn_life_s: args.churn_life as f64 / 1e9,
+                sites: sites.unwrap_or(usual.sites),
+                ..usual
+            };
+            (soak, leak::plan(&soak, config))
+        })
+        .collect();
+    match args.format {
+        Format::Table => plan::text(&plans, config, out)?,
+        Format::Json => plan::json(&plans, config, out)?,
+    }
+    Ok(0)
 }
 
 /// 3 for what was asked to fail, 4 when that cannot be said yet.
@@ -215,5 +257,19 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
                 firefox::write(what, out)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_code_says_yes_no_or_not_yet() {
+        use Verdict::{Clean, Inconclusive, Leak, Suspect};
+        let codes = |fail_on| [Leak, Suspect, Inconclusive, Clean].map(|v| exit_code(fail_on, v));
+        assert_eq!(codes(None), [0, 0, 0, 0]);
+        assert_eq!(codes(Some(FailOn::Leak)), [3, 4, 4, 0]);
+        assert_eq!(codes(Some(FailOn::Suspect)), [3, 3, 4, 0]);
     }
 }

@@ -154,6 +154,76 @@ pub(super) fn adjusted(log_e: &[f64], judged: usize) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyse::leak::births::Change;
+    use crate::analyse::leak::hazard::Hazard;
+
+    const H: f64 = HOUR_NS;
+
+    /// A leak of 2 MB/h that was flat for three hours.
+    fn leak() -> Study {
+        Study {
+            now_ns: at_ns(4.0 * H),
+            hazard: Hazard { log_e: 40.0, ..Hazard::default() },
+            onset: None,
+            stop: None,
+            laplace: 0.1,
+            warming: false,
+            before_stop: None,
+            span_ns: 3.0 * H,
+            rate: Some(Interval { estimate: 2e6, low: 1.6e6, high: 2.4e6 }),
+            low_any_time: 1.4e6,
+            recent: Some(Interval { estimate: 2e6, low: 1.5e6, high: 2.5e6 }),
+            first_ns: 0.5 * H,
+            last_ns: 3.5 * H,
+        }
+    }
+
+    #[test]
+    fn every_clause_alone_can_withhold_a_leak() {
+        use Reason as R;
+        use Verdict::{Clean, Inconclusive, Leak, Suspect};
+        let config = LeakConfig::default();
+        let check = |study: Study, context: Context| decide(&study, context, &config);
+        let sure = Context::default();
+        assert_eq!(check(leak(), sure), (Leak, None));
+        let stop = Change { at: 2.0 * H, low: 2.0 * H, high: 2.0 * H, before: 40 };
+        let over = Some(Interval { estimate: 0.0, low: 0.0, high: 0.5e6 });
+        let stopped = |before_stop| Study {
+            stop: Some(stop),
+            before_stop: Some(before_stop),
+            rate: over,
+            ..leak()
+        };
+        let at_ns = at_ns(2.0 * H);
+        let cases = [
+            (Study { now_ns: at_ns / 2, ..leak() }, sure, Inconclusive, R::TooEarly),
+            (Study { rate: None, ..leak() }, sure, Inconclusive, R::TooEarly),
+            (leak(), Context { q: 0.011, ..sure }, Inconclusive, R::NoSurvivors),
+            (Study { laplace: -2.1, ..leak() }, sure, Inconclusive, R::WarmUp),
+            (Study { laplace: -2.1, recent: over, ..leak() }, sure, Clean, R::WarmUp),
+            (Study { warming: true, ..leak() }, sure, Inconclusive, R::WarmUp),
+            (stopped((0.3, 1.5 * H)), sure, Suspect, R::Stopped { at_ns }),
+            (stopped((-4.0, 1.5 * H)), sure, Clean, R::WarmUp),
+            (
+                leak(),
+                Context { per_owner: Some((9, 10)), ..sure },
+                Suspect,
+                R::PerOwner { owners: 9, of: 10 },
+            ),
+            (Study { span_ns: 0.4 * H, ..leak() }, sure, Inconclusive, R::Backlog),
+            (
+                Study { hazard: Hazard { resumes: true, ..leak().hazard }, ..leak() },
+                sure,
+                Suspect,
+                R::TailDies,
+            ),
+            (Study { low_any_time: 0.9e6, ..leak() }, sure, Suspect, R::Straddles),
+            (Study { low_any_time: 0.0, rate: over, ..leak() }, sure, Clean, R::BelowFloor),
+        ];
+        for (study, context, verdict, reason) in cases {
+            assert_eq!(check(study, context), (verdict, Some(reason)));
+        }
+    }
 
     #[test]
     fn adjusting_is_benjamini_hochberg() {

@@ -6,7 +6,7 @@ use statrs::distribution::{DiscreteCDF as _, Poisson};
 use super::LeakConfig;
 use super::cohort::HOUR_NS;
 use super::hazard;
-use super::rate::low_any_time;
+use super::rate::refutes;
 use crate::record::heap::age_bin_from_ns;
 
 /// A soak that is planned.
@@ -106,7 +106,7 @@ fn at_age(now: f64, (index, old): (usize, f64), soak: &Soak, config: &LeakConfig
     let dead = (stale + 2.0 * stale.sqrt()).round().min(1e6) as u64;
     let proves = |k: u64| hazard::log_e(dead, config.alpha0 * k as f64 * exposure) >= wanted;
     let floor = config.floor * window / HOUR_NS / soak.mean_bytes;
-    let fast = |k: u64| low_any_time(k as f64) > floor;
+    let fast = |k: u64| refutes(k as f64, floor);
     let mean = soak.rate * window / HOUR_NS / soak.mean_bytes;
     // Both clauses hold from some count on.
     let (mut low, mut high) = (0u64, 4_000_000u64);

@@ -433,7 +433,7 @@ fn layout(config: &HeapConfig) -> Layout {
     let entries = config.objects_max as usize;
     // Short-lived children of a build get by with less: 3 MB instead of 12.
     if entries <= SMALL {
-        return Layout::new([entries, 4_096, 65_536, 1_024, 4_096, 512, 64, 1_024, 256, 512]);
+        return Layout::new([entries, 4_096, 65_536, 1_024, 8_192, 512, 64, 1_024, 256, 512]);
     }
     //          entries  sites   frames   rows   events census classes ended   names  modules
     Layout::new([entries, 16_384, 327_680, 5_120, 16_384, 2_048, 64, 32_768, 2_048, 512])

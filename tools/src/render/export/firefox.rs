@@ -250,8 +250,10 @@ fn thread(export: &Export<'_>, core: u16, first: u16) -> Value {
         "processShutdownTime": null, "processStartupTime": 0.0, "processType": "default",
         "registerTime": 0.0, "unregisterTime": null, "showMarkersInTimeline": false,
         "tid": format!("core-{core}"), "nativeAllocations": native,
-        "samples": {"length": 0, "weightType": "samples", "stack": [], "timeDeltas": [],
-            "weight": null, "threadCPUDelta": []},
+        // Two empty samples span the run: the profiler shows the range that it finds.
+        "samples": {"length": 2, "weightType": "samples", "stack": [null, null],
+            "timeDeltas": [0.0, snapshot.at_ns as f64 / 1e6], "weight": null,
+            "threadCPUDelta": [null, null]},
         "markers": {"length": 0, "category": [], "data": [], "endTime": [], "name": [],
             "phase": [], "startTime": []},
         "nativeSymbols": {"length": 0, "address": [], "functionSize": [], "libIndex": [],

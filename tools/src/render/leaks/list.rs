@@ -4,13 +4,17 @@
 use std::io::{self, Write};
 
 use tailbeam_probes::Unavailable;
-use tailbeam_probes::analyse::leak::{LeakReport, Reason, Retention, SiteReport, Verdict};
+use tailbeam_probes::analyse::leak::{
+    LeakReport, OwnerReport, Reason, Retention, SiteReport, Verdict,
+};
 use tailbeam_probes::stats::Judgement;
 
+use super::rows::{By, rows};
 use super::words::{
     freed, growth, hours, ns, percent, plural, rate, reason, signed, since, sparkline, who, whole,
 };
 use super::{Leaks, Page, Place, places, word};
+use crate::render::export::owner_name;
 use crate::render::units::{bytes, count, span};
 
 /// Writes the list.
@@ -21,14 +25,45 @@ pub fn list(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()
     head(leaks, page, out)?;
     let mut number = 0;
     for site in &leaks.report.sites {
-        if matches!(site.finding.verdict, Verdict::Leak | Verdict::Suspect) {
+        if matches!(worst(site), Verdict::Leak | Verdict::Suspect) {
             number += 1;
             block(leaks, page, (number, site), out)?;
         }
     }
+    largest(leaks, page, out)?;
     undecided(leaks, page, out)?;
     not_leaks(leaks, page, out)?;
     blind(leaks, out)
+}
+
+/// The verdict on a site, or on the agent whose part of it is worse.
+fn worst(site: &SiteReport) -> Verdict {
+    let agents = site.owners.iter().map(|own| own.finding.verdict);
+    agents.min().map_or(site.finding.verdict, |worst| worst.min(site.finding.verdict))
+}
+
+/// Where the most bytes live, when no leak has said it.
+fn largest(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()> {
+    if leaks.report.sites.iter().any(|site| worst(site) == Verdict::Leak) {
+        return Ok(());
+    }
+    let rows = rows(leaks, By::Site);
+    let live: Vec<_> = rows.iter().filter(|row| row.live.bytes > 0).take(5).collect();
+    if live.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nMost live    of {} (all: --by site)", bytes(total(leaks)))?;
+    for row in live {
+        let size = bytes(row.live.bytes as f64);
+        let objects = count(row.live.objects.unsigned_abs());
+        let text = format!("   {size:>9} in {objects:<9} {:<46} {}", row.name, row.line);
+        writeln!(out, "{}", page.fit(text.trim_end()))?;
+    }
+    Ok(())
+}
+
+fn total(leaks: &Leaks<'_>) -> f64 {
+    leaks.profile.live_total().bytes.max(0) as f64
 }
 
 fn head(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()> {
@@ -99,7 +134,7 @@ fn block(
         || "rate unknown (too few old objects; run longer)".to_owned(),
         |r| format!("{} 95 % CI", rate(r)),
     );
-    let title = format!("\n#{number} {}  {name}  {speed}", word(finding.verdict));
+    let title = format!("\n#{number} {}  {name}  {speed}", word(worst(site)));
     writeln!(out, "{}", page.fit(&title))?;
     let mut line = |key: &str, text: &str| writeln!(out, "   {key:<9} {text}");
     if let Some(onset) = &finding.since {
@@ -118,6 +153,14 @@ fn block(
     }
     if let Some(why) = &finding.reason {
         line("but", &reason(why))?;
+    }
+    if worst(site) != finding.verdict {
+        let own = site.owners.iter().filter(|own| own.finding.verdict == worst(site));
+        let agents: Vec<String> = own.take(3).map(|own| agent(leaks, own)).collect();
+        line(
+            "agent",
+            &format!("{}; the site as a whole is {}", agents.join(", "), word(finding.verdict)),
+        )?;
     }
     if let Some(how) = &finding.growth {
         line("growth", &growth(how))?;
@@ -147,30 +190,36 @@ fn block(
         &format!(
             "tailbeam export {} --to pprof -o heap.pb.gz && go tool pprof -top -sample_index=inuse_space -tagfocus=verdict={} heap.pb.gz",
             leaks.run,
-            word(finding.verdict)
+            word(worst(site))
         ),
     )
 }
 
 fn stack_lines(calls: &[Place], page: Page, line: &mut Line<'_>) -> io::Result<()> {
-    for (index, place) in calls.iter().take(page.top).enumerate() {
+    for (index, place) in calls.iter().take(page.calls).enumerate() {
         let arrow = if index == 0 { "" } else { "└ " };
         let key = if index == 0 { "where" } else { "" };
         let call = format!("{arrow}{:<46} {}", place.name, place.line);
         let room = Page { width: page.width.map(|width| width.saturating_sub(13)), ..page };
         line(key, &room.fit(call.trim_end()))?;
     }
-    if calls.len() > page.top {
+    if calls.len() > page.calls {
         line(
             "",
             &format!(
-                "  {} more (--top {})",
-                plural((calls.len() - page.top) as u64, "call"),
+                "  {} more (--calls {})",
+                plural((calls.len() - page.calls) as u64, "call"),
                 calls.len()
             ),
         )?;
     }
     Ok(())
+}
+
+/// An agent's part of a site and how fast it grows.
+fn agent(leaks: &Leaks<'_>, own: &OwnerReport) -> String {
+    let speed = own.finding.rate.as_ref().map_or_else(|| "rate unknown".to_owned(), rate);
+    format!("{} {speed}", owner_name(leaks.snapshot, own.owner))
 }
 
 /// Writes a line under a key.
@@ -234,16 +283,18 @@ fn impact(leaks: &Leaks<'_>, site: &SiteReport) -> String {
 }
 
 fn undecided(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()> {
-    let sites: Vec<&SiteReport> = leaks
-        .report
-        .sites
-        .iter()
-        .filter(|site| site.finding.verdict == Verdict::Inconclusive)
-        .collect();
-    if sites.is_empty() {
+    let all = leaks.report.sites.iter();
+    let all = all.filter(|site| worst(site) == Verdict::Inconclusive);
+    let (sites, empty): (Vec<&SiteReport>, Vec<_>) =
+        all.partition(|site| site.survivors.sampled > 0);
+    if sites.is_empty() && empty.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\nUndecided    {}", plural(sites.len() as u64, "site"))?;
+    let nothing = match empty.len() {
+        0 => String::new(),
+        n => format!(", and {} that hold nothing now", plural(n as u64, "site")),
+    };
+    writeln!(out, "\nUndecided    {}{nothing}", plural(sites.len() as u64, "site"))?;
     for site in sites.iter().take(page.top) {
         let stack = leaks.stack_of(site.site).map(|index| &leaks.profile.stacks[index]);
         let calls = stack.map_or_else(Vec::new, |stack| places(leaks.profile, stack));
@@ -321,7 +372,7 @@ fn blind(leaks: &Leaks<'_>, out: &mut dyn Write) -> io::Result<()> {
             percent(blind.power_at_limit)
         ),
         None => format!(
-            "no leak of any rate would have been called by now: the run of {} is too short; `tailbeam leaks --plan '{}/h'` says how long it must be",
+            "no rate has 8 chances in 10 to be called within {}; `tailbeam leaks --plan '{}/h'` says how long a soak must be",
             span(leaks.report.at_ns as f64 / 1e9),
             plan_rate(leaks.report.gate.limit)
         ),

@@ -4,6 +4,7 @@
 pub mod json;
 mod list;
 mod objects;
+pub mod plan;
 mod rows;
 mod table;
 mod tree;
@@ -50,8 +51,10 @@ pub struct Leaks<'a> {
 pub struct Page {
     /// Columns of the terminal; `None` when there is none, and nothing is cut.
     pub width: Option<usize>,
-    /// Rows of a table, lines below a leak.
+    /// Rows of a table.
     pub top: usize,
+    /// Calls of a stack below a leak.
+    pub calls: usize,
 }
 
 impl Page {

@@ -17,14 +17,33 @@ fn whole(value: i64) -> String {
     if value < 0 { format!("-{digits}") } else { digits }
 }
 
-/// A table with `right` columns of figures first, the last columns cut to the page.
+/// A table with `right` columns of figures first. On a page that is too narrow the names, which follow
+/// the figures or the verdict, lose their beginnings; what then is too long is cut.
 fn print(
     page: Page,
     header: &[&str],
     right: usize,
-    lines: Vec<Vec<String>>,
+    mut lines: Vec<Vec<String>>,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    let mut drawn = draw(header, right, &lines);
+    let widest = drawn.lines().map(|line| line.trim_end().chars().count()).max().unwrap_or(0);
+    let names = header.iter().position(|name| *name == "function");
+    if let (Some(width), Some(names)) = (page.width.filter(|&width| widest > width), names) {
+        let longest = lines.iter().map(|line| line[names].chars().count()).max().unwrap_or(0);
+        let room = longest.saturating_sub(widest - width).max(16);
+        for line in &mut lines {
+            line[names] = ending(&line[names], room);
+        }
+        drawn = draw(header, right, &lines);
+    }
+    for line in drawn.lines() {
+        writeln!(out, "{}", page.fit(line.trim_end()))?;
+    }
+    Ok(())
+}
+
+fn draw(header: &[&str], right: usize, lines: &[Vec<String>]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     for line in lines {
@@ -33,10 +52,19 @@ fn print(
     for column in table.column_iter_mut().take(right) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    for line in table.to_string().lines() {
-        writeln!(out, "{}", page.fit(line.trim_end()))?;
+    table.to_string()
+}
+
+/// The last `room` characters of a name: the end is what tells functions apart.
+fn ending(name: &str, room: usize) -> String {
+    let all = name.chars().count();
+    match all > room {
+        true => {
+            let kept: String = name.chars().skip(all + 1 - room).collect();
+            format!("…{kept}")
+        }
+        false => name.to_owned(),
     }
-    Ok(())
 }
 
 /// Writes the table of the live heap.
@@ -85,7 +113,8 @@ pub fn table(leaks: &Leaks<'_>, by: By, page: Page, out: &mut dyn Write) -> io::
     };
     print(page, header, right, lines.collect(), out)?;
     left_out(rows.len(), page, out)?;
-    writeln!(out, "\n{} bytes in {} objects live", whole(total.bytes), whole(total.objects))
+    writeln!(out, "\n{} bytes in {} objects live", whole(total.bytes), whole(total.objects))?;
+    leaks.caveats().iter().try_for_each(|caveat| writeln!(out, "  ! {caveat}"))
 }
 
 fn left_out(rows: usize, page: Page, out: &mut dyn Write) -> io::Result<()> {
