@@ -55,12 +55,7 @@ fn variants() -> Vec<Variant> {
         slow("mimalloc, small", "mimalloc", "mimalloc, small", &[]),
         Variant { argument: "1", ..slow("tailbeam exact", "tailbeam", "mimalloc, small", &[]) },
         slow("dhat-rs", "dhat", "glibc, small", &[]),
-        slow(
-            "heaptrack",
-            "system",
-            "glibc, small",
-            &["heaptrack", "--record-only", "-o", "/tmp/heap-peers-track"],
-        ),
+        slow("heaptrack", "system", "glibc, small", &["heaptrack", "-o", "/tmp/heap-peers-track"]),
         slow(
             "valgrind massif",
             "system",
