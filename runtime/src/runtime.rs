@@ -185,7 +185,8 @@ impl Runtime {
     }
 
     /// Moves an idle agent to another shard and returns its new address. The old one stays valid: what is sent
-    /// there is passed on in order; it costs a slot until the agent ends (`places_kept`). Relations, names, timers and accounts go along.
+    /// there is passed on in order; it costs a slot until the agent ends (`places_kept`). Relations, names, timers and
+    /// accounts go along.
     ///
     /// # Errors
     /// [`MoveError`]; the agent lives where it lived.

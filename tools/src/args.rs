@@ -12,7 +12,9 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::{Plant, Span, bytes_per_h as rate, parse_decoy, parse_plant};
+use tailbeam_harness::plan::{
+    Plant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+};
 
 use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
@@ -265,10 +267,10 @@ pub(crate) struct LeaksArgs {
     /// Growth that the gate allows; half of it is the floor of a LEAK [default: 2MB/h]
     #[arg(long, value_parser = rate, value_name = "RATE")]
     pub(crate) limit: Option<f64>,
-    /// The program may fill its structures this long [default: 20m]
+    /// The program may fill its structures this long [default: that of the run's plan, else 30m]
     #[arg(long, value_parser = duration)]
     pub(crate) warm_up: Option<u64>,
-    /// A backlog may last this long [default: 30m]
+    /// A backlog may last this long [default: that of the run's plan, else 30m]
     #[arg(long, value_parser = duration)]
     pub(crate) horizon: Option<u64>,
     /// Agents that the program has
@@ -489,29 +491,6 @@ fn sample_bytes(text: &str) -> Result<u32, String> {
     } else {
         Err(format!("{text} is not between 1B and 2GiB, and not off"))
     }
-}
-
-/// A size such as 64KiB or 20MB in bytes.
-fn size(text: &str) -> Result<f64, String> {
-    let write = || "write a size such as 20MB or 64KiB".to_owned();
-    let text = text.trim();
-    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(write)?;
-    let (digits, unit) = text.split_at(unit);
-    let scale = match unit {
-        "B" => 1.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "KiB" => 1_024.0,
-        "MiB" => 1_048_576.0,
-        "GiB" => 1_073_741_824.0,
-        _ => return Err(write()),
-    };
-    let value: f64 = digits.trim().parse().map_err(|_| format!("{digits:?} is not a number"))?;
-    if !value.is_finite() || value <= 0.0 || value * scale > 1e18 {
-        return Err("it lies above 0 and below 1 EB".to_owned());
-    }
-    Ok(value * scale)
 }
 
 fn span(text: &str) -> Result<Span, String> {

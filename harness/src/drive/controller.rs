@@ -388,8 +388,9 @@ impl<'a, W: Workload> Controller<'a, W> {
             issuing: phase == Phase::Issuing,
         };
         let answered = record.counts.outcomes.ok + record.counts.outcomes.declined;
-        if let Some(heap) = &mut self.heap {
-            heap.tick(clock::monotonic_ns(), answered);
+        let event = self.heap.as_mut().and_then(|heap| heap.tick(clock::monotonic_ns(), answered));
+        if event.is_some() {
+            progress(&Progress { phase: "measure", event, ..Progress::default() });
         }
         // Without length it began in the future: the run was stopped before its start.
         if record.len_ns > 0 {

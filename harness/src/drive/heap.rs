@@ -43,19 +43,21 @@ impl Heap {
     }
 
     /// Takes the census of a second in which so many requests were answered.
-    pub(super) fn tick(&mut self, now_ns: u64, answered: u64) {
-        let Some(session) = &self.session else { return };
+    /// Returns what is worth a line.
+    pub(super) fn tick(&mut self, now_ns: u64, answered: u64) -> Option<String> {
+        let session = self.session.as_ref()?;
         self.operations += answered;
         session.operations(self.operations);
         session.tick(now_ns);
         let age_ns = session.now_ns();
-        if KEPT.get(self.kept).is_some_and(|minutes| age_ns >= minutes * MINUTE_NS) {
-            self.kept += 1;
-            let copy = format!("heap-at-{}s.tbh", age_ns / 1_000_000_000);
-            // A copy less is a question less that can be asked later; the run goes on, and `leaks` says which
-            // copies there are.
-            let _ = fs::copy(self.dir.join(HEAP_STATE), self.dir.join(copy));
+        if KEPT.get(self.kept).is_none_or(|minutes| age_ns < minutes * MINUTE_NS) {
+            return None;
         }
+        self.kept += 1;
+        let copy = format!("heap-at-{}s.tbh", age_ns / 1_000_000_000);
+        // A copy less is a question less that can be asked later: the run goes on.
+        let copied = fs::copy(self.dir.join(HEAP_STATE), self.dir.join(&copy));
+        copied.err().map(|error| format!("{copy} was not kept: {error}"))
     }
 }
 

@@ -65,7 +65,7 @@ pub struct PlantedRecord {
     pub plant: Plant,
     /// Objects planted.
     pub objects: u64,
-    /// Their requested bytes.
+    /// Bytes requested for them; 0 for those of the C library, which are not known.
     pub bytes: u64,
     /// Objects that found no room (slots, descriptors).
     pub refused: u64,

@@ -42,6 +42,7 @@ pub(crate) fn tasks_max(plan: &Plan) -> u64 {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Planted {
     pub(crate) objects: u64,
+    /// Bytes that were requested for them; 0 for what the C library allocates, which is not known here.
     pub(crate) bytes: u64,
     /// Objects that found no room (slots, descriptors).
     pub(crate) refused: u64,
@@ -105,7 +106,8 @@ impl Plot {
         let mut burst = BURST;
         while self.planted as f64 + size as f64 <= due && burst > 0 {
             let planted = self.plant_one(cx);
-            self.count(size, planted);
+            self.planted += size as u64;
+            self.count(planted);
             burst -= 1;
         }
     }
@@ -125,40 +127,45 @@ impl Plot {
         }
     }
 
-    fn count(&mut self, size: usize, planted: bool) {
-        self.planted += size as u64;
-        let plant = self.plant;
+    /// Counts an object of so many requested bytes, or one that found no room.
+    fn count(&self, planted: Option<usize>) {
         recorder::with(|r| {
-            if let Some(all) = r.planted.get_mut(plant) {
-                all.objects += u64::from(planted);
-                all.bytes += if planted { size as u64 } else { 0 };
-                all.refused += u64::from(!planted);
+            if let Some(all) = r.planted.get_mut(self.plant) {
+                all.objects += u64::from(planted.is_some());
+                all.bytes += planted.unwrap_or(0) as u64;
+                all.refused += u64::from(planted.is_none());
             }
         });
     }
 
-    fn plant_one(&mut self, cx: &mut Cx<'_>) -> bool {
+    /// Plants an object; the bytes requested for it, without what holds it. None when it found no room.
+    fn plant_one(&mut self, cx: &mut Cx<'_>) -> Option<usize> {
         let bed = &mut self.bed;
         match self.kind {
             PlantKind::ForgottenInsert => forgotten_insert(&mut bed.map, self.planted),
-            PlantKind::RcCycle => rc_cycle(),
+            PlantKind::RcCycle => {
+                rc_cycle();
+                return Some(2 * PAIR);
+            }
             PlantKind::GrowingVec => growing_vec(&mut bed.words),
-            PlantKind::ForgottenTask => return forgotten_task(cx),
-            PlantKind::Orphan => return orphan(cx),
-            PlantKind::CLibrary => return c_library(&mut bed.directories),
+            PlantKind::ForgottenTask => return forgotten_task(cx).then_some(OBJECT),
+            PlantKind::Orphan => return orphan(cx).then_some(OBJECT),
+            PlantKind::CLibrary => return c_library(&mut bed.directories).then_some(0),
             PlantKind::BoundedCache => bounded_cache(&mut bed.queue),
             PlantKind::WarmUp => bed.values.push(warm_up()),
             PlantKind::Backlog => bed.queue.push_back(backlog()),
-            PlantKind::Fragmentation => fragmentation(&mut bed.values, self.planted),
+            PlantKind::Fragmentation => {
+                return Some(fragmentation(&mut bed.values, self.planted));
+            }
             PlantKind::Plateau => {}
         }
-        true
+        Some(OBJECT)
     }
 
     fn plateau(&mut self) {
         if self.bed.values.is_empty() {
             self.bed.values.push(plateau());
-            self.count(8 * OBJECT, true);
+            self.count(Some(8 * OBJECT));
         }
     }
 
@@ -185,6 +192,9 @@ struct Pair {
     other: RefCell<Option<Rc<Pair>>>,
     _load: [u8; OBJECT / 2 - 40],
 }
+
+/// Bytes that an `Rc` requests for one: two counts beside it.
+const PAIR: usize = size_of::<Pair>() + 2 * size_of::<usize>();
 
 #[inline(never)]
 fn rc_cycle() {
@@ -275,14 +285,15 @@ fn backlog() -> Box<[u8]> {
     object(9)
 }
 
-/// Keeps 512 blocks of sizes between 16 B and 4 KiB and replaces them one by one.
+/// Keeps 512 blocks of sizes between 16 B and 2 KiB and replaces them one by one; bytes of the new one.
 #[inline(never)]
-fn fragmentation(values: &mut Vec<Box<[u8]>>, planted: u64) {
+fn fragmentation(values: &mut Vec<Box<[u8]>>, planted: u64) -> usize {
     let number = planted / OBJECT as u64;
-    let size = 16usize << (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61).min(8);
+    let size = 16usize << (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 61);
     let block = vec![10; size].into_boxed_slice();
     match values.len() {
         0..512 => values.push(block),
         len => values[number as usize % len] = block,
     }
+    size
 }

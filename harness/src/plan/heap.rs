@@ -11,9 +11,9 @@ const RATE: (f64, f64) = (1e3, 1e12);
 pub struct HeapPlan {
     /// Mean distance between samples, bytes; 0 samples nothing.
     pub sample_bytes: u32,
-    /// The program may fill its structures this long, ns; `None` takes 20 min, or a sixth of a shorter run.
+    /// The program may fill its structures this long, ns; `None` takes 30 min.
     pub warm_up_ns: Option<u64>,
-    /// A backlog may last this long, ns; `None` takes 30 min, or a quarter of a shorter run.
+    /// A backlog may last this long, ns; `None` takes 30 min.
     pub horizon_ns: Option<u64>,
 }
 
@@ -157,30 +157,45 @@ fn kind_of(name: &str, decoy: bool) -> Result<PlantKind, String> {
     })
 }
 
-/// Reads a rate such as `2MB/h` or `512KiB/h`.
+/// Reads a rate such as `2MB/h` or `512KiB/h`, between 1 kB/h and 1 TB/h.
 ///
 /// # Errors
 /// What is wrong, in words.
 pub fn bytes_per_h(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is not a rate such as 2MB/h or 512KiB/h");
-    let amount = text.trim().strip_suffix("/h").ok_or_else(wrong)?.trim();
-    let unit = amount.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(amount.len());
-    let scale = match &amount[unit..] {
-        "B" => 1.0,
-        "kB" | "KB" => 1e3,
-        "MB" => 1e6,
-        "GB" => 1e9,
-        "KiB" => 1024.0,
-        "MiB" => 1_048_576.0,
-        "GiB" => 1_073_741_824.0,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = amount[..unit].trim().replace('_', "").parse().map_err(|_| wrong())?;
-    let rate = number * scale;
+    let amount = text.trim().strip_suffix("/h").ok_or("write a rate such as 2MB/h or 512KiB/h")?;
+    let rate = bytes(amount)?;
     if rate >= RATE.0 && rate <= RATE.1 {
         Ok(rate)
     } else {
         Err(format!("{text} is not between 1kB/h and 1TB/h"))
+    }
+}
+
+/// Reads a size such as `64KiB` or `20MB`, in bytes.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn bytes(text: &str) -> Result<f64, String> {
+    let write = || format!("{text:?} is not a size such as 20MB or 64KiB");
+    let text = text.trim();
+    let unit = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(write)?;
+    let (digits, unit) = text.split_at(unit);
+    let scale = match unit {
+        "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "KiB" => 1_024.0,
+        "MiB" => 1_048_576.0,
+        "GiB" => 1_073_741_824.0,
+        _ => return Err(write()),
+    };
+    let number: f64 = digits.trim().replace('_', "").parse().map_err(|_| write())?;
+    let value = number * scale;
+    if value.is_finite() && value > 0.0 && value <= 1e18 {
+        Ok(value)
+    } else {
+        Err(format!("{text} does not lie between 0 and 1 EB"))
     }
 }
 

@@ -2,7 +2,9 @@
 
 mod heap;
 
-pub use heap::{HeapPlan, Plant, PlantError, PlantKind, bytes_per_h, parse_decoy, parse_plant};
+pub use heap::{
+    HeapPlan, Plant, PlantError, PlantKind, bytes, bytes_per_h, parse_decoy, parse_plant,
+};
 
 use serde::{Deserialize, Serialize};
 

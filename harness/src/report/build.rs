@@ -12,6 +12,7 @@ use super::{
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
 use crate::load::{SecondCounts, Series};
+use crate::plan::{Plant, PlantKind};
 use crate::verdict::{self, Gate, GateResult, GateVerdict, Outcomes, Validity};
 
 /// Why there is no report.
@@ -170,8 +171,11 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
             core.outside_share.known().map_or_else(String::new, |share| percent(*share)),
         ));
     }
-    for planted in m.run.end.iter().flat_map(|end| &end.planted) {
-        caveats.push(planted_text(planted));
+    match &m.run.end {
+        Some(end) => caveats.extend(end.planted.iter().map(planted_text)),
+        None => caveats.extend(m.run.plan.plants.iter().map(|plant| {
+            format!("{}, unknown how much: the run was not sealed", place_text(plant))
+        })),
     }
     for gap in m.run.windows.iter().flat_map(|window| &window.gaps) {
         caveats.push(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
@@ -181,19 +185,21 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
 
 /// The truth that a leak report is to be compared with.
 fn planted_text(planted: &PlantedRecord) -> String {
-    let plant = &planted.plant;
-    let place =
-        plant.agent.map_or_else(|| "all agents".to_owned(), |agent| format!("agent {agent}"));
+    let bytes = match planted.plant.kind {
+        PlantKind::CLibrary => "bytes unknown: the C library allocates them".to_owned(),
+        _ => format!("{} bytes", planted.bytes),
+    };
     let refused = match planted.refused {
         0 => String::new(),
         n => format!("; {n} found no room"),
     };
-    format!(
-        "planted on purpose: {} in {place}, {} objects, {} bytes{refused}",
-        plant.kind.name(),
-        planted.objects,
-        planted.bytes
-    )
+    format!("{}, {} objects, {bytes}{refused}", place_text(&planted.plant), planted.objects)
+}
+
+fn place_text(plant: &Plant) -> String {
+    let place =
+        plant.agent.map_or_else(|| "all agents".to_owned(), |agent| format!("agent {agent}"));
+    format!("planted on purpose: {} in {place}", plant.kind.name())
 }
 
 /// What can be said of a run without an end: a window is written and synced every 10 s, so the one that
