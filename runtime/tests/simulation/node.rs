@@ -369,7 +369,17 @@ impl Target {
             let others = record.addresses.iter().enumerate().filter(|(other, _)| *other != via);
             let passed: u32 = others.flat_map(|(_, address)| address.unread).sum();
             let own = record.addresses[via].unread[origin];
-            let unread = own + passed + w.published_unread[origin];
+            // A copy goes to the address that was known when it was published. If this is an old place of this
+            // shard, the shard passes it on and counts it as its own, whoever has published it.
+            let places = record.addresses.iter().enumerate();
+            let is_old_place = places
+                .filter(|(other, _)| *other != via)
+                .any(|(_, address)| address.to.shard() == origin);
+            let published = match is_old_place {
+                true => w.published_unread.iter().sum(),
+                false => w.published_unread[origin],
+            };
+            let unread = own + passed + published;
             let alive = record.alive;
             let full = matches!(error, SendError::Full(_));
             if matches!(error, SendError::Gone(_)) && alive && !w.stopping {
