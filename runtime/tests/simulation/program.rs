@@ -52,7 +52,7 @@ impl fmt::Display for Violation {
         write!(
             f,
             "  TAILBEAM_SIM_SEEDS={seed}..{} TAILBEAM_SIM_OPS={ops} cargo test -p tailbeam-runtime \
-             --release --test simulation -- --ignored --nocapture many_seeds",
+             --test simulation -- --ignored --nocapture many_seeds",
             seed + 1
         )
     }
