@@ -4,6 +4,7 @@ mod format;
 pub mod heap;
 pub mod heap_file;
 pub(crate) mod heap_layout;
+pub mod latency;
 mod reader;
 mod writer;
 

@@ -1,0 +1,314 @@
+//! What one core records of one window about where its requests' time went; plain values.
+//!
+//! A request is timed by the core that asked. Its stages are differences of stamps, and a stamp is shared
+//! where one stage ends and the next begins. The total is measured apart, by the asker's own clock reads, so
+//! that the sum of the stages can be compared with something that is not their sum.
+//!
+//! Encoded by postcard: small numbers take few bytes. A change of a struct is a new version of its frame.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a request's time goes, in the order in which it goes there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[repr(u8)]
+pub enum Stage {
+    /// Intended instant to sent: the generator was late.
+    Schedule = 0,
+    /// Sent to made visible to the responder's core; none on the same core.
+    SendQueue = 1,
+    /// Made visible to first seen by the responder's core: the channel, and a core that did not look.
+    Hop = 2,
+    /// Seen to the responder's turn, behind other agents; also of each time it was resumed.
+    RunQueue = 3,
+    /// Set aside, as the responder was busy with an earlier message.
+    Mailbox = 4,
+    /// In polls of the responder.
+    Service = 5,
+    /// The responder waited for I/O or a timer of its own, beyond the planned delay.
+    Suspended = 6,
+    /// The planned instant of the answer to the turn that sends it.
+    Timer = 7,
+    /// As [`SendQueue`](Self::SendQueue), of the answer.
+    ReplySendQueue = 8,
+    /// As [`Hop`](Self::Hop), of the answer.
+    ReplyHop = 9,
+    /// As [`RunQueue`](Self::RunQueue), of the answer, at the asker.
+    ReplyRunQueue = 10,
+    /// As [`Mailbox`](Self::Mailbox), of the answer, at the asker.
+    ReplyMailbox = 11,
+    /// The asker's turn to the instant at which it has the answer in hand.
+    Settle = 12,
+    /// Sent and never answered: where it waited is not known.
+    Unanswered = 13,
+}
+
+/// Number of stages.
+pub const STAGES: usize = 14;
+
+/// Time in each stage, ns, by [`Stage`].
+pub type StageNs = [u64; STAGES];
+
+/// The way of one message, as the core that took it has seen it; instants of `CLOCK_MONOTONIC`, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leg {
+    /// Made visible by the sender's core; 0 when it came from the same core.
+    pub published_ns: u64,
+    /// First seen by the core that took it. The resolution is that core's look at its queues.
+    pub seen_ns: u64,
+    /// Set aside because its agent was busy; 0 when it was not.
+    pub aside_ns: u64,
+    /// The turn that took it began.
+    pub turn_ns: u64,
+}
+
+/// Every stamp of one request. Instants of `CLOCK_MONOTONIC`, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamps {
+    /// When it was to be sent.
+    pub intended_ns: u64,
+    /// When it was sent.
+    pub sent_ns: u64,
+    /// To the responder.
+    pub out: Leg,
+    /// Polls of the responder's handler, its timer's included.
+    pub polls: u32,
+    /// In them, ns, until the answer was sent.
+    pub service_ns: u64,
+    /// Between them, until it was ready again, ns; without the planned delay.
+    pub suspended_ns: u64,
+    /// From ready again to polled again, ns.
+    pub resume_wait_ns: u64,
+    /// Planned delay of the responder, ns. It is no part of the system's latency.
+    pub planned_ns: u64,
+    /// Instant at which the answer was due, if a timer of the plan sends it; 0 if none does.
+    pub due_ns: u64,
+    /// The turn of that timer began; 0 if there is none.
+    pub timer_turn_ns: u64,
+    /// The answer was sent.
+    pub answered_ns: u64,
+    /// Back to the asker.
+    pub back: Leg,
+    /// The asker had it in hand, by a clock read of its own.
+    pub closed_ns: u64,
+}
+
+/// Why a request was written down whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Why {
+    /// Drawn: each request of the window had the same chance.
+    Uniform,
+    /// Above the latency that the window before had at its 99th percentile.
+    Late,
+    /// Among the slowest of the window.
+    Top,
+}
+
+/// What a thread's counters said at the end of a poll less at its begin. `None`: unknown here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PollCounts {
+    /// CPU time of the thread, ns.
+    pub cpu_ns: Option<u64>,
+    /// Page faults without I/O.
+    pub minor_faults: Option<u64>,
+    /// Page faults with I/O.
+    pub major_faults: Option<u64>,
+    /// Switches away while it could run.
+    pub preemptions: Option<u64>,
+    /// Switches away because it waited.
+    pub blocks: Option<u64>,
+    /// Allocations.
+    pub allocations: Option<u64>,
+    /// Bytes allocated.
+    pub allocated_bytes: Option<u64>,
+    /// Time in the allocator, ns: counted calls times the measured mean of sampled ones.
+    pub allocator_ns: Option<u64>,
+}
+
+/// One request, whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exemplar {
+    /// Why it is here.
+    pub why: Why,
+    /// Index of the agent that asked.
+    pub asker: u32,
+    /// Index of the agent that answered.
+    pub responder: u32,
+    /// Shard of the asker.
+    pub asker_shard: u16,
+    /// Shard of the responder.
+    pub responder_shard: u16,
+    /// Its stamps.
+    pub stamps: Stamps,
+    /// What its service took, if it was counted.
+    pub counts: Option<PollCounts>,
+}
+
+/// Requests whose measured system latency lies in one bucket, or another set of requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sums {
+    /// How many.
+    pub count: u64,
+    /// Their system latency together, measured by the askers' clock reads, ns.
+    pub system_ns: u64,
+    /// Their stages together, ns.
+    pub stages: StageNs,
+}
+
+/// Sums of the requests of one latency bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BucketSums {
+    /// Number of the bucket (`analyse::latency::bucket_of`).
+    pub bucket: u16,
+    /// Its requests.
+    pub sums: Sums,
+}
+
+/// Requests that one shard answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponderSums {
+    /// Shard that answered.
+    pub shard: u16,
+    /// All of them.
+    pub all: Sums,
+    /// Those above the latency that the window before had at its 99th percentile.
+    pub late: Sums,
+}
+
+/// An agent of a top list (space-saving: Metwally et al., 2005): its true weight is at most `weight`, and at
+/// least `weight - error`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopAgent {
+    /// Index.
+    pub agent: u32,
+    /// Weight, ns.
+    pub weight: u64,
+    /// What of it may be another's, ns.
+    pub error: u64,
+    /// Times that it was added to since it is in the list.
+    pub count: u64,
+}
+
+/// A turn that kept its core for long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LongTurn {
+    /// Index of the agent, or `u32::MAX` for none of the workload's.
+    pub agent: u32,
+    /// When it began, ns.
+    pub from_ns: u64,
+    /// How long it took, ns, time off the CPU included.
+    pub len_ns: u64,
+}
+
+/// The shard's thread was off its CPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Off {
+    /// From, ns.
+    pub from_ns: u64,
+    /// To, ns.
+    pub to_ns: u64,
+    /// It could have run; otherwise it waited in the kernel.
+    pub preempted: bool,
+}
+
+/// How far to believe a count (`collect::perf::Quality`, as it is stored).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Count {
+    /// As counted.
+    Exact(u64),
+    /// Scaled from so many thousandths of the window: 900 to 998.
+    Scaled(u64, u16),
+    /// Scaled from less: no verdict uses it.
+    Rough(u64, u16),
+    /// Not known in this window, and why.
+    Unknown(String),
+}
+
+/// One counter over one tick.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRecord {
+    /// Name (`collect::perf::Kind`).
+    pub name: String,
+    /// What it counted.
+    pub count: Count,
+}
+
+/// What a core did between two of its ticks. Times in ns. `None`: unknown here; the manifest says why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoreTick {
+    /// From.
+    pub from_ns: u64,
+    /// To: the length is what it was and not what it should have been.
+    pub to_ns: u64,
+    /// In turns of agents and futures, time off the CPU in them included.
+    pub turns_ns: u64,
+    /// Turns.
+    pub turns: u64,
+    /// Parked in the kernel for want of work.
+    pub parked_ns: u64,
+    /// Looked on for work.
+    pub spun_ns: u64,
+    /// In this tick's own work, the last one's.
+    pub tick_ns: u64,
+    /// Counters of the thread's group.
+    pub counters: Vec<CounterRecord>,
+    /// On the CPU, by schedstat.
+    pub run_ns: Option<u64>,
+    /// Ready and not on it, by schedstat.
+    pub wait_ns: Option<u64>,
+    /// Off the CPU although it could run, by records of switches.
+    pub preempted_ns: Option<u64>,
+    /// Off the CPU in a wait, parking included, by records of switches.
+    pub blocked_ns: Option<u64>,
+    /// Records of switches that were lost.
+    pub lost: u64,
+    /// Messages that waited in the run queue when the tick came.
+    pub queued: u64,
+}
+
+/// What a thread of one core has recorded in one window.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyWindow {
+    /// Number of the window.
+    pub window: u32,
+    /// Shard.
+    pub shard: u16,
+    /// Begin, ns.
+    pub from_ns: u64,
+    /// End, ns.
+    pub to_ns: u64,
+    /// Requests of its askers by bucket of system latency, ascending.
+    pub buckets: Vec<BucketSums>,
+    /// The same requests by the shard that answered.
+    pub responders: Vec<ResponderSums>,
+    /// Latency above which a request counted as late in it, ns; `None` in the first.
+    pub late_ns: Option<u64>,
+    /// Stage differences that were negative and taken as 0 because they lay within the clock's bound.
+    pub clamped: u64,
+    /// Requests whose stamps were out of order beyond it: they are in no bucket.
+    pub disordered: u64,
+    /// Requests written down whole.
+    pub exemplars: Vec<Exemplar>,
+    /// Requests above `late_ns` of which there was no room for more.
+    pub late_left_out: u64,
+    /// Agents by time in their service on this shard.
+    pub top_service: Vec<TopAgent>,
+    /// Agents by how much their requests were late (system latency of the late ones), at the responder.
+    pub top_late: Vec<TopAgent>,
+    /// Long turns on this shard.
+    pub long_turns: Vec<LongTurn>,
+    /// Further ones of which there was no room for more, ns and number.
+    pub long_turns_left_out: (u64, u64),
+    /// Off-CPU intervals of 20 us and more of this shard's thread.
+    pub off: Vec<Off>,
+    /// Further ones of which there was no room for more, ns and number.
+    pub off_left_out: (u64, u64),
+    /// Ticks.
+    pub ticks: Vec<CoreTick>,
+    /// Samples of the number of requests in a leg: sent and not taken, taken and not answered, answered and
+    /// not in hand. Sums over the samples.
+    pub occupancy: [u64; 3],
+    /// How many samples.
+    pub occupancy_samples: u64,
+    /// What our own measuring took on this shard, ns, by its own meters.
+    pub self_ns: u64,
+}
