@@ -33,7 +33,7 @@ fn every_request_is_in_one_bucket_and_its_stages_are_its_latency() {
     holds(&ran);
     assert!(ran.total().count > 3_000, "{} requests", ran.total().count);
     for exemplar in ran.exemplars() {
-        let staged = stages(&exemplar.stamps, 50_000);
+        let staged = stages(&exemplar.stamps, 1_000);
         assert_eq!(staged.stages[Stage::Timer.index()], 0, "no plan, no timer");
         if staged.disordered.is_none() && staged.clamped == 0 {
             assert_eq!(sum_ns(&staged.stages), system_ns(&exemplar.stamps), "{exemplar:?}");
@@ -67,10 +67,10 @@ fn drawn_and_late_requests_are_counted_and_the_slowest_are_there() {
     let of = |why: Why| ran.exemplars().filter(move |exemplar| exemplar.why == why);
     assert!(of(Why::Uniform).count() > 50 && of(Why::Late).count() > 0 && of(Why::Top).count() > 0);
     assert!(of(Why::Uniform).all(|exemplar| exemplar.counts.is_some()), "all drawn are counted");
-    let counts = of(Why::Uniform).filter_map(|exemplar| exemplar.counts);
-    assert!(counts.clone().all(|counts| counts.minor_faults.is_some() && counts.cpu_ns > Some(0)));
+    let counts: Vec<_> = of(Why::Uniform).filter_map(|exemplar| exemplar.counts).collect();
+    assert!(counts.iter().all(|counts| counts.minor_faults.is_some() && counts.cpu_ns > Some(0)));
     // This program's allocator is another one: what it did is unknown, and not 0.
-    assert!(counts.clone().all(|counts| counts.allocations.is_none()));
+    assert!(counts.iter().all(|counts| counts.allocations.is_none()));
     let unknowns = &ran.run.manifest.unknowns;
     assert!(unknowns.iter().any(|unknown| unknown.thing.contains("allocations")), "{unknowns:?}");
     let mut late = ran.windows.iter().filter(|window| window.late_ns.is_some());
@@ -107,6 +107,19 @@ fn ticks_tell_the_whole_time_of_each_core() {
     }
     let occupied = &ran.windows.iter().find(|window| window.shard == 0).unwrap();
     assert!(occupied.occupancy_samples > 10);
+}
+
+#[test]
+fn a_run_of_ten_thousand_agents_reads_whole() {
+    let mut plan = plan(10_000, 3);
+    plan.think = Span::ms(500, 1_500);
+    let Some(ran) = run(&plan) else { return };
+    holds(&ran);
+    assert!(ran.total().count > 20_000, "{} requests", ran.total().count);
+    let end = ran.run.end.as_ref().unwrap();
+    assert_eq!((end.lost, end.open_at_stop), (0, 0));
+    let legs = |leg: usize| ran.windows.iter().map(|window| window.legs[leg].count).sum::<u64>();
+    assert_eq!([legs(0), legs(1), legs(2)], [legs(0); 3], "each answered request left each leg");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{
-    Plant, SlowPlant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant, parse_slow,
+    Plant, SlowPlant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+    parse_slow,
 };
 
 use crate::render::export::pprof::Metric;

@@ -14,7 +14,7 @@ use tailbeam_runtime::Runtime;
 
 use super::heap::Heap;
 use super::last::{Last, per_agent, planted, slowed};
-use super::latency::{Latency, Sheet, hand_over, matrix};
+use super::latency::{Latency, Sheet, hand_over, matrix, stamps};
 use super::readings::{Before, no_pss, reading};
 use super::watch::Watcher;
 use super::writer::{PerAgent, RunWriter};
@@ -23,15 +23,13 @@ use crate::evidence::Store;
 use crate::evidence::records::{
     EndRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown, WindowRecord,
 };
-use crate::load::latency::draw_every;
+use crate::load::latency::{BOUND_NS, draw_every};
 use crate::load::slow::flooded;
 use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
 use crate::plan::Plan;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Sampling of the open requests.
-const SAMPLE_NS: u64 = 20 * MS;
 /// Sampling of the open requests while they drain, and the longest sleep before a stop is seen.
 const NAP_NS: u64 = 20 * MS;
 /// How the measured part of a run ended.
@@ -257,6 +255,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             host: crate::host::one_line(&host),
             no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
             matrix: matrix(self.plan),
+            stamps: stamps(&self.runtime.choice().stamps),
+            clock_bound_ns: self.plan.observe.on.then_some(BOUND_NS),
             unknowns,
         };
         progress(&Progress {
@@ -276,7 +276,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
         let next_second = self.second.from_ns + SECOND;
-        self.wait_until((clock::monotonic_ns() + SAMPLE_NS).min(next_second).min(end_ns));
+        let nap_ns = self.latency.nap_ns();
+        self.wait_until((clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns));
         self.sample()?;
         let now = clock::monotonic_ns();
         if now >= next_second {

@@ -2,18 +2,25 @@
 
 use std::sync::Arc;
 
+use tailbeam_probes::analyse::overhead::Detail;
 use tailbeam_probes::collect::heap::live;
 use tailbeam_probes::collect::perf::{Support, capabilities};
 use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::stats::Histogram;
+use tailbeam_runtime::StampSource;
 
 use super::DriveError;
 use super::controller::Controller;
 use crate::evidence::records::UnknownThing;
+use crate::load::account::take_readings;
 use crate::load::legs::{Legs, occupied};
-use crate::load::{CoreLatency, Recorder, Series, SeriesSet, Workload, recorder};
+use crate::load::{CoreLatency, Draw, Recorder, Series, SeriesSet, Stream, Workload, recorder};
 use crate::observe::{self, Missing, Notes, Setup};
-use crate::plan::Plan;
+use crate::plan::{Plan, Span};
+
+/// Between two samples of the open requests: 20 ms in the mean.
+const NAPS: Span = Span::ms(10, 30);
+const NAP_SEED: u64 = 0x6e61_7073;
 
 /// What a core fills in a window; two of them take turns.
 #[derive(Debug)]
@@ -31,6 +38,8 @@ pub(super) struct Latency {
     supports: Vec<Option<Support>>,
     occupancy: [u64; 3],
     samples: u64,
+    /// Number of the next nap.
+    naps: u64,
     /// Windows that are handed over and not written.
     ready: Vec<LatencyWindow>,
 }
@@ -49,8 +58,15 @@ impl Latency {
             supports: vec![None; shards],
             occupancy: [0; 3],
             samples: 0,
+            naps: 0,
             ready: Vec::new(),
         }
+    }
+
+    /// How long to sleep until the next sample, ns: drawn, so that it does not keep step with the load.
+    pub(super) fn nap_ns(&mut self) -> u64 {
+        self.naps += 1;
+        Draw::new(NAP_SEED, 0).span_ns(self.naps, Stream::Sample, NAPS)
     }
 
     /// Counts the requests in each leg.
@@ -94,7 +110,8 @@ pub(super) fn hand_over(r: &mut Recorder, mut empty: Sheet) -> Sheet {
     let mut notes = Some(empty.notes);
     let full = observe::with(|core| notes.take().map(|empty| core.take(empty)));
     // One that is not observed has noted nothing.
-    let notes = full.or(notes).unwrap_or_else(|| Box::new(Notes::new(1)));
+    let mut notes = full.or(notes).unwrap_or_else(|| Box::new(Notes::new(1)));
+    notes.cost(take_readings().saturating_mul(r.reading_ns));
     Sheet { latency, notes }
 }
 
@@ -116,6 +133,10 @@ impl<W: Workload> Controller<'_, W> {
                 note(&mut unknowns, UnknownThing { thing, unknown: why.cause, remedy: why.remedy });
             }
         }
+        for (thing, unknown, remedy) in UNTOLD {
+            let (thing, unknown) = (thing.to_owned(), unknown.to_owned());
+            note(&mut unknowns, UnknownThing { thing, unknown, remedy: remedy.to_owned() });
+        }
         if let Err(why) = live() {
             let thing = "allocations of a turn".to_owned();
             note(&mut unknowns, UnknownThing { thing, unknown: why.cause, remedy: why.remedy });
@@ -123,11 +144,25 @@ impl<W: Workload> Controller<'_, W> {
         Ok(unknowns)
     }
 
+    /// Sets how much a core notes, of itself and of its requests: `None` is nothing, with every descriptor
+    /// closed and every ring unmapped when this returns. What it did not get it says.
+    #[expect(dead_code, reason = "the comparison of on and off and the governor come next")]
+    pub(super) fn set_detail(
+        &self,
+        shard: usize,
+        detail: Option<Detail>,
+    ) -> Result<Vec<Missing>, DriveError> {
+        let setup = self.latency.setup;
+        self.on(shard, move |_| {
+            recorder::with(|r| r.set_detail(detail));
+            observe::set_detail(detail, setup)
+        })
+    }
+
     /// Forgets what was noted before the first request was due.
     pub(super) fn restart_notes(&self) -> Result<(), DriveError> {
-        (0..self.shards).try_for_each(|shard| {
-            self.on(shard, |_| observe::with(|core| Some(core.restart()))).map(drop)
-        })
+        (0..self.shards)
+            .try_for_each(|shard| self.on(shard, |_| observe::with(|core| core.restart())))
     }
 
     /// Closes the sources of every core.
@@ -146,6 +181,13 @@ impl<W: Workload> Controller<'_, W> {
     }
 }
 
+/// What no host tells here.
+const UNTOLD: [(&str, &str, &str); 1] = [(
+    "holes in time (interrupts, the host, firmware) apart from turns",
+    "the runtime tells when it looked on for work, not each look: a hole in a turn is part of the turn",
+    "read steal and wait in `counters`; a hole of a shard that waits shows as a late hop",
+)];
+
 fn p99_ns(sets: &[SeriesSet]) -> Option<u64> {
     let mut all = Histogram::new();
     sets.iter().filter_map(|set| set.get(Series::System as usize)).for_each(|set| all.merge(set));
@@ -156,6 +198,15 @@ fn p99_ns(sets: &[SeriesSet]) -> Option<u64> {
 fn note(unknowns: &mut Vec<UnknownThing>, unknown: UnknownThing) {
     if !unknowns.contains(&unknown) {
         unknowns.push(unknown);
+    }
+}
+
+/// Where the stamps of turns come from, in words.
+pub(super) fn stamps(source: &StampSource) -> String {
+    match source {
+        StampSource::Off => "off".to_owned(),
+        StampSource::Processor => "the processor's counter".to_owned(),
+        StampSource::Kernel { why } => format!("the kernel's clock: {why}"),
     }
 }
 

@@ -146,6 +146,7 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
         timers_max: bound(per_shard + 2 * in_flight)?,
         // A generator is to be on time, whatever the wakes cost.
         timer_slack_ns: 0,
+        turn_stamps: plan.observe.on,
         ..Config::default()
     })
 }

@@ -126,8 +126,10 @@ impl RunWriter {
         agents: &PerAgent,
         end: &EndRecord,
     ) -> Result<(), DriveError> {
-        let counts =
-            [(per_agent::ATTEMPTS, &agents.attempts), (per_agent::COMPLETIONS, &agents.completions)];
+        let counts = [
+            (per_agent::ATTEMPTS, &agents.attempts),
+            (per_agent::COMPLETIONS, &agents.completions),
+        ];
         for (which, counts) in counts {
             self.per_agent(mono_ns, which, counts.iter().map(|count| count.to_le_bytes()))?;
         }

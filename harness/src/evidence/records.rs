@@ -66,6 +66,13 @@ pub struct Manifest {
     /// What this host allowed, by area, in words; empty when nothing was observed.
     #[serde(default)]
     pub matrix: Vec<String>,
+    /// Where the stamps of turns came from; empty in older runs.
+    #[serde(default)]
+    pub stamps: String,
+    /// By how much stamps of one request may be out of order and count as 0, ns; none when requests were not
+    /// attributed.
+    #[serde(default)]
+    pub clock_bound_ns: Option<u64>,
     /// What no core could tell, and why.
     #[serde(default)]
     pub unknowns: Vec<UnknownThing>,

@@ -10,6 +10,8 @@ use tailbeam_probes::clock;
 use tailbeam_probes::collect::turn::{AllocatorUnit, TurnReading, sum};
 use tailbeam_probes::record::latency::{PollCounts, Stamps};
 
+use crate::observe;
+
 /// Polls of a request's handler so far. Instants and times in ns.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Account {
@@ -106,26 +108,34 @@ thread_local! {
     static COUNTING: Cell<Option<Counting>> = const { Cell::new(None) };
     /// Counted requests that were answered or dropped since the last look.
     static DONE: Cell<u32> = const { Cell::new(0) };
+    /// Readings taken since the last look.
+    static READINGS: Cell<u64> = const { Cell::new(0) };
 }
 
 /// The account of a request whose handler may take several polls.
 #[derive(Debug)]
 pub(super) struct Serving {
     account: Account,
+    agent: u32,
     counted: bool,
     so_far: Option<Box<PollCounts>>,
 }
 
 impl Serving {
-    pub(super) const fn new(account: Account, counted: bool) -> Self {
-        Self { account, counted, so_far: None }
+    /// Of a handler of `agent`.
+    pub(super) const fn new(account: Account, agent: u32, counted: bool) -> Self {
+        Self { account, agent, counted, so_far: None }
     }
 
     /// Opens the account of a poll.
     pub(super) fn begins(&mut self) {
-        let first = self.account.polls == 0;
-        let (ready, turn) = if first { (0, 0) } else { super::way::resumed().unwrap_or_default() };
-        self.account.begins(ready, turn);
+        if self.account.polls == 0 {
+            self.account.begins(0, 0);
+        } else {
+            let (ready_ns, turn_ns) = super::way::resumed().unwrap_or_default();
+            observe::runs(self.agent, turn_ns);
+            self.account.begins(ready_ns, turn_ns);
+        }
         RUNNING.set(Some(self.account));
         if self.counted {
             count_from_here(self.so_far.as_deref().copied());
@@ -148,14 +158,24 @@ impl Serving {
 
 impl Counting {
     fn total(&self, unit: Option<AllocatorUnit>) -> PollCounts {
-        let counts = TurnReading::now().since(&self.before, unit);
+        let counts = read().since(&self.before, unit);
         self.so_far.map_or(counts, |before| sum(&before, &counts))
     }
 }
 
+fn read() -> TurnReading {
+    READINGS.set(READINGS.get() + 1);
+    TurnReading::now()
+}
+
+/// Readings that this thread has taken since the last call.
+pub(crate) fn take_readings() -> u64 {
+    READINGS.take()
+}
+
 /// Counts what the running turn takes.
 fn count_from_here(so_far: Option<PollCounts>) {
-    COUNTING.set(Some(Counting { before: TurnReading::now(), so_far }));
+    COUNTING.set(Some(Counting { before: read(), so_far }));
 }
 
 /// Counts a turn of an agent that holds counted requests, until [`end_turn`].

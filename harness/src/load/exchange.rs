@@ -3,12 +3,12 @@
 use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_runtime::{Addr, Cx};
 
+use super::account;
 use super::host::{HostMsg, Hosted};
 use super::legs::Step;
 use super::recorder::{self, Series};
 use super::slow::Strike;
 use super::workload::Workload;
-use super::{account, way};
 
 /// The box. The asker's core allocates it and the asker's core frees it.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl<W: Workload> ReplyTo<W> {
         if let Some(strike) = exchange.strike {
             strike.work(cx);
         }
-        let (turn_ns, now_ns) = (way::turn_ns(cx), cx.fresh_ns());
+        let (turn_ns, now_ns) = (cx.turn_ns(), cx.fresh_ns());
         let request = exchange.request();
         account::answer(request, turn_ns, now_ns, &mut exchange.stamps);
         if exchange.counted {

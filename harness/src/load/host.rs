@@ -20,6 +20,7 @@ use super::settle::{fail, settle};
 use super::slow::{self, Slow};
 use super::way;
 use super::workload::{AgentInfo, Workload};
+use crate::observe;
 use crate::plan::Plan;
 
 /// Timer token of the next intended instant; workloads own the tokens below 2^62.
@@ -217,7 +218,9 @@ impl<W: Workload> Hosted<W> {
         let back = way::leg(cx);
         // A clock read of its own: the total that the stages are compared with.
         let now = cx.fresh_ns();
-        recorder::with(|r| r.step(Step::Closed));
+        exchange.stamps.back = back;
+        exchange.stamps.closed_ns = now;
+        recorder::with(|r| r.in_hand(&exchange.stamps));
         let Some(open) = recorder::with(|r| r.open.remove(exchange.key)) else {
             recorder::with(|r| r.second.late_answers += 1);
             return;
@@ -235,8 +238,6 @@ impl<W: Workload> Hosted<W> {
             return;
         };
         let settled = self.inner.settle(reply);
-        exchange.stamps.back = back;
-        exchange.stamps.closed_ns = now;
         recorder::with(|r| settle(r, settled, &open, &exchange));
     }
 
@@ -251,7 +252,7 @@ impl<W: Workload> Hosted<W> {
             return;
         };
         let account = Account::new(exchange.request(), &exchange.stamps);
-        let mut polls = Serving::new(account, exchange.counted);
+        let mut polls = Serving::new(account, self.index, exchange.counted);
         let (owner, inner) = (self.owner, &mut self.inner);
         let mut serving = pin!(async {
             if let Some(strike) = exchange.strike.filter(|strike| strike.waits()) {
@@ -288,6 +289,7 @@ impl<W: Workload> Agent for Hosted<W> {
     const MAILBOX: u32 = 256;
 
     async fn on(&mut self, msg: HostMsg<W>, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        observe::runs(self.index, cx.turn_ns());
         match msg {
             HostMsg::Begin(start_ns) => {
                 let _tag = owner::scope(self.owner);
@@ -305,6 +307,7 @@ impl<W: Workload> Agent for Hosted<W> {
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        observe::runs(self.index, cx.turn_ns());
         let _tag = owner::scope(self.owner);
         if token == TICK {
             self.issue(cx);

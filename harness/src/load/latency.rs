@@ -4,7 +4,7 @@ use tailbeam_probes::analyse::latency::{
     Heavy, Reservoir, SpaceSaving, StageTable, TopSlow, stages, system_ns,
 };
 use tailbeam_probes::record::latency::{
-    Exemplar, LatencyWindow, PollCounts, ResponderSums, StageNs, Stamps, TopAgent, Why,
+    Exemplar, LatencyWindow, LegSum, PollCounts, ResponderSums, StageNs, Stamps, TopAgent, Why,
 };
 
 use super::draw::{Draw, Stream};
@@ -12,9 +12,9 @@ use crate::plan::{Plan, TOP};
 
 /// Agents of a top list.
 const LIST: usize = 32;
-/// By how much the stamps of a request may be out of order, ns: messages are seen and published by the pass,
-/// which looks at the clock about every 2 us and at the latest when it ends, after 20 us.
-pub(crate) const BOUND_NS: u64 = 50_000;
+/// By how much the stamps of a request may be out of order, ns: turns are stamped within 0.2 us of the clock that
+/// sending and answering read, on each of two cores.
+pub(crate) const BOUND_NS: u64 = 1_000;
 /// Requests drawn per core and window, for each one that is kept: so that the lists fill although the rate
 /// varies.
 const DRAWN_PER_KEPT: f64 = 2.0;
@@ -59,6 +59,9 @@ pub(crate) struct CoreLatency {
     clamped: u64,
     disordered: u64,
     late_ns: Option<u64>,
+    legs: [LegSum; 3],
+    legs_unknown: LegSum,
+    unstaged: LegSum,
 }
 
 impl CoreLatency {
@@ -84,6 +87,9 @@ impl CoreLatency {
             clamped: 0,
             disordered: 0,
             late_ns: None,
+            legs: [LegSum::default(); 3],
+            legs_unknown: LegSum::default(),
+            unstaged: LegSum::default(),
         }
     }
 
@@ -104,6 +110,8 @@ impl CoreLatency {
         self.service.clear();
         self.late_by.clear();
         (self.clamped, self.disordered, self.late_ns) = (0, 0, late_ns);
+        self.legs = [LegSum::default(); 3];
+        (self.legs_unknown, self.unstaged) = (LegSum::default(), LegSum::default());
     }
 
     /// What takes longer is late, ns.
@@ -121,6 +129,19 @@ impl CoreLatency {
         self.service.add(agent, service_ns);
     }
 
+    /// An answer to a request of this core has come, in its time or not.
+    pub(crate) fn in_hand(&mut self, stamps: &Stamps) {
+        let ends = [stamps.sent_ns, stamps.out.turn_ns, stamps.answered_ns, stamps.back.turn_ns];
+        for (leg, ends) in self.legs.iter_mut().zip(ends.windows(2)) {
+            add(leg, ends[1].saturating_sub(ends[0]));
+        }
+    }
+
+    /// A request of this core is closed while stages are switched off.
+    pub(crate) fn unstaged(&mut self, stamps: &Stamps) {
+        add(&mut self.unstaged, system_ns(stamps));
+    }
+
     /// A request of this core is closed; its answer may never have come.
     pub(crate) fn closed(
         &mut self,
@@ -130,6 +151,9 @@ impl CoreLatency {
         counts: Option<&PollCounts>,
     ) {
         let system = system_ns(stamps);
+        if stamps.answered_ns == 0 {
+            add(&mut self.legs_unknown, stamps.closed_ns.saturating_sub(stamps.sent_ns));
+        }
         let staged = stages(stamps, BOUND_NS);
         self.clamped += u64::from(staged.clamped);
         self.disordered += u64::from(staged.disordered.is_some());
@@ -188,7 +212,14 @@ impl CoreLatency {
         into.late_left_out = self.late.left_out();
         into.top_service = list(&self.service);
         into.top_late = list(&self.late_by);
+        (into.legs, into.legs_unknown, into.unstaged) =
+            (self.legs, self.legs_unknown, self.unstaged);
     }
+}
+
+fn add(sum: &mut LegSum, ns: u64) {
+    sum.count += 1;
+    sum.ns = sum.ns.saturating_add(ns);
 }
 
 fn list(list: &SpaceSaving<u32>) -> Vec<TopAgent> {

@@ -1,6 +1,6 @@
 //! Open-loop load: schedule, hosted agents, recording.
 
-mod account;
+pub(crate) mod account;
 mod draw;
 mod elicit;
 mod exchange;

@@ -6,8 +6,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use tailbeam_probes::collect::turn::AllocatorUnit;
-use tailbeam_probes::record::latency::{Leg, Stamps};
+use tailbeam_probes::analyse::overhead::Detail;
+use tailbeam_probes::collect::turn::{AllocatorUnit, reading_ns};
+use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_probes::stats::Histogram;
 
 use super::exchange::record_timer;
@@ -156,6 +157,8 @@ pub(crate) struct Recorder {
     pub(crate) counting: bool,
     /// What a pair of calls of the allocator costs here, if it was measured.
     pub(crate) unit: Option<AllocatorUnit>,
+    /// What reading the thread's counters costs here, ns.
+    pub(crate) reading_ns: u64,
     legs: Arc<[Legs]>,
     shard: usize,
 }
@@ -192,6 +195,7 @@ impl Recorder {
             staging: plan.observe.on,
             counting: plan.observe.on,
             unit: plan.observe.on.then(AllocatorUnit::measure),
+            reading_ns: if plan.observe.on { reading_ns() } else { 0 },
             legs,
             shard,
         }
@@ -229,6 +233,14 @@ impl Recorder {
         }
     }
 
+    /// An answer to a request of this core has come, in its time or not.
+    pub(crate) fn in_hand(&mut self, stamps: &Stamps) {
+        self.step(Step::Closed);
+        if self.staging {
+            self.latency.in_hand(stamps);
+        }
+    }
+
     /// A request of this core got no answer in its time.
     pub(crate) fn expired(&mut self, asker: u32, open: &Open, now_ns: u64) {
         self.second.outcomes.expired += 1;
@@ -239,17 +251,36 @@ impl Recorder {
         self.record(Series::EndToEnd, age);
         self.system(open.local, age.saturating_sub(open.planned_ns));
         self.judge_unanswered();
+        let stamps = Stamps {
+            intended_ns: open.intended_ns,
+            sent_ns: open.sent_ns,
+            planned_ns: open.planned_ns,
+            closed_ns: now_ns,
+            ..Stamps::default()
+        };
+        let parties = Parties { asker, responder: open.responder };
+        self.staged(parties, &stamps, open.drawn, None);
+    }
+
+    /// Adds a request whose system latency was recorded to the stages of the window.
+    pub(crate) fn staged(
+        &mut self,
+        parties: Parties,
+        stamps: &Stamps,
+        drawn: bool,
+        counts: Option<&PollCounts>,
+    ) {
         if self.staging {
-            let stamps = Stamps {
-                intended_ns: open.intended_ns,
-                sent_ns: open.sent_ns,
-                planned_ns: open.planned_ns,
-                closed_ns: now_ns,
-                ..Stamps::default()
-            };
-            let parties = Parties { asker, responder: open.responder };
-            self.latency.closed(parties, &stamps, open.drawn, None);
+            self.latency.closed(parties, stamps, drawn, counts);
+        } else {
+            self.latency.unstaged(stamps);
         }
+    }
+
+    /// Sets how much is noted of requests; `None` is nothing.
+    pub(crate) fn set_detail(&mut self, detail: Option<Detail>) {
+        self.staging = detail.is_some();
+        self.counting = detail == Some(Detail::Full);
     }
 
     /// Records a system latency of an agent of this core.

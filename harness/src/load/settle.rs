@@ -54,8 +54,6 @@ pub(super) fn settle<W: Workload>(
     let system = end_to_end.saturating_sub(open.planned_ns);
     r.system(open.local, system);
     r.judge(system);
-    if r.staging {
-        let parties = Parties { asker: exchange.from, responder: exchange.to };
-        r.latency.closed(parties, stamps, open.drawn, exchange.counts.as_deref());
-    }
+    let parties = Parties { asker: exchange.from, responder: exchange.to };
+    r.staged(parties, stamps, open.drawn, exchange.counts.as_deref());
 }

@@ -11,10 +11,11 @@ mod tick;
 
 use std::cell::{Cell, RefCell};
 
+use tailbeam_probes::analyse::overhead::Detail;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::perf::Support;
 use tailbeam_probes::record::latency::LongTurn;
-use tailbeam_runtime::Observer;
+use tailbeam_runtime::{AgentId, Observer, Queues};
 
 pub(crate) use notes::Notes;
 use notes::Parks;
@@ -42,7 +43,19 @@ impl Setup {
         let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).clamp(16, 4_096);
         Self { on: plan.on, tick_ns, ticks }
     }
+
+    /// Distance of ticks at this detail, ns; `None` without ticks.
+    fn tick_at(&self, detail: Option<Detail>) -> Option<u64> {
+        match detail? {
+            Detail::Stages => None,
+            Detail::Slow => Some(self.tick_ns.max(SLOW_TICK_NS)),
+            Detail::Ticks | Detail::Full => Some(self.tick_ns),
+        }
+    }
 }
+
+/// Distance of ticks when they are to cost little, ns.
+const SLOW_TICK_NS: u64 = 1_000_000_000;
 
 /// The observer of a shard: what the runtime calls.
 #[derive(Debug)]
@@ -55,32 +68,53 @@ impl CoreObserver {
         Self { meters: Meters::new(setup.tick_ns) }
     }
 
-    /// A pass or a sleep ended: the tick, if it is due.
+    /// A round or a sleep ended. A busy shard has looked at its queues before; of one that has not, nothing
+    /// waits.
     #[inline]
-    fn look(&mut self, now_ns: u64) {
-        if self.meters.due(now_ns) {
-            self.tick(now_ns);
+    fn idle(&mut self, now_ns: u64) {
+        if self.meters.overdue(now_ns) {
+            self.tick(now_ns, 0);
         }
     }
 
     #[cold]
-    fn tick(&mut self, now_ns: u64) {
+    fn tick(&mut self, now_ns: u64, queued: u64) {
         let meters = &mut self.meters;
         meters.skip(now_ns);
-        with(|core| core.tick(meters, now_ns));
+        with(|core| core.tick(meters, now_ns, queued));
     }
 }
 
 impl Observer for CoreObserver {
     fn turn(&mut self, now_ns: u64, polls: u32) {
         self.meters.turned(now_ns, polls);
-        self.look(now_ns);
+        self.idle(now_ns);
     }
 
     fn parked(&mut self, from_ns: u64, to_ns: u64) {
         self.meters.parked(from_ns, to_ns);
         with(|core| core.parked(from_ns, to_ns));
-        self.look(to_ns);
+        self.idle(to_ns);
+    }
+
+    fn spun(&mut self, from_ns: u64, to_ns: u64) {
+        self.meters.spun(from_ns, to_ns);
+        self.idle(to_ns);
+    }
+
+    fn long_turn(&mut self, _: AgentId, from_ns: u64, len_ns: u64) {
+        with(|core| core.long_turn(from_ns, len_ns));
+    }
+
+    fn look(&mut self, now_ns: u64, queues: &Queues<'_>) {
+        if self.meters.due(now_ns) {
+            self.meters.turning(now_ns);
+            self.tick(now_ns, queues.ready());
+        }
+    }
+
+    fn ended(&mut self) {
+        close();
     }
 }
 
@@ -92,6 +126,7 @@ pub(crate) struct Core {
     notes: Box<Notes>,
     /// The next tick ends an interval of which nothing is wanted.
     fresh: bool,
+    tick_ns: u64,
 }
 
 thread_local! {
@@ -118,8 +153,22 @@ pub(crate) fn open(setup: Setup) -> Vec<Missing> {
     }
     let (sources, missing) = Sources::open();
     let (parks, notes) = (Parks::new(), Box::new(Notes::new(setup.ticks)));
-    CORE.set(Some(Core { sources, parks, notes, fresh: true }));
+    CORE.set(Some(Core { sources, parks, notes, fresh: true, tick_ns: setup.tick_ns }));
     missing
+}
+
+/// Sets how much this thread notes: opens its sources or closes them, and how often it reads them. What it
+/// did not get it says.
+pub(crate) fn set_detail(detail: Option<Detail>, setup: Setup) -> Vec<Missing> {
+    let Some(tick_ns) = setup.tick_at(detail) else {
+        close();
+        return Vec::new();
+    };
+    let is_open = with(|core| {
+        core.tick_ns = tick_ns;
+        true
+    });
+    if is_open { Vec::new() } else { open(Setup { tick_ns, ..setup }) }
 }
 
 /// Closes them: descriptors are closed and rings unmapped when it returns.
@@ -129,18 +178,20 @@ pub(crate) fn close() {
 
 impl Core {
     /// Reads everything and keeps what came since the last tick.
-    fn tick(&mut self, meters: &mut Meters, now_ns: u64) {
+    fn tick(&mut self, meters: &mut Meters, now_ns: u64, queued: u64) {
         let began = clock::monotonic_ns();
         let switched = self.drain();
         let raw = Raw {
             counters: self.sources.counters(now_ns),
             schedule: self.sources.schedule(),
             switched: switched.then(|| self.parks.take()),
+            queued,
             ..meters.take(now_ns)
         };
         if !std::mem::take(&mut self.fresh) {
             self.notes.keep(raw);
         }
+        meters.set_tick_ns(self.tick_ns);
         let took = clock::monotonic_ns().saturating_sub(began);
         meters.cost(took);
         self.notes.cost(took);
@@ -189,3 +240,6 @@ impl Core {
         self.sources.support()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,7 +55,8 @@ impl Notes {
         }
     }
 
-    pub(super) const fn cost(&mut self, ns: u64) {
+    /// Our own work took so long.
+    pub(crate) const fn cost(&mut self, ns: u64) {
         self.self_ns += ns;
     }
 
@@ -122,13 +123,16 @@ impl Parks {
     /// Takes an interval off the CPU, in order of time.
     pub(super) fn off(&mut self, off: &OffCpu, notes: &mut Notes) {
         let len_ns = off.to_ns - off.from_ns;
-        let sum = if off.preempted { &mut self.sums.preempted_ns } else { &mut self.sums.blocked_ns };
+        let sum =
+            if off.preempted { &mut self.sums.preempted_ns } else { &mut self.sums.blocked_ns };
         *sum += len_ns;
         while self.parks.get(self.at).is_some_and(|park| park.1 < off.from_ns) {
             self.at += 1;
         }
-        let in_park =
-            self.parks.get(self.at).is_some_and(|park| park.0 <= off.from_ns && off.to_ns <= park.1);
+        let in_park = self
+            .parks
+            .get(self.at)
+            .is_some_and(|park| park.0 <= off.from_ns && off.to_ns <= park.1);
         if off.preempted || !in_park {
             notes.off(off);
         }

@@ -3,6 +3,9 @@
 use tailbeam_probes::collect::perf::{Delta, Kind, Quality, Support, Unknown};
 use tailbeam_probes::record::latency::{CoreTick, Count, CounterRecord};
 
+/// A busy shard looks at its queues much more often than this, ns.
+const LOOKS_NS: u64 = 100_000;
+
 /// Meters of the interval that runs. Times in ns.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meters {
@@ -64,10 +67,22 @@ impl Meters {
         self.seen_ns = to_ns;
     }
 
+    /// A pass goes on: the time since the shard was last seen is its.
+    pub(super) fn turning(&mut self, now_ns: u64) {
+        self.turns_ns += self.since(now_ns);
+        self.seen_ns = now_ns;
+    }
+
     /// Whether it is time for a tick.
     #[inline]
     pub(super) const fn due(&self, now_ns: u64) -> bool {
         now_ns >= self.next_ns
+    }
+
+    /// Whether it has been time for so long that a busy shard would have had its tick.
+    #[inline]
+    pub(super) const fn overdue(&self, now_ns: u64) -> bool {
+        now_ns >= self.next_ns + LOOKS_NS
     }
 
     /// What came since the last tick; the meters go on from here.
@@ -82,7 +97,12 @@ impl Meters {
             tick_ns: self.cost_ns,
             ..Raw::default()
         };
-        *self = Self { next_ns: now_ns + self.tick_ns, from_ns: now_ns, seen_ns: now_ns, ..Self::new(self.tick_ns) };
+        *self = Self {
+            next_ns: now_ns + self.tick_ns,
+            from_ns: now_ns,
+            seen_ns: now_ns,
+            ..Self::new(self.tick_ns)
+        };
         raw
     }
 
@@ -90,6 +110,11 @@ impl Meters {
     pub(super) fn cost(&mut self, ns: u64) {
         self.cost_ns = ns;
         self.seen_ns += ns;
+    }
+
+    /// Distance of ticks from the next one on.
+    pub(super) const fn set_tick_ns(&mut self, tick_ns: u64) {
+        self.tick_ns = tick_ns;
     }
 
     /// No tick before the next interval has passed.

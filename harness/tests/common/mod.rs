@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use tailbeam_harness::drive::{self, Control};
 use tailbeam_harness::evidence::{RunFrames, Store, read_latency, read_run};
@@ -11,7 +12,7 @@ use tailbeam_harness::plan::{Plan, SlowKind, SlowPlant, Span};
 use tailbeam_probes::record::latency::{Exemplar, LatencyWindow, STAGES, Stage, StageNs, Sums};
 
 /// Answers at once, or when the plan wants it.
-pub struct Echo {
+pub(crate) struct Echo {
     held: Vec<Option<ReplyTo<Echo>>>,
 }
 
@@ -48,16 +49,16 @@ impl Workload for Echo {
 }
 
 /// What a run left on disk.
-pub struct Ran {
-    pub dir: PathBuf,
-    pub run: RunFrames,
-    pub windows: Vec<LatencyWindow>,
+pub(crate) struct Ran {
+    pub(crate) dir: PathBuf,
+    pub(crate) run: RunFrames,
+    pub(crate) windows: Vec<LatencyWindow>,
     /// The directory goes with it.
     _store: tempfile::TempDir,
 }
 
 /// A few hundred agents that ask each other for some seconds, in windows of one second.
-pub fn plan(agents: u64, seconds: u64) -> Plan {
+pub(crate) fn plan(agents: u64, seconds: u64) -> Plan {
     let mut plan = Plan::soak(Echo::NAME);
     plan.agents = agents;
     plan.duration_ns = seconds * 1_000_000_000;
@@ -72,17 +73,21 @@ pub fn plan(agents: u64, seconds: u64) -> Plan {
 }
 
 /// The same with slowness in agent 17.
-pub fn slow(kind: SlowKind, ms: u64, every: u32) -> Plan {
+pub(crate) fn slow(kind: SlowKind, ms: u64, every: u32) -> Plan {
     let mut plan = plan(200, 3);
     plan.slow = vec![SlowPlant { kind, ns: ms * 1_000_000, agent: 17, every }];
     plan
 }
 
+/// One run at a time: they would all be on the same cores.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Runs it; `None` where the host has no io_uring.
-pub fn run(plan: &Plan) -> Option<Ran> {
+pub(crate) fn run(plan: &Plan) -> Option<Ran> {
     if tailbeam_runtime::features::probe().is_err() {
         return None;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
     let dir = drive::run::<Echo>(plan, &store, &Control::default(), &mut |_| {}).unwrap();
@@ -94,7 +99,7 @@ pub fn run(plan: &Plan) -> Option<Ran> {
 
 impl Ran {
     /// All requests of the run.
-    pub fn total(&self) -> Sums {
+    pub(crate) fn total(&self) -> Sums {
         let mut total = Sums::default();
         let buckets = self.windows.iter().flat_map(|window| &window.buckets);
         buckets.for_each(|bucket| total.merge(&bucket.sums));
@@ -102,24 +107,26 @@ impl Ran {
     }
 
     /// Requests written down whole.
-    pub fn exemplars(&self) -> impl Iterator<Item = &Exemplar> {
+    pub(crate) fn exemplars(&self) -> impl Iterator<Item = &Exemplar> {
         self.windows.iter().flat_map(|window| &window.exemplars)
     }
 
     /// Requests that ended with an answer or by their deadline, and whose latency is known.
-    pub fn closed(&self) -> u64 {
+    pub(crate) fn closed(&self) -> u64 {
         let seconds = self.run.windows.iter().flat_map(|window| &window.seconds);
         let counts = seconds.map(|second| &second.counts);
-        counts.map(|c| c.outcomes.ok + c.outcomes.declined + c.outcomes.expired - c.early_answers).sum()
+        counts
+            .map(|c| c.outcomes.ok + c.outcomes.declined + c.outcomes.expired - c.early_answers)
+            .sum()
     }
 
-    pub fn disordered(&self) -> u64 {
+    pub(crate) fn disordered(&self) -> u64 {
         self.windows.iter().map(|window| window.disordered).sum()
     }
 }
 
 /// The stage that takes most of these.
-pub fn largest(stages: &StageNs) -> Stage {
+pub(crate) fn largest(stages: &StageNs) -> Stage {
     let place = (0..STAGES).max_by_key(|place| stages[*place]).unwrap();
     Stage::ALL[place]
 }
