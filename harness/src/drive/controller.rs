@@ -6,12 +6,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tailbeam_probes::analyse::overhead;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::heap::live;
 use tailbeam_probes::collect::{host, process};
 use tailbeam_probes::stats::Histogram;
 use tailbeam_runtime::Runtime;
 
+use super::cost::OwnCost;
 use super::heap::Heap;
 use super::last::{Last, per_agent, planted, slowed};
 use super::latency::{Latency, Sheet, hand_over, matrix, stamps};
@@ -48,7 +50,7 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) plan: &'a Plan,
     control: &'a Control,
     /// Taken by the end of the run.
-    runtime: &'a Runtime,
+    pub(super) runtime: &'a Runtime,
     pub(super) fleet: Arc<Fleet<W>>,
     pub(super) limits: Vec<u64>,
     pub(super) shards: usize,
@@ -63,6 +65,7 @@ pub(super) struct Controller<'a, W: Workload> {
     before: Before,
     heap: Option<Heap>,
     pub(super) latency: Latency,
+    pub(super) cost: OwnCost,
 }
 
 /// What has been gathered of the current second.
@@ -158,6 +161,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             before: Before::read(runtime),
             heap: None,
             latency: Latency::new(plan, runtime.shards()),
+            cost: OwnCost::new(plan),
         })
     }
 
@@ -284,12 +288,30 @@ impl<'a, W: Workload> Controller<'a, W> {
             self.note_gaps(watcher, progress);
             let full = now - self.window.from_ns >= self.plan.observe.window_ns();
             self.close_second(now, if full { Phase::Window } else { Phase::Issuing }, progress)?;
+            self.end_of_cost_second()?;
             if full {
                 self.set_late(&self.sets)?;
+                let event = self.govern(self.latency.self_ns(), now - self.window.from_ns)?;
+                if event.is_some() {
+                    progress(&Progress { phase: "measure", event, ..Progress::default() });
+                }
                 self.write_window(writer)?;
             }
         }
         Ok(())
+    }
+
+    /// The second that was closed last, as its half of a pair.
+    fn end_of_cost_second(&mut self) -> Result<(), DriveError> {
+        let Some(last) = self.window.seconds.last() else { return Ok(()) };
+        let system = &self.live.system;
+        let half = overhead::Second {
+            requests: last.counts.outcomes.ok + last.counts.outcomes.declined,
+            mean_ns: system.mean().unwrap_or(0.0),
+            p99_ns: system.quantile(0.99).map_or(0.0, |ns| ns as f64),
+            ..overhead::Second::default()
+        };
+        self.second_of_cost((self.window.number, self.window.seconds.len()), half)
     }
 
     /// Sleeps until `until_ns` or a stop.
@@ -443,6 +465,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {
         let memory = process::memory();
         let window = std::mem::take(&mut self.window);
+        let (cost, lowered) = self.cost.take();
         let now_ns = clock::monotonic_ns();
         let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
         self.live.rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
@@ -455,6 +478,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             live_bytes: reading(live().map(|live| live.bytes)),
             cpu_ns: reading(self.before.cpu_since()),
             gaps: window.gaps,
+            cost,
+            lowered,
         };
         writer.window(now_ns, &record, &self.sets, &self.latency.take())?;
         self.sets.iter_mut().flatten().for_each(Histogram::clear);

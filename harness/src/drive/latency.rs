@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use tailbeam_probes::analyse::overhead::Detail;
 use tailbeam_probes::collect::heap::live;
 use tailbeam_probes::collect::perf::{Support, capabilities};
 use tailbeam_probes::record::latency::LatencyWindow;
@@ -61,6 +60,16 @@ impl Latency {
             naps: 0,
             ready: Vec::new(),
         }
+    }
+
+    /// How cores are observed.
+    pub(super) const fn setup(&self) -> Setup {
+        self.setup
+    }
+
+    /// What measuring took on the core that it took most of, in the windows that are handed over, ns.
+    pub(super) fn self_ns(&self) -> u64 {
+        self.ready.iter().map(|window| window.self_ns).max().unwrap_or(0)
     }
 
     /// How long to sleep until the next sample, ns: drawn, so that it does not keep step with the load.
@@ -142,21 +151,6 @@ impl<W: Workload> Controller<'_, W> {
             note(&mut unknowns, UnknownThing { thing, unknown: why.cause, remedy: why.remedy });
         }
         Ok(unknowns)
-    }
-
-    /// Sets how much a core notes, of itself and of its requests: `None` is nothing, with every descriptor
-    /// closed and every ring unmapped when this returns. What it did not get it says.
-    #[expect(dead_code, reason = "the comparison of on and off and the governor come next")]
-    pub(super) fn set_detail(
-        &self,
-        shard: usize,
-        detail: Option<Detail>,
-    ) -> Result<Vec<Missing>, DriveError> {
-        let setup = self.latency.setup;
-        self.on(shard, move |_| {
-            recorder::with(|r| r.set_detail(detail));
-            observe::set_detail(detail, setup)
-        })
     }
 
     /// Forgets what was noted before the first request was due.

@@ -11,6 +11,7 @@
 )]
 
 mod controller;
+mod cost;
 mod error;
 mod heap;
 mod last;

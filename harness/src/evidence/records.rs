@@ -2,6 +2,7 @@
 //! changes an old run. Readers skip unknown kinds and unknown JSON keys.
 
 use serde::{Deserialize, Serialize};
+use tailbeam_probes::analyse::overhead::{Pair, Second};
 
 use crate::load::SecondCounts;
 use crate::plan::{Plant, SlowPlant};
@@ -237,6 +238,75 @@ pub struct WindowRecord {
     pub cpu_ns: Reading,
     /// Gaps that ended in this window.
     pub gaps: Vec<Gap>,
+    /// Seconds with measuring beside seconds without.
+    #[serde(default)]
+    pub cost: Vec<CostPair>,
+    /// Steps down in what is measured.
+    #[serde(default)]
+    pub lowered: Vec<LoweredRecord>,
+}
+
+/// A second with measuring beside one without; in a run that compares like with like (A/A) both had it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CostPair {
+    /// With.
+    pub on: CostSecond,
+    /// Without.
+    pub off: CostSecond,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CostSecond {
+    /// Length, ns.
+    pub len_ns: u64,
+    /// CPU time of the shards' threads, looking on for work not counted, ns.
+    pub cpu_ns: u64,
+    /// Terminal replies.
+    pub requests: u64,
+    /// Their mean system latency, ns.
+    pub mean_ns: f64,
+    /// The 99th percentile, ns.
+    pub p99_ns: f64,
+}
+
+impl CostPair {
+    /// As it is stored.
+    #[must_use]
+    pub const fn new(on: Second, off: Second) -> Self {
+        Self { on: CostSecond::new(on), off: CostSecond::new(off) }
+    }
+
+    /// As it is computed with.
+    #[must_use]
+    pub const fn pair(&self) -> Pair {
+        Pair { on: self.on.second(), off: self.off.second() }
+    }
+}
+
+impl CostSecond {
+    const fn new(second: Second) -> Self {
+        let Second { len_ns, cpu_ns, requests, mean_ns, p99_ns } = second;
+        Self { len_ns, cpu_ns, requests, mean_ns, p99_ns }
+    }
+
+    const fn second(&self) -> Second {
+        let Self { len_ns, cpu_ns, requests, mean_ns, p99_ns } = *self;
+        Second { len_ns, cpu_ns, requests, mean_ns, p99_ns }
+    }
+}
+
+/// A step down: measuring took more than its budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoweredRecord {
+    /// When, monotonic ns.
+    pub at_ns: u64,
+    /// From, in words.
+    pub from: String,
+    /// To.
+    pub to: String,
+    /// Share of a core that measuring took in the minute before.
+    pub share: f64,
 }
 
 /// Last frame of a sealed run.

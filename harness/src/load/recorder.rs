@@ -151,8 +151,9 @@ pub(crate) struct Recorder {
     pub(crate) end_ns: u64,
     /// Where the time of this window's requests went.
     pub(crate) latency: Box<CoreLatency>,
-    /// Whether it is asked for.
+    /// Whether it is asked for, and of requests that were due from when on.
     pub(crate) staging: bool,
+    staged_from_ns: u64,
     /// Whether polls of single requests are counted.
     pub(crate) counting: bool,
     /// What a pair of calls of the allocator costs here, if it was measured.
@@ -193,6 +194,7 @@ impl Recorder {
             end_ns: u64::MAX,
             latency: Box::new(CoreLatency::of(plan, shard, legs.len())),
             staging: plan.observe.on,
+            staged_from_ns: 0,
             counting: plan.observe.on,
             unit: plan.observe.on.then(AllocatorUnit::measure),
             reading_ns: if plan.observe.on { reading_ns() } else { 0 },
@@ -236,9 +238,8 @@ impl Recorder {
     /// An answer to a request of this core has come, in its time or not.
     pub(crate) fn in_hand(&mut self, stamps: &Stamps) {
         self.step(Step::Closed);
-        if self.staging {
-            self.latency.in_hand(stamps);
-        }
+        // Also while stages are off: the samples that this is compared with go on.
+        self.latency.in_hand(stamps);
     }
 
     /// A request of this core got no answer in its time.
@@ -270,16 +271,18 @@ impl Recorder {
         drawn: bool,
         counts: Option<&PollCounts>,
     ) {
-        if self.staging {
+        if self.staging && stamps.intended_ns >= self.staged_from_ns {
             self.latency.closed(parties, stamps, drawn, counts);
         } else {
             self.latency.unstaged(stamps);
         }
     }
 
-    /// Sets how much is noted of requests; `None` is nothing.
-    pub(crate) fn set_detail(&mut self, detail: Option<Detail>) {
+    /// Sets how much is noted of requests that are due from `from_ns` on; `None` is nothing. Those before have
+    /// been stamped in part only.
+    pub(crate) fn set_detail(&mut self, detail: Option<Detail>, from_ns: u64) {
         self.staging = detail.is_some();
+        self.staged_from_ns = from_ns;
         self.counting = detail == Some(Detail::Full);
     }
 

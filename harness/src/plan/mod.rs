@@ -7,8 +7,8 @@ mod slow;
 pub use heap::{
     HeapPlan, Plant, PlantError, PlantKind, bytes, bytes_per_h, parse_decoy, parse_plant,
 };
-pub use observe::ObservePlan;
 pub(crate) use observe::TOP;
+pub use observe::{CostPlan, ObservePlan};
 pub use slow::{SlowError, SlowKind, SlowPlant, parse_slow};
 
 use serde::{Deserialize, Serialize};

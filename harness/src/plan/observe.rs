@@ -20,11 +20,27 @@ pub struct ObservePlan {
     /// Requests kept whole per core and window: drawn ones, and as many late ones. `None` takes 64, 16 in
     /// runs longer than an hour. The slowest 8 come besides.
     pub exemplars: Option<u32>,
+    /// How its own cost is measured.
+    #[serde(default)]
+    pub cost: CostPlan,
+}
+
+/// How a run measures what measuring costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostPlan {
+    /// Not at all.
+    Off,
+    /// In each window but the first one second is without, beside one with it.
+    #[default]
+    Pairs,
+    /// The same seconds compared, and nothing is switched: this must find no difference.
+    Same,
 }
 
 impl Default for ObservePlan {
     fn default() -> Self {
-        Self { on: true, tick_ns: None, window_ns: None, exemplars: None }
+        Self { on: true, tick_ns: None, window_ns: None, exemplars: None, cost: CostPlan::Pairs }
     }
 }
 

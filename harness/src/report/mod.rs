@@ -5,10 +5,12 @@
 //! command line's business.
 
 mod build;
+mod cost;
 mod figures;
 mod leaks;
 
 pub use build::{ReportError, build};
+pub use cost::{CostSection, Signed, cost};
 pub use leaks::leak_config;
 
 use serde::{Deserialize, Serialize};

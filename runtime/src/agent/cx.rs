@@ -72,6 +72,12 @@ impl<'a> Cx<'a> {
         self.shard.turn_began_ns()
     }
 
+    /// Switches the stamps of this shard's turns off, or on again. While they are off, paths and [`Cx::turn_ns`] have
+    /// the resolution of a look, as with `Config::turn_stamps` off, and no long turn is told of.
+    pub fn set_turn_stamps(&mut self, on: bool) {
+        self.shard.set_stamps(on);
+    }
+
     /// Index of the shard.
     #[must_use]
     pub fn shard_index(&self) -> usize {

@@ -95,7 +95,7 @@ fn calibrated() -> Option<u64> {
 /// The stamps of one shard.
 #[derive(Debug, Default)]
 pub(crate) struct Stamps {
-    on: bool,
+    on: Cell<bool>,
     /// ns per tick; 0 when stamps are the clock's.
     rate: Cell<u64>,
     /// The last look, and the one from which the rate is measured.
@@ -110,16 +110,26 @@ impl Stamps {
     pub(crate) fn new(on: bool, clock: &Clock) -> Self {
         let counted = on && matches!(clock, Clock::Monotonic) && clock::trust().is_ok();
         let Some(rate) = counted.then(calibrated).flatten() else {
-            return Self { on, ..Self::default() };
+            return Self { on: Cell::new(on), ..Self::default() };
         };
         let look = Pair::read_well();
         let (rate, look) = (Cell::new(rate), Cell::new(look));
-        Self { on, rate, base: look.clone(), look, ..Self::default() }
+        Self { on: Cell::new(on), rate, base: look.clone(), look, ..Self::default() }
     }
 
     #[inline]
     pub(crate) const fn is_on(&self) -> bool {
-        self.on
+        self.on.get()
+    }
+
+    /// Switches them off or on again. Where they were off from the start there is no calibrated counter, and they
+    /// are the clock's.
+    pub(crate) fn set_on(&self, on: bool, clock: &Clock) {
+        // What the counter did meanwhile is behind the look that comes now.
+        if on && !self.on.replace(on) {
+            self.see_ns(clock);
+        }
+        self.on.set(on);
     }
 
     /// The time now, ns: not before the last look, nor before `floor_ns` and any stamp so far.
@@ -210,7 +220,7 @@ mod tests {
         let pair = Pair { ns: 1_000, ticks: 90_000 };
         let rate = pair.rate(Pair { ns: 2_000, ticks: 93_000 }).expect("it goes on");
         let (rate, look, base) = (Cell::new(rate), Cell::new(pair), Cell::new(pair));
-        Stamps { on: true, rate, look, base, ..Stamps::default() }
+        Stamps { on: Cell::new(true), rate, look, base, ..Stamps::default() }
     }
 
     #[test]

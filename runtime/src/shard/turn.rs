@@ -160,6 +160,12 @@ impl Shard {
         now_ns
     }
 
+    /// Switches the stamps of turns off or on. A turn of before is not one that lasted until after.
+    pub(crate) fn set_stamps(&self, on: bool) {
+        self.hand.agent.set(0);
+        self.stamps.set_on(on, &self.clock);
+    }
+
     /// Tells the observer, which is the user's: what it panics with takes no shard down.
     pub(super) fn tell(&self, what: impl FnOnce(&mut dyn Observer)) {
         let _ = contain(|| what(self.observer.borrow_mut().as_mut()));
