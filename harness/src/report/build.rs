@@ -367,6 +367,23 @@ fn judge(
             let result = from_blocks(gate, judgement, &estimate, measured);
             verdict::undecided_requests(result, *at_least, &m.outcomes)
         }
+        Gate::Errors { below } => {
+            let blocks = fraction_blocks(m, |o| o.error + o.lost);
+            outcome_fraction(gate, &blocks, *below)
+        }
+        Gate::Expired { below } => {
+            outcome_fraction(gate, &fraction_blocks(m, |o| o.expired), *below)
+        }
+        Gate::Throughput { at_least_per_s } => {
+            let seconds = m.seconds.iter().filter(|second| second.issuing && second.len_ns > 0);
+            let rates: Vec<f64> = seconds
+                .map(|second| {
+                    let outcomes = &second.counts.outcomes;
+                    (outcomes.ok + outcomes.declined) as f64 * 1e9 / second.len_ns as f64
+                })
+                .collect();
+            verdict::throughput(gate, *at_least_per_s, &rates)
+        }
         Gate::Outcomes {} => {
             let open =
                 m.seconds.last().map_or(0, |second| second.open_sum / second.open_samples.max(1));
@@ -424,6 +441,27 @@ fn delivery_blocks(m: &Material<'_>) -> Vec<Block> {
         last.k += end.lost;
     }
     blocks
+}
+
+/// Requests with an outcome in each second, and those among them that `bad` counts; a lost one counts against
+/// the last second, as it was closed in none.
+fn fraction_blocks(m: &Material<'_>, bad: impl Fn(&Outcomes) -> u64) -> Vec<Block> {
+    let mut blocks = blocks(m, |counts| {
+        let o = &counts.outcomes;
+        (o.sum() - o.refused, bad(o))
+    });
+    if let (Some(last), Some(end)) = (blocks.last_mut(), &m.run.end) {
+        let lost = Outcomes { lost: end.lost, ..Outcomes::default() };
+        last.n += end.lost;
+        last.k += bad(&lost);
+    }
+    blocks
+}
+
+fn outcome_fraction(gate: &Gate, blocks: &[Block], below: f64) -> GateResult {
+    let (judgement, estimate) = judge_fraction(blocks, below);
+    let measured = if estimate.n == 0 { "unknown".to_owned() } else { percent(estimate.p) };
+    from_blocks(gate, judgement, &estimate, measured)
 }
 
 fn percent(fraction: f64) -> String {
