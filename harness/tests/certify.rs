@@ -1,5 +1,7 @@
 //! Certificates of a real, short run: what they may say, and that no change goes unseen.
 
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -332,34 +332,7 @@ fn judge(
 ) -> Result<GateResult, ReportError> {
     let row = |series: Series| &m.run.histograms[series as usize];
     Ok(match gate {
-        Gate::Percentile { q, limit_ns } => {
-            let Some(index) = m.run.manifest.limits_ns.iter().position(|limit| limit == limit_ns)
-            else {
-                let counted: Vec<String> = m
-                    .run
-                    .manifest
-                    .limits_ns
-                    .iter()
-                    .map(|ns| format!("{} ms", *ns as f64 / 1e6))
-                    .collect();
-                return Err(ReportError::NotCounted {
-                    limit_ms: *limit_ns as f64 / 1e6,
-                    counted: if counted.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        counted.join(", ")
-                    },
-                });
-            };
-            let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
-            let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
-            let value = row(Series::System).quantile(*q);
-            let measured = value
-                .map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
-            let above = || format!("{measured}, {} above", percent(estimate.p));
-            let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
-            from_blocks(gate, judgement, &estimate, measured)
-        }
+        Gate::Percentile { q, limit_ns } => return percentile(gate, m, *q, *limit_ns),
         Gate::Delivery { at_least } => {
             let blocks = delivery_blocks(m);
             let (judgement, estimate) = judge_fraction(&blocks, 1.0 - at_least);
@@ -375,14 +348,7 @@ fn judge(
             outcome_fraction(gate, &fraction_blocks(m, |o| o.expired), *below)
         }
         Gate::Throughput { at_least_per_s } => {
-            let seconds = m.seconds.iter().filter(|second| second.issuing && second.len_ns > 0);
-            let rates: Vec<f64> = seconds
-                .map(|second| {
-                    let outcomes = &second.counts.outcomes;
-                    (outcomes.ok + outcomes.declined) as f64 * 1e9 / second.len_ns as f64
-                })
-                .collect();
-            verdict::throughput(gate, *at_least_per_s, &rates)
+            verdict::throughput(gate, *at_least_per_s, &rates(m))
         }
         Gate::Outcomes {} => {
             let open =
@@ -412,6 +378,42 @@ fn judge(
             verdict::generator(gate, *p99_lateness_ns, sends)
         }
     })
+}
+
+fn percentile(
+    gate: &Gate,
+    m: &Material<'_>,
+    q: f64,
+    limit_ns: u64,
+) -> Result<GateResult, ReportError> {
+    let limits = &m.run.manifest.limits_ns;
+    let Some(index) = limits.iter().position(|limit| *limit == limit_ns) else {
+        let ms = |ns: &u64| format!("{} ms", *ns as f64 / 1e6);
+        let counted = limits.iter().map(ms).collect::<Vec<_>>().join(", ");
+        return Err(ReportError::NotCounted {
+            limit_ms: limit_ns as f64 / 1e6,
+            counted: if counted.is_empty() { "none".to_owned() } else { counted },
+        });
+    };
+    let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
+    let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
+    let value = m.run.histograms[Series::System as usize].quantile(q);
+    let measured =
+        value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
+    let above = || format!("{measured}, {} above", percent(estimate.p));
+    let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
+    Ok(from_blocks(gate, judgement, &estimate, measured))
+}
+
+/// Terminal replies per second, of each second in which requests were due.
+fn rates(m: &Material<'_>) -> Vec<f64> {
+    let seconds = m.seconds.iter().filter(|second| second.issuing && second.len_ns > 0);
+    seconds
+        .map(|second| {
+            let outcomes = &second.counts.outcomes;
+            (outcomes.ok + outcomes.declined) as f64 * 1e9 / second.len_ns as f64
+        })
+        .collect()
 }
 
 /// What is worth a line: a P99 is made by 1 % of the requests.

@@ -243,6 +243,22 @@ mod tests {
     const GENERATOR: Gate = Gate::Generator { p99_lateness_ns: 3_000_000 };
 
     #[test]
+    fn a_rate_is_judged_by_its_interval() {
+        use GateVerdict::{Fail, Inconclusive, Pass};
+        let gate = Gate::Throughput { at_least_per_s: 100.0 };
+        let around = |mean: f64| (0..60).map(|i| mean + f64::from(i % 3) - 1.0).collect::<Vec<_>>();
+        let verdict = |rates: &[f64]| throughput(&gate, 100.0, rates).verdict;
+        assert_eq!(verdict(&around(105.0)), Pass);
+        assert_eq!(verdict(&around(95.0)), Fail);
+        assert_eq!(verdict(&around(100.05)), Inconclusive);
+        assert_eq!(verdict(&around(105.0)[..29]), Inconclusive);
+        assert_eq!(verdict(&[]), Inconclusive);
+        // Neighbours that resemble each other say less: a slow swing is not sixty independent seconds.
+        let swing: Vec<f64> = (0..60).map(|i| 100.6 + 2.0 * (f64::from(i) / 8.0).sin()).collect();
+        assert_eq!(verdict(&swing), Inconclusive);
+    }
+
+    #[test]
     fn each_gate_can_pass_fail_and_stay_open() {
         use GateVerdict::{Fail, Inconclusive, Pass};
         let closed = Outcomes { attempts: 10, ok: 9, expired: 1, ..Outcomes::default() };
