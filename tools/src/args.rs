@@ -17,8 +17,10 @@ use tailbeam_harness::plan::{
     parse_slow,
 };
 
+use crate::certify_args::{CertifyArgs, VerifyArgs};
 use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
+pub(crate) use crate::soak_args::Soak;
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -61,6 +63,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
     )]
     Export(ExportArgs),
+    /// Judge recorded runs under a policy, and sign what came of it
+    #[command(
+        after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."
+    )]
+    Certify(Box<CertifyArgs>),
+    /// Check a certificate: its key, every file, and every figure anew from the frames
+    #[command(
+        after_help = "Examples:\n  tailbeam verify @last --key me.pem.pub\n\nExit code: the verdict's (0, 3, 4) if everything holds, or else 6."
+    )]
+    Verify(VerifyArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
@@ -87,69 +99,6 @@ pub(crate) enum ProgressMode {
     Plain,
     /// Nothing
     None,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Soak {
-    /// Workload; the first one listed by an error is the default
-    #[arg(long)]
-    pub(crate) workload: Option<String>,
-    /// Agents, all live at once (10_000, 10k, 1m)
-    #[arg(long, default_value = "10k", value_parser = count)]
-    pub(crate) agents: u64,
-    /// Time during which requests are due
-    #[arg(long, default_value = "60s", value_parser = duration)]
-    pub(crate) duration: u64,
-    /// Think time, a range
-    #[arg(long, default_value = "1s..5s", value_parser = span)]
-    pub(crate) think: Span,
-    /// Responder's planned delay, a range; the workload's own when not given
-    #[arg(long, value_parser = span)]
-    pub(crate) delay: Option<Span>,
-    /// Deadline of a request
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub(crate) timeout: u64,
-    /// Cores: auto, or a list such as 0,2-5
-    #[arg(long, default_value = "auto", value_parser = cores)]
-    pub(crate) cores: CoreList,
-    /// Seed of every draw
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Gates instead of the default ones, such as 'p99<300ms,delivery>=99.9%'
-    #[arg(long, value_name = "GATES")]
-    pub(crate) gate: Vec<String>,
-    /// Open requests an agent may have
-    #[arg(long, default_value_t = 16)]
-    pub(crate) open_max: u32,
-    /// Requests a responder may hold
-    #[arg(long, default_value_t = 64)]
-    pub(crate) pending_max: u32,
-    /// Mean distance between heap samples (64KiB, 512KiB), or off
-    #[arg(long, default_value = "64KiB", value_name = "BYTES", value_parser = sample_bytes)]
-    pub(crate) heap_sample: u32,
-    /// The program may fill its structures this long before leaks are judged [default: 30m]
-    #[arg(long, value_parser = duration)]
-    pub(crate) warm_up: Option<u64>,
-    /// A backlog may last this long and is no leak [default: 30m]
-    #[arg(long, value_parser = duration)]
-    pub(crate) horizon: Option<u64>,
-    /// Plant a leak, to test the detector: kind=forgotten-insert,rate=2MB/h,agent=17 (kinds: forgotten-insert,
-    /// rc-cycle, growing-vec, forgotten-task, orphan, c-library; agent=all)
-    #[arg(long, value_name = "PLANT", value_parser = plant)]
-    pub(crate) plant_leak: Vec<Plant>,
-    /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation
-    #[arg(long, value_name = "DECOY", value_parser = decoy)]
-    pub(crate) plant_decoy: Vec<Plant>,
-    /// Plant slowness, to test the attribution: kind=compute,ms=5,agent=17,every=10 (kinds: compute, alloc,
-    /// faults, timer, flood)
-    #[arg(long, value_name = "SLOW", value_parser = slow)]
-    pub(crate) plant_slow: Vec<SlowPlant>,
-    /// Progress on stderr
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) progress: ProgressMode,
-    /// Format of the report
-    #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -428,7 +377,7 @@ pub(crate) fn usage(error: &clap::Error) -> String {
     }
 }
 
-fn count(text: &str) -> Result<u64, String> {
+pub(crate) fn count(text: &str) -> Result<u64, String> {
     let digits = text.replace('_', "").to_ascii_lowercase();
     let (digits, scale) = match digits.as_bytes().last() {
         Some(b'k') => (&digits[..digits.len() - 1], 1_000),
@@ -477,20 +426,20 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
 }
 
 /// What clap prints is one line; the whole error names cause and remedy.
-fn plant(text: &str) -> Result<Plant, String> {
+pub(crate) fn plant(text: &str) -> Result<Plant, String> {
     parse_plant(text).map_err(|error| error.to_string())
 }
 
-fn slow(text: &str) -> Result<SlowPlant, String> {
+pub(crate) fn slow(text: &str) -> Result<SlowPlant, String> {
     parse_slow(text).map_err(|error| error.to_string())
 }
 
-fn decoy(text: &str) -> Result<Plant, String> {
+pub(crate) fn decoy(text: &str) -> Result<Plant, String> {
     parse_decoy(text).map_err(|error| error.to_string())
 }
 
 /// A mean distance between samples in bytes; off is 0.
-fn sample_bytes(text: &str) -> Result<u32, String> {
+pub(crate) fn sample_bytes(text: &str) -> Result<u32, String> {
     if text == "off" {
         return Ok(0);
     }
@@ -502,12 +451,12 @@ fn sample_bytes(text: &str) -> Result<u32, String> {
     }
 }
 
-fn span(text: &str) -> Result<Span, String> {
+pub(crate) fn span(text: &str) -> Result<Span, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     Ok(Span { min_ns: duration(min)?, max_ns: duration(max)? })
 }
 
-fn cores(text: &str) -> Result<CoreList, String> {
+pub(crate) fn cores(text: &str) -> Result<CoreList, String> {
     if text == "auto" {
         return Ok(CoreList(None));
     }

@@ -24,9 +24,11 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod certify_args;
 mod command;
 mod progress;
 pub mod render;
+mod soak_args;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -1,5 +1,6 @@
 //! One function per command; values in, exit code out.
 
+mod certify;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -41,6 +42,8 @@ pub(crate) fn run(
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Certify(args) => certify::certify(&args, &root, out),
+        Command::Verify(args) => certify::verify(&args, &root, out),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
@@ -77,6 +80,7 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     plan.open_max = args.open_max;
     plan.pending_max = args.pending_max;
     plan.seed = args.seed;
+    plan.observe.cost = args.own_cost.into();
     plan.heap = HeapPlan {
         sample_bytes: args.heap_sample,
         warm_up_ns: args.warm_up,
