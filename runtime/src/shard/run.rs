@@ -154,9 +154,9 @@ impl Rounds {
         }
         // What it received in its middle has looked at the clock too.
         let now = shard.pass(now, ring).max(shard.seen_ns());
+        shard.end_round();
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
-        shard.end_round();
         let turns = u32::try_from(shard.counts.turns.get() - turns).unwrap_or(u32::MAX);
         self.turns = turns;
         shard.tell(|observer| observer.turn(now, turns));

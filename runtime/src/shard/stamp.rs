@@ -147,14 +147,18 @@ impl Stamps {
     #[inline(never)]
     fn look(&self) -> u64 {
         let mut pair = Pair::read();
-        let mut agree = self.agrees(pair);
         for _ in 0..2 {
-            if agree {
+            if self.agrees(pair) {
                 break;
             }
             pair = Pair::read();
-            agree = self.agrees(pair);
         }
+        self.settle(pair)
+    }
+
+    /// Stamps go on from here.
+    fn settle(&self, pair: Pair) -> u64 {
+        let agree = self.agrees(pair);
         self.look.set(pair);
         if !agree {
             return self.strike(pair);
@@ -186,5 +190,127 @@ impl Stamps {
             self.rate.set(0);
         }
         pair.ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::agent::{Agent, Cx, Stop};
+    use crate::clock::ManualClock;
+    use crate::config::Config;
+    use crate::error::StartError;
+    use crate::observe::NoObserver;
+    use crate::runtime::Runtime;
+
+    /// Stamps whose counter makes 3 ticks a ns.
+    fn counted() -> Stamps {
+        let pair = Pair { ns: 1_000, ticks: 90_000 };
+        let rate = pair.rate(Pair { ns: 2_000, ticks: 93_000 }).expect("it goes on");
+        let (rate, look, base) = (Cell::new(rate), Cell::new(pair), Cell::new(pair));
+        Stamps { on: true, rate, look, base, ..Stamps::default() }
+    }
+
+    #[test]
+    fn a_rate_is_of_a_counter_that_goes_on_at_a_credible_pace() {
+        let pair = Pair { ns: 1_000, ticks: 90_000 };
+        assert_eq!(pair.rate(Pair { ns: 2_000, ticks: 91_000 }), Some(1 << RATE_BITS));
+        assert_eq!(pair.rate(Pair { ns: 2_000, ticks: 90_000 }), None, "it stands");
+        assert_eq!(pair.rate(Pair { ns: 2_000, ticks: 80_000 }), None, "it was set back");
+        assert_eq!(pair.rate(Pair { ns: 1_000_000, ticks: 90_001 }), None, "1,000 Hz");
+        assert_eq!(pair.rate(pair), None);
+    }
+
+    #[test]
+    fn a_counter_that_leaves_the_clock_is_given_up_and_one_slip_is_forgiven() {
+        let stamps = counted();
+        let mut pair = stamps.look.get();
+        let mut go_on = |ns: u64, ticks: u64| {
+            pair = Pair { ns: pair.ns + ns, ticks: pair.ticks.wrapping_add(ticks) };
+            assert_eq!(stamps.settle(pair), pair.ns);
+            (stamps.rate.get() != 0, stamps.strikes.get())
+        };
+        assert_eq!(go_on(10_000, 30_000), (true, 0));
+        assert_eq!(go_on(10_000, 30_000 + 3 * 140), (true, 0), "as near as two readings are");
+        assert_eq!(go_on(10_000, 30_000 + 3 * 170), (true, 1));
+        assert_eq!(go_on(10_000, 30_000), (true, 0));
+        assert_eq!(go_on(1_000_000_000, 3_000_300_000), (true, 0), "a rate that is refined");
+        assert_eq!(go_on(1_000_000_000, 3_000_300_000), (true, 0));
+        for strikes in 1..STRIKES_MAX {
+            assert_eq!(go_on(10_000, 0u64.wrapping_sub(5)), (true, strikes), "it was set back");
+        }
+        assert!(!go_on(10_000, 0).0);
+    }
+
+    #[test]
+    fn stamps_follow_the_clock_and_never_go_back() {
+        let stamps = Stamps::new(true, &Clock::Monotonic);
+        let (mut last_ns, mut early_ns, mut late_ns) = (0, 0, 0);
+        for turn in 0..100_000u64 {
+            let before_ns = clock::monotonic_ns();
+            let now_ns = if turn.is_multiple_of(64) {
+                stamps.see_ns(&Clock::Monotonic)
+            } else {
+                stamps.now_ns(&Clock::Monotonic, 0)
+            };
+            let after_ns = clock::monotonic_ns();
+            assert!(now_ns >= last_ns, "{now_ns} after {last_ns}");
+            early_ns = early_ns.max(before_ns.saturating_sub(now_ns));
+            late_ns = late_ns.max(now_ns.saturating_sub(after_ns));
+            last_ns = now_ns;
+        }
+        // Between two looks lie some us; more when this thread was taken away between them.
+        assert!(early_ns < 100_000 && late_ns < 100_000, "{early_ns} early, {late_ns} late");
+        assert!(stamps.now_ns(&Clock::Monotonic, u64::MAX) == u64::MAX, "not before what was read");
+    }
+
+    #[test]
+    fn a_manual_clock_is_the_stamp_and_stays_where_it_is() {
+        let manual = Rc::new(ManualClock::new(5));
+        manual.set(5, 3);
+        let clock = Clock::Manual(Rc::clone(&manual));
+        let stamps = Stamps::new(true, &clock);
+        assert_eq!((stamps.now_ns(&clock, 0), stamps.now_ns(&clock, 0)), (5, 5));
+        assert_eq!((stamps.see_ns(&clock), stamps.now_ns(&clock, 0), clock.peek_ns()), (8, 8, 8));
+    }
+
+    struct Counted;
+
+    impl Agent for Counted {
+        type Msg = u32;
+
+        async fn on(&mut self, left: u32, cx: &mut Cx<'_>) -> Result<(), Stop> {
+            std::hint::black_box(cx.path());
+            let left = left.checked_sub(1).ok_or(Stop)?;
+            cx.me::<Self>().try_send(cx, left).map_err(|_| Stop)
+        }
+    }
+
+    /// How often a shard has read the counter, and the source of its stamps, in 10,000 turns and a timer.
+    fn reads(turn_stamps: bool) -> Option<(u64, StampSource)> {
+        let config = Config { turn_stamps, ..Config::default() };
+        let runtime = match Runtime::start(config, |_| NoObserver) {
+            Err(StartError::Missing) => return None,
+            runtime => runtime.expect("has io_uring"),
+        };
+        let agent = runtime.spawn_on(0, || Counted).expect("room");
+        assert_eq!(runtime.run_on(0, move |cx| agent.try_send(cx, 10_000)), Ok(Ok(())));
+        while runtime.run_on(0, move |cx| cx.account(agent.id()).is_some()) == Ok(true) {}
+        let reads = runtime.run_on(0, |_| clock::READS.get()).expect("lives");
+        Some((reads, runtime.choice().stamps.clone()))
+    }
+
+    #[test]
+    fn without_stamps_the_counter_is_not_read_and_with_them_once_per_turn_and_look() {
+        let (Some(off), Some((on, source))) = (reads(false), reads(true)) else { return };
+        assert_eq!(off, (0, StampSource::Off));
+        if source == StampSource::Processor {
+            // Looks, ends of rounds and jobs besides.
+            assert!((10_000..20_000).contains(&on), "{on}");
+        } else {
+            assert_eq!(on, 0, "{source:?}");
+        }
     }
 }

@@ -139,7 +139,7 @@ impl Shard {
 
     /// Ends the last turn of a round.
     pub(super) fn end_round(&self) {
-        if self.hand.agent.get() != 0 {
+        if self.stamps.is_on() && (self.hand.agent.get() | self.now_ns.get()) != 0 {
             self.stamp();
         }
     }
