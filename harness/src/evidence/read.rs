@@ -7,7 +7,7 @@ use std::path::Path;
 use tailbeam_probes::record::{Frame, read_dir};
 use tailbeam_probes::stats::Histogram;
 
-use super::records::{EndRecord, Manifest, WindowRecord, kind};
+use super::records::{EndRecord, Manifest, WindowRecord, kind, per_agent};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -26,6 +26,12 @@ pub struct RunFrames {
     pub attempts: Option<Vec<u32>>,
     /// Completions per agent, when the run ended orderly.
     pub completions: Option<Vec<u32>>,
+    /// System latency of each agent's requests together, ns; older runs have none.
+    pub system_ns: Option<Vec<u64>>,
+    /// The largest of them, ns.
+    pub worst_ns: Option<Vec<u64>>,
+    /// Service of the requests that each agent answered, together, ns.
+    pub service_ns: Option<Vec<u64>>,
     /// Last frame, when the run was sealed.
     pub end: Option<EndRecord>,
     /// Frames read.
@@ -112,6 +118,9 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         histograms: Series::ALL.iter().map(|_| Histogram::new()).collect(),
         attempts: None,
         completions: None,
+        system_ns: None,
+        worst_ns: None,
+        service_ns: None,
         end: None,
         frames: frames.len() as u64,
         damage: damage.iter().map(ToString::to_string).collect(),
@@ -142,7 +151,7 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            kind::PER_AGENT => per_agent(run, &frame.payload),
+            kind::PER_AGENT => numbers(run, &frame.payload),
             kind::END => match serde_json::from_slice(&frame.payload) {
                 Ok(end) => run.end = Some(end),
                 Err(error) => {
@@ -173,12 +182,16 @@ fn histogram(payload: &[u8]) -> Option<(u32, usize, Histogram)> {
     Some((window, series, Histogram::decode(rest).ok()?))
 }
 
-fn per_agent(run: &mut RunFrames, payload: &[u8]) {
+fn numbers(run: &mut RunFrames, payload: &[u8]) {
     let Some((head, rest)) = payload.split_at_checked(4) else { return };
-    let counts = rest
-        .chunks_exact(4)
-        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .collect::<Vec<u32>>();
-    let place = if head[0] == 0 { &mut run.attempts } else { &mut run.completions };
-    place.get_or_insert_default().extend(counts);
+    let counts = rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let times = rest.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    match head[0] {
+        per_agent::ATTEMPTS => run.attempts.get_or_insert_default().extend(counts),
+        per_agent::COMPLETIONS => run.completions.get_or_insert_default().extend(counts),
+        per_agent::SYSTEM_NS => run.system_ns.get_or_insert_default().extend(times),
+        per_agent::WORST_NS => run.worst_ns.get_or_insert_default().extend(times),
+        per_agent::SERVICE_NS => run.service_ns.get_or_insert_default().extend(times),
+        _ => {}
+    }
 }
