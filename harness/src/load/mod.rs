@@ -1,6 +1,7 @@
 //! Open-loop load: schedule, hosted agents, recording.
 
 pub(crate) mod account;
+mod ask;
 mod draw;
 mod elicit;
 mod exchange;
@@ -18,6 +19,7 @@ mod workload;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
+pub use ask::Ask;
 pub use draw::{Draw, Stream};
 pub use elicit::{Elicit, Question, Verdict};
 pub use exchange::ReplyTo;
