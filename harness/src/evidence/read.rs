@@ -64,15 +64,6 @@ pub enum ReadRunError {
     },
 }
 
-fn unreadable(run: &Path, file: &str, cause: impl ToString, remedy: &'static str) -> ReadRunError {
-    ReadRunError::Unreadable {
-        file: file.to_owned(),
-        run: run.display().to_string(),
-        cause: cause.to_string(),
-        remedy,
-    }
-}
-
 const RESTORE: &str =
     "the evidence is damaged or not a Tailbeam run; restore it from a copy or record a new run";
 
@@ -87,24 +78,7 @@ pub fn read_plan(dir: &Path) -> Option<Plan> {
 /// # Errors
 /// When the plan or the manifest cannot be had, so that nothing can be said about the run.
 pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
-    let text = fs::read_to_string(dir.join("plan.toml"))
-        .map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
-    let (frames, damage) =
-        read_dir(&dir.join("seg")).map_err(|e| unreadable(dir, "seg", e, RESTORE))?;
-    let manifest: Manifest = frames
-        .iter()
-        .find(|frame| frame.kind == kind::MANIFEST)
-        .and_then(|frame| serde_json::from_slice(&frame.payload).ok())
-        .ok_or_else(|| unreadable(dir, "seg", "no readable manifest frame", RESTORE))?;
-    let found = super::sha256_hex(text.as_bytes());
-    if found != manifest.plan_sha256 {
-        return Err(ReadRunError::ForeignPlan {
-            run: dir.display().to_string(),
-            found,
-            expected: manifest.plan_sha256,
-        });
-    }
-    let plan: Plan = toml::from_str(&text).map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
+    let Opened { plan, manifest, frames, damage } = open(dir)?;
     let mut run = RunFrames {
         plan,
         manifest,
@@ -114,16 +88,54 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         completions: None,
         end: None,
         frames: frames.len() as u64,
-        damage: damage.iter().map(ToString::to_string).collect(),
+        damage,
     };
     collect(&mut run, &frames);
     Ok(run)
 }
 
+/// A run directory whose plan and manifest belong together.
+pub(super) struct Opened {
+    pub(super) plan: Plan,
+    pub(super) manifest: Manifest,
+    pub(super) frames: Vec<Frame>,
+    /// In words.
+    pub(super) damage: Vec<String>,
+}
+
+pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
+    let unreadable = |file: &str, cause: String| ReadRunError::Unreadable {
+        file: file.to_owned(),
+        run: dir.display().to_string(),
+        cause,
+        remedy: RESTORE,
+    };
+    let text = fs::read_to_string(dir.join("plan.toml"))
+        .map_err(|e| unreadable("plan.toml", e.to_string()))?;
+    let (frames, damage) =
+        read_dir(&dir.join("seg")).map_err(|e| unreadable("seg", e.to_string()))?;
+    let manifest: Manifest = frames
+        .iter()
+        .find(|frame| frame.kind == kind::MANIFEST)
+        .and_then(|frame| serde_json::from_slice(&frame.payload).ok())
+        .ok_or_else(|| unreadable("seg", "no readable manifest frame".to_owned()))?;
+    let found = super::sha256_hex(text.as_bytes());
+    if found != manifest.plan_sha256 {
+        return Err(ReadRunError::ForeignPlan {
+            run: dir.display().to_string(),
+            found,
+            expected: manifest.plan_sha256,
+        });
+    }
+    let plan = toml::from_str(&text).map_err(|e| unreadable("plan.toml", e.to_string()))?;
+    let damage = damage.iter().map(ToString::to_string).collect();
+    Ok(Opened { plan, manifest, frames, damage })
+}
+
 /// Sorts the frames into their places. Histograms wait until the record that closes their window: a
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
-    let mut waiting: Vec<(u32, usize, Histogram)> = Vec::new();
+    let mut waiting: Vec<HistogramFrame> = Vec::new();
     for frame in frames {
         match frame.kind {
             kind::HISTOGRAM => match histogram(&frame.payload) {
@@ -132,9 +144,8 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             },
             kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
                 Ok(window) => {
-                    for (_, series, histogram) in waiting.drain(..).filter(|w| w.0 == window.window)
-                    {
-                        run.histograms[series].merge(&histogram);
+                    for of in waiting.drain(..).filter(|of| of.window == window.window) {
+                        run.histograms[of.series as usize].merge(&of.histogram);
                     }
                     run.windows.push(window);
                 }
@@ -165,12 +176,22 @@ fn missing_windows(run: &mut RunFrames) {
     }
 }
 
-fn histogram(payload: &[u8]) -> Option<(u32, usize, Histogram)> {
+/// A histogram and what it is of.
+pub(super) struct HistogramFrame {
+    pub(super) window: u32,
+    pub(super) core: u16,
+    pub(super) series: Series,
+    pub(super) histogram: Histogram,
+}
+
+pub(super) fn histogram(payload: &[u8]) -> Option<HistogramFrame> {
     let (head, rest) = payload.split_at_checked(8)?;
-    let window = u32::from_le_bytes(head[0..4].try_into().ok()?);
-    let series = usize::from(head[6]);
-    (series < Series::ALL.len()).then_some(())?;
-    Some((window, series, Histogram::decode(rest).ok()?))
+    Some(HistogramFrame {
+        window: u32::from_le_bytes(head[0..4].try_into().ok()?),
+        core: u16::from_le_bytes(head[4..6].try_into().ok()?),
+        series: *Series::ALL.get(usize::from(head[6]))?,
+        histogram: Histogram::decode(rest).ok()?,
+    })
 }
 
 fn per_agent(run: &mut RunFrames, payload: &[u8]) {

@@ -18,6 +18,8 @@ pub mod kind {
     pub const PER_AGENT: u16 = 4;
     /// [`super::EndRecord`], JSON; the last frame of a sealed run.
     pub const END: u16 = 5;
+    /// `LatencyWindow` of one core, postcard; before the record of its window.
+    pub const LATENCY: u16 = 6;
 }
 
 /// Version of every frame that this program writes.
