@@ -1,0 +1,384 @@
+//! Where the time of a run's requests went: plain values, recomputed from the run directory.
+//!
+//! Percentiles of stages do not add up to a percentile of the whole, so none are given: a band of the
+//! distribution has the mean of each stage over its requests, and these add up to its mean latency. That
+//! they do is checked against the askers' own clock reads, and the residual stands beside the sum.
+
+mod build;
+mod outliers;
+mod sums;
+
+pub use build::{LatencyError, Question, build, short};
+
+use serde::{Deserialize, Serialize};
+
+use super::{LatencyRow, LittleSection, Measured, Spread};
+use tailbeam_probes::record::latency::{STAGES, Stage};
+
+/// Name of the JSON document that `latency --format json` prints.
+pub const SCHEMA: &str = "tailbeam.latency";
+/// Version of that document; additive changes keep it.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// Every stage in its order.
+pub const ALL_STAGES: [Stage; STAGES] = [
+    Stage::Schedule,
+    Stage::SendQueue,
+    Stage::Hop,
+    Stage::RunQueue,
+    Stage::Mailbox,
+    Stage::Service,
+    Stage::Suspended,
+    Stage::Timer,
+    Stage::ReplySendQueue,
+    Stage::ReplyHop,
+    Stage::ReplyRunQueue,
+    Stage::ReplyMailbox,
+    Stage::Settle,
+    Stage::Unanswered,
+];
+
+/// Name of a stage in documents.
+#[must_use]
+pub const fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Schedule => "schedule",
+        Stage::SendQueue => "send_queue",
+        Stage::Hop => "hop",
+        Stage::RunQueue => "run_queue",
+        Stage::Mailbox => "mailbox",
+        Stage::Service => "service",
+        Stage::Suspended => "suspended",
+        Stage::Timer => "timer",
+        Stage::ReplySendQueue => "reply_send_queue",
+        Stage::ReplyHop => "reply_hop",
+        Stage::ReplyRunQueue => "reply_run_queue",
+        Stage::ReplyMailbox => "reply_mailbox",
+        Stage::Settle => "settle",
+        Stage::Unanswered => "unanswered",
+    }
+}
+
+/// Everything that `tailbeam latency` shows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// Which run, and which part of it.
+    pub run: LatencyRun,
+    /// What could be measured when it was recorded, and why the rest is unknown.
+    pub host: Recorded,
+    /// Things to know before believing a figure; empty is good.
+    pub caveats: Vec<String>,
+    /// Requests and what became of their stamps.
+    pub requests: Requests,
+    /// Percentiles with their counts: system latency, then end to end.
+    pub series: Vec<LatencyRow>,
+    /// Throughput x mean time open against the number outstanding.
+    pub littles_law: Measured<LittleSection>,
+    /// Age of the oldest unanswered request at any sample, ns.
+    pub oldest_open_ns: Measured<u64>,
+    /// Completed requests per agent, of the whole run.
+    pub completions: Measured<Spread>,
+    /// All requests.
+    pub all: Composition,
+    /// Bands of the distribution, fast to slow.
+    pub bands: Vec<Band>,
+    /// What was compared with what, and whether it holds.
+    pub conservation: Conservation,
+    /// The cores.
+    pub cores: Vec<CoreLatency>,
+    /// The kinds of agent that answered.
+    pub types: Vec<TypeLatency>,
+    /// Agents by time in their service, then by lateness of the requests that they answered.
+    pub agents: WorstAgents,
+    /// Slow requests, the slowest first.
+    pub outliers: Vec<Outlier>,
+}
+
+/// Which run, and which part of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LatencyRun {
+    /// Run id.
+    pub id: String,
+    /// Workload.
+    pub workload: String,
+    /// Start, RFC 3339 UTC.
+    pub started: String,
+    /// Host line: kernel, CPU model.
+    pub host: String,
+    /// Tailbeam version that recorded it.
+    pub recorded_by: String,
+    /// Windows that these figures are of.
+    pub windows: u64,
+    /// Windows on disk.
+    pub windows_on_disk: u64,
+    /// First instant of those windows, s after the start.
+    pub from_s: f64,
+    /// Last instant of them, s after the start.
+    pub to_s: f64,
+    /// CPUs of the shards.
+    pub cores: Vec<u64>,
+}
+
+/// What held when the run was recorded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The matrix: by area, what was measured and what was not.
+    pub matrix: Vec<MatrixRow>,
+    /// What is unknown, why, and what would change it.
+    pub unknown: Vec<UnknownThing>,
+}
+
+/// A row of the matrix.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MatrixRow {
+    /// `stamps`, `counters`, `off-cpu`, ...
+    pub area: String,
+    /// What was measured, then what was not and why.
+    pub text: String,
+}
+
+/// Something that was not measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownThing {
+    /// What.
+    pub thing: String,
+    /// Cause.
+    pub unknown: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Requests and what became of their stamps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Requests {
+    /// In the bands below.
+    pub banded: u64,
+    /// Of those, never answered: their latency is their age when they were given up.
+    pub unanswered: u64,
+    /// Recorded in the histogram of system latency, which has answered ones only.
+    pub in_histogram: u64,
+    /// Differences of stamps that were negative within the clock's bound and taken as 0.
+    pub clamped: u64,
+    /// Requests whose stamps were out of order beyond it: in no band.
+    pub disordered: u64,
+    /// Windows of cores in which nothing was recorded although the run went on.
+    pub missing_windows: u64,
+}
+
+/// Mean time in one stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageMean {
+    /// Stage.
+    pub stage: String,
+    /// Mean over the requests of the group, ns.
+    pub mean_ns: f64,
+    /// Of the sum of all stages; 0 where that is 0.
+    pub share: f64,
+}
+
+/// Where the time of a group of requests went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Composition {
+    /// Requests.
+    pub count: u64,
+    /// Mean system latency by the askers' own clock reads, ns; unknown of no request.
+    pub mean_ns: Measured<f64>,
+    /// Every stage in its order; empty for no request.
+    pub stages: Vec<StageMean>,
+    /// Sum of the stages, ns.
+    pub sum_ns: f64,
+    /// Measured less sum, ns.
+    pub residual_ns: f64,
+}
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Holds {
+    /// It adds up.
+    Ok,
+    /// It does not.
+    Fail,
+    /// There is not enough to say.
+    Unknown,
+}
+
+/// A band of the distribution.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Band {
+    /// `p50-p90`, ...
+    pub name: String,
+    /// Share of the requests.
+    pub share: f64,
+    /// System latency from here on, ns.
+    pub from_ns: u64,
+    /// And below; unknown above the largest bucket.
+    pub below_ns: Measured<u64>,
+    /// Largest system latency of an answered request in it, ns; known where the band is the last.
+    pub max_ns: Measured<u64>,
+    /// Where the time went.
+    pub composition: Composition,
+    /// The check of its sum.
+    pub check: Check,
+}
+
+/// One comparison of what is independent of each other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// What.
+    pub name: String,
+    /// Verdict.
+    pub holds: Holds,
+    /// Difference, ns.
+    pub residual_ns: Measured<f64>,
+    /// Difference that is allowed, ns.
+    pub allowed_ns: Measured<f64>,
+    /// Stage that does not fit, where one is known.
+    pub stage: Option<String>,
+    /// In words.
+    pub text: String,
+}
+
+/// All comparisons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conservation {
+    /// FAIL when one fails; UNKNOWN when none does and one cannot be said.
+    pub holds: Holds,
+    /// Resolution of the stamps and bound of the clock, ns.
+    pub resolution_ns: Measured<u64>,
+    /// One by one.
+    pub checks: Vec<Check>,
+}
+
+/// A core: the requests that it answered, and what its thread did.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CoreLatency {
+    /// CPU.
+    pub core: u64,
+    /// All requests that its agents answered.
+    pub all: Composition,
+    /// Those above the latency that the window before had at its 99th percentile.
+    pub late: Composition,
+    /// Wall time of its ticks, ns.
+    pub wall_ns: Measured<u64>,
+    /// In turns of agents, ns.
+    pub turns_ns: Measured<u64>,
+    /// Looked for work, ns.
+    pub spun_ns: Measured<u64>,
+    /// Parked for want of work, ns.
+    pub parked_ns: Measured<u64>,
+    /// In our own ticks, ns.
+    pub tick_ns: Measured<u64>,
+    /// On the CPU, by schedstat, ns.
+    pub run_ns: Measured<u64>,
+    /// Ready and not on it, by schedstat, ns.
+    pub wait_ns: Measured<u64>,
+    /// Switched away while it could run, ns.
+    pub preempted_ns: Measured<u64>,
+    /// Switched away in a wait, ns.
+    pub blocked_ns: Measured<u64>,
+    /// Records of switches that were lost.
+    pub lost: u64,
+    /// Long turns: how many, and together, ns.
+    pub long_turns: (u64, u64),
+    /// What our own measuring took, ns, by its own meters.
+    pub self_ns: u64,
+}
+
+/// A kind of agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TypeLatency {
+    /// Its name: the workload's, whose agents are all of one kind.
+    pub name: String,
+    /// Requests that such agents answered.
+    pub all: Composition,
+    /// The late ones.
+    pub late: Composition,
+}
+
+/// An agent of a top list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorstAgent {
+    /// Index.
+    pub agent: u32,
+    /// CPU of its shard.
+    pub core: u64,
+    /// At most, ns.
+    pub at_most_ns: u64,
+    /// At least, ns.
+    pub at_least_ns: u64,
+    /// Times that it was added to while it was in a list.
+    pub count: u64,
+}
+
+/// Top lists of agents.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct WorstAgents {
+    /// By time in their service.
+    pub service: Vec<WorstAgent>,
+    /// By the latency of late requests that they answered.
+    pub late: Vec<WorstAgent>,
+}
+
+/// What a slow request waited behind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// `own_turn`, `turn`, `preempted`, `blocked`.
+    pub what: String,
+    /// Agent whose turn it was, where there is one.
+    pub agent: Option<u32>,
+    /// CPU on which it was.
+    pub core: u64,
+    /// How long it lasted, ns.
+    pub len_ns: u64,
+    /// How much of it lies in the request's waiting, ns.
+    pub overlap_ns: u64,
+}
+
+/// One slow request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outlier {
+    /// When it was to be sent, s after the start.
+    pub at_s: f64,
+    /// System latency, ns.
+    pub system_ns: u64,
+    /// Agent that asked.
+    pub asker: u32,
+    /// Its CPU.
+    pub asker_core: u64,
+    /// Agent that answered, or was to.
+    pub responder: u32,
+    /// Its CPU.
+    pub responder_core: u64,
+    /// Why it was written down: `uniform`, `late`, `top`.
+    pub why: String,
+    /// Whether it was answered.
+    pub answered: bool,
+    /// Stages that are not 0, ns, in their order.
+    pub stages: Vec<(String, u64)>,
+    /// What it waited behind, the longest first.
+    pub behind: Vec<Behind>,
+    /// What its service took, where it was counted.
+    pub counts: Option<ServiceCounts>,
+}
+
+/// What the thread's counters said over the service of one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceCounts {
+    /// CPU time, ns.
+    pub cpu_ns: Option<u64>,
+    /// Page faults without I/O.
+    pub minor_faults: Option<u64>,
+    /// Page faults with I/O.
+    pub major_faults: Option<u64>,
+    /// Switches away while it could run.
+    pub preemptions: Option<u64>,
+    /// Switches away because it waited.
+    pub blocks: Option<u64>,
+    /// Allocations.
+    pub allocations: Option<u64>,
+    /// Bytes allocated.
+    pub allocated_bytes: Option<u64>,
+    /// Time in the allocator, ns.
+    pub allocator_ns: Option<u64>,
+}

@@ -1,0 +1,103 @@
+//! Bands of the distribution, each with its stages in their order.
+
+use std::io::{self, Write};
+
+use tailbeam_harness::report::latency::{Attribution, Band, Composition, LatencyReport, StageMean};
+
+use super::words::{bar, percent, signed, stage};
+use super::{cell, word};
+use crate::render::units::{count, time};
+
+/// Stages below this share of a band are summed up in one line.
+const SHOWN_SHARE: f64 = 0.005;
+
+/// Writes every band.
+pub(super) fn bands(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "\nBands of system latency (mean of each stage over the band's requests: these add up, percentiles do not)"
+    )?;
+    if report.bands.is_empty() {
+        writeln!(out, "  none: no request was attributed")?;
+    }
+    report.bands.iter().try_for_each(|band| one(band, out))
+}
+
+fn extent(band: &Band) -> String {
+    let from = time(band.from_ns as f64);
+    match (band.max_ns.known(), band.below_ns.known()) {
+        (Some(max), _) => format!("{from} to {}", time(*max as f64)),
+        (None, Some(below)) => format!("{from} to {}", time(*below as f64)),
+        (None, None) => format!("from {from} on"),
+    }
+}
+
+fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
+    let of = &band.composition;
+    writeln!(
+        out,
+        "\n  {:<10} {} requests ({}), {}, mean {}",
+        band.name,
+        count(of.count),
+        percent(band.share),
+        extent(band),
+        cell(&of.mean_ns, |mean| time(*mean))
+    )?;
+    if of.count == 0 {
+        return Ok(());
+    }
+    lines(of, out)?;
+    writeln!(
+        out,
+        "    {:<17} {:>8}          measured {}, residual {} of {} allowed: {}",
+        "sum",
+        time(of.sum_ns),
+        cell(&of.mean_ns, |mean| time(*mean)),
+        cell(&band.check.residual_ns, signed),
+        cell(&band.check.allowed_ns, |ns| time(*ns)),
+        word(band.check.holds)
+    )
+}
+
+/// One line for each stage that shows, and one for all that do not.
+pub(super) fn lines(of: &Composition, out: &mut dyn Write) -> io::Result<()> {
+    let (shown, rest): (Vec<&StageMean>, Vec<&StageMean>) =
+        of.stages.iter().partition(|stage| stage.share >= SHOWN_SHARE);
+    let mut line = |name: &str, ns: f64, share: f64| {
+        let line = format!("    {name:<17} {:>8} {:>7}  {}", time(ns), percent(share), bar(share));
+        writeln!(out, "{}", line.trim_end())
+    };
+    for of in shown {
+        line(&stage(&of.stage), of.mean_ns, of.share)?;
+    }
+    let rest: Vec<_> = rest.iter().filter(|of| of.mean_ns > 0.0).collect();
+    match &rest[..] {
+        [] => Ok(()),
+        [of] => line(&stage(&of.stage), of.mean_ns, of.share),
+        more => {
+            let (ns, share) =
+                more.iter().fold((0.0, 0.0), |(ns, s), of| (ns + of.mean_ns, s + of.share));
+            line(&format!("{} others", more.len()), ns, share)
+        }
+    }
+}
+
+/// The slowest band and its three largest stages.
+pub(super) fn in_one_line(of: &Attribution) -> String {
+    let mut stages: Vec<&StageMean> = of.band.composition.stages.iter().collect();
+    stages.sort_by(|a, b| b.mean_ns.total_cmp(&a.mean_ns));
+    let parts: Vec<String> = stages
+        .iter()
+        .take(3)
+        .filter(|of| of.share >= SHOWN_SHARE)
+        .map(|of| format!("{} {} ({})", stage(&of.stage), time(of.mean_ns), percent(of.share)))
+        .collect();
+    format!(
+        "{}: {} requests, mean {} = {}; conservation {}",
+        of.band.name,
+        count(of.band.composition.count),
+        cell(&of.band.composition.mean_ns, |mean| time(*mean)),
+        if parts.is_empty() { "no time in any stage".to_owned() } else { parts.join(" + ") + " + ..." },
+        word(of.band.check.holds)
+    )
+}

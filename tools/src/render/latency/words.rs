@@ -1,0 +1,51 @@
+//! Figures of latency in words.
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "rounded and bounded just before; Rust casts of floats saturate"
+)]
+
+use crate::render::units::time;
+
+/// Nanoseconds with a sign; what rounds to nothing has none.
+pub(super) fn signed(ns: &f64) -> String {
+    match ns.abs() {
+        size if size < 0.5 => "0 ns".to_owned(),
+        size => format!("{}{}", if *ns < 0.0 { '-' } else { '+' }, time(size)),
+    }
+}
+
+/// A share in percent.
+pub(super) fn percent(share: f64) -> String {
+    match share * 100.0 {
+        p if p > 0.0 && p < 0.05 => "<0.1 %".to_owned(),
+        p if p < 9.95 || (99.0..99.95).contains(&p) => format!("{p:.1} %"),
+        p => format!("{p:.0} %"),
+    }
+}
+
+/// A bar of at most twenty columns, in eighths.
+pub(super) fn bar(share: f64) -> String {
+    const EIGHTHS: [char; 8] = [' ', '▏', '▎', '▍', '▌', '▋', '▊', '▉'];
+    let eighths = (share.clamp(0.0, 1.0) * 160.0).round() as usize;
+    let mut bar = "█".repeat(eighths / 8);
+    bar.push(EIGHTHS[eighths % 8]);
+    bar.trim_end().to_owned()
+}
+
+/// Name of a stage as people read it.
+pub(super) fn stage(name: &str) -> String {
+    name.replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_as_people_say_them() {
+        assert_eq!([0.4, -0.4, 1.2e3, -7.0].map(|ns| signed(&ns)), ["0 ns", "0 ns", "+1.20 us", "-7 ns"]);
+        assert_eq!([0.0, 0.0001, 0.5, 0.995, 1.0].map(percent), ["0.0 %", "<0.1 %", "50 %", "99.5 %", "100 %"]);
+        assert_eq!([0.0, 0.05, 0.056, 2.0].map(bar), ["", "█", "█▏", "████████████████████"]);
+    }
+}
