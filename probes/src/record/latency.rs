@@ -45,6 +45,53 @@ pub enum Stage {
 /// Number of stages.
 pub const STAGES: usize = 14;
 
+impl Stage {
+    /// All, in order.
+    pub const ALL: [Self; STAGES] = [
+        Self::Schedule,
+        Self::SendQueue,
+        Self::Hop,
+        Self::RunQueue,
+        Self::Mailbox,
+        Self::Service,
+        Self::Suspended,
+        Self::Timer,
+        Self::ReplySendQueue,
+        Self::ReplyHop,
+        Self::ReplyRunQueue,
+        Self::ReplyMailbox,
+        Self::Settle,
+        Self::Unanswered,
+    ];
+
+    /// Its place in [`StageNs`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// As reports write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::SendQueue => "send queue",
+            Self::Hop => "hop",
+            Self::RunQueue => "run queue",
+            Self::Mailbox => "mailbox",
+            Self::Service => "service",
+            Self::Suspended => "suspended",
+            Self::Timer => "timer",
+            Self::ReplySendQueue => "reply send queue",
+            Self::ReplyHop => "reply hop",
+            Self::ReplyRunQueue => "reply run queue",
+            Self::ReplyMailbox => "reply mailbox",
+            Self::Settle => "settle",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
 /// Time in each stage, ns, by [`Stage`].
 pub type StageNs = [u64; STAGES];
 
