@@ -5,6 +5,8 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
+mod latency;
+
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,6 +20,8 @@ use tailbeam_harness::plan::{
 
 use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
+
+pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -55,6 +59,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n  tailbeam leaks --plan 2MB/h\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
     )]
     Leaks(Box<LeaksArgs>),
+    /// Where the time of a run's requests went, and whether it adds up
+    #[command(
+        after_help = "Examples:\n  tailbeam latency @last\n  tailbeam latency @last --by stage\n  tailbeam latency @last --outliers 50\n  tailbeam latency @last --agent 17 --from 10s --to 20s\n  tailbeam latency @last --fail-on conservation\n\nWith --fail-on: exit 3 when it does not add up, 4 when that cannot be said, 0 when it does."
+    )]
+    Latency(LatencyArgs),
+    /// What each core counted over time, with its quality
+    #[command(
+        after_help = "Examples:\n  tailbeam counters @last\n  tailbeam counters @last --core 1 --every 1s\n  tailbeam counters @last --per request --format json"
+    )]
+    Counters(CountersArgs),
     /// The heap of a run in another tool's format
     #[command(
         after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"

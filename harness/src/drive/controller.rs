@@ -248,6 +248,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             limits_ns: self.limits.clone(),
             host: crate::host::one_line(&host),
             no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
+            matrix: Vec::new(),
+            unknowns: Vec::new(),
         };
         progress(&Progress {
             phase: "measure",

@@ -9,8 +9,8 @@ use tailbeam_probes::record::Frame;
 use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::stats::Histogram;
 
-use super::read::{Opened, ReadRunError, histogram, open};
-use super::records::{FRAME_VERSION, Manifest, WindowRecord, kind};
+use super::read::{Opened, ReadRunError, histogram, latency_window, open, per_agent};
+use super::records::{Manifest, WindowRecord, kind};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -48,6 +48,12 @@ pub struct Intervals {
     pub windows: u64,
     /// Frames of latency stages, damaged ones included.
     pub latency_frames: u64,
+    /// Of those, the ones that could be read.
+    pub latency_read: u64,
+    /// What is wrong with the first that could not.
+    pub unreadable_latency: Option<String>,
+    /// Completions per agent, when the run ended orderly and all windows have been passed.
+    pub completions: Option<Vec<u32>>,
 }
 
 impl Intervals {
@@ -58,20 +64,28 @@ impl Intervals {
     pub fn open(dir: &Path) -> Result<Self, ReadRunError> {
         let Opened { plan, manifest, frames, damage } = open(dir)?;
         let frames = frames.into_iter();
-        Ok(Self { plan, manifest, damage, frames, windows: 0, latency_frames: 0 })
+        Ok(Self {
+            plan,
+            manifest,
+            damage,
+            frames,
+            windows: 0,
+            latency_frames: 0,
+            latency_read: 0,
+            unreadable_latency: None,
+            completions: None,
+        })
     }
 
     fn latency(&mut self, frame: &Frame) -> Option<LatencyWindow> {
         self.latency_frames += 1;
-        let window = match frame.version {
-            FRAME_VERSION => postcard::from_bytes(&frame.payload).map_err(|e| e.to_string()),
-            other => Err(format!("version {other} is not known to this program")),
+        let damage = |why: String| {
+            self.unreadable_latency.get_or_insert_with(|| why.clone());
+            self.damage.push(why);
         };
+        let window = latency_window(frame).map_err(damage).ok();
+        self.latency_read += u64::from(window.is_some());
         window
-            .map_err(|why| {
-                self.damage.push(format!("frame {}: unreadable latency stages: {why}", frame.seq));
-            })
-            .ok()
     }
 }
 
@@ -90,6 +104,11 @@ impl Iterator for Intervals {
                     }
                 },
                 kind::LATENCY => latency.extend(self.latency(&frame)),
+                kind::PER_AGENT => {
+                    if let Some((true, counts)) = per_agent(&frame.payload) {
+                        self.completions.get_or_insert_default().extend(counts);
+                    }
+                }
                 kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
                     Ok(record) => {
                         self.windows += 1;

@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use tailbeam_probes::analyse::latency::StageTable;
+use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::record::{Frame, read_dir};
 use tailbeam_probes::stats::Histogram;
 
-use super::records::{EndRecord, Manifest, WindowRecord, kind};
+use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -30,6 +32,10 @@ pub struct RunFrames {
     pub end: Option<EndRecord>,
     /// Frames read.
     pub frames: u64,
+    /// Frames with stages of latency, unreadable ones included.
+    pub latency_frames: u64,
+    /// Where the time of all requests went, by bucket of their system latency.
+    pub stages: StageTable,
     /// Damage in words.
     pub damage: Vec<String>,
 }
@@ -88,6 +94,8 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         completions: None,
         end: None,
         frames: frames.len() as u64,
+        latency_frames: 0,
+        stages: StageTable::new(),
         damage,
     };
     collect(&mut run, &frames);
@@ -136,6 +144,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
+    let mut latency: Vec<LatencyWindow> = Vec::new();
     for frame in frames {
         match frame.kind {
             kind::HISTOGRAM => match histogram(&frame.payload) {
@@ -147,13 +156,25 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     for of in waiting.drain(..).filter(|of| of.window == window.window) {
                         run.histograms[of.series as usize].merge(&of.histogram);
                     }
+                    for of in latency.drain(..).filter(|of| of.window == window.window) {
+                        run.stages.merge_sums(&of.buckets);
+                    }
                     run.windows.push(window);
                 }
                 Err(error) => {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            kind::PER_AGENT => per_agent(run, &frame.payload),
+            kind::PER_AGENT => {
+                if let Some((completions, counts)) = per_agent(&frame.payload) {
+                    let place = if completions { &mut run.completions } else { &mut run.attempts };
+                    place.get_or_insert_default().extend(counts);
+                }
+            }
+            kind::LATENCY => {
+                run.latency_frames += 1;
+                latency.extend(latency_window(frame).map_err(|why| run.damage.push(why)));
+            }
             kind::END => match serde_json::from_slice(&frame.payload) {
                 Ok(end) => run.end = Some(end),
                 Err(error) => {
@@ -176,6 +197,15 @@ fn missing_windows(run: &mut RunFrames) {
     }
 }
 
+/// What one core recorded of a window's latency, or the damage in words.
+pub(super) fn latency_window(frame: &Frame) -> Result<LatencyWindow, String> {
+    let window = match frame.version {
+        FRAME_VERSION => postcard::from_bytes(&frame.payload).map_err(|e| e.to_string()),
+        other => Err(format!("version {other} is not known to this program")),
+    };
+    window.map_err(|why| format!("frame {}: unreadable latency stages: {why}", frame.seq))
+}
+
 /// A histogram and what it is of.
 pub(super) struct HistogramFrame {
     pub(super) window: u32,
@@ -194,12 +224,9 @@ pub(super) fn histogram(payload: &[u8]) -> Option<HistogramFrame> {
     })
 }
 
-fn per_agent(run: &mut RunFrames, payload: &[u8]) {
-    let Some((head, rest)) = payload.split_at_checked(4) else { return };
-    let counts = rest
-        .chunks_exact(4)
-        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .collect::<Vec<u32>>();
-    let place = if head[0] == 0 { &mut run.attempts } else { &mut run.completions };
-    place.get_or_insert_default().extend(counts);
+/// Per-agent counts: whether they are completions, and the counts.
+pub(super) fn per_agent(payload: &[u8]) -> Option<(bool, Vec<u32>)> {
+    let (head, rest) = payload.split_at_checked(4)?;
+    let counts = rest.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
+    Some((head[0] != 0, counts.collect()))
 }

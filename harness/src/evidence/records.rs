@@ -49,6 +49,23 @@ pub struct Manifest {
     /// Why the heap was not sampled; none when it was. Older runs have neither.
     #[serde(default)]
     pub no_heap: Option<Unknown>,
+    /// What could be measured here, one row of the matrix each: `area: what works; what is unknown`.
+    #[serde(default)]
+    pub matrix: Vec<String>,
+    /// What is unknown here, and why.
+    #[serde(default)]
+    pub unknowns: Vec<UnknownThing>,
+}
+
+/// Something that is not measured on a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownThing {
+    /// What.
+    pub thing: String,
+    /// Cause.
+    pub unknown: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// Why something was not measured.

@@ -3,6 +3,7 @@
 mod doctor;
 mod facts;
 mod heap_run;
+mod latency;
 mod leaks;
 mod record;
 mod target;
@@ -40,6 +41,8 @@ pub(crate) fn run(
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
+        Command::Latency(args) => latency::run(&args, &root, out),
+        Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;

@@ -2,6 +2,7 @@
 
 pub mod export;
 pub mod json;
+pub mod latency;
 pub mod leaks;
 pub mod text;
 pub mod units;

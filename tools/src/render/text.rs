@@ -12,6 +12,7 @@ use tailbeam_harness::evidence::RunSummary;
 use tailbeam_harness::report::{LatencyRow, LittleSection, Measured, Report, RunEnd, Spread};
 use tailbeam_harness::verdict::{GateResult, GateVerdict, Outcomes, Overall};
 
+use super::latency as why;
 use super::units::{bytes, count, span, time};
 
 /// A figure, or `unknown` with its cause and remedy.
@@ -63,8 +64,10 @@ const fn word(verdict: GateVerdict) -> &'static str {
 /// Those of `out`.
 pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
+    why::matrix(&report.measured, out)?;
     gates(report, out)?;
     latency(&report.latency, out)?;
+    why::short(&report.attribution, out)?;
     load(report, out)?;
     agents(report, out)?;
     cores_and_memory(report, out)

@@ -4,59 +4,30 @@
 //! distribution has the mean of each stage over its requests, and these add up to its mean latency. That
 //! they do is checked against the askers' own clock reads, and the residual stands beside the sum.
 
+mod bands;
 mod build;
+mod cores;
 mod outliers;
-mod sums;
 
-pub use build::{LatencyError, Question, build, short};
+pub(crate) use bands::attribution;
+pub use build::{LatencyError, Question, build};
+pub(crate) use build::{Range, identity, recorded};
+pub(crate) use cores::cpu;
 
 use serde::{Deserialize, Serialize};
 
 use super::{LatencyRow, LittleSection, Measured, Spread};
-use tailbeam_probes::record::latency::{STAGES, Stage};
+use tailbeam_probes::record::latency::{Stage, Sums};
 
 /// Name of the JSON document that `latency --format json` prints.
 pub const SCHEMA: &str = "tailbeam.latency";
 /// Version of that document; additive changes keep it.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// Every stage in its order.
-pub const ALL_STAGES: [Stage; STAGES] = [
-    Stage::Schedule,
-    Stage::SendQueue,
-    Stage::Hop,
-    Stage::RunQueue,
-    Stage::Mailbox,
-    Stage::Service,
-    Stage::Suspended,
-    Stage::Timer,
-    Stage::ReplySendQueue,
-    Stage::ReplyHop,
-    Stage::ReplyRunQueue,
-    Stage::ReplyMailbox,
-    Stage::Settle,
-    Stage::Unanswered,
-];
-
-/// Name of a stage in documents.
+/// Name of a stage in documents: that of reports, as one word.
 #[must_use]
-pub const fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Schedule => "schedule",
-        Stage::SendQueue => "send_queue",
-        Stage::Hop => "hop",
-        Stage::RunQueue => "run_queue",
-        Stage::Mailbox => "mailbox",
-        Stage::Service => "service",
-        Stage::Suspended => "suspended",
-        Stage::Timer => "timer",
-        Stage::ReplySendQueue => "reply_send_queue",
-        Stage::ReplyHop => "reply_hop",
-        Stage::ReplyRunQueue => "reply_run_queue",
-        Stage::ReplyMailbox => "reply_mailbox",
-        Stage::Settle => "settle",
-        Stage::Unanswered => "unanswered",
-    }
+pub fn stage_name(stage: Stage) -> String {
+    stage.name().replace(' ', "_")
 }
 
 /// Everything that `tailbeam latency` shows.
@@ -153,9 +124,9 @@ pub struct UnknownThing {
 pub struct Requests {
     /// In the bands below.
     pub banded: u64,
-    /// Of those, never answered: their latency is their age when they were given up.
-    pub unanswered: u64,
-    /// Recorded in the histogram of system latency, which has answered ones only.
+    /// Given up at their deadline in these windows; their latency is their age then.
+    pub expired: u64,
+    /// In the histogram of system latency.
     pub in_histogram: u64,
     /// Differences of stamps that were negative within the clock's bound and taken as 0.
     pub clamped: u64,
@@ -220,6 +191,15 @@ pub struct Band {
     pub composition: Composition,
     /// The check of its sum.
     pub check: Check,
+}
+
+/// What the report of a whole run says of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attribution {
+    /// The slowest band that has requests.
+    pub band: Band,
+    /// Verdict over all bands.
+    pub holds: Holds,
 }
 
 /// One comparison of what is independent of each other.
@@ -381,4 +361,31 @@ pub struct ServiceCounts {
     pub allocated_bytes: Option<u64>,
     /// Time in the allocator, ns.
     pub allocator_ns: Option<u64>,
+}
+
+/// The means of a group of requests.
+fn composition(sums: &Sums) -> Composition {
+    if sums.count == 0 {
+        return Composition {
+            count: 0,
+            mean_ns: Measured::unknown("no request is in it", "record for longer"),
+            stages: Vec::new(),
+            sum_ns: 0.0,
+            residual_ns: 0.0,
+        };
+    }
+    let (count, sum) = (sums.count as f64, sums.staged_ns() as f64);
+    let stages = Stage::ALL.map(|stage| {
+        let ns = sums.stages[stage.index()] as f64;
+        let share = if sum > 0.0 { ns / sum } else { 0.0 };
+        StageMean { stage: stage_name(stage), mean_ns: ns / count, share }
+    });
+    let (mean_ns, sum_ns) = (sums.system_ns as f64 / count, sum / count);
+    Composition {
+        count: sums.count,
+        mean_ns: Measured::Known(mean_ns),
+        stages: stages.to_vec(),
+        sum_ns,
+        residual_ns: mean_ns - sum_ns,
+    }
 }

@@ -97,7 +97,11 @@ pub(super) fn in_one_line(of: &Attribution) -> String {
         of.band.name,
         count(of.band.composition.count),
         cell(&of.band.composition.mean_ns, |mean| time(*mean)),
-        if parts.is_empty() { "no time in any stage".to_owned() } else { parts.join(" + ") + " + ..." },
+        if parts.is_empty() {
+            "no time in any stage".to_owned()
+        } else {
+            parts.join(" + ") + " + ..."
+        },
         word(of.band.check.holds)
     )
 }

@@ -108,14 +108,14 @@ fn figures(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
     let of = &report.requests;
     writeln!(
         out,
-        "\nRequests  {} attributed, {} of them never answered (their latency is their age); {} in the histogram",
+        "\nRequests  {} attributed, {} in the histogram of system latency, {} given up at their deadline",
         count(of.banded),
-        count(of.unanswered),
-        count(of.in_histogram)
+        count(of.in_histogram),
+        count(of.expired)
     )?;
     writeln!(
         out,
-        "          {} negative differences within the clock's bound taken as 0, {} requests out of order and in no band",
+        "          {} differences within the clock's bound taken as 0, {} requests with stamps out of order and in no band",
         count(of.clamped),
         count(of.disordered)
     )?;

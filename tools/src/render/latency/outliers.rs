@@ -56,7 +56,7 @@ fn line(of: &Outlier) -> String {
 
 fn stages(stages: &[(String, u64)]) -> String {
     let mut largest: Vec<&(String, u64)> = stages.iter().collect();
-    largest.sort_by(|a, b| b.1.cmp(&a.1));
+    largest.sort_by_key(|of| std::cmp::Reverse(of.1));
     let mut parts: Vec<String> = largest
         .iter()
         .take(NAMED_MAX)

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    ALL_STAGES, Composition, CoreLatency, LatencyReport, WorstAgent, stage_name,
+    Composition, CoreLatency, LatencyReport, WorstAgent, stage_name,
 };
+
+use tailbeam_probes::record::latency::Stage;
 
 use super::words::{percent, signed, stage};
 use super::{aligned, cell, word};
@@ -21,13 +23,13 @@ fn compare(groups: &[(String, &Composition)], out: &mut dyn Write) -> io::Result
         row
     };
     let mut rows = vec![row("requests", &|of| count(of.count))];
-    for of in ALL_STAGES {
+    for of in Stage::ALL {
         let name = stage_name(of);
         let at = |of: &Composition| of.stages.iter().find(|stage| stage.stage == name).cloned();
         if groups.iter().filter_map(|(_, of)| at(of)).all(|of| of.mean_ns <= 0.0) {
             continue;
         }
-        rows.push(row(&stage(name), &|of| {
+        rows.push(row(&stage(&name), &|of| {
             at(of).map_or_else(
                 || "-".to_owned(),
                 |of| format!("{} {:>6}", time(of.mean_ns), percent(of.share)),
@@ -67,15 +69,19 @@ pub(super) fn cores(report: &LatencyReport, out: &mut dyn Write) -> io::Result<(
         .cores
         .iter()
         .flat_map(|core| {
-            [(format!("core {}", core.core), &core.all), (format!("late {}", core.core), &core.late)]
+            [
+                (format!("core {}", core.core), &core.all),
+                (format!("late {}", core.core), &core.late),
+            ]
         })
         .collect();
     compare(&groups, out)?;
     writeln!(out, "\nCores (share of the wall time of their ticks)")?;
-    let share = |part: &Measured<u64>, core: &CoreLatency| match (part.known(), core.wall_ns.known()) {
-        (Some(part), Some(wall)) if *wall > 0 => percent(*part as f64 / *wall as f64),
-        _ => "unknown".to_owned(),
-    };
+    let share =
+        |part: &Measured<u64>, core: &CoreLatency| match (part.known(), core.wall_ns.known()) {
+            (Some(part), Some(wall)) if *wall > 0 => percent(*part as f64 / *wall as f64),
+            _ => "unknown".to_owned(),
+        };
     let rows = report.cores.iter().map(|core| {
         let shares = [
             &core.turns_ns,
@@ -95,8 +101,19 @@ pub(super) fn cores(report: &LatencyReport, out: &mut dyn Write) -> io::Result<(
         row
     });
     let header = [
-        "core", "wall", "turns", "spun", "parked", "tick", "on cpu", "ready", "preempted", "blocked",
-        "lost", "long turns", "measuring",
+        "core",
+        "wall",
+        "turns",
+        "spun",
+        "parked",
+        "tick",
+        "on cpu",
+        "ready",
+        "preempted",
+        "blocked",
+        "lost",
+        "long turns",
+        "measuring",
     ];
     aligned(&header, &(0..13).collect::<Vec<_>>(), rows, out)?;
     unknown_parts(&report.cores, out)
@@ -150,7 +167,10 @@ pub(super) fn agents(report: &LatencyReport, out: &mut dyn Write) -> io::Result<
 
 /// Kinds of agent.
 pub(super) fn types(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "\nStages by the kind of agent that answered (a workload's agents are of one kind)")?;
+    writeln!(
+        out,
+        "\nStages by the kind of agent that answered (a workload's agents are of one kind)"
+    )?;
     let groups: Vec<(String, &Composition)> = report
         .types
         .iter()
