@@ -250,6 +250,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
             matrix: Vec::new(),
             unknowns: Vec::new(),
+            clock_bound_ns: None,
         };
         progress(&Progress {
             phase: "measure",

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::Path;
 
-use tailbeam_probes::analyse::latency::StageTable;
 use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::record::{Frame, read_dir};
 use tailbeam_probes::stats::Histogram;
@@ -32,10 +31,6 @@ pub struct RunFrames {
     pub end: Option<EndRecord>,
     /// Frames read.
     pub frames: u64,
-    /// Frames with stages of latency, unreadable ones included.
-    pub latency_frames: u64,
-    /// Where the time of all requests went, by bucket of their system latency.
-    pub stages: StageTable,
     /// Damage in words.
     pub damage: Vec<String>,
 }
@@ -94,8 +89,6 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         completions: None,
         end: None,
         frames: frames.len() as u64,
-        latency_frames: 0,
-        stages: StageTable::new(),
         damage,
     };
     collect(&mut run, &frames);
@@ -144,7 +137,6 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
-    let mut latency: Vec<LatencyWindow> = Vec::new();
     for frame in frames {
         match frame.kind {
             kind::HISTOGRAM => match histogram(&frame.payload) {
@@ -155,9 +147,6 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                 Ok(window) => {
                     for of in waiting.drain(..).filter(|of| of.window == window.window) {
                         run.histograms[of.series as usize].merge(&of.histogram);
-                    }
-                    for of in latency.drain(..).filter(|of| of.window == window.window) {
-                        run.stages.merge_sums(&of.buckets);
                     }
                     run.windows.push(window);
                 }
@@ -171,9 +160,9 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     place.get_or_insert_default().extend(counts);
                 }
             }
+            // Whole windows of stages are many: who wants them reads the run window by window.
             kind::LATENCY => {
-                run.latency_frames += 1;
-                latency.extend(latency_window(frame).map_err(|why| run.damage.push(why)));
+                run.damage.extend(latency_window(frame).err());
             }
             kind::END => match serde_json::from_slice(&frame.payload) {
                 Ok(end) => run.end = Some(end),

@@ -55,6 +55,9 @@ pub struct Manifest {
     /// What is unknown here, and why.
     #[serde(default)]
     pub unknowns: Vec<UnknownThing>,
+    /// By how much stamps of two cores may be out of order, ns.
+    #[serde(default)]
+    pub clock_bound_ns: Option<u64>,
 }
 
 /// Something that is not measured on a host.

@@ -97,7 +97,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         agents: agents(&material),
         load: load(&material),
         measured: latency::recorded(&run.manifest),
-        attribution: latency::attribution(&run),
+        attribution: latency::attribution(dir),
         latency: Series::ALL
             .iter()
             .zip(&run.histograms)

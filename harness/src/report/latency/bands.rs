@@ -1,120 +1,193 @@
-//! Bands, and the comparisons that must hold.
+//! Bands of the distribution, and the comparisons that must hold, as report values.
 
-use tailbeam_probes::analyse::latency::bucket_range;
-use tailbeam_probes::record::latency::{BucketSums, Sums};
+use tailbeam_probes::analyse::latency::conserve::{Check as Found, Counted, Given, Misfit, Outcome, What};
+use tailbeam_probes::analyse::latency::{self, Bands, CUTS, StageTable, conservation};
+use tailbeam_probes::record::latency::LatencyWindow;
 
-use super::build::Gathered;
-use super::{Attribution, Band, Check, Conservation, Holds, composition};
-use crate::evidence::RunFrames;
+use super::cores::cpu;
+use super::{Band, Check, Conservation, Holds, UnknownThing, composition};
 use crate::evidence::records::Manifest;
-use crate::load::Series;
 use crate::report::Measured;
 
-const EDGES: [(&str, f64); 5] = [
-    ("below p50", 0.5),
-    ("p50-p90", 0.9),
-    ("p90-p99", 0.99),
-    ("p99-p99.9", 0.999),
-    ("above p99.9", 1.0),
-];
+/// Names of [`CUTS`]' bands.
+pub(super) const NAMES: [&str; CUTS.len()] =
+    ["below p50", "p50-p90", "p90-p99", "p99-p99.9", "above p99.9"];
 
-/// Bands of all requests, and whether everything adds up.
-pub(super) fn judge(
-    gathered: &Gathered,
-    _manifest: &Manifest,
-    max_ns: Option<u64>,
-) -> (Vec<Band>, Conservation) {
-    let held: Vec<BucketSums> = gathered.table.held().collect();
-    let bands = bands(&held, max_ns);
-    let checks: Vec<Check> = bands.iter().map(|band| band.check.clone()).collect();
-    let holds = together(&checks);
-    let resolution_ns = Measured::unknown("not yet", "wait");
-    (bands, Conservation { holds, resolution_ns, checks })
+/// Intervals that are compared together: an hour of the usual 10 s. The rest of a long run joins the last.
+const TOGETHER: usize = 360;
+
+/// Makes the comparisons piece by piece, so that a long run is never in memory whole; keeps the worst of
+/// each.
+#[derive(Debug, Default)]
+pub(super) struct Comparer {
+    windows: Vec<LatencyWindow>,
+    counted: Vec<Counted>,
+    found: Vec<(What, Found)>,
 }
 
-fn together(checks: &[Check]) -> Holds {
-    match checks {
-        all if all.iter().any(|check| check.holds == Holds::Fail) => Holds::Fail,
-        all if all.is_empty() || all.iter().any(|check| check.holds == Holds::Unknown) => {
-            Holds::Unknown
+impl Comparer {
+    /// Takes all windows of one interval.
+    pub(super) fn add(&mut self, windows: Vec<LatencyWindow>, counted: Counted, clock_ns: u64) {
+        self.windows.extend(windows);
+        self.counted.push(counted);
+        if self.counted.len() < 2 * TOGETHER {
+            return;
         }
-        _ => Holds::Ok,
+        let rest = self.counted.split_off(TOGETHER);
+        let first = rest.first().map_or(u32::MAX, |of| of.window);
+        let later = self.windows.iter().position(|window| window.window >= first);
+        let later = self.windows.split_off(later.unwrap_or(self.windows.len()));
+        self.compare(clock_ns);
+        (self.windows, self.counted) = (later, rest);
     }
-}
 
-fn bands(held: &[BucketSums], max_ns: Option<u64>) -> Vec<Band> {
-    let total: u64 = held.iter().map(|of| of.sums.count).sum();
-    let (mut bands, mut below) = (Vec::new(), 0u64);
-    let mut rest = held.iter().peekable();
-    for (name, edge) in EDGES {
-        let (mut sums, mut range) = (Sums::default(), None);
-        while let Some(of) = rest.peek() {
-            let middle = below as f64 + of.sums.count as f64 / 2.0;
-            if middle >= edge * total as f64 {
-                break;
+    fn compare(&mut self, clock_ns: u64) {
+        let given = Given { windows: &self.windows, counted: Some(&self.counted), clock_ns };
+        for check in conservation(&given).checks {
+            match self.found.iter_mut().find(|(what, _)| *what == check.what) {
+                Some((_, kept)) if worse(&check, kept) => *kept = check,
+                Some(_) => {}
+                None => self.found.push((check.what, check)),
             }
-            let (from, to) = bucket_range(usize::from(of.bucket));
-            range = Some((range.map_or(from, |(first, _)| first), to));
-            below += of.sums.count;
-            sums.merge(&of.sums);
-            rest.next();
-        }
-        if let Some(range) = range {
-            let max_ns = max_ns.filter(|_| rest.peek().is_none());
-            bands.push(band(name, &sums, range, (total, max_ns)));
         }
     }
-    bands
+
+    /// All comparisons.
+    pub(super) fn done(mut self, clock_ns: u64) -> Vec<Found> {
+        self.compare(clock_ns);
+        self.found.into_iter().map(|(_, check)| check).collect()
+    }
 }
 
-fn band(
-    name: &str,
-    sums: &Sums,
-    (from_ns, to_ns): (u64, u64),
-    (total, max): (u64, Option<u64>),
-) -> Band {
-    let composition = composition(sums);
-    let mean = composition.mean_ns.known().copied().unwrap_or(0.0);
-    let allowed = mean / 100.0 + 1_000.0;
-    Band {
-        name: name.to_owned(),
-        share: sums.count as f64 / total.max(1) as f64,
-        from_ns,
-        below_ns: if to_ns == u64::MAX {
-            Measured::unknown("the last bucket has no end", "see the maximum")
+/// A failure is worse than what is not known, and that than what holds; of equals what uses up more of its
+/// allowance.
+fn worse(a: &Found, b: &Found) -> bool {
+    let rank = |check: &Found| {
+        let used = check.figures.map_or(0.0, |f| f.residual().abs() / f.allowed.max(f64::MIN_POSITIVE));
+        let rank = match check.outcome {
+            Outcome::Pass => 0,
+            Outcome::Unknown(_) => 1,
+            Outcome::Fail(_) => 2,
+        };
+        (rank, used)
+    };
+    rank(a).partial_cmp(&rank(b)).is_some_and(std::cmp::Ordering::is_gt)
+}
+
+/// The bands of these requests, without those that are empty.
+pub(super) fn bands(
+    table: &StageTable,
+    max_ns: Option<u64>,
+    checks: &[Found],
+    manifest: &Manifest,
+) -> Vec<Band> {
+    let joined = LatencyWindow { buckets: table.held().collect(), ..LatencyWindow::default() };
+    let Bands { bands, .. } = latency::bands([&joined]);
+    let last = bands.iter().rposition(|band| band.sums.count > 0);
+    let band = |(k, band): (usize, &latency::Band)| {
+        let what = What::Band { band: Some(k) };
+        let (from_ns, to_ns) = band.range_ns;
+        Band {
+            name: NAMES[k].to_owned(),
+            share: band.actual.1 - band.actual.0,
+            from_ns,
+            below_ns: match to_ns {
+                u64::MAX => Measured::unknown("the last bucket has no end", "see the maximum"),
+                to => Measured::Known(to),
+            },
+            max_ns: max_ns.filter(|_| last == Some(k)).map_or_else(
+                || Measured::unknown("only the slowest band's is known", "see where it ends"),
+                Measured::Known,
+            ),
+            composition: composition(&band.sums),
+            check: checks.iter().find(|of| of.what == what).map(|of| check(of, manifest)),
+        }
+    };
+    let held = bands.iter().enumerate().filter(|(_, band)| band.sums.count > 0);
+    held.map(band).collect()
+}
+
+/// All comparisons as report values.
+pub(super) fn values(found: &[Found], clock_ns: Option<u64>, manifest: &Manifest) -> Conservation {
+    let any = |of: fn(&Outcome) -> bool| found.iter().any(|check| of(&check.outcome));
+    Conservation {
+        holds: if any(|outcome| matches!(outcome, Outcome::Fail(_))) {
+            Holds::Fail
+        } else if found.is_empty() || any(|outcome| matches!(outcome, Outcome::Unknown(_))) {
+            Holds::Unknown
         } else {
-            Measured::Known(to_ns)
+            Holds::Ok
         },
-        max_ns: max.map_or_else(
-            || Measured::unknown("only the last band's is known exactly", "see where it ends"),
+        clock_ns: clock_ns.map_or_else(
+            || Measured::unknown("the run does not say", "record a new run"),
             Measured::Known,
         ),
-        check: Check {
-            name: format!("sum of stages, {name}"),
-            holds: if composition.residual_ns.abs() <= allowed { Holds::Ok } else { Holds::Fail },
-            residual_ns: Measured::Known(composition.residual_ns),
-            allowed_ns: Measured::Known(allowed),
-            stage: None,
-            text: "mean of the askers' clock reads less sum of the stages".to_owned(),
-        },
-        composition,
+        checks: found.iter().map(|of| check(of, manifest)).collect(),
     }
 }
 
-/// The slowest band of a whole run.
-pub(crate) fn attribution(run: &RunFrames) -> Measured<Attribution> {
-    if run.latency_frames == 0 {
-        return Measured::unknown(
-            "the run was recorded without stages of latency",
-            "record a new run with this version",
-        );
+fn check(of: &Found, manifest: &Manifest) -> Check {
+    let (name, unit) = name(of.what, manifest);
+    let (holds, misfit, unknown) = match &of.outcome {
+        Outcome::Pass => (Holds::Ok, None, None),
+        Outcome::Fail(misfit) => (Holds::Fail, Some(place(misfit)), None),
+        Outcome::Unknown(why) => {
+            let (unknown, remedy) = (why.cause.clone(), why.remedy.clone());
+            let thing = why.source.to_owned();
+            (Holds::Unknown, None, Some(UnknownThing { thing, unknown, remedy }))
+        }
+    };
+    Check {
+        name,
+        holds,
+        unit: unit.to_owned(),
+        left: of.figures.map(|figures| figures.left),
+        right: of.figures.map(|figures| figures.right),
+        allowed: of.figures.map(|figures| figures.allowed),
+        n: of.figures.map_or(0, |figures| figures.n),
+        misfit,
+        unknown,
     }
-    let held: Vec<BucketSums> = run.stages.held().collect();
-    let max_ns = run.histograms[Series::System as usize].max();
-    let bands = bands(&held, max_ns);
-    let checks: Vec<Check> = bands.iter().map(|band| band.check.clone()).collect();
-    match bands.into_iter().next_back() {
-        Some(band) => Measured::Known(Attribution { band, holds: together(&checks) }),
-        None => Measured::unknown("no request was attributed", "record for longer"),
+}
+
+/// What is compared, first and second, and the unit.
+fn name(what: What, manifest: &Manifest) -> (String, &'static str) {
+    let on = |text: &str, shard: u16| format!("{text}, core {}", cpu(manifest, shard));
+    match what {
+        What::Band { band: None } => ("stages = latency, all requests".to_owned(), "ns"),
+        What::Band { band: Some(k) } => (format!("stages = latency, {}", NAMES[k]), "ns"),
+        What::Requests => ("requests attributed = requests counted".to_owned(), "requests"),
+        What::Latency => ("latency attributed = latency counted".to_owned(), "ns"),
+        What::Books => ("by who asked = by who answered".to_owned(), "requests"),
+        What::Order => ("requests with stamps out of order".to_owned(), "requests"),
+        What::Windows => ("windows there = windows expected".to_owned(), "windows"),
+        What::Stages { band } => (format!("tables = whole requests, {}", NAMES[band]), "ns"),
+        What::Parts { shard } => (on("turns + parked + looking + tick <= wall", shard), "ns"),
+        What::Ticks { shard } => (on("ticks leave no gap", shard), "ns"),
+        What::OnOff { shard } => (on("task-clock + off CPU = wall", shard), "ns"),
+        What::Blocked { shard } => (on("blocked <= parked + turns", shard), "ns"),
+        What::RunTime { shard } => (on("schedstat run = task-clock", shard), "ns"),
+        What::Waiting { shard } => (on("schedstat wait = preempted + woken", shard), "ns"),
+        What::Service { shard } => (on("service <= turns", shard), "ns"),
+        What::Little { leg } => {
+            let legs = ["sent, not taken", "taken, not answered", "answered, not in hand"];
+            (format!("Little: {}", legs.get(leg).unwrap_or(&"another leg")), "requests")
+        }
+    }
+}
+
+/// Where it does not fit.
+fn place(misfit: &Misfit) -> String {
+    match misfit {
+        Misfit::Stages(stages) => {
+            let names: Vec<&str> = stages.iter().map(|stage| stage.name()).collect();
+            format!("in {}", names.join(" or "))
+        }
+        Misfit::Handler => "between the turn that took it and the answer".to_owned(),
+        Misfit::Plan => "in the planned delay".to_owned(),
+        Misfit::SwitchesLost(lost) => format!("{lost} records of switches were lost"),
+        Misfit::Window(window) => format!("in window {window}"),
+        Misfit::Itself => "between these two".to_owned(),
+        Misfit::Unclear => "not known where".to_owned(),
     }
 }

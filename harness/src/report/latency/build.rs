@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tailbeam_probes::analyse::latency::StageTable;
+use tailbeam_probes::analyse::latency::conserve::{Check, Counted};
 use tailbeam_probes::record::latency::{LatencyWindow, Sums};
 use tailbeam_probes::stats::Histogram;
 
 use super::outliers::Slow;
 use super::{
-    LatencyReport, LatencyRun, MatrixRow, Recorded, Requests, TypeLatency, UnknownThing,
+    Attribution, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests, TypeLatency, UnknownThing,
     WorstAgents, bands, cores,
 };
 use crate::evidence::records::{Manifest, SecondRecord};
@@ -108,13 +109,13 @@ pub(super) struct Gathered {
     pub(super) responders: BTreeMap<u16, (Sums, Sums)>,
     pub(super) cores: BTreeMap<u16, cores::Core>,
     pub(super) agents: cores::Agents,
-    pub(super) slow: Slow,
+    slow: Slow,
+    comparer: bands::Comparer,
     pub(super) clamped: u64,
     pub(super) disordered: u64,
     pub(super) late_left_out: u64,
     /// Windows of single cores.
     pub(super) core_windows: u64,
-    pub(super) occupancy: ([u64; 3], u64),
 }
 
 impl Gathered {
@@ -127,21 +128,27 @@ impl Gathered {
             cores: BTreeMap::new(),
             agents: cores::Agents::default(),
             slow: Slow::new(question.outliers, question.agent),
+            comparer: bands::Comparer::default(),
             clamped: 0,
             disordered: 0,
             late_left_out: 0,
             core_windows: 0,
-            occupancy: ([0; 3], 0),
         }
     }
 
-    fn interval(&mut self, interval: Interval) {
+    fn interval(&mut self, interval: Interval, clock_ns: u64) {
+        let mut counted = Counted { window: interval.record.window, ..Counted::default() };
         for (_, series, histogram) in &interval.histograms {
             self.histograms[*series as usize].merge(histogram);
+            if *series == Series::System {
+                counted.requests += histogram.count();
+                counted.system_ns += histogram.sum();
+            }
         }
         self.seconds.extend(interval.record.seconds);
         interval.latency.iter().for_each(|window| self.window(window));
-        self.slow.interval(interval.latency);
+        self.slow.interval(&interval.latency);
+        self.comparer.add(interval.latency, counted, clock_ns);
     }
 
     fn window(&mut self, window: &LatencyWindow) {
@@ -157,10 +164,6 @@ impl Gathered {
         self.clamped += window.clamped;
         self.disordered += window.disordered;
         self.late_left_out += window.late_left_out;
-        for (sum, more) in self.occupancy.0.iter_mut().zip(window.occupancy) {
-            *sum += more;
-        }
-        self.occupancy.1 += window.occupancy_samples;
     }
 }
 
@@ -235,16 +238,23 @@ pub fn build(dir: &Path, question: &Question) -> Result<LatencyReport, LatencyEr
     let mut intervals = Intervals::open(dir)?;
     let mut gathered = Gathered::new(question);
     let mut range = Range::of(question, intervals.manifest.start_ns);
+    let clock_ns = intervals.manifest.clock_bound_ns;
     for interval in intervals.by_ref() {
         if range.takes(&interval) {
-            gathered.interval(interval);
+            gathered.interval(interval, clock_ns.unwrap_or(0));
         }
     }
     range.check(&intervals)?;
-    Ok(report(&intervals, &gathered, &range))
+    let checks = std::mem::take(&mut gathered.comparer).done(clock_ns.unwrap_or(0));
+    Ok(report(&intervals, &gathered, &range, &checks))
 }
 
-fn report(intervals: &Intervals, gathered: &Gathered, range: &Range) -> LatencyReport {
+fn report(
+    intervals: &Intervals,
+    gathered: &Gathered,
+    range: &Range,
+    checks: &[Check],
+) -> LatencyReport {
     let manifest = &intervals.manifest;
     let seconds: Vec<&SecondRecord> = gathered.seconds.iter().collect();
     let totals = figures::totals(seconds.iter().copied());
@@ -252,7 +262,6 @@ fn report(intervals: &Intervals, gathered: &Gathered, range: &Range) -> LatencyR
     let cores = cores::rows(gathered, manifest);
     let row = |series: Series| figures::latency_row(series, &gathered.histograms[series as usize]);
     let system = &gathered.histograms[Series::System as usize];
-    let (bands, conservation) = bands::judge(gathered, manifest, system.max());
     LatencyReport {
         run: identity(intervals, range),
         host: recorded(manifest),
@@ -273,8 +282,8 @@ fn report(intervals: &Intervals, gathered: &Gathered, range: &Range) -> LatencyR
         ),
         completions: figures::spread(intervals.completions.as_deref(), total.count > 0),
         all: super::composition(&total),
-        bands,
-        conservation,
+        bands: bands::bands(&gathered.table, system.max(), checks, manifest),
+        conservation: bands::values(checks, manifest.clock_bound_ns, manifest),
         types: types(manifest, gathered),
         cores,
         agents: WorstAgents {
@@ -370,4 +379,33 @@ fn types(manifest: &Manifest, gathered: &Gathered) -> Vec<TypeLatency> {
         all: super::composition(&all),
         late: super::composition(&late),
     }]
+}
+
+/// What the report of the whole run says: the slowest band, and whether it adds up.
+pub(crate) fn attribution(dir: &Path) -> Measured<Attribution> {
+    let question = Question { outliers: 0, ..Question::default() };
+    let report = match build(dir, &question) {
+        Ok(report) => report,
+        Err(LatencyError::NotRecorded { .. }) => {
+            return Measured::unknown(
+                "the run was recorded without stages of latency",
+                "record a new run with this version",
+            );
+        }
+        Err(error) => {
+            let text = error.to_string();
+            let cause = text.lines().find_map(|line| line.trim().strip_prefix("cause: "));
+            return Measured::unknown(cause.unwrap_or(&text), "see `tailbeam latency`");
+        }
+    };
+    let failed = report.conservation.checks.iter().filter(|check| check.holds == Holds::Fail);
+    let words = |check: &super::Check| match &check.misfit {
+        Some(place) => format!("{}: {place}", check.name),
+        None => check.name.clone(),
+    };
+    let failed = failed.map(words).collect();
+    match report.bands.into_iter().next_back() {
+        Some(band) => Measured::Known(Attribution { band, holds: report.conservation.holds, failed }),
+        None => Measured::unknown("no request was attributed", "record for longer"),
+    }
 }

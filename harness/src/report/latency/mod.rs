@@ -9,9 +9,8 @@ mod build;
 mod cores;
 mod outliers;
 
-pub(crate) use bands::attribution;
 pub use build::{LatencyError, Question, build};
-pub(crate) use build::{Range, identity, recorded};
+pub(crate) use build::{Range, attribution, identity, recorded};
 pub(crate) use cores::cpu;
 
 use serde::{Deserialize, Serialize};
@@ -189,8 +188,8 @@ pub struct Band {
     pub max_ns: Measured<u64>,
     /// Where the time went.
     pub composition: Composition,
-    /// The check of its sum.
-    pub check: Check,
+    /// The comparison of its sum with its latency.
+    pub check: Option<Check>,
 }
 
 /// What the report of a whole run says of it.
@@ -198,25 +197,41 @@ pub struct Band {
 pub struct Attribution {
     /// The slowest band that has requests.
     pub band: Band,
-    /// Verdict over all bands.
+    /// Whether everything adds up.
     pub holds: Holds,
+    /// Comparisons that do not, in words.
+    pub failed: Vec<String>,
 }
 
 /// One comparison of what is independent of each other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// What.
+    /// What with what.
     pub name: String,
     /// Verdict.
     pub holds: Holds,
-    /// Difference, ns.
-    pub residual_ns: Measured<f64>,
-    /// Difference that is allowed, ns.
-    pub allowed_ns: Measured<f64>,
-    /// Stage that does not fit, where one is known.
-    pub stage: Option<String>,
-    /// In words.
-    pub text: String,
+    /// Unit of the figures: `ns`, `requests`, `windows`.
+    pub unit: String,
+    /// The first of the two; where there is anything to compare.
+    pub left: Option<f64>,
+    /// The second.
+    pub right: Option<f64>,
+    /// How far they may be apart.
+    pub allowed: Option<f64>,
+    /// How many requests, ticks or windows they are from.
+    pub n: u64,
+    /// Where it does not fit, in words; when it fails.
+    pub misfit: Option<String>,
+    /// Why the comparison could not be made, and what would make it possible.
+    pub unknown: Option<UnknownThing>,
+}
+
+impl Check {
+    /// The first less the second.
+    #[must_use]
+    pub fn residual(&self) -> Option<f64> {
+        Some(self.left? - self.right?)
+    }
 }
 
 /// All comparisons.
@@ -224,9 +239,9 @@ pub struct Check {
 pub struct Conservation {
     /// FAIL when one fails; UNKNOWN when none does and one cannot be said.
     pub holds: Holds,
-    /// Resolution of the stamps and bound of the clock, ns.
-    pub resolution_ns: Measured<u64>,
-    /// One by one.
+    /// By how much two clocks of the run may differ, ns.
+    pub clock_ns: Measured<u64>,
+    /// One by one; of long runs the worst hour of each.
     pub checks: Vec<Check>,
 }
 

@@ -38,8 +38,8 @@ impl Slow {
 
     /// Takes the windows of all cores of one interval; what a request waited behind may have begun in the
     /// one before.
-    pub(super) fn interval(&mut self, windows: Vec<LatencyWindow>) {
-        let around: Vec<&LatencyWindow> = self.before.iter().chain(&windows).collect();
+    pub(super) fn interval(&mut self, windows: &[LatencyWindow]) {
+        let around: Vec<&LatencyWindow> = self.before.iter().chain(windows).collect();
         let mut found = Vec::new();
         for of in windows.iter().flat_map(|window| &window.exemplars) {
             // The same request may be late and among the slowest.
@@ -51,7 +51,7 @@ impl Slow {
         self.kept.extend(found);
         self.kept.sort_by_key(|of| std::cmp::Reverse(system_ns(&of.exemplar.stamps)));
         self.kept.truncate(self.max);
-        self.before = windows;
+        self.before = windows.to_vec();
     }
 
     pub(super) fn rows(&self, manifest: &Manifest) -> Vec<Outlier> {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::latency::{Attribution, Band, Composition, LatencyReport, StageMean};
 
-use super::words::{bar, percent, signed, stage};
+use super::words::{bar, figure, percent, signed, stage};
 use super::{cell, word};
 use crate::render::units::{count, time};
 
@@ -47,15 +47,21 @@ fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     lines(of, out)?;
+    let verdict = match &band.check {
+        Some(check) => format!(
+            " of {} allowed: {}",
+            figure(check.allowed, &check.unit),
+            word(check.holds)
+        ),
+        None => String::new(),
+    };
     writeln!(
         out,
-        "    {:<17} {:>8}          measured {}, residual {} of {} allowed: {}",
+        "    {:<17} {:>8}          measured {}, difference {}{verdict}",
         "sum",
         time(of.sum_ns),
         cell(&of.mean_ns, |mean| time(*mean)),
-        cell(&band.check.residual_ns, signed),
-        cell(&band.check.allowed_ns, |ns| time(*ns)),
-        word(band.check.holds)
+        signed(&-of.residual_ns),
     )
 }
 
@@ -102,6 +108,6 @@ pub(super) fn in_one_line(of: &Attribution) -> String {
         } else {
             parts.join(" + ") + " + ..."
         },
-        word(of.band.check.holds)
+        word(of.holds)
     )
 }

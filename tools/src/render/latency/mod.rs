@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use comfy_table::{CellAlignment, Table, presets};
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    Attribution, Conservation, Holds, LatencyReport, Recorded, SCHEMA, SCHEMA_VERSION,
+    Attribution, Check, Conservation, Holds, LatencyReport, Recorded, SCHEMA, SCHEMA_VERSION,
 };
 
 use super::json::document_of;
@@ -133,29 +133,44 @@ fn figures(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
 fn conservation(conservation: &Conservation, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "\nConservation  {}  (stamps are good to {})",
+        "\nConservation  {}  (stamps of two cores agree within {})",
         word(conservation.holds),
-        text::figure(&conservation.resolution_ns, |ns| time(*ns as f64))
+        text::figure(&conservation.clock_ns, |ns| time(*ns as f64))
     )?;
-    let ns = |ns: &f64| time(*ns);
-    let rank = |holds| match holds {
+    let rank = |check: &&Check| match check.holds {
         Holds::Fail => 0,
         Holds::Unknown => 1,
         Holds::Ok => 2,
     };
-    let mut checks: Vec<_> = conservation.checks.iter().collect();
-    checks.sort_by_key(|check| rank(check.holds));
+    let mut checks: Vec<&Check> = conservation.checks.iter().collect();
+    checks.sort_by_key(rank);
     let rows = checks.iter().map(|check| {
+        let figure = |value: Option<f64>| words::figure(value, &check.unit);
         vec![
             word(check.holds).to_owned(),
             check.name.clone(),
-            cell(&check.residual_ns, words::signed),
-            cell(&check.allowed_ns, ns),
-            check.text.clone(),
+            figure(check.left),
+            figure(check.right),
+            words::difference(check.residual(), &check.unit),
+            figure(check.allowed),
+            count(check.n),
         ]
     });
-    let header = ["", "check", "residual", "allowed", "of"];
-    aligned(&header, &[2, 3], rows, out)
+    let header = ["", "check", "first", "second", "difference", "allowed", "n"];
+    aligned(&header, &[2, 3, 4, 5, 6], rows, out)?;
+    for check in &checks {
+        if let Some(place) = &check.misfit {
+            writeln!(out, "  FAIL conservation: {}: {place}", check.name)?;
+        }
+        if let Some(why) = &check.unknown {
+            writeln!(
+                out,
+                "  {}: unknown ({}: {}; {})",
+                check.name, why.thing, why.unknown, why.remedy
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// FAIL is said as it stands in the exit code's name.
@@ -172,7 +187,9 @@ pub(super) const fn word(holds: Holds) -> &'static str {
 /// # Errors
 /// Those of `out`.
 pub fn short(attribution: &Measured<Attribution>, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "Why       {}", text::figure(attribution, bands::in_one_line))
+    writeln!(out, "Why       {}", text::figure(attribution, bands::in_one_line))?;
+    let failed = attribution.known().map_or(&[][..], |of| &of.failed);
+    failed.iter().try_for_each(|of| writeln!(out, "  ! FAIL conservation: {of}"))
 }
 
 /// A cell: the figure, or the word where only a word fits.

@@ -10,7 +10,7 @@ use tailbeam_harness::report::latency::{
 use tailbeam_probes::record::latency::Stage;
 
 use super::words::{percent, signed, stage};
-use super::{aligned, cell, word};
+use super::{aligned, cell};
 use crate::render::units::{count, time};
 
 /// Stages that are not 0 everywhere, one row each, one column for each group of requests.
@@ -176,9 +176,5 @@ pub(super) fn types(report: &LatencyReport, out: &mut dyn Write) -> io::Result<(
         .iter()
         .flat_map(|of| [(of.name.clone(), &of.all), (format!("late {}", of.name), &of.late)])
         .collect();
-    compare(&groups, out)?;
-    for band in &report.bands {
-        writeln!(out, "  {}: {}", band.name, word(band.check.holds))?;
-    }
-    Ok(())
+    compare(&groups, out)
 }

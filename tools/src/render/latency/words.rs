@@ -5,13 +5,34 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
-use crate::render::units::time;
+use crate::render::units::{count, time};
 
 /// Nanoseconds with a sign; what rounds to nothing has none.
 pub(super) fn signed(ns: &f64) -> String {
     match ns.abs() {
         size if size < 0.5 => "0 ns".to_owned(),
         size => format!("{}{}", if *ns < 0.0 { '-' } else { '+' }, time(size)),
+    }
+}
+
+/// A figure of a comparison in its unit.
+pub(super) fn figure(value: Option<f64>, unit: &str) -> String {
+    match (value, unit) {
+        (None, _) => "-".to_owned(),
+        (Some(ns), "ns") if ns < 0.0 => signed(&ns),
+        (Some(ns), "ns") => time(ns),
+        (Some(n), _) if n.fract() == 0.0 && n >= 0.0 => count(n as u64),
+        (Some(n), _) => format!("{n:.2}"),
+    }
+}
+
+/// The same with a sign.
+pub(super) fn difference(value: Option<f64>, unit: &str) -> String {
+    match (value, unit) {
+        (None, _) => "-".to_owned(),
+        (Some(ns), "ns") => signed(&ns),
+        (Some(n), _) if n == 0.0 => "0".to_owned(),
+        (Some(n), _) => format!("{n:+.2}"),
     }
 }
 
