@@ -312,6 +312,16 @@ pub struct CoreTick {
     pub queued: u64,
 }
 
+/// Requests that left a leg of their way, whatever became of them, and how long they were in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegSum {
+    /// How many.
+    pub count: u64,
+    /// Their time in it together, ns, planned delays included: it is compared with samples of how many are
+    /// in it.
+    pub ns: u64,
+}
+
 /// What a thread of one core has recorded in one window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyWindow {
@@ -358,4 +368,10 @@ pub struct LatencyWindow {
     pub occupancy_samples: u64,
     /// What our own measuring took on this shard, ns, by its own meters.
     pub self_ns: u64,
+    /// Requests of this shard's askers whose answer came in the window, late ones too, by the legs of
+    /// `occupancy`: sent to taken, taken to answered, answered to in hand.
+    pub legs: [LegSum; 3],
+    /// Requests that ended in the window without it being known how long they were in each leg, as no
+    /// answer came; `ns` is from sent to their end.
+    pub legs_unknown: LegSum,
 }

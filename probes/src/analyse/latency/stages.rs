@@ -95,6 +95,9 @@ pub fn stages(stamps: &Stamps, bound_ns: u64) -> Staged {
         walk.to(Stage::Schedule, stamps.sent_ns);
     }
     if stamps.answered_ns == 0 {
+        // An answer that was to come later was not the system's to give before.
+        let planned = stamps.planned_ns.min(stamps.closed_ns.saturating_sub(walk.at_ns));
+        walk.at_ns += planned;
         walk.to(Stage::Unanswered, stamps.closed_ns);
         return walk.staged;
     }
@@ -222,6 +225,9 @@ mod tests {
         assert_eq!(staged.stages[Stage::Schedule.index()], 4);
         assert_eq!(staged.stages[Stage::Unanswered.index()], 1_000_000);
         assert_eq!(sum_ns(&staged.stages), system_ns(&stamps));
+        let planned = Stamps { planned_ns: 600_000, ..stamps };
+        assert_eq!(stages(&planned, 0).stages[Stage::Unanswered.index()], 400_000);
+        assert_eq!(sum_ns(&stages(&planned, 0).stages), system_ns(&planned));
         let never = Stamps { sent_ns: 0, ..stamps };
         assert_eq!(stages(&never, 0).stages[Stage::Unanswered.index()], 1_000_004);
     }
