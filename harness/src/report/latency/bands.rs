@@ -1,11 +1,16 @@
 //! Bands of the distribution, and the comparisons that must hold, as report values.
 
-use tailbeam_probes::analyse::latency::conserve::{Check as Found, Counted, Given, Misfit, Outcome, What};
-use tailbeam_probes::analyse::latency::{self, Bands, CUTS, StageTable, conservation};
+use tailbeam_probes::analyse::latency::conserve::{
+    Check as Found, Counted, Given, Misfit, Outcome, What,
+};
+use tailbeam_probes::analyse::latency::explain::{self, BandCauses, Index, causes};
+use tailbeam_probes::analyse::latency::{self, Bands, CUTS, Estimate, StageTable};
 use tailbeam_probes::record::latency::LatencyWindow;
 
 use super::cores::cpu;
-use super::{Band, Check, Conservation, Holds, UnknownThing, composition};
+use super::{
+    Band, Blame, Causes, Check, Conservation, Holds, Part, UnknownThing, composition, stage_name,
+};
 use crate::evidence::records::Manifest;
 use crate::report::Measured;
 
@@ -16,6 +21,9 @@ pub(super) const NAMES: [&str; CUTS.len()] =
 /// Intervals that are compared together: an hour of the usual 10 s. The rest of a long run joins the last.
 const TOGETHER: usize = 360;
 
+/// Causes shown of a band.
+const BLAMES_MAX: usize = 8;
+
 /// Makes the comparisons piece by piece, so that a long run is never in memory whole; keeps the worst of
 /// each.
 #[derive(Debug, Default)]
@@ -23,6 +31,16 @@ pub(super) struct Comparer {
     windows: Vec<LatencyWindow>,
     counted: Vec<Counted>,
     found: Vec<(What, Found)>,
+    pieces: u64,
+}
+
+/// What came of all windows.
+#[derive(Debug)]
+pub(super) struct Compared {
+    pub(super) checks: Vec<Found>,
+    bands: Bands,
+    /// What each band waited behind; none where the windows were too many to look at together.
+    causes: Option<[Option<BandCauses>; CUTS.len()]>,
 }
 
 impl Comparer {
@@ -42,20 +60,28 @@ impl Comparer {
     }
 
     fn compare(&mut self, clock_ns: u64) {
+        self.pieces += 1;
         let given = Given { windows: &self.windows, counted: Some(&self.counted), clock_ns };
-        for check in conservation(&given).checks {
+        for check in latency::conservation(&given).checks {
             match self.found.iter_mut().find(|(what, _)| *what == check.what) {
-                Some((_, kept)) if worse(&check, kept) => *kept = check,
-                Some(_) => {}
+                Some((_, kept)) => {
+                    if worse(&check, kept) {
+                        *kept = check;
+                    }
+                }
                 None => self.found.push((check.what, check)),
             }
         }
     }
 
-    /// All comparisons.
-    pub(super) fn done(mut self, clock_ns: u64) -> Vec<Found> {
+    /// All comparisons, the bands of `table`, and what these waited behind.
+    pub(super) fn done(mut self, table: &StageTable, clock_ns: u64) -> Compared {
         self.compare(clock_ns);
-        self.found.into_iter().map(|(_, check)| check).collect()
+        let joined = LatencyWindow { buckets: table.held().collect(), ..LatencyWindow::default() };
+        let bands = latency::bands([&joined]);
+        let causes = (self.pieces == 1)
+            .then(|| causes(&self.windows, &bands, &Index::new(&self.windows), clock_ns));
+        Compared { checks: self.found.into_iter().map(|(_, check)| check).collect(), bands, causes }
     }
 }
 
@@ -63,7 +89,8 @@ impl Comparer {
 /// allowance.
 fn worse(a: &Found, b: &Found) -> bool {
     let rank = |check: &Found| {
-        let used = check.figures.map_or(0.0, |f| f.residual().abs() / f.allowed.max(f64::MIN_POSITIVE));
+        let used =
+            check.figures.map_or(0.0, |f| f.residual().abs() / f.allowed.max(f64::MIN_POSITIVE));
         let rank = match check.outcome {
             Outcome::Pass => 0,
             Outcome::Unknown(_) => 1,
@@ -74,15 +101,9 @@ fn worse(a: &Found, b: &Found) -> bool {
     rank(a).partial_cmp(&rank(b)).is_some_and(std::cmp::Ordering::is_gt)
 }
 
-/// The bands of these requests, without those that are empty.
-pub(super) fn bands(
-    table: &StageTable,
-    max_ns: Option<u64>,
-    checks: &[Found],
-    manifest: &Manifest,
-) -> Vec<Band> {
-    let joined = LatencyWindow { buckets: table.held().collect(), ..LatencyWindow::default() };
-    let Bands { bands, .. } = latency::bands([&joined]);
+/// The bands that hold requests.
+pub(super) fn values(compared: &Compared, max_ns: Option<u64>, manifest: &Manifest) -> Vec<Band> {
+    let bands = &compared.bands.bands;
     let last = bands.iter().rposition(|band| band.sums.count > 0);
     let band = |(k, band): (usize, &latency::Band)| {
         let what = What::Band { band: Some(k) };
@@ -100,15 +121,61 @@ pub(super) fn bands(
                 Measured::Known,
             ),
             composition: composition(&band.sums),
-            check: checks.iter().find(|of| of.what == what).map(|of| check(of, manifest)),
+            check: compared.checks.iter().find(|of| of.what == what).map(|of| check(of, manifest)),
+            causes: of_band(compared, k, manifest),
         }
     };
     let held = bands.iter().enumerate().filter(|(_, band)| band.sums.count > 0);
     held.map(band).collect()
 }
 
+fn of_band(compared: &Compared, band: usize, manifest: &Manifest) -> Measured<Causes> {
+    let Some(causes) = &compared.causes else {
+        return Measured::unknown(
+            format!("more than {} windows are not looked at together", 2 * TOGETHER),
+            "ask for a part of the run with --from and --to",
+        );
+    };
+    let Some(of) = &causes[band] else {
+        return Measured::unknown(
+            "no request of the band was drawn to be written down whole",
+            "record for longer",
+        );
+    };
+    let blame = |of: &explain::Blame| {
+        let (what, agent) = of.behind.map_or(("unrecorded", None), super::outliers::words);
+        Blame {
+            stage: stage_name(of.stage),
+            what: what.to_owned(),
+            agent,
+            core: cpu(manifest, of.shard),
+            mean_ns: of.ns.mean,
+            error_ns: of.ns.error,
+            requests: of.requests,
+        }
+    };
+    let part = |name: &str, of: Option<Estimate>| {
+        let of = of?;
+        Some(Part { part: name.to_owned(), mean: of.mean, error: of.error, n: of.n })
+    };
+    let service = [
+        part("preempted_ns", of.preempted),
+        part("blocked_ns", of.blocked),
+        part("off_ns", of.off),
+        part("allocator_ns", of.allocator),
+        part("minor_faults", of.minor_faults),
+        part("major_faults", of.major_faults),
+    ];
+    Measured::Known(Causes {
+        drawn: of.draws.uniform + of.draws.late,
+        late: of.draws.late,
+        waits: of.waits.iter().take(BLAMES_MAX).map(blame).collect(),
+        service: service.into_iter().flatten().collect(),
+    })
+}
+
 /// All comparisons as report values.
-pub(super) fn values(found: &[Found], clock_ns: Option<u64>, manifest: &Manifest) -> Conservation {
+pub(super) fn conservation(found: &[Found], manifest: &Manifest) -> Conservation {
     let any = |of: fn(&Outcome) -> bool| found.iter().any(|check| of(&check.outcome));
     Conservation {
         holds: if any(|outcome| matches!(outcome, Outcome::Fail(_))) {
@@ -118,7 +185,7 @@ pub(super) fn values(found: &[Found], clock_ns: Option<u64>, manifest: &Manifest
         } else {
             Holds::Ok
         },
-        clock_ns: clock_ns.map_or_else(
+        clock_ns: manifest.clock_bound_ns.map_or_else(
             || Measured::unknown("the run does not say", "record a new run"),
             Measured::Known,
         ),

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tailbeam_probes::analyse::latency::StageTable;
-use tailbeam_probes::analyse::latency::conserve::{Check, Counted};
+use tailbeam_probes::analyse::latency::conserve::Counted;
 use tailbeam_probes::record::latency::{LatencyWindow, Sums};
 use tailbeam_probes::stats::Histogram;
 
+use super::bands::Compared;
 use super::outliers::Slow;
 use super::{
-    Attribution, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests, TypeLatency, UnknownThing,
-    WorstAgents, bands, cores,
+    Attribution, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests, TypeLatency,
+    UnknownThing, WorstAgents, bands, cores,
 };
 use crate::evidence::records::{Manifest, SecondRecord};
 use crate::evidence::{Interval, Intervals, ReadRunError, rfc3339};
@@ -147,7 +148,7 @@ impl Gathered {
         }
         self.seconds.extend(interval.record.seconds);
         interval.latency.iter().for_each(|window| self.window(window));
-        self.slow.interval(&interval.latency);
+        self.slow.interval(&interval.latency, clock_ns);
         self.comparer.add(interval.latency, counted, clock_ns);
     }
 
@@ -245,15 +246,16 @@ pub fn build(dir: &Path, question: &Question) -> Result<LatencyReport, LatencyEr
         }
     }
     range.check(&intervals)?;
-    let checks = std::mem::take(&mut gathered.comparer).done(clock_ns.unwrap_or(0));
-    Ok(report(&intervals, &gathered, &range, &checks))
+    let compared =
+        std::mem::take(&mut gathered.comparer).done(&gathered.table, clock_ns.unwrap_or(0));
+    Ok(report(&intervals, &gathered, &range, &compared))
 }
 
 fn report(
     intervals: &Intervals,
     gathered: &Gathered,
     range: &Range,
-    checks: &[Check],
+    compared: &Compared,
 ) -> LatencyReport {
     let manifest = &intervals.manifest;
     let seconds: Vec<&SecondRecord> = gathered.seconds.iter().collect();
@@ -282,8 +284,8 @@ fn report(
         ),
         completions: figures::spread(intervals.completions.as_deref(), total.count > 0),
         all: super::composition(&total),
-        bands: bands::bands(&gathered.table, system.max(), checks, manifest),
-        conservation: bands::values(checks, manifest.clock_bound_ns, manifest),
+        bands: bands::values(compared, system.max(), manifest),
+        conservation: bands::conservation(&compared.checks, manifest),
         types: types(manifest, gathered),
         cores,
         agents: WorstAgents {
@@ -405,7 +407,9 @@ pub(crate) fn attribution(dir: &Path) -> Measured<Attribution> {
     };
     let failed = failed.map(words).collect();
     match report.bands.into_iter().next_back() {
-        Some(band) => Measured::Known(Attribution { band, holds: report.conservation.holds, failed }),
+        Some(band) => {
+            Measured::Known(Attribution { band, holds: report.conservation.holds, failed })
+        }
         None => Measured::unknown("no request was attributed", "record for longer"),
     }
 }

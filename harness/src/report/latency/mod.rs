@@ -190,6 +190,8 @@ pub struct Band {
     pub composition: Composition,
     /// The comparison of its sum with its latency.
     pub check: Option<Check>,
+    /// What its requests waited behind.
+    pub causes: Measured<Causes>,
 }
 
 /// What the report of a whole run says of it.
@@ -315,19 +317,67 @@ pub struct WorstAgents {
     pub late: Vec<WorstAgent>,
 }
 
-/// What a slow request waited behind.
+/// What a wait was behind.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
-    /// `own_turn`, `turn`, `preempted`, `blocked`.
+    /// Stage of the wait.
+    pub stage: String,
+    /// `turn`: long turns; `preempted`: off the CPU although it could run; `blocked`: in a blocking call of a
+    /// turn; `asleep`: in a wait outside of any long turn.
     pub what: String,
-    /// Agent whose turn it was, where there is one.
+    /// Agent whose turns they were; none where it was none of the workload's, or no turn.
     pub agent: Option<u32>,
-    /// CPU on which it was.
+    /// CPU that was waited for.
     pub core: u64,
-    /// How long it lasted, ns.
-    pub len_ns: u64,
-    /// How much of it lies in the request's waiting, ns.
-    pub overlap_ns: u64,
+    /// How much of the wait, ns.
+    pub ns: u64,
+    /// In how many pieces.
+    pub pieces: u64,
+}
+
+/// What the requests of a band waited behind, estimated from those written down whole.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Causes {
+    /// Requests of the sample: drawn from all, and from the late ones.
+    pub drawn: u64,
+    /// Late ones among them.
+    pub late: u64,
+    /// The largest causes of its waits, longest first.
+    pub waits: Vec<Blame>,
+    /// Parts of the service: `preempted`, `blocked`, `off the CPU`, `in the allocator`, ns per request.
+    pub service: Vec<Part>,
+}
+
+/// A cause of a band's waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Blame {
+    /// Stage of the waits.
+    pub stage: String,
+    /// As in [`Behind::what`]; `unrecorded`: shorter turns, the scheduler's work, waking up.
+    pub what: String,
+    /// Agent whose turns they were.
+    pub agent: Option<u32>,
+    /// CPU that was waited for.
+    pub core: u64,
+    /// Mean over the band, ns per request.
+    pub mean_ns: f64,
+    /// Its standard error, ns.
+    pub error_ns: f64,
+    /// Requests of the sample that waited behind it.
+    pub requests: u64,
+}
+
+/// A part of the service of a band.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which.
+    pub part: String,
+    /// Mean over the band, per request: ns, or a count.
+    pub mean: f64,
+    /// Its standard error.
+    pub error: f64,
+    /// Requests that it is from.
+    pub n: u64,
 }
 
 /// One slow request.
@@ -351,10 +401,29 @@ pub struct Outlier {
     pub answered: bool,
     /// Stages that are not 0, ns, in their order.
     pub stages: Vec<(String, u64)>,
-    /// What it waited behind, the longest first.
+    /// What it waited behind, longest first.
     pub behind: Vec<Behind>,
+    /// Of its waits, behind nothing that was recorded, ns.
+    pub behind_unrecorded_ns: u64,
+    /// What its service was made of, where that is known.
+    pub service: ServiceParts,
     /// What its service took, where it was counted.
     pub counts: Option<ServiceCounts>,
+}
+
+/// What the service of one request was made of; what is not known has no figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceParts {
+    /// Off the CPU although it could run, ns.
+    pub preempted_ns: Option<u64>,
+    /// In blocking calls, ns.
+    pub blocked_ns: Option<u64>,
+    /// Off the CPU by the thread's own CPU time, ns.
+    pub off_ns: Option<u64>,
+    /// In the allocator, ns.
+    pub allocator_ns: Option<u64>,
+    /// The agent's own code, and what of the others is not known, ns.
+    pub rest_ns: u64,
 }
 
 /// What the thread's counters said over the service of one request.

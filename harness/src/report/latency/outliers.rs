@@ -1,25 +1,22 @@
 //! The slowest requests of all windows, each explained while the windows around it are at hand.
 
-use tailbeam_probes::analyse::latency::{stages, system_ns};
+use tailbeam_probes::analyse::latency::explain::{self, Explained, Index, explain};
+use tailbeam_probes::analyse::latency::outliers;
 use tailbeam_probes::record::latency::{Exemplar, LatencyWindow, Stage, Why};
 
 use super::cores::cpu;
-use super::{Behind, Outlier, ServiceCounts, stage_name};
+use super::{Behind, Outlier, ServiceCounts, ServiceParts, stage_name};
 use crate::evidence::records::Manifest;
 
-/// What a request waited behind, shards not yet turned into CPUs.
-#[derive(Debug, Clone)]
-struct Found {
-    exemplar: Exemplar,
-    behind: Vec<(u16, Behind)>,
-}
+/// Causes kept of one request.
+const CAUSES_MAX: usize = 8;
 
 /// Keeps the slowest, bounded.
 #[derive(Debug)]
 pub(super) struct Slow {
     max: usize,
     agent: Option<u32>,
-    kept: Vec<Found>,
+    kept: Vec<(Exemplar, Explained)>,
     before: Vec<LatencyWindow>,
 }
 
@@ -38,36 +35,40 @@ impl Slow {
 
     /// Takes the windows of all cores of one interval; what a request waited behind may have begun in the
     /// one before.
-    pub(super) fn interval(&mut self, windows: &[LatencyWindow]) {
-        let around: Vec<&LatencyWindow> = self.before.iter().chain(windows).collect();
-        let mut found = Vec::new();
-        for of in windows.iter().flat_map(|window| &window.exemplars) {
-            // The same request may be late and among the slowest.
-            let twice = found.iter().any(|known: &Found| known.exemplar.stamps == of.stamps);
-            if self.wanted(of) && !twice {
-                found.push(Found { exemplar: *of, behind: behind(of, &around) });
-            }
+    pub(super) fn interval(&mut self, windows: &[LatencyWindow], clock_ns: u64) {
+        if self.max == 0 {
+            return;
         }
-        self.kept.extend(found);
-        self.kept.sort_by_key(|of| std::cmp::Reverse(system_ns(&of.exemplar.stamps)));
+        let least = self.kept.get(self.max - 1).map(|(_, explained)| explained.system_ns);
+        let found: Vec<Exemplar> = outliers(windows)
+            .into_iter()
+            .filter(|of| {
+                self.wanted(&of.exemplar) && least.is_none_or(|least| of.system_ns > least)
+            })
+            .take(self.max)
+            .map(|of| of.exemplar)
+            .collect();
+        let mut around = std::mem::take(&mut self.before);
+        around.extend_from_slice(windows);
+        let index = Index::new(&around);
+        self.kept.extend(found.into_iter().map(|of| (of, explain(&of, &index, clock_ns))));
+        self.kept.sort_by_key(|(_, explained)| std::cmp::Reverse(explained.system_ns));
         self.kept.truncate(self.max);
         self.before = windows.to_vec();
     }
 
     pub(super) fn rows(&self, manifest: &Manifest) -> Vec<Outlier> {
-        self.kept.iter().map(|of| row(of, manifest)).collect()
+        self.kept.iter().map(|(of, explained)| row(of, explained, manifest)).collect()
     }
 }
 
-fn row(of: &Found, manifest: &Manifest) -> Outlier {
-    let (of, behind) = (&of.exemplar, &of.behind);
-    let stages = stages(&of.stamps, 0).stages;
+fn row(of: &Exemplar, explained: &Explained, manifest: &Manifest) -> Outlier {
+    let stages = &explained.staged.stages;
     let shown = Stage::ALL.iter().map(|&stage| (stage_name(stage), stages[stage.index()]));
-    let behind =
-        behind.iter().map(|(shard, of)| Behind { core: cpu(manifest, *shard), ..of.clone() });
+    let service = &explained.service;
     Outlier {
         at_s: of.stamps.intended_ns.saturating_sub(manifest.start_ns) as f64 / 1e9,
-        system_ns: system_ns(&of.stamps),
+        system_ns: explained.system_ns,
         asker: of.asker,
         asker_core: cpu(manifest, of.asker_shard),
         responder: of.responder,
@@ -80,7 +81,15 @@ fn row(of: &Found, manifest: &Manifest) -> Outlier {
         .to_owned(),
         answered: of.stamps.answered_ns != 0,
         stages: shown.filter(|(_, ns)| *ns > 0).collect(),
-        behind: behind.collect(),
+        behind: behind(explained, manifest),
+        behind_unrecorded_ns: explained.waits.iter().map(|wait| wait.rest_ns).sum(),
+        service: ServiceParts {
+            preempted_ns: service.preempted_ns,
+            blocked_ns: service.blocked_ns,
+            off_ns: service.off_ns,
+            allocator_ns: service.allocator_ns,
+            rest_ns: service.rest_ns,
+        },
         counts: of.counts.map(|counts| ServiceCounts {
             cpu_ns: counts.cpu_ns,
             minor_faults: counts.minor_faults,
@@ -94,42 +103,33 @@ fn row(of: &Found, manifest: &Manifest) -> Outlier {
     }
 }
 
-/// Long turns and times off the CPU that lie in the request's waiting, on the core where it waited.
-fn behind(of: &Exemplar, windows: &[&LatencyWindow]) -> Vec<(u16, Behind)> {
-    let at = &of.stamps;
-    let waits = [
-        (
-            of.responder_shard,
-            at.sent_ns,
-            if at.answered_ns == 0 { at.closed_ns } else { at.answered_ns },
-        ),
-        (of.asker_shard, at.answered_ns, at.closed_ns),
-        (of.asker_shard, at.intended_ns, at.sent_ns),
-    ];
-    let mut found: Vec<(u16, Behind)> = Vec::new();
-    for (shard, from_ns, to_ns) in waits.into_iter().filter(|(_, from, to)| *from != 0 && from < to)
-    {
-        let overlap = |from: u64, to: u64| to.min(to_ns).saturating_sub(from.max(from_ns));
-        for window in windows.iter().filter(|window| window.shard == shard) {
-            for turn in &window.long_turns {
-                let overlap_ns = overlap(turn.from_ns, turn.from_ns.saturating_add(turn.len_ns));
-                let agent = (turn.agent != u32::MAX).then_some(turn.agent);
-                let own = agent == Some(of.responder) && turn.from_ns >= at.out.turn_ns;
-                let what = if own { "own_turn" } else { "turn" }.to_owned();
-                found.push((
-                    shard,
-                    Behind { what, agent, core: 0, len_ns: turn.len_ns, overlap_ns },
-                ));
-            }
-            for off in &window.off {
-                let overlap_ns = overlap(off.from_ns, off.to_ns);
-                let what = if off.preempted { "preempted" } else { "blocked" }.to_owned();
-                let len_ns = off.to_ns.saturating_sub(off.from_ns);
-                found.push((shard, Behind { what, agent: None, core: 0, len_ns, overlap_ns }));
-            }
+fn behind(explained: &Explained, manifest: &Manifest) -> Vec<Behind> {
+    let mut found: Vec<Behind> = Vec::new();
+    for wait in &explained.waits {
+        for cause in &wait.causes {
+            let (what, agent) = words(cause.behind);
+            found.push(Behind {
+                stage: stage_name(wait.stage),
+                what: what.to_owned(),
+                agent,
+                core: cpu(manifest, cause.shard),
+                ns: cause.ns,
+                pieces: cause.pieces,
+            });
         }
     }
-    found.retain(|(_, of)| of.overlap_ns > 0);
-    found.sort_by_key(|(_, of)| std::cmp::Reverse(of.overlap_ns));
+    found.sort_by_key(|of| std::cmp::Reverse(of.ns));
+    found.truncate(CAUSES_MAX);
     found
+}
+
+/// What it is, and whose.
+pub(super) fn words(behind: explain::Behind) -> (&'static str, Option<u32>) {
+    let named = |agent: u32| Some(agent).filter(|agent| *agent != u32::MAX);
+    match behind {
+        explain::Behind::Turn { agent } => ("turn", named(agent)),
+        explain::Behind::Preempted { during } => ("preempted", during.and_then(named)),
+        explain::Behind::Blocked { during } => ("blocked", named(during)),
+        explain::Behind::Asleep => ("asleep", None),
+    }
 }

@@ -2,14 +2,21 @@
 
 use std::io::{self, Write};
 
-use tailbeam_harness::report::latency::{Attribution, Band, Composition, LatencyReport, StageMean};
+use tailbeam_harness::report::Measured;
+use tailbeam_harness::report::latency::{
+    Attribution, Band, Causes, Composition, LatencyReport, Part, StageMean,
+};
 
+use super::outliers::cause;
 use super::words::{bar, figure, percent, signed, stage};
 use super::{cell, word};
 use crate::render::units::{count, time};
 
 /// Stages below this share of a band are summed up in one line.
 const SHOWN_SHARE: f64 = 0.005;
+
+/// Causes shown of a band.
+const BLAMES_MAX: usize = 4;
 
 /// Writes every band.
 pub(super) fn bands(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
@@ -48,11 +55,9 @@ fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
     }
     lines(of, out)?;
     let verdict = match &band.check {
-        Some(check) => format!(
-            " of {} allowed: {}",
-            figure(check.allowed, &check.unit),
-            word(check.holds)
-        ),
+        Some(check) => {
+            format!(" of {} allowed: {}", figure(check.allowed, &check.unit), word(check.holds))
+        }
         None => String::new(),
     };
     writeln!(
@@ -62,7 +67,44 @@ fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
         time(of.sum_ns),
         cell(&of.mean_ns, |mean| time(*mean)),
         signed(&-of.residual_ns),
-    )
+    )?;
+    causes(&band.causes, out)
+}
+
+/// What the band's requests waited behind, and what their service was made of.
+fn causes(causes: &Measured<Causes>, out: &mut dyn Write) -> io::Result<()> {
+    let causes = match causes {
+        Measured::Known(causes) => causes,
+        Measured::Unknown { unknown, remedy } => {
+            return writeln!(out, "    behind            unknown ({unknown}; {remedy})");
+        }
+    };
+    let drawn = count(causes.drawn);
+    for (place, of) in causes.waits.iter().take(BLAMES_MAX).enumerate() {
+        let label = if place == 0 { format!("behind ({drawn})") } else { String::new() };
+        writeln!(
+            out,
+            "    {label:<17} {:>8} +- {:<8} {}: {}",
+            time(of.mean_ns),
+            time(of.error_ns),
+            stage(&of.stage),
+            cause(&of.what, of.agent, of.core)
+        )?;
+    }
+    let part = |of: &&Part| of.mean > 0.0;
+    for of in causes.service.iter().filter(part) {
+        let (name, figure) = match of.part.strip_suffix("_ns") {
+            Some(name) => (name, time(of.mean)),
+            None => (of.part.as_str(), format!("{:.2}", of.mean)),
+        };
+        writeln!(
+            out,
+            "    in the service    {figure:>8}             {} ({} requests)",
+            name.replace('_', " "),
+            count(of.n)
+        )?;
+    }
+    Ok(())
 }
 
 /// One line for each stage that shows, and one for all that do not.

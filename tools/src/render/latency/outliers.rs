@@ -2,7 +2,9 @@
 
 use std::io::{self, Write};
 
-use tailbeam_harness::report::latency::{Behind, LatencyReport, Outlier, ServiceCounts};
+use tailbeam_harness::report::latency::{
+    Behind, LatencyReport, Outlier, ServiceCounts, ServiceParts,
+};
 
 use super::head;
 use super::words::stage;
@@ -48,8 +50,10 @@ fn line(of: &Outlier) -> String {
     if of.behind.len() > NAMED_MAX {
         line += &format!("; and {} more", of.behind.len() - NAMED_MAX);
     }
-    if let Some(counts) = of.counts.as_ref().and_then(counted) {
-        line += &format!("; its service: {counts}");
+    let parts =
+        [service(&of.service), of.counts.as_ref().map(counted).unwrap_or_default()].concat();
+    if !parts.is_empty() {
+        line += &format!("; its service: {}", parts.join(", "));
     }
     line
 }
@@ -70,19 +74,40 @@ fn stages(stages: &[(String, u64)]) -> String {
 }
 
 /// What it waited behind, in words.
-pub(super) fn words(behind: &Behind) -> String {
-    let (len, core) = (time(behind.len_ns as f64), behind.core);
-    match (behind.what.as_str(), behind.agent) {
-        ("own_turn", _) => format!("in its own responder's turn of {len}"),
-        ("turn", Some(agent)) => format!("behind agent {agent} (turn of {len} on core {core})"),
-        ("turn", None) => format!("behind a turn of {len} on core {core} that is no agent's"),
-        ("preempted", _) => format!("core {core} held {len} (preempted)"),
-        ("blocked", _) => format!("core {core} held {len} (blocked in a poll)"),
-        (other, _) => format!("{other} of {len} on core {core}"),
+fn words(behind: &Behind) -> String {
+    let ns = time(behind.ns as f64);
+    format!("{} {ns} {}", stage(&behind.stage), cause(&behind.what, behind.agent, behind.core))
+}
+
+/// Behind what, and where.
+pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
+    let during = agent.map_or_else(String::new, |agent| format!(" in a turn of agent {agent}"));
+    match (what, agent) {
+        ("turn", Some(agent)) => format!("behind agent {agent} (long turns on core {core})"),
+        ("turn", None) => format!("behind long turns of no agent on core {core}"),
+        ("preempted", _) => format!("core {core} held{during} (preempted)"),
+        ("blocked", _) => format!("core {core} held{during} (a blocking call)"),
+        ("asleep", _) => format!("core {core} asleep"),
+        ("unrecorded", _) => {
+            format!(
+                "short turns, scheduling and waking up on core {core} (not recorded one by one)"
+            )
+        }
+        (other, _) => format!("{other} on core {core}"),
     }
 }
 
-fn counted(of: &ServiceCounts) -> Option<String> {
+fn service(of: &ServiceParts) -> Vec<String> {
+    let parts = [
+        (of.preempted_ns, "preempted"),
+        (of.blocked_ns, "in blocking calls"),
+        (of.off_ns, "off the CPU"),
+    ];
+    let known = parts.into_iter().filter_map(|(ns, noun)| Some((ns.filter(|ns| *ns > 0)?, noun)));
+    known.map(|(ns, noun)| format!("{} {noun}", time(ns as f64))).collect()
+}
+
+fn counted(of: &ServiceCounts) -> Vec<String> {
     let number = |value: Option<u64>, noun: &str| {
         value.filter(|n| *n > 0).map(|n| format!("{} {noun}", count(n)))
     };
@@ -99,6 +124,5 @@ fn counted(of: &ServiceCounts) -> Option<String> {
         number(of.preemptions, "preemptions"),
         number(of.blocks, "waits"),
     ];
-    let parts: Vec<String> = parts.into_iter().flatten().collect();
-    (!parts.is_empty()).then(|| parts.join(", "))
+    parts.into_iter().flatten().collect()
 }

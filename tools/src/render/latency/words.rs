@@ -31,7 +31,7 @@ pub(super) fn difference(value: Option<f64>, unit: &str) -> String {
     match (value, unit) {
         (None, _) => "-".to_owned(),
         (Some(ns), "ns") => signed(&ns),
-        (Some(n), _) if n == 0.0 => "0".to_owned(),
+        (Some(0.0), _) => "0".to_owned(),
         (Some(n), _) => format!("{n:+.2}"),
     }
 }
