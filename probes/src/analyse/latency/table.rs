@@ -93,6 +93,15 @@ impl StageTable {
             .map(|(bucket, sums)| BucketSums { bucket, sums: *sums })
     }
 
+    /// Requests of one bucket.
+    ///
+    /// # Panics
+    /// When there is no such bucket.
+    #[must_use]
+    pub fn bucket(&self, bucket: usize) -> &Sums {
+        &self.buckets[bucket]
+    }
+
     /// All requests together.
     #[must_use]
     pub fn total(&self) -> Sums {
