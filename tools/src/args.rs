@@ -69,9 +69,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam counters @last\n  tailbeam counters @last --core 1 --every 1s\n  tailbeam counters @last --per request --format json"
     )]
     Counters(CountersArgs),
-    /// The heap of a run in another tool's format
+    /// The heap of a run, or its latency over time, in another tool's format
     #[command(
-        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
     )]
     Export(ExportArgs),
     /// The runs of a store
@@ -327,6 +327,12 @@ pub(crate) enum ExportFormat {
     Folded,
     /// Firefox Profiler
     Firefox,
+    /// Latency for the Firefox Profiler: slow requests' stages, long turns, times off the CPU, counters
+    Timeline,
+    /// Latency as an HdrHistogram interval log
+    Hlog,
+    /// The run as OpenMetrics with time stamps: promtool tsdb create-blocks-from openmetrics
+    Openmetrics,
 }
 
 impl ExportFormat {
@@ -335,7 +341,17 @@ impl ExportFormat {
             Self::Pprof => "pprof",
             Self::Folded => "folded",
             Self::Firefox => "firefox",
+            Self::Timeline => "timeline",
+            Self::Hlog => "hlog",
+            Self::Openmetrics => "openmetrics",
         }
+    }
+}
+
+impl ExportFormat {
+    /// Whether it is of latency and not of the heap.
+    pub(crate) const fn is_latency(self) -> bool {
+        matches!(self, Self::Timeline | Self::Hlog | Self::Openmetrics)
     }
 }
 
@@ -379,6 +395,12 @@ pub(crate) struct ExportArgs {
     /// Value of folded stacks; pprof has all four
     #[arg(long, value_enum, default_value = "inuse-space")]
     pub(crate) metric: FoldedMetric,
+    /// Latency from this time after the start on; whole windows
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) from: Option<u64>,
+    /// Latency up to this time after the start
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) until: Option<u64>,
     #[command(flatten)]
     pub(crate) how: SymbolArgs,
 }

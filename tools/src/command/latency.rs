@@ -1,16 +1,20 @@
 //! `latency`: where the time of a run's requests went, and whether it adds up; `counters`: what each core
 //! counted meanwhile.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tailbeam_harness::evidence::Store;
+use tailbeam_harness::evidence::{Interval, Intervals, Store};
 use tailbeam_harness::report::counters::{self, Slots};
-use tailbeam_harness::report::latency::{self, Holds, LatencyError, Question};
+use tailbeam_harness::report::latency::{self, Holds, LatencyError, Question, Range};
 
 use super::Outcome;
+use super::leaks::{gz, written};
 use crate::Failure;
-use crate::args::{CountersArgs, Format, LatencyArgs, LatencyBy, LatencyFailOn};
+use crate::args::{
+    CountersArgs, ExportArgs, ExportFormat, Format, LatencyArgs, LatencyBy, LatencyFailOn,
+};
+use crate::render::export::{gzipped, hlog, openmetrics, timeline};
 use crate::render::latency as render;
 
 /// Runs `latency`.
@@ -60,6 +64,50 @@ pub(super) fn counters(args: &CountersArgs, root: &Path, out: &mut dyn Write) ->
         Format::Table => render::counters::report(&report, args.per.into(), out)?,
     }
     Ok(0)
+}
+
+/// Runs `export` of what is latency.
+pub(super) fn export(
+    args: &ExportArgs,
+    root: &Path,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Outcome {
+    if args.base.is_some() {
+        return Err(Failure::new(
+            2,
+            format!(
+                "{} has no base\n  cause: --base is of heap profiles\n  remedy: export both runs",
+                args.to.name()
+            ),
+        ));
+    }
+    let dir = find(root, Some(&args.run))?;
+    let question = Question {
+        from_ns: args.from.unwrap_or(0),
+        to_ns: args.until.unwrap_or(u64::MAX),
+        ..Question::default()
+    };
+    // Percentiles are in runs that have no stages, too.
+    let needs_stages = args.to == ExportFormat::Timeline;
+    latency::check(&dir, &question, needs_stages).map_err(failure)?;
+    written(args, out, err, &mut |out| match args.to {
+        ExportFormat::Timeline if gz(args) => {
+            gzipped(out, |out| write(&dir, &question, out, timeline::write))
+        }
+        ExportFormat::Timeline => write(&dir, &question, out, timeline::write),
+        ExportFormat::Hlog => write(&dir, &question, out, hlog::write),
+        _ => write(&dir, &question, out, openmetrics::write),
+    })
+}
+
+type Writer =
+    fn(&mut Intervals, &mut dyn FnMut(&Interval) -> bool, &mut dyn Write) -> io::Result<u64>;
+
+fn write(dir: &Path, question: &Question, out: &mut dyn Write, write: Writer) -> io::Result<()> {
+    let mut intervals = Intervals::open(dir).map_err(io::Error::other)?;
+    let mut range = Range::of(question, intervals.manifest.start_ns);
+    write(&mut intervals, &mut |interval| range.takes(interval), out).map(drop)
 }
 
 /// 3 when it does not add up, 4 when that cannot be said.

@@ -43,6 +43,7 @@ pub(crate) fn run(
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
         Command::Latency(args) => latency::run(&args, &root, out),
         Command::Counters(args) => latency::counters(&args, &root, out),
+        Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;

@@ -111,6 +111,8 @@ pub(super) fn values(compared: &Compared, max_ns: Option<u64>, manifest: &Manife
         Band {
             name: NAMES[k].to_owned(),
             share: band.actual.1 - band.actual.0,
+            rank_from: band.actual.0,
+            rank_to: band.actual.1,
             from_ns,
             below_ns: match to_ns {
                 u64::MAX => Measured::unknown("the last bucket has no end", "see the maximum"),
@@ -143,8 +145,8 @@ fn of_band(compared: &Compared, band: usize, manifest: &Manifest) -> Measured<Ca
         );
     };
     let blame = |of: &explain::Blame| {
-        let (what, agent) = of.behind.map_or(("unrecorded", None), super::outliers::words);
-        Blame {
+        let (what, agent) = super::outliers::words(of.behind?);
+        Some(Blame {
             stage: stage_name(of.stage),
             what: what.to_owned(),
             agent,
@@ -152,8 +154,9 @@ fn of_band(compared: &Compared, band: usize, manifest: &Manifest) -> Measured<Ca
             mean_ns: of.ns.mean,
             error_ns: of.ns.error,
             requests: of.requests,
-        }
+        })
     };
+    let unrecorded = of.waits.iter().filter(|of| of.behind.is_none());
     let part = |name: &str, of: Option<Estimate>| {
         let of = of?;
         Some(Part { part: name.to_owned(), mean: of.mean, error: of.error, n: of.n })
@@ -169,7 +172,8 @@ fn of_band(compared: &Compared, band: usize, manifest: &Manifest) -> Measured<Ca
     Measured::Known(Causes {
         drawn: of.draws.uniform + of.draws.late,
         late: of.draws.late,
-        waits: of.waits.iter().take(BLAMES_MAX).map(blame).collect(),
+        waits: of.waits.iter().filter_map(blame).take(BLAMES_MAX).collect(),
+        unrecorded_ns: unrecorded.map(|of| of.ns.mean).sum(),
         service: service.into_iter().flatten().collect(),
     })
 }

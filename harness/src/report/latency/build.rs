@@ -169,7 +169,8 @@ impl Gathered {
 }
 
 /// Which windows are asked about, and how many there were.
-pub(crate) struct Range {
+#[derive(Debug)]
+pub struct Range {
     question: Question,
     start_ns: u64,
     end_ns: u64,
@@ -178,12 +179,14 @@ pub(crate) struct Range {
 }
 
 impl Range {
-    pub(crate) const fn of(question: &Question, start_ns: u64) -> Self {
+    /// Of a run that began at this instant.
+    #[must_use]
+    pub const fn of(question: &Question, start_ns: u64) -> Self {
         Self { question: *question, start_ns, end_ns: start_ns, windows: 0, extent_ns: None }
     }
 
     /// Whether this window is asked about: it overlaps the range.
-    pub(crate) fn takes(&mut self, interval: &Interval) -> bool {
+    pub fn takes(&mut self, interval: &Interval) -> bool {
         let after_ns = |ns: u64| ns.saturating_sub(self.start_ns);
         let Some((from, to)) = interval.extent_ns() else { return false };
         self.end_ns = self.end_ns.max(to);
@@ -214,12 +217,13 @@ impl Range {
         {
             return Err(LatencyError::Damaged { run, frames: intervals.latency_frames, cause });
         }
+        if self.windows > 0 { Ok(()) } else { Err(self.outside(intervals)) }
+    }
+
+    fn outside(&self, intervals: &Intervals) -> LatencyError {
         let seconds = |ns: u64| ns as f64 / 1e9;
-        if self.windows > 0 {
-            return Ok(());
-        }
-        Err(LatencyError::OutsideRange {
-            run,
+        LatencyError::OutsideRange {
+            run: intervals.manifest.id.clone(),
             from_s: seconds(self.question.from_ns),
             to: match self.question.to_ns {
                 u64::MAX => "the end".to_owned(),
@@ -227,7 +231,29 @@ impl Range {
             },
             windows: intervals.windows,
             end_s: seconds(self.end_ns.saturating_sub(self.start_ns)),
-        })
+        }
+    }
+}
+
+/// Whether the run in `dir` can answer: it has windows in the range, and stages if they are needed.
+///
+/// # Errors
+/// Why it cannot.
+pub fn check(dir: &Path, question: &Question, needs_stages: bool) -> Result<(), LatencyError> {
+    let mut intervals = Intervals::open(dir)?;
+    let mut range = Range::of(question, intervals.manifest.start_ns);
+    for interval in intervals.by_ref() {
+        range.takes(&interval);
+    }
+    match range.check(&intervals) {
+        Err(LatencyError::NotRecorded { .. } | LatencyError::Damaged { .. }) if !needs_stages => {
+            if range.windows > 0 {
+                Ok(())
+            } else {
+                Err(range.outside(&intervals))
+            }
+        }
+        outcome => outcome,
     }
 }
 

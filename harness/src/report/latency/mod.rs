@@ -9,8 +9,8 @@ mod build;
 mod cores;
 mod outliers;
 
-pub use build::{LatencyError, Question, build};
-pub(crate) use build::{Range, attribution, identity, recorded};
+pub use build::{LatencyError, Question, Range, build, check};
+pub(crate) use build::{attribution, identity, recorded};
 pub(crate) use cores::cpu;
 
 use serde::{Deserialize, Serialize};
@@ -178,8 +178,12 @@ pub enum Holds {
 pub struct Band {
     /// `p50-p90`, ...
     pub name: String,
-    /// Share of the requests.
+    /// Share of the requests: `rank_to` less `rank_from`.
     pub share: f64,
+    /// Share of all requests that are quicker; bands are cut between buckets, near the ranks that name them.
+    pub rank_from: f64,
+    /// Share of all requests that are in it or quicker.
+    pub rank_to: f64,
     /// System latency from here on, ns.
     pub from_ns: u64,
     /// And below; unknown above the largest bucket.
@@ -344,6 +348,9 @@ pub struct Causes {
     pub late: u64,
     /// The largest causes of its waits, longest first.
     pub waits: Vec<Blame>,
+    /// Waits behind what is not recorded one by one (short turns, the scheduler's work, waking up), ns per
+    /// request.
+    pub unrecorded_ns: f64,
     /// Parts of the service: `preempted`, `blocked`, `off the CPU`, `in the allocator`, ns per request.
     pub service: Vec<Part>,
 }
@@ -353,7 +360,7 @@ pub struct Causes {
 pub struct Blame {
     /// Stage of the waits.
     pub stage: String,
-    /// As in [`Behind::what`]; `unrecorded`: shorter turns, the scheduler's work, waking up.
+    /// As in [`Behind::what`].
     pub what: String,
     /// Agent whose turns they were.
     pub agent: Option<u32>,

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    Attribution, Band, Causes, Composition, LatencyReport, Part, StageMean,
+    Attribution, Band, Blame, Causes, Composition, LatencyReport, Part, StageMean,
 };
 
 use super::outliers::cause;
@@ -43,10 +43,11 @@ fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
     let of = &band.composition;
     writeln!(
         out,
-        "\n  {:<10} {} requests ({}), {}, mean {}",
+        "\n  {:<11} {} requests (ranks {} to {}), {}, mean {}",
         band.name,
         count(of.count),
-        percent(band.share),
+        percent(band.rank_from),
+        percent(band.rank_to),
         extent(band),
         cell(&of.mean_ns, |mean| time(*mean))
     )?;
@@ -68,43 +69,60 @@ fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
         cell(&of.mean_ns, |mean| time(*mean)),
         signed(&-of.residual_ns),
     )?;
-    causes(&band.causes, out)
+    causes(&band.causes, of.mean_ns.known().copied().unwrap_or(0.0), out)
 }
 
 /// What the band's requests waited behind, and what their service was made of.
-fn causes(causes: &Measured<Causes>, out: &mut dyn Write) -> io::Result<()> {
+fn causes(causes: &Measured<Causes>, mean_ns: f64, out: &mut dyn Write) -> io::Result<()> {
     let causes = match causes {
         Measured::Known(causes) => causes,
         Measured::Unknown { unknown, remedy } => {
-            return writeln!(out, "    behind            unknown ({unknown}; {remedy})");
+            return writeln!(out, "    waits             unknown ({unknown}; {remedy})");
         }
     };
-    let drawn = count(causes.drawn);
-    for (place, of) in causes.waits.iter().take(BLAMES_MAX).enumerate() {
-        let label = if place == 0 { format!("behind ({drawn})") } else { String::new() };
+    let shown = |of: &&Blame| of.mean_ns >= SHOWN_SHARE * mean_ns;
+    let named: Vec<&Blame> = causes.waits.iter().filter(shown).take(BLAMES_MAX).collect();
+    for of in &named {
         writeln!(
             out,
-            "    {label:<17} {:>8} +- {:<8} {}: {}",
+            "    waits             {:>8} +- {:<8} {} {}",
             time(of.mean_ns),
             time(of.error_ns),
             stage(&of.stage),
             cause(&of.what, of.agent, of.core)
         )?;
     }
-    let part = |of: &&Part| of.mean > 0.0;
-    for of in causes.service.iter().filter(part) {
-        let (name, figure) = match of.part.strip_suffix("_ns") {
-            Some(name) => (name, time(of.mean)),
-            None => (of.part.as_str(), format!("{:.2}", of.mean)),
-        };
-        writeln!(
-            out,
-            "    in the service    {figure:>8}             {} ({} requests)",
-            name.replace('_', " "),
-            count(of.n)
-        )?;
+    writeln!(
+        out,
+        "    waits             {:>8}             {}behind what is not recorded one by one (short turns, scheduler, waking up)",
+        time(causes.unrecorded_ns),
+        if named.is_empty() { "all " } else { "" }
+    )?;
+    for of in causes.service.iter().filter(|of| of.mean > 0.0) {
+        let (name, figure) = part(of);
+        writeln!(out, "    of the service    {figure:>8}             {name}")?;
     }
-    Ok(())
+    writeln!(
+        out,
+        "    estimated from {} requests that were written down whole, {} of them late ones",
+        count(causes.drawn),
+        count(causes.late)
+    )
+}
+
+/// A part of the service and its figure.
+fn part(of: &Part) -> (String, String) {
+    let name = match of.part.as_str() {
+        "off_ns" => "off the CPU",
+        "allocator_ns" => "in the allocator",
+        "preempted_ns" => "preempted, in times that were long enough to be recorded",
+        "blocked_ns" => "in blocking calls, likewise",
+        "minor_faults" => "page faults",
+        "major_faults" => "page faults with I/O",
+        other => other,
+    };
+    let figure = if of.part.ends_with("_ns") { time(of.mean) } else { format!("{:.2}", of.mean) };
+    (format!("{name} ({} requests)", count(of.n)), figure)
 }
 
 /// One line for each stage that shows, and one for all that do not.

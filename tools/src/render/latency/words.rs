@@ -22,7 +22,19 @@ pub(super) fn figure(value: Option<f64>, unit: &str) -> String {
         (Some(ns), "ns") if ns < 0.0 => signed(&ns),
         (Some(ns), "ns") => time(ns),
         (Some(n), _) if n.fract() == 0.0 && n >= 0.0 => count(n as u64),
-        (Some(n), _) => format!("{n:.2}"),
+        (Some(n), _) => three(n),
+    }
+}
+
+/// Three significant digits of what may be small.
+fn three(n: f64) -> String {
+    match n.abs() {
+        size if size >= 100.0 => format!("{n:.0}"),
+        size if size >= 10.0 => format!("{n:.1}"),
+        size if size >= 0.995 => format!("{n:.2}"),
+        size if size >= 0.0995 => format!("{n:.3}"),
+        size if size >= 0.009_95 => format!("{n:.4}"),
+        _ => format!("{n:.1e}"),
     }
 }
 
@@ -32,7 +44,8 @@ pub(super) fn difference(value: Option<f64>, unit: &str) -> String {
         (None, _) => "-".to_owned(),
         (Some(ns), "ns") => signed(&ns),
         (Some(0.0), _) => "0".to_owned(),
-        (Some(n), _) => format!("{n:+.2}"),
+        (Some(n), _) if n > 0.0 => format!("+{}", three(n)),
+        (Some(n), _) => three(n),
     }
 }
 
