@@ -9,6 +9,7 @@ pub mod drive;
 pub mod evidence;
 pub mod host;
 pub mod load;
+mod observe;
 pub mod plan;
 pub mod protocol;
 pub mod report;

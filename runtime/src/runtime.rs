@@ -254,7 +254,8 @@ pub(crate) fn links(shards: usize, config: &Config) -> Vec<Links> {
     let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
-            let (producer, consumer) = spsc::channel::<Envelope>(slots);
+            let make = if config.turn_stamps { spsc::dated } else { spsc::channel };
+            let (producer, consumer) = make(slots);
             links[from].producers[to] = Some(producer);
             links[to].consumers[from] = Some(consumer);
             let (producer, consumer) = spsc::channel::<u64>(slots);
@@ -295,7 +296,7 @@ impl Drop for Ends {
 }
 
 impl Seat {
-    fn run(mut self) -> ShardReport {
+    fn run(self) -> ShardReport {
         let shared = Arc::clone(&self.peers[self.place.1]);
         let _ends = Ends(Arc::clone(&shared));
         let ring = pin::pin(self.core)
@@ -310,9 +311,10 @@ impl Seat {
         shared.set_ring(ring.fd());
         let shard = Shard::new(self.place, self.config, self.peers, self.links, Clock::Monotonic);
         shard.set_thread_id();
+        shard.observe(self.observer);
         let _ = self.ready.send(Ok(()));
         drop(self.ready);
-        run::run(&shard, ring.as_mut(), self.observer.as_mut(), self.idling)
+        run::run(&shard, ring.as_mut(), self.idling)
     }
 }
 

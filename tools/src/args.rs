@@ -15,7 +15,8 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{
-    Plant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+    Plant, SlowPlant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+    parse_slow,
 };
 
 use crate::render::export::pprof::Metric;
@@ -153,6 +154,10 @@ pub(crate) struct Soak {
     /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation
     #[arg(long, value_name = "DECOY", value_parser = decoy)]
     pub(crate) plant_decoy: Vec<Plant>,
+    /// Plant slowness, to test the attribution: kind=compute,ms=5,agent=17,every=10 (kinds: compute, alloc,
+    /// faults, timer, flood)
+    #[arg(long, value_name = "SLOW", value_parser = slow)]
+    pub(crate) plant_slow: Vec<SlowPlant>,
     /// Progress on stderr
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,
@@ -510,6 +515,10 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
 /// What clap prints is one line; the whole error names cause and remedy.
 fn plant(text: &str) -> Result<Plant, String> {
     parse_plant(text).map_err(|error| error.to_string())
+}
+
+fn slow(text: &str) -> Result<SlowPlant, String> {
+    parse_slow(text).map_err(|error| error.to_string())
 }
 
 fn decoy(text: &str) -> Result<Plant, String> {

@@ -9,7 +9,7 @@ use tailbeam_probes::record::Frame;
 use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::stats::Histogram;
 
-use super::read::{Opened, ReadRunError, histogram, latency_window, open, per_agent};
+use super::read::{Opened, ReadRunError, completions, histogram, latency_window, open};
 use super::records::{Manifest, WindowRecord, kind};
 use crate::load::Series;
 use crate::plan::Plan;
@@ -105,7 +105,7 @@ impl Iterator for Intervals {
                 },
                 kind::LATENCY => latency.extend(self.latency(&frame)),
                 kind::PER_AGENT => {
-                    if let Some((true, counts)) = per_agent(&frame.payload) {
+                    if let Some(counts) = completions(&frame.payload) {
                         self.completions.get_or_insert_default().extend(counts);
                     }
                 }

@@ -10,6 +10,7 @@
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod intervals;
+mod latency;
 mod read;
 mod recorded;
 pub mod records;
@@ -17,6 +18,7 @@ mod store;
 mod time;
 
 pub use intervals::{Interval, Intervals};
+pub use latency::read_latency;
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};

@@ -8,7 +8,7 @@ use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::record::{Frame, read_dir};
 use tailbeam_probes::stats::Histogram;
 
-use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind};
+use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -27,6 +27,12 @@ pub struct RunFrames {
     pub attempts: Option<Vec<u32>>,
     /// Completions per agent, when the run ended orderly.
     pub completions: Option<Vec<u32>>,
+    /// System latency of each agent's requests together, ns; older runs have none.
+    pub system_ns: Option<Vec<u64>>,
+    /// The largest of them, ns.
+    pub worst_ns: Option<Vec<u64>>,
+    /// Service of the requests that each agent answered, together, ns.
+    pub service_ns: Option<Vec<u64>>,
     /// Last frame, when the run was sealed.
     pub end: Option<EndRecord>,
     /// Frames read.
@@ -87,6 +93,9 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         histograms: Series::ALL.iter().map(|_| Histogram::new()).collect(),
         attempts: None,
         completions: None,
+        system_ns: None,
+        worst_ns: None,
+        service_ns: None,
         end: None,
         frames: frames.len() as u64,
         damage,
@@ -154,16 +163,9 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            kind::PER_AGENT => {
-                if let Some((completions, counts)) = per_agent(&frame.payload) {
-                    let place = if completions { &mut run.completions } else { &mut run.attempts };
-                    place.get_or_insert_default().extend(counts);
-                }
-            }
+            kind::PER_AGENT => numbers(run, &frame.payload),
             // Whole windows of stages are many: who wants them reads the run window by window.
-            kind::LATENCY => {
-                run.damage.extend(latency_window(frame).err());
-            }
+            kind::LATENCY => run.damage.extend(latency_window(frame).err()),
             kind::END => match serde_json::from_slice(&frame.payload) {
                 Ok(end) => run.end = Some(end),
                 Err(error) => {
@@ -213,9 +215,23 @@ pub(super) fn histogram(payload: &[u8]) -> Option<HistogramFrame> {
     })
 }
 
-/// Per-agent counts: whether they are completions, and the counts.
-pub(super) fn per_agent(payload: &[u8]) -> Option<(bool, Vec<u32>)> {
+/// Completions of a PER_AGENT frame, if it holds these.
+pub(super) fn completions(payload: &[u8]) -> Option<Vec<u32>> {
     let (head, rest) = payload.split_at_checked(4)?;
-    let counts = rest.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]));
-    Some((head[0] != 0, counts.collect()))
+    (head[0] == per_agent::COMPLETIONS)
+        .then(|| rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+}
+
+fn numbers(run: &mut RunFrames, payload: &[u8]) {
+    let Some((head, rest)) = payload.split_at_checked(4) else { return };
+    let counts = rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let times = rest.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    match head[0] {
+        per_agent::ATTEMPTS => run.attempts.get_or_insert_default().extend(counts),
+        per_agent::COMPLETIONS => run.completions.get_or_insert_default().extend(counts),
+        per_agent::SYSTEM_NS => run.system_ns.get_or_insert_default().extend(times),
+        per_agent::WORST_NS => run.worst_ns.get_or_insert_default().extend(times),
+        per_agent::SERVICE_NS => run.service_ns.get_or_insert_default().extend(times),
+        _ => {}
+    }
 }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::load::SecondCounts;
-use crate::plan::Plant;
+use crate::plan::{Plant, SlowPlant};
 
 /// Frame kinds.
 pub mod kind {
@@ -14,12 +14,26 @@ pub mod kind {
     pub const WINDOW: u16 = 2;
     /// Histogram: window u32, core u16, series u8, 0u8, then the histogram's bytes; little endian.
     pub const HISTOGRAM: u16 = 3;
-    /// Per-agent counts: which u8 (0 attempts, 1 completions), 3 zero bytes, then u32 per agent.
+    /// A number of every agent: which u8 ([`super::per_agent`]), 3 zero bytes, then u32 or u64 per agent.
     pub const PER_AGENT: u16 = 4;
     /// [`super::EndRecord`], JSON; the last frame of a sealed run.
     pub const END: u16 = 5;
-    /// `LatencyWindow` of one core, postcard; before the record of its window.
+    /// `probes::record::latency::LatencyWindow`, postcard: one per core and window, before its WINDOW frame.
     pub const LATENCY: u16 = 6;
+}
+
+/// Numbers in PER_AGENT frames.
+pub mod per_agent {
+    /// Attempts, u32.
+    pub const ATTEMPTS: u8 = 0;
+    /// Completions, u32.
+    pub const COMPLETIONS: u8 = 1;
+    /// System latency of the agent's requests together, ns, u64.
+    pub const SYSTEM_NS: u8 = 2;
+    /// The largest of them, ns, u64.
+    pub const WORST_NS: u8 = 3;
+    /// Service of the requests that it answered, together, ns, u64.
+    pub const SERVICE_NS: u8 = 4;
 }
 
 /// Version of every frame that this program writes.
@@ -49,18 +63,22 @@ pub struct Manifest {
     /// Why the heap was not sampled; none when it was. Older runs have neither.
     #[serde(default)]
     pub no_heap: Option<Unknown>,
-    /// What could be measured here, one row of the matrix each: `area: what works; what is unknown`.
+    /// What this host allowed, by area, in words; empty when nothing was observed.
     #[serde(default)]
     pub matrix: Vec<String>,
-    /// What is unknown here, and why.
+    /// Where the stamps of turns came from; empty in older runs.
     #[serde(default)]
-    pub unknowns: Vec<UnknownThing>,
-    /// By how much stamps of two cores may be out of order, ns.
+    pub stamps: String,
+    /// By how much stamps of one request may be out of order and count as 0, ns; none when requests were not
+    /// attributed.
     #[serde(default)]
     pub clock_bound_ns: Option<u64>,
+    /// What no core could tell, and why.
+    #[serde(default)]
+    pub unknowns: Vec<UnknownThing>,
 }
 
-/// Something that is not measured on a host.
+/// Something that was not measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnknownThing {
     /// What.
@@ -91,6 +109,17 @@ pub struct PlantedRecord {
     pub bytes: u64,
     /// Objects that found no room (slots, descriptors).
     pub refused: u64,
+}
+
+/// How often planted slowness struck, so that a report can be compared with the truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowedRecord {
+    /// The slowness.
+    pub slow: SlowPlant,
+    /// Requests that met it.
+    pub times: u64,
+    /// How long together, ns, time off the CPU included.
+    pub ns: u64,
 }
 
 /// One second (or the shorter rest of a run).
@@ -228,4 +257,7 @@ pub struct EndRecord {
     /// What was planted, in the order of the plan.
     #[serde(default)]
     pub planted: Vec<PlantedRecord>,
+    /// How planted slowness struck, in the order of the plan.
+    #[serde(default)]
+    pub slowed: Vec<SlowedRecord>,
 }

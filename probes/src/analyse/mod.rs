@@ -3,6 +3,7 @@
 pub mod join;
 pub mod latency;
 pub mod leak;
+pub mod overhead;
 #[cfg(feature = "symbols")]
 pub mod profile;
 pub mod role;

@@ -10,3 +10,4 @@ pub mod profile;
 pub mod room;
 pub mod schedstat;
 mod sys;
+pub mod turn;

@@ -374,4 +374,7 @@ pub struct LatencyWindow {
     /// Requests that ended in the window without it being known how long they were in each leg, as no
     /// answer came; `ns` is from sent to their end.
     pub legs_unknown: LegSum,
+    /// Requests that ended while stages were switched off: in the histograms of latency and in no bucket;
+    /// `ns` is their system latency.
+    pub unstaged: LegSum,
 }

@@ -127,7 +127,7 @@ impl Shard {
         let kind = header.kind.get().filter(|kind| kind.role == Role::Agent)?;
         let pending = header.pending.take();
         let waiting = pending.as_ref().map_or(0, |pending| super::messages(pending));
-        let oldest = pending.as_ref().and_then(|pending| pending.since_ns.front().copied());
+        let oldest = pending.as_ref().and_then(|pending| pending.arrivals.front().copied());
         header.pending.set(pending);
         Some(Account {
             agent: AgentId(handle(self.index, header.generation.get(), index)),
@@ -136,7 +136,7 @@ impl Shard {
             turns: header.messages.get().wrapping_add(header.polls.get()),
             cpu_ns: header.cpu_ns.get(),
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-            oldest_ns: oldest.map(|since_ns| self.seen_ns().saturating_sub(since_ns)),
+            oldest_ns: oldest.map(|oldest| self.seen_ns().saturating_sub(oldest.seen_ns)),
             age_max_ns: u64::from(header.age_max.get()) << AGE_BITS,
             down: header.is_down(),
         })

@@ -56,6 +56,22 @@ impl<'a> Cx<'a> {
         now_ns
     }
 
+    /// How what the running handler has in hand came here: its message, or what its later poll waited for. Valid
+    /// in every handler and hook; after an `await` it is of the poll that runs. A few loads.
+    #[must_use]
+    pub fn path(&self) -> crate::Path {
+        self.shard.path()
+    }
+
+    /// When this turn began, `CLOCK_MONOTONIC` ns: the stamp that ended the turn before, within 0.2 us of the clock and
+    /// never before an earlier turn of this core. One load. With `Config::turn_stamps` off it is the last look at
+    /// the clock.
+    #[inline]
+    #[must_use]
+    pub fn turn_ns(&self) -> u64 {
+        self.shard.turn_began_ns()
+    }
+
     /// Index of the shard.
     #[must_use]
     pub fn shard_index(&self) -> usize {

@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// Cells behind the one that is written whose memory is being fetched from the consumer's core.
 #[cfg(not(loom))]
@@ -15,9 +15,20 @@ const AHEAD: usize = 8;
 #[derive(Debug)]
 struct Line(AtomicUsize);
 
+/// What was published together, and when.
+#[derive(Debug)]
+struct Publication {
+    /// The cell behind its last one.
+    upto: AtomicUsize,
+    at_ns: AtomicU64,
+}
+
 #[derive(Debug)]
 struct Ring<T> {
     cells: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    /// As many as cells, or none. Each stands for a cell or more that was not given back, so that a place is used
+    /// again when its publication has been read.
+    publications: Box<[Publication]>,
     mask: usize,
     /// Next cell to read; written by the consumer.
     head: Line,
@@ -38,6 +49,8 @@ pub(crate) struct Producer<T> {
     tail: usize,
     published: usize,
     head_cache: usize,
+    /// Publications so far.
+    publications: usize,
 }
 
 /// The reading end.
@@ -46,16 +59,46 @@ pub(crate) struct Consumer<T> {
     ring: Arc<Ring<T>>,
     head: usize,
     tail_cache: usize,
+    /// Publications looked at, and what the last of them has said.
+    publications: usize,
+    upto: usize,
+    at_ns: u64,
+}
+
+/// How far a ring reaches, for whoever holds neither end.
+#[derive(Debug)]
+pub(crate) struct Gauge<T>(Arc<Ring<T>>);
+
+#[cfg(not(loom))]
+impl<T> Gauge<T> {
+    /// Cells published so far.
+    pub(crate) fn published(&self) -> usize {
+        // Relaxed: a count, by which no cell is touched.
+        self.0.tail.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A ring of `slots` cells, a power of two.
 pub(crate) fn channel<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
+    make(slots, 0)
+}
+
+/// A ring that says when its cells were published.
+pub(crate) fn dated<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
+    make(slots, slots)
+}
+
+fn make<T: Send>(slots: usize, publications: usize) -> (Producer<T>, Consumer<T>) {
     assert!(slots.is_power_of_two(), "indices are masked");
     let cells = (0..slots).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let line = || Line(AtomicUsize::new(0));
-    let ring = Arc::new(Ring { cells, mask: slots - 1, head: line(), tail: line() });
-    let producer = Producer { ring: Arc::clone(&ring), tail: 0, published: 0, head_cache: 0 };
-    (producer, Consumer { ring, head: 0, tail_cache: 0 })
+    let publication = |_| Publication { upto: AtomicUsize::new(0), at_ns: AtomicU64::new(0) };
+    let publications = (0..publications).map(publication).collect();
+    let (head, tail) = (line(), line());
+    let ring = Arc::new(Ring { cells, publications, mask: slots - 1, head, tail });
+    let shared = Arc::clone(&ring);
+    let producer = Producer { ring: shared, tail: 0, published: 0, head_cache: 0, publications: 0 };
+    (producer, Consumer { ring, head: 0, tail_cache: 0, publications: 0, upto: 0, at_ns: 0 })
 }
 
 impl<T> Producer<T> {
@@ -96,9 +139,28 @@ impl<T> Producer<T> {
         self.tail = self.tail.wrapping_add(1);
     }
 
+    /// Whether something was pushed that is not visible yet.
+    #[inline]
+    pub(crate) const fn has_news(&self) -> bool {
+        self.published != self.tail
+    }
+
+    /// [`Producer::publish`], dated: whoever sees the cells sees when that was.
+    pub(crate) fn publish_at(&mut self, now_ns: u64) -> bool {
+        let publication = self.ring.publications.get(self.publications & self.ring.mask);
+        if let Some(publication) = publication.filter(|_| self.has_news()) {
+            // Relaxed: the store of tail makes them visible, and the load of head has shown that the consumer is done
+            // with what was here.
+            publication.upto.store(self.tail, Ordering::Relaxed);
+            publication.at_ns.store(now_ns, Ordering::Relaxed);
+            self.publications = self.publications.wrapping_add(1);
+        }
+        self.publish()
+    }
+
     /// Makes every pushed cell visible; `false` when there was nothing new.
     pub(crate) fn publish(&mut self) -> bool {
-        if self.published == self.tail {
+        if !self.has_news() {
             return false;
         }
         // Pairs with the Acquire in `Consumer::pop`.
@@ -125,6 +187,31 @@ impl<T> Consumer<T> {
         // Pairs with the Release in `Producer::publish`.
         self.tail_cache = self.ring.tail.0.load(Ordering::Acquire);
         self.tail_cache.wrapping_sub(self.head)
+    }
+
+    /// Published cells that wait, as far as was last seen.
+    pub(crate) const fn known(&self) -> usize {
+        self.tail_cache.wrapping_sub(self.head)
+    }
+
+    /// When the next cell was published, which has been seen: asked for every cell, or none. 0 when the ring does
+    /// not say.
+    pub(crate) fn published_ns(&mut self) -> u64 {
+        while self.head >= self.upto && self.head != self.tail_cache {
+            let publications = &self.ring.publications;
+            let Some(next) = publications.get(self.publications & self.ring.mask) else { break };
+            // Relaxed: the load of tail has shown the cell that they are of.
+            self.upto = next.upto.load(Ordering::Relaxed);
+            self.at_ns = next.at_ns.load(Ordering::Relaxed);
+            self.publications = self.publications.wrapping_add(1);
+        }
+        self.at_ns
+    }
+
+    /// A view on how far the ring reaches.
+    #[cfg(not(loom))]
+    pub(crate) fn gauge(&self) -> Gauge<T> {
+        Gauge(Arc::clone(&self.ring))
     }
 
     /// Whether every cell holds a published value.

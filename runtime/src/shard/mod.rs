@@ -3,14 +3,17 @@
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
 pub(crate) mod control;
+mod end;
 mod held;
 pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod marks;
+pub(crate) mod path;
 pub(crate) mod pin;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod slab;
+pub(crate) mod stamp;
 pub(crate) mod suspended;
 mod timers;
 mod turn;
@@ -22,17 +25,18 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::agent::{
-    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, WakeUp, generation_of, handle,
+    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, generation_of, handle,
     index_of, shard_of,
 };
 use crate::agent::{Asked, Control, Due, End, Told};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
-use crate::channel::spsc::{Consumer, Producer};
+use crate::channel::spsc::{Consumer, Gauge, Producer};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::SendError;
+use crate::observe::{NoObserver, Observer};
 use crate::op::Ops;
 use crate::stats::ShardStats;
 use crate::timer::Wheel;
@@ -42,8 +46,10 @@ pub use held::Held;
 use control::ControlRings;
 use lane::{Ack, Lane, Refused, Word, reservations};
 use marks::Marks;
+use path::{Again, Hand};
 use shared::{Beat, Shared};
 use slab::{AgentType, Role, Slab};
+use stamp::Stamps;
 use suspended::Scratch;
 
 thread_local! {
@@ -73,6 +79,11 @@ pub(crate) struct Shard {
     /// Its age, in the unit of a header.
     age: Cell<u32>,
     sampler: Sampler,
+    stamps: Stamps,
+    hand: Hand,
+    /// Stamped turns of this length are told to the observer, ns.
+    long_turn_ns: u64,
+    observer: RefCell<Box<dyn Observer>>,
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
@@ -92,6 +103,8 @@ pub(crate) struct Shard {
     receiving: Cell<bool>,
     /// Ages of what lies in the rings of the other shards.
     ring_marks: Box<[Marks]>,
+    /// How far they reach.
+    gauges: Box<[Option<Gauge<Envelope>>]>,
     /// What this shard has sent to each shard's agents and does not know to be read.
     lanes: Vec<Lane>,
     wheel: RefCell<Wheel>,
@@ -119,6 +132,8 @@ struct Line {
     debt_ns: Cell<u64>,
     /// Up to which place in the queue messages of rings lie: those that come later must not overtake them.
     again: Cell<usize>,
+    /// How these came here, if turns are stamped.
+    arrivals: Again,
 }
 
 impl Line {
@@ -128,6 +143,7 @@ impl Line {
             marks: Marks::new(),
             debt_ns: Cell::new(0),
             again: Cell::new(0),
+            arrivals: Again::default(),
         }
     }
 
@@ -200,6 +216,8 @@ impl Shard {
     ) -> Rc<Self> {
         let now_ns = clock.now_ns();
         let acks_out = links.acks_out.into_iter();
+        let gauges = links.consumers.iter().map(|ring| ring.as_ref().map(Consumer::gauge));
+        let stamps = Stamps::new(config.turn_stamps, &clock);
         let shard = Rc::new(Self {
             index,
             runtime,
@@ -210,6 +228,13 @@ impl Shard {
             kins: RefCell::default(),
             bonds: Cell::new(0),
             clock,
+            stamps,
+            hand: Hand::default(),
+            long_turn_ns: match config.long_turn_ns {
+                0 => u64::MAX,
+                long_turn_ns => long_turn_ns,
+            },
+            observer: RefCell::new(Box::new(NoObserver)),
             seen_ns: Cell::new(now_ns),
             since_ns: Cell::new(marks::FRESH),
             age: Cell::new(0),
@@ -225,6 +250,7 @@ impl Shard {
             fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
+            gauges: gauges.collect(),
             lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),
             wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
             producers: RefCell::new(links.producers),
@@ -366,6 +392,7 @@ impl Shard {
     #[cold]
     pub(crate) fn queue_again(&self, class: Class, envelope: Envelope) {
         let line = &self.lines[class as usize];
+        self.keep_arrival(line);
         line.queue.push(envelope);
         line.again.set(line.queue.len());
     }
@@ -402,7 +429,7 @@ impl Shard {
     pub(crate) fn make_ready(&self, to: u64) {
         let header = self.slab.header(index_of(to));
         if header.is_some_and(|h| h.generation.get() == generation_of(to) && h.queue()) {
-            self.queue_of(to).send(self.mark(to), WakeUp);
+            self.queue_of(to).send(self.mark(to), self.wake_up());
         }
     }
 

@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 use super::Shard;
+use super::path::Arrival;
 use crate::agent::{Cx, Stop};
 use crate::channel::envelope::Envelope;
 use crate::panics::contain;
@@ -46,25 +47,25 @@ pub(crate) enum Outcome {
 pub(crate) struct Pending {
     pub(crate) suspended: Option<Suspended>,
     pub(crate) items: VecDeque<Envelope>,
-    /// Since when each item waits, ns.
-    pub(crate) since_ns: VecDeque<u64>,
+    /// How each item came here.
+    pub(crate) arrivals: VecDeque<Arrival>,
 }
 
 impl Pending {
     /// Drops timers and notices: they are of a life that is over.
     pub(crate) fn keep_messages(&mut self) {
-        let waiting = self.items.drain(..).zip(self.since_ns.drain(..));
+        let waiting = self.items.drain(..).zip(self.arrivals.drain(..));
         let messages = waiting.filter(|(item, _)| item.is_message());
-        let (items, since_ns) = messages.unzip();
-        (self.items, self.since_ns) = (items, since_ns);
+        let (items, arrivals) = messages.unzip();
+        (self.items, self.arrivals) = (items, arrivals);
     }
 
     /// Takes what a handler left when it suspended in the middle of catching up, and what was put back.
     pub(crate) fn put_before(&mut self, newer: Self) {
         self.suspended = newer.suspended.or(self.suspended.take());
-        for (item, since_ns) in newer.items.into_iter().zip(newer.since_ns).rev() {
+        for (item, arrival) in newer.items.into_iter().zip(newer.arrivals).rev() {
             self.items.push_front(item);
-            self.since_ns.push_front(since_ns);
+            self.arrivals.push_front(arrival);
         }
     }
 }

@@ -2,12 +2,17 @@
 
 use super::slab::Header;
 use super::{Shard, add};
-use crate::agent::account;
+use crate::agent::{AgentId, account};
+use crate::observe::{Observer, Queues};
+use crate::panics::contain;
 
 impl Shard {
     /// A turn of an agent begins.
     #[inline]
     pub(crate) fn begin_turn(&self, header: &Header, me: u64) {
+        if self.stamps.is_on() {
+            self.begin_stamped(me);
+        }
         self.now_ns.set(0);
         add(&self.counts.turns, 1);
         self.beat.runs(me, header.kind.get());
@@ -19,6 +24,7 @@ impl Shard {
     /// It ends.
     #[inline]
     pub(crate) fn end_turn(&self, header: &Header) {
+        self.end_stamped();
         if self.sampler.is_on() {
             self.sampler.end(header, self.clock_ns());
         }
@@ -49,7 +55,7 @@ impl Shard {
     /// Looks at the clock.
     #[inline]
     pub(crate) fn see(&self) -> u64 {
-        let now_ns = self.clock_ns();
+        let now_ns = if self.stamps.is_on() { self.see_stamped() } else { self.clock_ns() };
         self.seen_ns.set(now_ns);
         self.find_age();
         self.beat.at(now_ns);
@@ -97,5 +103,70 @@ impl Shard {
             self.now_ns.set(self.clock_ns());
         }
         self.now_ns.get()
+    }
+
+    /// A turn begins: one stamp for its begin and for the end of the one before.
+    #[inline(never)]
+    pub(super) fn begin_stamped(&self, me: u64) {
+        self.hand.turn_ns.set(self.stamp());
+        self.hand.agent.set(me);
+        self.hand.inside.set(true);
+    }
+
+    /// It ends; the next stamp says when.
+    #[inline]
+    pub(super) fn end_stamped(&self) {
+        self.hand.inside.set(false);
+    }
+
+    /// The time between two turns, ns.
+    pub(crate) fn stamp(&self) -> u64 {
+        // What the last turn has read of the clock is not after what follows it.
+        let now_ns = self.stamps.now_ns(&self.clock, self.now_ns.get());
+        self.close_turn(now_ns);
+        now_ns
+    }
+
+    /// Ends the last turn if none has begun since.
+    pub(super) fn close_turn(&self, now_ns: u64) {
+        let agent = self.hand.agent.take();
+        let from_ns = self.hand.turn_ns.get();
+        let len_ns = now_ns.saturating_sub(from_ns);
+        if agent != 0 && len_ns >= self.long_turn_ns {
+            self.tell(|observer| observer.long_turn(AgentId::of(agent), from_ns, len_ns));
+        }
+    }
+
+    /// Ends the last turn of a round.
+    pub(super) fn end_round(&self) {
+        if self.hand.agent.get() != 0 {
+            self.stamp();
+        }
+    }
+
+    /// Closures of other threads run between turns, and begin now.
+    pub(super) fn begin_jobs(&self) {
+        if self.stamps.is_on() {
+            self.hand.turn_ns.set(self.stamp());
+        }
+    }
+
+    /// [`Shard::see`] with stamps.
+    #[inline(never)]
+    pub(super) fn see_stamped(&self) -> u64 {
+        let now_ns = self.stamps.see_ns(&self.clock);
+        self.close_turn(now_ns);
+        self.tell(|observer| observer.look(now_ns, &Queues::of(self)));
+        now_ns
+    }
+
+    /// Tells the observer, which is the user's: what it panics with takes no shard down.
+    pub(super) fn tell(&self, what: impl FnOnce(&mut dyn Observer)) {
+        let _ = contain(|| what(self.observer.borrow_mut().as_mut()));
+    }
+
+    /// Has an observer be told from now on.
+    pub(crate) fn observe(&self, observer: Box<dyn Observer>) {
+        drop(self.observer.replace(observer));
     }
 }

@@ -64,6 +64,7 @@ use crate::agent::{Addr, Agent, Cx, MoveError};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
 use crate::error::StartError;
+use crate::observe::Observer;
 use crate::panics::contain;
 use crate::ring::Event;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
@@ -171,6 +172,13 @@ impl Simulation {
             stopping: None,
             _home: home,
         })
+    }
+
+    /// Has an observer told of what a shard does from now on.
+    pub fn observe(&mut self, shard: usize, observer: impl Observer) {
+        if let Some(shard) = self.seats.get(shard).and_then(Seat::shard) {
+            shard.observe(Box::new(observer));
+        }
     }
 
     /// Number of shards.

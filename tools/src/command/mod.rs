@@ -86,6 +86,7 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
         warm_up_ns: args.warm_up,
         horizon_ns: args.horizon,
     };
+    plan.slow.clone_from(&args.plant_slow);
     plan.plants = [args.plant_leak.as_slice(), &args.plant_decoy].concat();
     if let Some(gates) = gates(&args.gate)? {
         plan.gates = gates;

@@ -487,6 +487,14 @@ pub(super) fn all() -> Sums {
     (0..CLASSES).map(sums).fold(Sums::default(), Sums::plus)
 }
 
+/// Sums of the thread whose cells these are; `None` before its first allocation.
+pub(super) fn own(local: &Local) -> Option<Sums> {
+    let cells = local.cells.get()?;
+    // Unless threads count by class, the first words hold all up to `LARGE`.
+    let classes = if BY_CLASS_USED.load(Ordering::Relaxed) == 0 { 1 } else { CLASSES };
+    Some((0..classes).map(|at| cells.words_now(at)).fold(Sums::default(), Sums::plus))
+}
+
 /// Totals of every class. Unless threads count by class, the first one holds all up to [`LARGE`].
 pub(super) fn classes() -> [ClassTotals; CLASSES] {
     std::array::from_fn(|class| {

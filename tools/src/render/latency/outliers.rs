@@ -55,6 +55,49 @@ fn line(of: &Outlier) -> String {
             time(of.behind_unrecorded_ns as f64)
         );
     }
+    let counts = of.counts.as_ref().map(counted).unwrap_or_default();
+    let parts = [service(&of.service), counts].concat();
+    if !parts.is_empty() {
+        line += &format!("; its service: {}", parts.join(", "));
+    }
+    line
+}
+
+fn stages(stages: &[(String, u64)]) -> String {
+    let mut largest: Vec<&(String, u64)> = stages.iter().collect();
+    largest.sort_by_key(|of| std::cmp::Reverse(of.1));
+    let mut parts: Vec<String> = largest
+        .iter()
+        .take(NAMED_MAX)
+        .map(|(name, ns)| format!("{} {}", stage(name), time(*ns as f64)))
+        .collect();
+    let rest: u64 = largest.iter().skip(NAMED_MAX).fold(0, |sum, (_, ns)| sum.saturating_add(*ns));
+    if rest > 0 {
+        parts.push(format!("others {}", time(rest as f64)));
+    }
+    if parts.is_empty() { "no time in any stage".to_owned() } else { parts.join(" + ") }
+}
+
+/// What it waited behind, in words.
+fn words(behind: &Behind) -> String {
+    let ns = time(behind.ns as f64);
+    format!("{} {ns} {}", stage(&behind.stage), cause(&behind.what, behind.agent, behind.core))
+}
+
+/// Behind what, and where.
+pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
+    let during = agent.map_or_else(String::new, |agent| format!(" in a turn of agent {agent}"));
+    match (what, agent) {
+        ("turn", Some(agent)) => format!("behind agent {agent} (long turns on core {core})"),
+        ("turn", None) => format!("behind long turns of no agent on core {core}"),
+        ("preempted", _) => format!("while core {core} was held{during} (preempted)"),
+        ("blocked", _) => format!("while core {core} was held{during} (a blocking call)"),
+        ("asleep", _) => format!("while core {core} was asleep"),
+        (other, _) => format!("{other} on core {core}"),
+    }
+}
+
+fn service(of: &ServiceParts) -> Vec<String> {
     let parts = [
         (of.preempted_ns, "preempted"),
         (of.blocked_ns, "in blocking calls"),
