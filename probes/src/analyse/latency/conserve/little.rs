@@ -6,7 +6,7 @@
 //! most as much as the last window's samples saw, for the mean time of the leg.
 //!
 //! The interval is Student's t over the windows' differences, widened by `(1 + phi) / (1 - phi)` where
-//! neighbours resemble each other, at 99.9 %. A comparison that would not see a tenth of the leg missing is
+//! neighbours resemble each other, at 99.9 %. A comparison that would not see a quarter of the leg missing is
 //! not made.
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ const WINDOWS: usize = 5;
 /// One-sided level of the interval: 99.9 % on two sides.
 const LEVEL: f64 = 0.999_5;
 /// Share of a leg that a comparison must be able to see.
-const BLUNT: f64 = 0.1;
+const BLUNT: f64 = 0.25;
 /// Correlation above which no more is corrected for.
 const PHI_MAX: f64 = 0.9;
 

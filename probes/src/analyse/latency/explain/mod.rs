@@ -80,8 +80,8 @@ pub struct Explained {
     pub staged: Staged,
     /// Its waits, longest first; none of 0 ns.
     pub waits: Vec<Wait>,
-    /// After it was suspended, until it was polled again, ns: a part of its run-queue stage of which only the
-    /// sum is known.
+    /// After it was suspended, until it was polled again, ns: a part of its run-queue stage. Of one
+    /// suspension it is among the waits, shorter by up to twice the service; of several only this sum is known.
     pub resume_wait_ns: u64,
     /// Its service.
     pub service: Service,
@@ -119,6 +119,12 @@ fn spans(exemplar: &Exemplar) -> Vec<Span> {
     }
     let out = [Stage::SendQueue, Stage::Hop, Stage::RunQueue, Stage::Mailbox];
     leg(&mut spans, &stamps.out, stamps.sent_ns, (asker, responder), out);
+    if stamps.polls == 2 && stamps.due_ns == 0 {
+        // Its service is before and after, in parts that are not known: here it waited whatever they are.
+        let from = stamps.out.turn_ns + stamps.suspended_ns + stamps.service_ns;
+        let to = stamps.answered_ns.saturating_sub(stamps.service_ns);
+        spans.push((Stage::RunQueue, responder, from, to));
+    }
     spans.push((Stage::Timer, responder, stamps.due_ns, stamps.timer_turn_ns));
     let back = [Stage::ReplySendQueue, Stage::ReplyHop, Stage::ReplyRunQueue, Stage::ReplyMailbox];
     leg(&mut spans, &stamps.back, stamps.answered_ns, (responder, asker), back);
