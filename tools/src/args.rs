@@ -5,6 +5,7 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
+mod export;
 mod latency;
 
 use std::error::Error as _;
@@ -19,9 +20,10 @@ use tailbeam_harness::plan::{
     parse_slow,
 };
 
-use crate::render::export::pprof::Metric;
+use crate::certify_args::{CertifyArgs, VerifyArgs};
 use crate::render::leaks::By;
 
+pub(crate) use export::{ExportArgs, ExportFormat};
 pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
@@ -75,6 +77,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
     )]
     Export(ExportArgs),
+    /// Judge recorded runs under a policy, and sign what came of it
+    #[command(
+        after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."
+    )]
+    Certify(Box<CertifyArgs>),
+    /// Check a certificate: its key, every file, and every figure anew from the frames
+    #[command(
+        after_help = "Examples:\n  tailbeam verify @last --key me.pem.pub\n\nExit code: the verdict's (0, 3, 4) if everything holds, or else 6."
+    )]
+    Verify(VerifyArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
@@ -321,93 +333,6 @@ pub(crate) struct LeaksArgs {
     /// Print the JSON Schema of `--format json` and stop
     #[arg(long)]
     pub(crate) schema: bool,
-}
-
-/// Format of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// profile.proto, gzipped: go tool pprof, speedscope, Pyroscope
-    Pprof,
-    /// Folded stacks: flamegraph.pl, inferno, speedscope
-    Folded,
-    /// Firefox Profiler
-    Firefox,
-    /// Latency for the Firefox Profiler: slow requests' stages, long turns, times off the CPU, counters
-    Timeline,
-    /// Latency as an HdrHistogram interval log
-    Hlog,
-    /// The run as OpenMetrics with time stamps: promtool tsdb create-blocks-from openmetrics
-    Openmetrics,
-}
-
-impl ExportFormat {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Pprof => "pprof",
-            Self::Folded => "folded",
-            Self::Firefox => "firefox",
-            Self::Timeline => "timeline",
-            Self::Hlog => "hlog",
-            Self::Openmetrics => "openmetrics",
-        }
-    }
-}
-
-impl ExportFormat {
-    /// Whether it is of latency and not of the heap.
-    pub(crate) const fn is_latency(self) -> bool {
-        matches!(self, Self::Timeline | Self::Hlog | Self::Openmetrics)
-    }
-}
-
-/// Value of a folded stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FoldedMetric {
-    /// Bytes that live
-    InuseSpace,
-    /// Objects that live
-    InuseObjects,
-    /// Bytes allocated since the start
-    AllocSpace,
-    /// Objects allocated since the start
-    AllocObjects,
-}
-
-impl From<FoldedMetric> for Metric {
-    fn from(metric: FoldedMetric) -> Self {
-        match metric {
-            FoldedMetric::InuseSpace => Self::InuseSpace,
-            FoldedMetric::InuseObjects => Self::InuseObjects,
-            FoldedMetric::AllocSpace => Self::AllocSpace,
-            FoldedMetric::AllocObjects => Self::AllocObjects,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
-    pub(crate) run: String,
-    /// Format
-    #[arg(long, value_enum)]
-    pub(crate) to: ExportFormat,
-    /// File; stdout when not given or `-`
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Run, or RUN@2h, to subtract
-    #[arg(long, value_name = "RUN")]
-    pub(crate) base: Option<String>,
-    /// Value of folded stacks; pprof has all four
-    #[arg(long, value_enum, default_value = "inuse-space")]
-    pub(crate) metric: FoldedMetric,
-    /// Latency from this time after the start on; whole windows
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) from: Option<u64>,
-    /// Latency up to this time after the start
-    #[arg(long, value_name = "TIME", value_parser = duration)]
-    pub(crate) until: Option<u64>,
-    #[command(flatten)]
-    pub(crate) how: SymbolArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! One function per command; values in, exit code out.
 
+mod certify;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -45,6 +46,8 @@ pub(crate) fn run(
         Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Certify(args) => certify::certify(&args, &root, out),
+        Command::Verify(args) => certify::verify(&args, &root, out),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
