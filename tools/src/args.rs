@@ -5,6 +5,9 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
+mod export;
+mod latency;
+
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -18,9 +21,11 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
-use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
 pub(crate) use crate::soak_args::Soak;
+
+pub(crate) use export::{ExportArgs, ExportFormat};
+pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -58,9 +63,19 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n  tailbeam leaks --plan 2MB/h\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
     )]
     Leaks(Box<LeaksArgs>),
-    /// The heap of a run in another tool's format
+    /// Where the time of a run's requests went, and whether it adds up
     #[command(
-        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
+        after_help = "Examples:\n  tailbeam latency @last\n  tailbeam latency @last --by stage\n  tailbeam latency @last --outliers 50\n  tailbeam latency @last --agent 17 --from 10s --to 20s\n  tailbeam latency @last --fail-on conservation\n\nWith --fail-on: exit 3 when it does not add up, 4 when that cannot be said, 0 when it does."
+    )]
+    Latency(LatencyArgs),
+    /// What each core counted over time, with its quality
+    #[command(
+        after_help = "Examples:\n  tailbeam counters @last\n  tailbeam counters @last --core 1 --every 1s\n  tailbeam counters @last --per request --format json"
+    )]
+    Counters(CountersArgs),
+    /// The heap of a run, or its latency over time, in another tool's format
+    #[command(
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
     )]
     Export(ExportArgs),
     /// Judge recorded runs under a policy, and sign what came of it
@@ -256,71 +271,6 @@ pub(crate) struct LeaksArgs {
     /// Print the JSON Schema of `--format json` and stop
     #[arg(long)]
     pub(crate) schema: bool,
-}
-
-/// Format of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// profile.proto, gzipped: go tool pprof, speedscope, Pyroscope
-    Pprof,
-    /// Folded stacks: flamegraph.pl, inferno, speedscope
-    Folded,
-    /// Firefox Profiler
-    Firefox,
-}
-
-impl ExportFormat {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Pprof => "pprof",
-            Self::Folded => "folded",
-            Self::Firefox => "firefox",
-        }
-    }
-}
-
-/// Value of a folded stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FoldedMetric {
-    /// Bytes that live
-    InuseSpace,
-    /// Objects that live
-    InuseObjects,
-    /// Bytes allocated since the start
-    AllocSpace,
-    /// Objects allocated since the start
-    AllocObjects,
-}
-
-impl From<FoldedMetric> for Metric {
-    fn from(metric: FoldedMetric) -> Self {
-        match metric {
-            FoldedMetric::InuseSpace => Self::InuseSpace,
-            FoldedMetric::InuseObjects => Self::InuseObjects,
-            FoldedMetric::AllocSpace => Self::AllocSpace,
-            FoldedMetric::AllocObjects => Self::AllocObjects,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
-    pub(crate) run: String,
-    /// Format
-    #[arg(long, value_enum)]
-    pub(crate) to: ExportFormat,
-    /// File; stdout when not given or `-`
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Run, or RUN@2h, to subtract
-    #[arg(long, value_name = "RUN")]
-    pub(crate) base: Option<String>,
-    /// Value of folded stacks; pprof has all four
-    #[arg(long, value_enum, default_value = "inuse-space")]
-    pub(crate) metric: FoldedMetric,
-    #[command(flatten)]
-    pub(crate) how: SymbolArgs,
 }
 
 #[derive(Debug, Args)]

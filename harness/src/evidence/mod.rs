@@ -9,6 +9,7 @@
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
+mod intervals;
 mod latency;
 mod read;
 mod recorded;
@@ -16,6 +17,7 @@ pub mod records;
 mod store;
 mod time;
 
+pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};

@@ -215,16 +215,25 @@ pub(super) fn export(
         verdicts: &ByReport(&heap.report),
         comments: &comments,
     };
+    written(args, out, err, &mut |out| write(args, &what, out))
+}
+
+/// Writes an export where it was asked for.
+pub(super) fn written(
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+) -> Outcome {
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         None => {
-            let stdout = io::stdout();
-            if args.to == ExportFormat::Pprof && stdout.is_terminal() {
+            if args.to == ExportFormat::Pprof && io::stdout().is_terminal() {
                 return Err(Failure::new(
                     2,
                     "a pprof file is not text\n  cause: stdout is a terminal\n  remedy: name a file with -o heap.pb.gz, or pipe it",
                 ));
             }
-            write(args, &what, out)?;
+            write(out)?;
         }
         Some(path) => {
             let failed = |error: io::Error| {
@@ -237,7 +246,7 @@ pub(super) fn export(
                 )
             };
             let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-            write(args, &what, &mut file).and_then(|()| file.flush()).map_err(failed)?;
+            write(&mut file).and_then(|()| file.flush()).map_err(failed)?;
             let _ = writeln!(err, "{}: {}", args.to.name(), path.display());
         }
     }
@@ -248,16 +257,17 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
     match args.to {
         ExportFormat::Pprof => pprof::write(what, out),
         ExportFormat::Folded => folded::write(what, args.metric.into(), out),
-        ExportFormat::Firefox => {
-            let gz =
-                args.output.as_ref().is_some_and(|path| path.extension() == Some("gz".as_ref()));
-            if gz {
-                export::gzipped(out, |out| firefox::write(what, out))
-            } else {
-                firefox::write(what, out)
-            }
+        ExportFormat::Firefox if gz(args) => export::gzipped(out, |out| firefox::write(what, out)),
+        ExportFormat::Firefox => firefox::write(what, out),
+        ExportFormat::Timeline | ExportFormat::Hlog | ExportFormat::Openmetrics => {
+            unreachable!("these are of latency")
         }
     }
+}
+
+/// Whether the file's name asks for gzip.
+pub(super) fn gz(args: &ExportArgs) -> bool {
+    args.output.as_ref().is_some_and(|path| path.extension() == Some("gz".as_ref()))
 }
 
 #[cfg(test)]

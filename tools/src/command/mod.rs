@@ -4,6 +4,7 @@ mod certify;
 mod doctor;
 mod facts;
 mod heap_run;
+mod latency;
 mod leaks;
 mod record;
 mod target;
@@ -41,6 +42,9 @@ pub(crate) fn run(
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
+        Command::Latency(args) => latency::run(&args, &root, out),
+        Command::Counters(args) => latency::counters(&args, &root, out),
+        Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
         Command::Verify(args) => certify::verify(&args, &root, out),

@@ -1,8 +1,12 @@
-//! A heap profile in the formats of other people's tools: functions over `Write`, no file is opened here.
+//! A heap profile, and latency over time, in the formats of other people's tools: functions over `Write`, no
+//! file is opened here.
 
 pub mod firefox;
 pub mod folded;
+pub mod hlog;
+pub mod openmetrics;
 pub mod pprof;
+pub mod timeline;
 
 use std::io::{self, Write};
 
