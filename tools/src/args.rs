@@ -40,9 +40,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
     )]
     Soak(Box<Soak>),
-    /// Run any program and record its heap; the exit code is the program's own
+    /// Run any program, or watch one: CPU, waiting, switches, faults, a CPU profile, its heap
     #[command(
-        after_help = "Examples:\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nThe program's output and exit code are its own; 128 + N after signal N. A program that cannot be\nrecorded is not started: exit 1 with the cause."
+        after_help = "Examples:\n  tailbeam record -- ./server --port 80\n  tailbeam record --pid 4711 --duration 30s\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nA program's output and exit code are its own; 128 + N after signal N. One that cannot be recorded\nis not started: exit 1 with the cause. With --pid: 0 when the time is up or the process has ended,\n130 and 143 after SIGINT and SIGTERM; the run is whole in any case."
     )]
     Record(Box<Record>),
     /// Recompute a run's report from its frames
@@ -55,11 +55,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n  tailbeam leaks --plan 2MB/h\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
     )]
     Leaks(Box<LeaksArgs>),
-    /// The heap of a run in another tool's format
+    /// The heap or the CPU profile of a run in another tool's format
     #[command(
         after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
     )]
     Export(ExportArgs),
+    /// Live: the cores of a run, or the threads of a process
+    #[command(
+        after_help = "Examples:\n  tailbeam top\n  tailbeam top --pid 4711\n  tailbeam top @last --once\n\nKeys: q ends, p pauses, s or > and < choose the column to sort by."
+    )]
+    Top(TopArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
@@ -149,11 +154,11 @@ pub(crate) struct Soak {
 
 #[derive(Debug, Args)]
 pub(crate) struct Record {
-    /// Record heap objects: who allocated them, how long they live
-    #[arg(long, required = true)]
+    /// Record heap objects too: who allocated them, how long they live
+    #[arg(long, conflicts_with = "pid")]
     pub(crate) heap: bool,
     /// Record every object instead of a sample
-    #[arg(long)]
+    #[arg(long, requires = "heap")]
     pub(crate) exact: bool,
     /// Mean distance between samples, bytes (64KiB, 512KiB, 1MiB)
     #[arg(long, default_value = "512KiB", value_name = "SIZE", value_parser = bytes, conflicts_with = "exact")]
@@ -161,12 +166,55 @@ pub(crate) struct Record {
     /// The object to preload, when it does not lie beside this program
     #[arg(long, env = "TAILBEAM_PRELOAD", value_name = "FILE")]
     pub(crate) preload: Option<PathBuf>,
+    /// A process that runs already, and what it starts from now on
+    #[arg(long, conflicts_with = "command", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Stop recording after this time; the program runs on
+    #[arg(long, value_parser = some_time)]
+    pub(crate) duration: Option<u64>,
+    /// CPU samples per second of a thread's CPU time
+    #[arg(long, default_value_t = 99, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub(crate) hz: u64,
+    /// No CPU samples, only counts
+    #[arg(long)]
+    pub(crate) no_profile: bool,
+    /// Record each switch off the CPU (about 1 us each): how long threads were blocked and preempted
+    #[arg(long)]
+    pub(crate) switches: bool,
+    /// Time between two looks at the threads
+    #[arg(long, default_value = "1s", value_parser = some_time)]
+    pub(crate) interval: u64,
+    /// Threads that have counters of their own at once
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    pub(crate) counted_threads: usize,
+    /// Bytes that the recording may take; it ends there and says so
+    #[arg(long, default_value = "4GiB", value_name = "SIZE", value_parser = bytes)]
+    pub(crate) max_disk: u64,
     /// Say nothing after the program's end
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// Program and arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    #[arg(last = true, required_unless_present = "pid", value_name = "CMD")]
     pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Id, unique prefix, @last or @last~N of a run, also while it is written [default: @last]
+    #[arg(conflicts_with = "pid")]
+    pub(crate) run: Option<String>,
+    /// A process instead: its threads and functions
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pid: Option<u32>,
+    /// Time between two frames
+    #[arg(long, default_value = "1s", value_parser = some_time)]
+    pub(crate) interval: u64,
+    /// One plain-text frame, then stop
+    #[arg(long, conflicts_with = "count")]
+    pub(crate) once: bool,
+    /// So many plain-text frames, then stop
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -183,6 +231,12 @@ pub(crate) struct ReportArgs {
     /// Print the JSON Schema of `--format json` and stop
     #[arg(long)]
     pub(crate) schema: bool,
+    /// Of a recorded program: directory with the files that ran, or their debug files; searched first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+    /// Of a recorded program: rows of each table
+    #[arg(long, default_value_t = 20)]
+    pub(crate) top: usize,
 }
 
 /// How frames get their names.
@@ -354,8 +408,11 @@ pub(crate) struct ExportArgs {
     /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
     pub(crate) run: String,
     /// Format
-    #[arg(long, value_enum)]
+    #[arg(long, visible_alias = "format", value_enum)]
     pub(crate) to: ExportFormat,
+    /// The CPU profile, where a run has a heap as well
+    #[arg(long, conflicts_with_all = ["base", "metric"])]
+    pub(crate) cpu: bool,
     /// File; stdout when not given or `-`
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -469,6 +526,14 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
         return Err("a duration lies between 0 and 30 years".to_owned());
     }
     Ok((value * scale).round() as u64)
+}
+
+/// A duration that is not 0.
+fn some_time(text: &str) -> Result<u64, String> {
+    match duration(text)? {
+        0..10_000_000 => Err("it must be 10ms or more".to_owned()),
+        ns => Ok(ns),
+    }
 }
 
 /// What clap prints is one line; the whole error names cause and remedy.

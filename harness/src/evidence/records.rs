@@ -18,6 +18,17 @@ pub mod kind {
     pub const PER_AGENT: u16 = 4;
     /// [`super::EndRecord`], JSON; the last frame of a sealed run.
     pub const END: u16 = 5;
+    /// What `record` recorded of a program, see `tailbeam_probes::record::program`; all five in the bytes of
+    /// that module. First frame: `ProgramStart`.
+    pub const PROGRAM_START: u16 = 16;
+    /// `ProgramTick`: counts of a window, and threads that are new.
+    pub const PROGRAM_TICK: u16 = 17;
+    /// `ProgramStacks`: stacks that are new.
+    pub const PROGRAM_STACKS: u16 = 18;
+    /// `ProgramSamples`.
+    pub const PROGRAM_SAMPLES: u16 = 19;
+    /// `ProgramEnd`; the last frame of a sealed recording.
+    pub const PROGRAM_END: u16 = 20;
 }
 
 /// Version of every frame that this program writes.

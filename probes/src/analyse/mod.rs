@@ -4,6 +4,8 @@ pub mod join;
 pub mod leak;
 #[cfg(feature = "symbols")]
 pub mod profile;
+#[cfg(feature = "symbols")]
+pub mod program;
 pub mod role;
 #[cfg(feature = "symbols")]
 pub mod symbols;

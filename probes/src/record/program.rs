@@ -368,6 +368,21 @@ pub struct ProgramEnd {
     pub self_ns: u64,
 }
 
+/// The bytes of a frame of this module.
+///
+/// # Panics
+/// Never: these types are plain numbers, texts and lists.
+#[must_use]
+pub fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("plain values have bytes")
+}
+
+/// The value of a frame's bytes; `None` when they are damaged or of another version.
+#[must_use]
+pub fn from_bytes<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

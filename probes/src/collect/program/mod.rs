@@ -44,11 +44,13 @@ pub struct WatchOptions {
     pub threads_max: usize,
     /// Threads that have groups of counters at once, five to nine descriptors each.
     pub groups_max: usize,
+    /// CPUs that have groups of counters, eight descriptors each.
+    pub cores_max: usize,
 }
 
 impl Default for WatchOptions {
     fn default() -> Self {
-        Self { tree: TreeOptions::default(), threads_max: 4_096, groups_max: 64 }
+        Self { tree: TreeOptions::default(), threads_max: 4_096, groups_max: 64, cores_max: 1_024 }
     }
 }
 
@@ -95,7 +97,6 @@ pub struct Watch {
     off: HashMap<u32, (u64, bool)>,
     off_windows: HashMap<u32, OffWindow>,
     samples: Vec<(u64, SampleRow)>,
-    samples_from_ns: u64,
     ring: RingCounts,
     from_ns: u64,
     first: u32,
@@ -123,7 +124,7 @@ impl Watch {
             tree,
             options,
             table: Table::new(bounds),
-            cores: Cores::open(&super::profile::online(), options.groups_max),
+            cores: Cores::open(&super::profile::online(), options.cores_max),
             stacks: Stacks::default(),
             processes: HashMap::new(),
             left_out: 0,
@@ -131,7 +132,6 @@ impl Watch {
             off: HashMap::new(),
             off_windows: HashMap::new(),
             samples: Vec::new(),
-            samples_from_ns: now_ns,
             ring: RingCounts::default(),
             from_ns: now_ns,
             first: 0,
@@ -145,6 +145,18 @@ impl Watch {
     pub fn started(&mut self, process: u32) {
         self.first = process;
         self.processes.insert(process, task::process(process).map_or(0, |stat| stat.started));
+    }
+
+    /// So many threads may have groups of counters at once, from now on.
+    pub const fn allow(&mut self, groups_max: usize) {
+        self.options.groups_max = groups_max;
+        self.table.allow(groups_max);
+    }
+
+    /// CPUs of the host.
+    #[must_use]
+    pub fn cpus(&self) -> Vec<u32> {
+        super::profile::online()
     }
 
     /// Watches a process that runs already, and what it will start from now on.

@@ -71,6 +71,10 @@ impl Table {
         }
     }
 
+    pub(super) const fn allow(&mut self, groups: usize) {
+        self.groups_max = groups;
+    }
+
     /// The row of a thread, made when it is new; [`OTHERS`] when there is no room.
     pub(super) fn row(&mut self, process: u32, thread: u32, now_ns: u64, ran_before: bool) -> u32 {
         if let Some(known) = self.live.get(&thread) {
