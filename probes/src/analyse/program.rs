@@ -158,6 +158,23 @@ pub struct Sampled {
     pub stack: u32,
 }
 
+/// All threads in a window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Window {
+    /// Its start.
+    pub from_ns: u64,
+    /// Its end.
+    pub to_ns: u64,
+    /// On a CPU, ns.
+    pub cpu: Sum,
+    /// Ready to run without a CPU, ns.
+    pub wait: Sum,
+    /// Switches away.
+    pub switches: Sum,
+    /// Page faults without a disk.
+    pub faults: Sum,
+}
+
 /// A recorded program.
 #[derive(Debug, Clone, Default)]
 pub struct Program {
@@ -179,8 +196,8 @@ pub struct Program {
     pub left_out: u64,
     /// End of the last window.
     pub to_ns: u64,
-    /// Start and end of the last window.
-    pub window_ns: (u64, u64),
+    /// Windows in order; of a live view only the last.
+    pub windows: Vec<Window>,
     /// CPU time of the recorder, ns.
     pub self_ns: u64,
     modules: Vec<ModuleRow>,
@@ -213,7 +230,13 @@ impl Program {
         for thread in &mut self.threads {
             thread.last = [Sum::default(); WHATS];
         }
+        let (from_ns, to_ns) = (tick.from_ns, tick.to_ns);
+        let mut all = Window { from_ns, to_ns, ..Window::default() };
         for window in tick.threads {
+            all.cpu.add(window.counts[What::Cpu.index()]);
+            all.wait.add(window.counts[What::Wait.index()]);
+            all.switches.add(window.counts[What::Switches.index()]);
+            all.faults.add(window.counts[What::MinorFaults.index()]);
             let Some(thread) = self.threads.get_mut(window.thread as usize) else { continue };
             for (place, count) in window.counts.into_iter().enumerate() {
                 thread.sums[place].add(count);
@@ -253,7 +276,7 @@ impl Program {
         }
         self.left_out = self.left_out.max(tick.left_out);
         self.to_ns = tick.to_ns;
-        self.window_ns = (tick.from_ns, tick.to_ns);
+        self.windows.push(all);
         self.self_ns += tick.self_ns;
         let ring = &mut self.ring;
         ring.samples += tick.ring.samples;

@@ -4,6 +4,7 @@ mod doctor;
 mod facts;
 mod heap_run;
 mod leaks;
+mod program;
 mod record;
 mod target;
 
@@ -45,6 +46,7 @@ pub(crate) fn run(
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
         }
+        Command::Top(_) => Ok(0),
         Command::Doctor(args) => doctor::run(&args, &root, out),
     }
 }
@@ -149,6 +151,9 @@ fn show(args: &ReportArgs, root: &Path, out: &mut dyn Write) -> Outcome {
     let name = args.run.as_deref().unwrap_or("@last");
     let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
     let dir = store.resolve(name).map_err(|error| Failure::new(1, error))?;
+    if let Some(shown) = program::report(&dir, (args.format, args.top), &args.symbols, out) {
+        return shown;
+    }
     let report = report::build(&dir, gates.as_deref())
         .map_err(|error| Failure::new(if error.is_corrupt() { 6 } else { 2 }, error))?;
     print(&report, args.format, out)?;

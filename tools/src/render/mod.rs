@@ -3,5 +3,6 @@
 pub mod export;
 pub mod json;
 pub mod leaks;
+pub mod program;
 pub mod text;
 pub mod units;

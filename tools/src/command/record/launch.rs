@@ -90,7 +90,7 @@ fn exits(child: &Child) -> Option<Receiver<()>> {
     let pid = Pid::from_child(child);
     let wait = move || {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
-        while waitid(WaitId::Pid(pid), options) == Err(rustix::io::Errno::INTR) {}
+        while waitid(WaitId::Pid(pid), options).err() == Some(rustix::io::Errno::INTR) {}
         // Nobody listens when the recording has ended by itself.
         let _ = heard.send(());
     };

@@ -1,5 +1,7 @@
-//! A heap profile in the formats of other people's tools: functions over `Write`, no file is opened here.
+//! A heap or CPU profile in the formats of other people's tools: functions over `Write`, no file is opened here.
 
+pub mod cpu;
+pub mod cpu_firefox;
 pub mod firefox;
 pub mod folded;
 pub mod pprof;
