@@ -1,6 +1,6 @@
 //! The Firefox Profiler, by its own command line (`@firefox-devtools/profiler-cli`, node 24).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -11,7 +11,7 @@ use super::Made;
 use super::programs::{consumer, npm, run};
 
 /// A session of profiler-cli with a profile loaded; ends with the value.
-struct Session {
+pub(crate) struct Session {
     name: String,
     home: tempfile::TempDir,
 }
@@ -25,10 +25,15 @@ fn cli() -> Option<(PathBuf, PathBuf)> {
 
 impl Session {
     fn load(made: &Made) -> Option<Self> {
+        Self::of(|path| made.file(path, None, "firefox"))
+    }
+
+    /// With the gzipped profile that `write` makes.
+    pub(crate) fn of(write: impl FnOnce(&Path)) -> Option<Self> {
         cli()?;
         let home = tempfile::tempdir().unwrap();
-        let path = home.path().join("heap.json.gz");
-        made.file(&path, None, "firefox");
+        let path = home.path().join("profile.json.gz");
+        write(&path);
         let name = format!(
             "tailbeam-{}",
             home.path().file_name().unwrap().to_string_lossy().trim_start_matches('.')
@@ -38,14 +43,14 @@ impl Session {
         Some(session)
     }
 
-    fn ask(&self, words: &[&str]) -> String {
+    pub(crate) fn ask(&self, words: &[&str]) -> String {
         let (node, cli) = cli().unwrap();
         let mut command = Command::new(node);
         command.arg(cli).args(words).args(["--session", &self.name]);
         run(command.env("HOME", self.home.path()))
     }
 
-    fn json(&self, words: &[&str]) -> Value {
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
         serde_json::from_str(&self.ask(&[words, &["--json"]].concat())).unwrap()
     }
 }

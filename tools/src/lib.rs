@@ -26,7 +26,9 @@
 mod args;
 mod command;
 mod progress;
+mod record_args;
 pub mod render;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -311,6 +311,20 @@ impl Program {
         end.saturating_sub(self.start.start_ns)
     }
 
+    /// Stacks that samples may refer to.
+    #[must_use]
+    pub const fn stack_count(&self) -> usize {
+        self.stacks.len()
+    }
+
+    /// Forgets samples and windows before an instant: a live view has no past. Counts keep it.
+    pub fn forget(&mut self, before_ns: u64) {
+        let past = self.samples.partition_point(|sample| sample.at_ns < before_ns);
+        self.samples.drain(..past);
+        let past = self.windows.partition_point(|window| window.to_ns < before_ns);
+        self.windows.drain(..past);
+    }
+
     /// CPU time that a sample stands for, ns; 0 without a profile.
     #[must_use]
     pub const fn period_ns(&self) -> u64 {

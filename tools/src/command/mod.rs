@@ -7,6 +7,7 @@ mod leaks;
 mod program;
 mod record;
 mod target;
+mod top;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub(crate) fn run(
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
         }
-        Command::Top(_) => Ok(0),
+        Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
     }
 }

@@ -8,6 +8,8 @@ mod attach;
 mod launch;
 mod recording;
 
+pub(super) use attach::refused;
+
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::Write;

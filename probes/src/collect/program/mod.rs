@@ -17,6 +17,7 @@ mod task;
 
 use std::collections::HashMap;
 
+use super::perf::{CounterBackend as _, Kind, Support, TaskGroup};
 use super::profile::{Event, Told, TreeOptions, TreeProfiler};
 use super::sys;
 use crate::record::program::{
@@ -223,6 +224,7 @@ impl Watch {
     /// Reads the rings; a few times a second, so that they do not fill.
     pub fn drain(&mut self, now_ns: u64) {
         self.drain_until(now_ns.saturating_sub(SETTLE_NS));
+        self.table.meet(now_ns);
     }
 
     fn drain_until(&mut self, until_ns: u64) {
@@ -457,17 +459,12 @@ impl Watch {
     }
 
     fn counters_mode(&self) -> Mode {
-        let own = super::perf::TaskGroup::open(rustix::thread::gettid().as_raw_nonzero().get());
+        let own = TaskGroup::open(rustix::thread::gettid().as_raw_nonzero().get());
         let (works, missing) = match own {
             Err(why) => (String::new(), vec![("migrations, hardware counters".to_owned(), why)]),
             Ok(group) => {
-                use super::perf::CounterBackend as _;
-                let hardware = super::perf::Kind::HARDWARE.into_iter();
-                let missing = hardware
-                    .chain([super::perf::Kind::Migrations])
-                    .filter_map(|k| Some((k.name().to_owned(), group.support().of(k).err()?.clone())))
-                    .collect();
-                (format!(", groups of up to {} threads", self.options.groups_max), missing)
+                let works = format!(", groups of up to {} threads", self.options.groups_max);
+                (works, missing_kinds(group.support()))
             }
         };
         let missing = missing.iter().map(|(what, why)| (what.clone(), Why::from(why))).collect();
@@ -507,6 +504,19 @@ impl Watch {
 
 fn moved() -> Unavailable {
     Unavailable { source: "profile", cause: "in use".to_owned(), remedy: "none".to_owned() }
+}
+
+/// Kinds that no group has here, those of one reason together.
+fn missing_kinds(support: &Support) -> Vec<(String, Unavailable)> {
+    let mut missing: Vec<(String, Unavailable)> = Vec::new();
+    for kind in Kind::HARDWARE.into_iter().chain([Kind::Migrations]) {
+        let Err(why) = support.of(kind) else { continue };
+        match missing.iter_mut().find(|(_, known)| known == why) {
+            Some((names, _)) => *names += &format!(", {}", kind.name()),
+            None => missing.push((kind.name().to_owned(), why.clone())),
+        }
+    }
+    missing
 }
 
 /// The process of a thread's id; `None` when /proc does not say.

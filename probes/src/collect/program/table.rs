@@ -46,6 +46,9 @@ pub(super) struct Table {
     pub(super) reasons: Reasons,
     born: Vec<ThreadRow>,
     renamed: Vec<(u32, String)>,
+    /// Threads that nobody has looked at yet, and the windows of those that were met between two looks.
+    unmet: Vec<u32>,
+    met: Vec<ThreadWindow>,
 }
 
 /// Bounds of the table.
@@ -68,6 +71,8 @@ impl Table {
             reasons: Reasons::default(),
             born: Vec::new(),
             renamed: Vec::new(),
+            unmet: Vec::new(),
+            met: Vec::new(),
         }
     }
 
@@ -85,6 +90,7 @@ impl Table {
         }
         self.rows += 1;
         let (row, name) = (self.rows, String::new());
+        self.unmet.push(thread);
         self.born.push(ThreadRow { process, thread, name: name.clone(), since_ns: now_ns });
         self.live.insert(
             thread,
@@ -142,13 +148,29 @@ impl Table {
         (std::mem::take(&mut self.born), std::mem::take(&mut self.renamed))
     }
 
+    /// Looks at threads that are new: one that ends before the next look is known up to here, and by its
+    /// group to its end.
+    pub(super) fn meet(&mut self, now_ns: u64) {
+        for id in std::mem::take(&mut self.unmet) {
+            let Some(mut thread) = self.live.remove(&id) else { continue };
+            if let Some(task) = task::read(thread.process, id).filter(|_| thread.last.is_none()) {
+                let counts = self.window(id, &mut thread, &task, now_ns);
+                self.met.push(ThreadWindow { thread: thread.row, counts });
+                thread.written = true;
+                thread.last = Some(task);
+            }
+            self.live.insert(id, thread);
+        }
+    }
+
     /// What each thread used since the last look, and which have ended. `seen` are those that /proc lists.
     pub(super) fn look(
         &mut self,
         now_ns: u64,
         seen: &HashMap<u32, u32>,
     ) -> (Vec<ThreadWindow>, Vec<(u32, u64)>) {
-        let mut windows = Vec::new();
+        self.unmet.clear();
+        let mut windows = std::mem::take(&mut self.met);
         let mut ended = Vec::new();
         let mut ids: Vec<u32> = self.live.keys().copied().collect();
         ids.sort_unstable();
@@ -263,8 +285,8 @@ impl Table {
                 Some(Err(why)) => self.reasons.unavailable(why),
                 _ => self.reasons.say(
                     "perf",
-                    "its counters were opened at the first look at the thread",
-                    "start the program under record",
+                    "counters are opened at the first look at a thread, and do not know what was before",
+                    "none; it is the first tenth of a second of a thread",
                 ),
             };
             for (what, _) in GROUPED {
@@ -301,7 +323,7 @@ impl Table {
         let gone = self.reasons.say(
             "/proc",
             "the thread ended between two looks",
-            "a shorter --interval; the total of the program has it",
+            "a shorter --interval, or more --counted-threads; the kernel's total has it",
         );
         let mut counts = [gone; WHATS];
         self.from_group_of_dead(thread, now_ns, &mut counts);
