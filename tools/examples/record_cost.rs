@@ -37,7 +37,8 @@ fn tailbeam() -> PathBuf {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let burn = args.first().expect("the path of burn");
-    let number = |place: usize, default: usize| args.get(place).map_or(default, |n| n.parse().unwrap());
+    let number =
+        |place: usize, default: usize| args.get(place).map_or(default, |n| n.parse().unwrap());
     let (pairs, rounds) = (number(1, 20), number(2, 1_000).to_string());
     let more: Vec<&String> = args.iter().skip(3).collect();
     let store = tempfile::tempdir().unwrap();
@@ -58,7 +59,12 @@ fn main() {
             (bare(), on)
         };
         differences.push((on - off) / off * 100.0);
-        println!("pair {pair}: bare {:.1} ms, recorded {:.1} ms, {:+.2} %", off / 1e6, on / 1e6, (on - off) / off * 100.0);
+        println!(
+            "pair {pair}: bare {:.1} ms, recorded {:.1} ms, {:+.2} %",
+            off / 1e6,
+            on / 1e6,
+            (on - off) / off * 100.0
+        );
     }
     differences.sort_by(f64::total_cmp);
     let (low, high) = ranks(pairs);

@@ -215,7 +215,12 @@ impl Program {
             name: "(threads without a row)".to_owned(),
             since_ns: start.start_ns,
         };
-        Self { threads: vec![ThreadUse::new(others)], to_ns: start.start_ns, start, ..Self::default() }
+        Self {
+            threads: vec![ThreadUse::new(others)],
+            to_ns: start.start_ns,
+            start,
+            ..Self::default()
+        }
     }
 
     /// Adds a window.
@@ -251,8 +256,7 @@ impl Program {
         for off in tick.off_cpu {
             let Some(thread) = self.threads.get_mut(off.thread as usize) else { continue };
             let sum = thread.off.get_or_insert_default();
-            for (sum, add) in
-                [(&mut sum.blocked, off.blocked), (&mut sum.preempted, off.preempted)]
+            for (sum, add) in [(&mut sum.blocked, off.blocked), (&mut sum.preempted, off.preempted)]
             {
                 *sum = (sum.0 + add.0, sum.1 + add.1, sum.2.max(add.2));
             }
@@ -327,8 +331,8 @@ impl Program {
 
     /// CPU time that a sample stands for, ns; 0 without a profile.
     #[must_use]
-    pub const fn period_ns(&self) -> u64 {
-        if self.start.hz == 0 { 0 } else { 1_000_000_000 / self.start.hz }
+    pub fn period_ns(&self) -> u64 {
+        1_000_000_000u64.checked_div(self.start.hz).unwrap_or(0)
     }
 
     /// A sum over all threads.

@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "getrusage(2), and read(2) and ioctl(2) of descriptors that another crate owns")]
+#![expect(
+    unsafe_code,
+    reason = "getrusage(2), and read(2) and ioctl(2) of descriptors that another crate owns"
+)]
 //! System calls that no dependency offers in a form that neither allocates nor asserts.
 
 use std::os::fd::{AsRawFd, BorrowedFd};

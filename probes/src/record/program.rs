@@ -139,11 +139,7 @@ pub struct Why {
 
 impl From<&crate::Unavailable> for Why {
     fn from(why: &crate::Unavailable) -> Self {
-        Self {
-            source: why.source.to_owned(),
-            cause: why.cause.clone(),
-            remedy: why.remedy.clone(),
-        }
+        Self { source: why.source.to_owned(), cause: why.cause.clone(), remedy: why.remedy.clone() }
     }
 }
 

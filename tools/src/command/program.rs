@@ -4,7 +4,9 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use tailbeam_harness::evidence::{HEAP_STATE, ProgramRun, Recorded, Store, is_program, read_program};
+use tailbeam_harness::evidence::{
+    HEAP_STATE, ProgramRun, Recorded, Store, is_program, read_program,
+};
 use tailbeam_probes::analyse::program::{CpuProfile, Program, cpu_profile};
 
 use super::Outcome;
@@ -140,8 +142,7 @@ pub(super) fn export(args: &ExportArgs, dir: &Path, out: &mut dyn Write) -> Resu
         ),
     ];
     comments.extend(view::caveats(&shown));
-    let what =
-        CpuExport { run: &recording.run, program, profile: &profile, comments: &comments };
+    let what = CpuExport { run: &recording.run, program, profile: &profile, comments: &comments };
     write(args, &what, out)?;
     Ok(())
 }

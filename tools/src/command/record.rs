@@ -70,11 +70,7 @@ pub(super) fn run(args: &Record, root: &Path, err: &mut dyn Write) -> Outcome {
 }
 
 /// Makes the run's directory with the word of what is recorded.
-fn begin(
-    args: &Record,
-    root: &Path,
-    command: &[OsString],
-) -> Result<(PathBuf, Recorded), Failure> {
+fn begin(args: &Record, root: &Path, command: &[OsString]) -> Result<(PathBuf, Recorded), Failure> {
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
     let (_, dir) =
         store.create_run(clock::realtime_ns()).map_err(|error| Failure::new(1, error))?;

@@ -53,8 +53,8 @@ fn source(args: &TopArgs, root: &Path) -> Result<Box<dyn Source>, Failure> {
 fn attach(process: u32) -> Result<Process, Failure> {
     let options = WatchOptions::default();
     let start_ns = clock::monotonic_ns();
-    let watch = Watch::attach(process, options)
-        .map_err(|error| super::record::refused(process, &error))?;
+    let watch =
+        Watch::attach(process, options).map_err(|error| super::record::refused(process, &error))?;
     let command = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     let words = command.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     let start = ProgramStart {

@@ -106,7 +106,10 @@ pub fn text(shown: &Shown<'_>, out: &mut dyn Write) -> io::Result<()> {
 fn head(shown: &Shown<'_>, out: &mut dyn Write) -> io::Result<()> {
     let program = shown.program;
     let end = shown.end.as_deref().unwrap_or("unsealed");
-    let reason = program.end.as_ref().map_or("cut: its recorder was killed, or still runs", |end| &end.reason);
+    let reason = program
+        .end
+        .as_ref()
+        .map_or("cut: its recorder was killed, or still runs", |end| &end.reason);
     writeln!(out, "Program  run {}  {}", shown.run, program.start.command.join(" "))?;
     writeln!(
         out,
@@ -195,8 +198,21 @@ fn threads(shown: &Shown<'_>, out: &mut dyn Write) -> io::Result<()> {
         "\nThreads (wait: ready to run without a CPU; > a part is unknown, ~ scaled; quality of cpu)"
     )?;
     let mut header = vec![
-        "name", "process", "thread", "cpu", "share", "user", "system", "wait", "voluntary",
-        "involuntary", "minor", "major", "moves", "samples", "quality",
+        "name",
+        "process",
+        "thread",
+        "cpu",
+        "share",
+        "user",
+        "system",
+        "wait",
+        "voluntary",
+        "involuntary",
+        "minor",
+        "major",
+        "moves",
+        "samples",
+        "quality",
     ];
     header.extend(hardware.iter().map(|what| what.name()));
     let elapsed = program.elapsed_ns();
@@ -295,8 +311,7 @@ fn off_cpu(shown: &Shown<'_>, out: &mut dyn Write) -> io::Result<()> {
             row
         })
         .collect();
-    let header =
-        ["name", "thread", "blocked", "sum", "longest", "preempted", "sum", "longest"];
+    let header = ["name", "thread", "blocked", "sum", "longest", "preempted", "sum", "longest"];
     writeln!(out, "{}", table(&header, 1, &rows))
 }
 

@@ -60,8 +60,10 @@ impl Live {
             "{threads} threads, cpu {}, waiting {}, {} switches/s, {} faults/s, window {}",
             share(&window.cpu, length),
             share(&window.wait, length),
-            rate(&window.switches, length).map_or_else(|| "unknown".to_owned(), |v| format!("{v:.0}")),
-            rate(&window.faults, length).map_or_else(|| "unknown".to_owned(), |v| format!("{v:.0}")),
+            rate(&window.switches, length)
+                .map_or_else(|| "unknown".to_owned(), |v| format!("{v:.0}")),
+            rate(&window.faults, length)
+                .map_or_else(|| "unknown".to_owned(), |v| format!("{v:.0}")),
             time(length as f64)
         )];
         lines.push(cores(&self.program));
@@ -77,7 +79,10 @@ impl Live {
         }
         for mode in &self.program.start.modes {
             let missing = mode.missing.iter().filter(|(_, why)| why.source != "switch records");
-            notes.extend(missing.map(|(what, why)| format!("unknown: {what}: {}; {}", why.cause, why.remedy)));
+            notes.extend(
+                missing
+                    .map(|(what, why)| format!("unknown: {what}: {}; {}", why.cause, why.remedy)),
+            );
         }
         Page { title, lines, main, second: self.functions(), notes }
     }
@@ -106,7 +111,10 @@ impl Live {
             });
             rows.truncate(20);
             Grid {
-                title: format!("Functions, innermost, {} samples of the last 10 s", count(self.program.samples.len() as u64)),
+                title: format!(
+                    "Functions, innermost, {} samples of the last 10 s",
+                    count(self.program.samples.len() as u64)
+                ),
                 header: vec!["self", "function"],
                 left: 0,
                 rows,
@@ -216,7 +224,9 @@ impl Source for Recorded {
                         self.live = Live::new(start);
                     }
                 }
-                kind::PROGRAM_TICK => from_bytes(bytes).into_iter().for_each(|tick| program.tick(tick)),
+                kind::PROGRAM_TICK => {
+                    from_bytes(bytes).into_iter().for_each(|tick| program.tick(tick))
+                }
                 kind::PROGRAM_STACKS => {
                     from_bytes(bytes).into_iter().for_each(|stacks| program.stacks(stacks));
                 }

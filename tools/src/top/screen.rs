@@ -125,16 +125,20 @@ fn show(
     Ok(())
 }
 
+fn rows(count: usize) -> u16 {
+    u16::try_from(count).unwrap_or(u16::MAX)
+}
+
 fn draw(frame: &mut Frame<'_>, page: &Page, view: &View) {
     let area = frame.area();
     let second = page.second.as_ref().map_or(0, |grid| grid.rows.len() + 2);
     // The second table gets at most two fifths, the notes two lines.
     let second = second.min(usize::from(area.height) * 2 / 5);
     let heights = [
-        Constraint::Length(1 + page.lines.len() as u16),
+        Constraint::Length(rows(1 + page.lines.len())),
         Constraint::Min(3),
-        Constraint::Length(u16::try_from(second).unwrap_or(0)),
-        Constraint::Length(page.notes.len().min(2) as u16),
+        Constraint::Length(rows(second)),
+        Constraint::Length(rows(page.notes.len().min(2))),
         Constraint::Length(1),
     ];
     let [head, main, below, notes, keys] = Layout::vertical(heights).areas(area);
@@ -146,17 +150,20 @@ fn draw(frame: &mut Frame<'_>, page: &Page, view: &View) {
     if let Some(second) = &page.second {
         grid(frame, second, below, None);
     }
-    let said: Vec<Line<'_>> = page.notes.iter().map(|note| Line::raw(format!("! {note}"))).collect();
+    let said: Vec<Line<'_>> =
+        page.notes.iter().map(|note| Line::raw(format!("! {note}"))).collect();
     frame.render_widget(Paragraph::new(said), notes);
     let paused = if view.paused { "PAUSED  " } else { "" };
     let sorted = page.main.header.get(view.sort).unwrap_or(&"-");
     let help = format!("{paused}q quit  p pause  s < > sort: {sorted}");
-    frame.render_widget(Paragraph::new(help).style(Style::new().add_modifier(Modifier::REVERSED)), keys);
+    frame.render_widget(
+        Paragraph::new(help).style(Style::new().add_modifier(Modifier::REVERSED)),
+        keys,
+    );
 }
 
 fn grid(frame: &mut Frame<'_>, grid: &Grid, area: Rect, sort: Option<usize>) {
-    let [title, body] =
-        Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
+    let [title, body] = Layout::vertical([Constraint::Length(1), Constraint::Min(0)]).areas(area);
     frame.render_widget(Paragraph::new(grid.title.clone()), title);
     let width = |column: usize| {
         let cells = grid.rows.iter().map(|row| row[column].text.chars().count());
@@ -237,7 +244,9 @@ mod tests {
     #[test]
     fn a_page_fits_80_by_24_and_nothing_breaks_on_less() {
         let text = drawn(80, 24);
-        for part in ["process 1", "two threads", "Threads", "work", "! unknown", "PAUSED", "sort: cpu"] {
+        for part in
+            ["process 1", "two threads", "Threads", "work", "! unknown", "PAUSED", "sort: cpu"]
+        {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
         assert!(text.find("busy") < text.find("calm"), "sorted by cpu\n{text}");

@@ -134,12 +134,7 @@ impl Source for Soak {
             "core", "agents", "busy", "parked", "spun", "delay", "turns/s", "req/s", "p50", "p99",
             "max",
         ];
-        let main = Grid {
-            title: format!("Cores, window {}", now.window),
-            header,
-            left: 0,
-            rows,
-        };
+        let main = Grid { title: format!("Cores, window {}", now.window), header, left: 0, rows };
         if self.attribution.is_empty() {
             notes.push(
                 "spun and agents are unknown: the run does not say where its time went".to_owned(),
@@ -163,7 +158,8 @@ impl Soak {
         let core = &now.cores[place];
         let before = self.before.as_ref().and_then(|window| window.cores.get(place));
         let length = length(now).max(1) as f64;
-        let since = |of: fn(&CoreRecord) -> u64| of(core).saturating_sub(before.map_or(0, of)) as f64;
+        let since =
+            |of: fn(&CoreRecord) -> u64| of(core).saturating_sub(before.map_or(0, of)) as f64;
         let share = |ns: Option<f64>| {
             Cell::figure(ns.map(|ns| ns * 100.0 / length), |share| format!("{share:.1} %"))
         };
@@ -171,8 +167,7 @@ impl Soak {
             let before = before.and_then(|core| known(&core.run_delay_ns)).unwrap_or(0);
             ns.saturating_sub(before) as f64
         });
-        let attribution =
-            self.attribution.iter().find(|window| usize::from(window.shard) == place);
+        let attribution = self.attribution.iter().find(|window| usize::from(window.shard) == place);
         let spun = attribution
             .map(|window| window.ticks.iter().map(|tick| tick.spun_ns).sum::<u64>() as f64);
         let histogram = self.latency.iter().find(|(of, _)| usize::from(*of) == place);

@@ -31,8 +31,10 @@ fn a_process_is_recorded_for_a_time_and_runs_on() {
     let Some(bench) = Bench::new() else { return };
     let mut running = Running::start(&bench, &["idle", "60000"]);
     let pid = running.pid();
-    let output =
-        bench.tailbeam(&["record", "--pid", &pid, "--duration", "1s", "--hz", "499"]).output().unwrap();
+    let output = bench
+        .tailbeam(&["record", "--pid", &pid, "--duration", "1s", "--hz", "499"])
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(running.0.try_wait().unwrap().is_none(), "it runs on");
     let report = bench.report("@last");
@@ -59,7 +61,9 @@ fn a_process_that_ends_ends_the_recording_and_signals_seal_it() {
         let running = Running::start(&bench, &["burn", "60000"]);
         let mut command = bench.tailbeam(&["record", "--pid", &running.pid()]);
         let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        while !bench.store().is_dir() || std::fs::read_dir(bench.run().join("seg")).unwrap().count() == 0 {
+        while !bench.store().is_dir()
+            || std::fs::read_dir(bench.run().join("seg")).unwrap().count() == 0
+        {
             std::thread::yield_now();
         }
         // The run before has its end; this one is the newest when it has a first frame.

@@ -28,8 +28,7 @@ impl Bench {
     /// None, and said, where there is no compiler.
     pub(crate) fn new() -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let source =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/program/burn.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/program/burn.c");
         let burn = dir.path().join("burn");
         let flags =
             ["-O1", "-g", "-fno-omit-frame-pointer", "-mno-omit-leaf-frame-pointer", "-pthread"];

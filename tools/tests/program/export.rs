@@ -72,8 +72,10 @@ fn a_pprof_file_is_gzip_and_no_text_for_a_terminal() {
 #[test]
 fn with_a_heap_the_cpu_profile_is_asked_for() {
     let Some(bench) = Bench::new() else { return };
-    let object = std::path::Path::new(crate::bench::PROGRAM).with_file_name("libtailbeam_preload.so");
-    let deps = std::path::Path::new(crate::bench::PROGRAM).with_file_name("deps/libtailbeam_preload.so");
+    let object =
+        std::path::Path::new(crate::bench::PROGRAM).with_file_name("libtailbeam_preload.so");
+    let deps =
+        std::path::Path::new(crate::bench::PROGRAM).with_file_name("deps/libtailbeam_preload.so");
     if !object.exists() && !deps.exists() {
         return crate::bench::skip("the object to preload is not built");
     }

@@ -41,7 +41,10 @@ fn a_thread_that_sleeps_has_no_cpu_time_and_no_samples() {
     let cpu = known(idle[0], "cpu_ns").unwrap();
     assert!(cpu < known(burn[0], "cpu_ns").unwrap() / 20, "{cpu}");
     assert_eq!(idle[0]["samples"], 0);
-    assert_eq!(known(burn[0], "cycles").is_none(), burn[0]["counts"]["cycles"]["unknown"].is_string());
+    assert_eq!(
+        known(burn[0], "cycles").is_none(),
+        burn[0]["counts"]["cycles"]["unknown"].is_string()
+    );
 }
 
 #[test]
@@ -58,7 +61,8 @@ fn threads_that_come_and_go_and_children_are_all_there() {
     // All of the time is the kernel's total, and most of it is by thread.
     let total = &report["total"];
     let total = total["user_ns"].as_u64().unwrap() + total["system_ns"].as_u64().unwrap();
-    let seen: u64 = report["threads"].as_array().unwrap().iter().filter_map(|t| known(t, "cpu_ns")).sum();
+    let seen: u64 =
+        report["threads"].as_array().unwrap().iter().filter_map(|t| known(t, "cpu_ns")).sum();
     assert!(seen <= total + total / 20, "{seen} of {total}");
     let sampled: u64 = brief.iter().map(|thread| thread["samples"].as_u64().unwrap()).sum();
     assert!(sampled >= 50, "{sampled} of about 80");
@@ -81,13 +85,24 @@ fn output_and_exit_are_the_programs_own() {
         assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
     }
     let mut echo = bench.tailbeam(&["record", "-q", "--", "sh", "-c", "cat; echo err >&2; exit 3"]);
-    let mut child = echo.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        echo.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"through").unwrap();
     let output = child.wait_with_output().unwrap();
-    assert_eq!((output.stdout, output.stderr, output.status.code()), (b"through".to_vec(), b"err\n".to_vec(), Some(3)));
+    assert_eq!(
+        (output.stdout, output.stderr, output.status.code()),
+        (b"through".to_vec(), b"err\n".to_vec(), Some(3))
+    );
     // What it inherits is what it would have without us: limits, and no descriptor of ours.
     let own = bench
-        .tailbeam(&["record", "-q", "--", "sh", "-c", "ls /proc/self/fd | wc -l; ulimit -n; ulimit -Hn"])
+        .tailbeam(&[
+            "record",
+            "-q",
+            "--",
+            "sh",
+            "-c",
+            "ls /proc/self/fd | wc -l; ulimit -n; ulimit -Hn",
+        ])
         .output()
         .unwrap();
     let bare = std::process::Command::new("sh")

@@ -43,7 +43,17 @@ fn a_page_of_a_recorded_program_and_of_a_soak() {
     bench.record(&[], &["burn", "200"]);
     let page = text(&bench.tailbeam(&["top", "--once"]).output().unwrap().stdout);
     assert!(page.contains("ended") && page.contains("burn"), "{page}");
-    let soak = ["soak", "--agents", "100", "--duration", "2s", "--think", "10ms..50ms", "--progress", "none"];
+    let soak = [
+        "soak",
+        "--agents",
+        "100",
+        "--duration",
+        "2s",
+        "--think",
+        "10ms..50ms",
+        "--progress",
+        "none",
+    ];
     let ran = bench.tailbeam(&soak).output().unwrap();
     if ran.status.code() == Some(5) {
         return crate::bench::skip("this host cannot run a soak");
@@ -51,7 +61,8 @@ fn a_page_of_a_recorded_program_and_of_a_soak() {
     let output = bench.tailbeam(&["top", "@last", "--once"]).output().unwrap();
     let page = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    for part in ["Cores, window", "busy", "parked", "turns/s", "req/s", "p99", "attempts/s", "open"] {
+    for part in ["Cores, window", "busy", "parked", "turns/s", "req/s", "p99", "attempts/s", "open"]
+    {
         assert!(page.contains(part), "{part} is not in\n{page}");
     }
     let none = bench.tailbeam(&["top", "no-such-run", "--once"]).output().unwrap();
@@ -71,7 +82,9 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(args: &[&str]) -> Self {
-        let master = rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY).unwrap();
+        let master =
+            rustix::pty::openpt(rustix::pty::OpenptFlags::RDWR | rustix::pty::OpenptFlags::NOCTTY)
+                .unwrap();
         rustix::pty::grantpt(&master).unwrap();
         rustix::pty::unlockpt(&master).unwrap();
         let name = rustix::pty::ptsname(&master, Vec::new()).unwrap().into_string().unwrap();

@@ -21,7 +21,8 @@ impl Nobody {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        let open =
+            |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
         open(dir.path());
         fs::create_dir(dir.path().join("store")).unwrap();
         open(&dir.path().join("store"));
@@ -62,7 +63,8 @@ fn each_refusal_is_a_mode_and_the_exit_is_0() {
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     let report = &report["data"];
     let burn = named(report, "burn");
-    for what in ["cpu_ns", "wait_ns", "voluntary_switches", "involuntary_switches", "minor_faults"] {
+    for what in ["cpu_ns", "wait_ns", "voluntary_switches", "involuntary_switches", "minor_faults"]
+    {
         assert!(known(burn[0], what).is_some(), "{what} needs no privilege: {}", burn[0]);
     }
     // What is refused has its cause and remedy, and is no 0.

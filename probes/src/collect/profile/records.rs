@@ -135,9 +135,7 @@ fn told(kind: u32, misc: u16, body: &[u8]) -> Option<Event> {
         FORK => (half(front, 0)?, half(front, 8)?, Told::Began { parent: half(front, 4)? }),
         EXIT => (half(front, 0)?, half(front, 8)?, Told::Ended),
         MMAP2 => (half(front, 0)?, half(front, 4)?, map(misc, front)?),
-        _ if misc & BIT_13 != 0 => {
-            (process, thread, Told::Left { preempted: misc & BIT_14 != 0 })
-        }
+        _ if misc & BIT_13 != 0 => (process, thread, Told::Left { preempted: misc & BIT_14 != 0 }),
         _ => (process, thread, Told::Came),
     };
     Some(Event { at_ns, process, thread, told })

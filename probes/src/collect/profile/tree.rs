@@ -119,8 +119,8 @@ impl TreeProfiler {
 
     /// CPU time between two samples of a thread, ns; 0 when nothing is sampled.
     #[must_use]
-    pub const fn period_ns(&self) -> u64 {
-        if self.options.hz == 0 { 0 } else { 1_000_000_000 / self.options.hz }
+    pub fn period_ns(&self) -> u64 {
+        1_000_000_000u64.checked_div(self.options.hz).unwrap_or(0)
     }
 
     /// Bytes of all rings.

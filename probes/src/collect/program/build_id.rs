@@ -27,12 +27,10 @@ fn find(read: &dyn Fn(u64, usize) -> Option<Vec<u8>>) -> Option<Vec<u8>> {
     if head.get(..6)? != b"\x7fELF\x02\x01" {
         return None;
     }
-    let word = |bytes: &[u8], at: usize| {
-        Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
-    };
-    let half = |bytes: &[u8], at: usize| {
-        Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-    };
+    let word =
+        |bytes: &[u8], at: usize| Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+    let half =
+        |bytes: &[u8], at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (table, count) = (word(&head, 32)?, u16::from_le_bytes([head[56], head[57]]));
     let headers = read(table, usize::from(count) * 56)?;
     for header in headers.chunks_exact(56).filter(|header| half(header, 0) == Some(NOTE)) {

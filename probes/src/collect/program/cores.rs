@@ -3,12 +3,12 @@
 
 use super::reasons::Reasons;
 use crate::Unavailable;
+use crate::clock;
 use crate::collect::cpu_times::{CpuTimes, CpuTimesReader};
 use crate::collect::perf::{
     CounterBackend as _, CpuGroup, CpuOptions, Kind, Reading, Rules, between, rules,
 };
 use crate::record::program::{CoreWindow, Count, WHATS, What};
-use crate::clock;
 
 const COUNTED: [(What, Kind); 7] = [
     (What::Switches, Kind::Switches),

@@ -224,7 +224,7 @@ impl Watch {
     /// Reads the rings; a few times a second, so that they do not fill.
     pub fn drain(&mut self, now_ns: u64) {
         self.drain_until(now_ns.saturating_sub(SETTLE_NS));
-        self.table.meet(now_ns);
+        self.table.meet();
     }
 
     fn drain_until(&mut self, until_ns: u64) {
@@ -439,7 +439,8 @@ impl Watch {
         let works = match &self.tree {
             Err(why) => {
                 missing.push(("samples".to_owned(), Why::from(why)));
-                missing.push(("threads and processes between two looks".to_owned(), Why::from(why)));
+                missing
+                    .push(("threads and processes between two looks".to_owned(), Why::from(why)));
                 "nothing".to_owned()
             }
             Ok(_) if hz == 0 => "births and ends of threads and processes".to_owned(),

@@ -66,7 +66,9 @@ const fn words(why: Unknown) -> &'static str {
         Unknown::Malformed => "the group answered with words of another group",
         Unknown::Elsewhere => "it was read from another core",
         Unknown::Standing => "it is opened and stands still: a virtual PMU that does not count",
-        Unknown::Suspect(_) => "the window is suspect: a count fell, or was more than a core can make",
+        Unknown::Suspect(_) => {
+            "the window is suspect: a count fell, or was more than a core can make"
+        }
     }
 }
 

@@ -6,9 +6,7 @@ use std::fs;
 use std::rc::Rc;
 
 use super::build_id;
-use crate::record::program::{
-    KERNEL, ModuleRow, NOWHERE, ProgramStacks, STACK_NO_ROOM, StackRow,
-};
+use crate::record::program::{KERNEL, ModuleRow, NOWHERE, ProgramStacks, STACK_NO_ROOM, StackRow};
 
 /// Stacks that are kept apart.
 const STACKS_MAX: usize = 1 << 16;
@@ -68,10 +66,9 @@ impl Stacks {
 
     /// A process is a copy of another.
     pub(super) fn forked(&mut self, parent: u32, process: u32) {
-        if let Some(space) = self.spaces.get(&parent).cloned() {
-            if self.spaces.len() < PROCESSES_MAX {
-                self.spaces.insert(process, space);
-            }
+        let room = self.spaces.len() < PROCESSES_MAX;
+        if let Some(space) = self.spaces.get(&parent).filter(|_| room).cloned() {
+            self.spaces.insert(process, space);
         }
     }
 
@@ -119,7 +116,8 @@ impl Stacks {
         let space = self.spaces.get(&process);
         for &address in user {
             let found = space.and_then(|space| space.range(..=address).next_back());
-            let inside = found.filter(|(_, mapped)| address < mapped.end && mapped.module != NOWHERE);
+            let inside =
+                found.filter(|(_, mapped)| address < mapped.end && mapped.module != NOWHERE);
             frames.push(match inside {
                 Some((from, mapped)) => (mapped.module, address - from + mapped.offset),
                 None => (NOWHERE, address),
@@ -218,8 +216,7 @@ mod tests {
         assert_eq!(paths, ["/bin/a", "/bin/b"]);
         let frames = &fresh.stacks[one as usize].frames;
         let nowhere = |address| (NOWHERE, address);
-        let expected =
-            [(1, 0x100), nowhere(0x1010), nowhere(0x9010), (1, 0xfff), nowhere(0x2800)];
+        let expected = [(1, 0x100), nowhere(0x1010), nowhere(0x9010), (1, 0xfff), nowhere(0x2800)];
         assert_eq!(frames[..], expected, "what was mapped over is gone");
         assert_eq!(fresh.stacks[two as usize].frames[..], [(0, 0xd00)]);
         stacks.executed(1);

@@ -150,11 +150,11 @@ impl Table {
 
     /// Looks at threads that are new: one that ends before the next look is known up to here, and by its
     /// group to its end.
-    pub(super) fn meet(&mut self, now_ns: u64) {
+    pub(super) fn meet(&mut self) {
         for id in std::mem::take(&mut self.unmet) {
             let Some(mut thread) = self.live.remove(&id) else { continue };
             if let Some(task) = task::read(thread.process, id).filter(|_| thread.last.is_none()) {
-                let counts = self.window(id, &mut thread, &task, now_ns);
+                let counts = self.window(id, &mut thread, &task);
                 self.met.push(ThreadWindow { thread: thread.row, counts });
                 thread.written = true;
                 thread.last = Some(task);
@@ -179,7 +179,7 @@ impl Table {
             let task = seen.get(&id).and_then(|&process| task::read(process, id));
             let gone = task.is_none() || thread.ended_ns.is_some();
             let counts = match &task {
-                Some(task) => self.window(id, &mut thread, task, now_ns),
+                Some(task) => self.window(id, &mut thread, task),
                 None => self.last_window(&mut thread, now_ns),
             };
             let used = counts.iter().any(|count| count.known().is_some_and(|count| count > 0));
@@ -201,13 +201,7 @@ impl Table {
     }
 
     /// The window of a thread that lives: /proc, and its group for what /proc does not know.
-    fn window(
-        &mut self,
-        id: u32,
-        thread: &mut Thread,
-        task: &Task,
-        now_ns: u64,
-    ) -> [Count; WHATS] {
+    fn window(&mut self, id: u32, thread: &mut Thread, task: &Task) -> [Count; WHATS] {
         let mut counts = [self.reasons.say("/proc", "not read", "none known"); WHATS];
         // The first look at a thread that ran before us only says where we begin.
         let begin = thread.last.is_none() && thread.ran_before;
@@ -216,12 +210,12 @@ impl Table {
             (None, true) => task.clone(),
             (None, false) => zero(),
         };
-        self.from_proc(&before, task, &mut counts);
-        self.from_group(id, thread, now_ns, &mut counts);
+        self.add_proc(&before, task, &mut counts);
+        self.add_group(id, thread, &mut counts);
         counts
     }
 
-    fn from_proc(&mut self, before: &Task, now: &Task, counts: &mut [Count; WHATS]) {
+    fn add_proc(&mut self, before: &Task, now: &Task, counts: &mut [Count; WHATS]) {
         let mut put = |what: What, count: Count| counts[what.index()] = count;
         if let (Some(a), Some(b)) = (&before.stat, &now.stat) {
             let ticks = |a: u64, b: u64| Count::Ticks(b.saturating_sub(a) * self.tick_ns);
@@ -259,13 +253,7 @@ impl Table {
     }
 
     /// Opens the group at the first look, and counts from there.
-    fn from_group(
-        &mut self,
-        id: u32,
-        thread: &mut Thread,
-        now_ns: u64,
-        counts: &mut [Count; WHATS],
-    ) {
+    fn add_group(&mut self, id: u32, thread: &mut Thread, counts: &mut [Count; WHATS]) {
         if thread.group.is_none() {
             let opened = match self.groups < self.groups_max {
                 true => TaskGroup::open(id.cast_signed()),
@@ -294,7 +282,6 @@ impl Table {
             }
             return;
         }
-        let _ = now_ns;
         match &mut thread.group {
             Some(Ok((group, last))) => {
                 let mut now = Reading::default();
@@ -326,16 +313,11 @@ impl Table {
             "a shorter --interval, or more --counted-threads; the kernel's total has it",
         );
         let mut counts = [gone; WHATS];
-        self.from_group_of_dead(thread, now_ns, &mut counts);
+        self.dead_group(thread, now_ns, &mut counts);
         counts
     }
 
-    fn from_group_of_dead(
-        &mut self,
-        thread: &mut Thread,
-        now_ns: u64,
-        counts: &mut [Count; WHATS],
-    ) {
+    fn dead_group(&mut self, thread: &mut Thread, now_ns: u64, counts: &mut [Count; WHATS]) {
         let Some(Ok((group, last))) = &mut thread.group else { return };
         let mut now = Reading::default();
         group.read(now_ns.max(last.at_ns + 1), &mut now);
@@ -351,7 +333,8 @@ impl Table {
                 Ok(_) => self.reasons.value(&delta.of(kind)),
             };
         }
-        let (all, major) = (delta.of(Kind::PageFaults).known(), delta.of(Kind::MajorFaults).known());
+        let (all, major) =
+            (delta.of(Kind::PageFaults).known(), delta.of(Kind::MajorFaults).known());
         if let (Some(all), Some(major)) = (all, major) {
             counts[What::MinorFaults.index()] = Count::Exact(all.saturating_sub(major));
         }

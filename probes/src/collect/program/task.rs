@@ -80,7 +80,8 @@ pub(crate) fn stat(text: &[u8]) -> Option<Stat> {
     let mut words = text.get(close + 1..)?.split(|b| *b == b' ').filter(|word| !word.is_empty());
     let state = *words.next()?.first()?;
     // Column 4 (ppid) is the first of these.
-    let columns: Vec<Option<u64>> = words.map(|word| schedstat::number(word.trim_ascii())).collect();
+    let columns: Vec<Option<u64>> =
+        words.map(|word| schedstat::number(word.trim_ascii())).collect();
     let column = |number: usize| columns.get(number - 4).copied().flatten();
     Some(Stat {
         name,

@@ -173,9 +173,8 @@ impl Recording {
             samples_left_out: watch.samples_without_stack(),
             self_ns: self.self_ns,
         };
-        let written = log
-            .window(&batch.tick, &batch.stacks, &batch.samples)
-            .and_then(|()| log.end(&end));
+        let written =
+            log.window(&batch.tick, &batch.stacks, &batch.samples).and_then(|()| log.end(&end));
         if let Err(error) = written {
             self.told.push(format!("recorded in part: {error}"));
         }

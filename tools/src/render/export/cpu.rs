@@ -93,15 +93,10 @@ fn sample(tables: &mut Tables, export: &CpuExport<'_>, holding: &Holding) {
     }
     let row = holding.owner as usize;
     let of = export.program.threads.get(row).map(|thread| &thread.row);
-    let texts = [
-        ("thread", export.thread(row).to_owned()),
-        ("core", holding.core.to_string()),
-    ];
+    let texts = [("thread", export.thread(row).to_owned()), ("core", holding.core.to_string())];
     let texts = texts.map(|(key, text)| (tables.strings.id(key), tables.strings.id(&text)));
-    let numbers = [
-        ("pid", of.map_or(0, |row| row.process)),
-        ("tid", of.map_or(0, |row| row.thread)),
-    ];
+    let numbers =
+        [("pid", of.map_or(0, |row| row.process)), ("tid", of.map_or(0, |row| row.thread))];
     let numbers = numbers.map(|(key, number)| (tables.strings.id(key), u64::from(number)));
     tables.out.message(2, |message| {
         message.packed(1, locations);

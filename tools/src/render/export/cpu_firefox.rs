@@ -26,11 +26,12 @@ pub fn write(export: &CpuExport<'_>, out: &mut dyn Write) -> io::Result<()> {
         .map(|text| json!({"label": "note", "format": "string", "value": text}))
         .collect();
     let own = by_thread(export);
-    let shown: Vec<usize> = (0..program.threads.len())
-        .filter(|&row| row > 0 || !own[row].is_empty())
+    let shown: Vec<usize> =
+        (0..program.threads.len()).filter(|&row| row > 0 || !own[row].is_empty()).collect();
+    let threads: Vec<Value> = shown
+        .iter()
+        .map(|&row| thread(export, row, &own[row], Some(&row) == shown.first()))
         .collect();
-    let threads: Vec<Value> =
-        shown.iter().map(|&row| thread(export, row, &own[row], Some(&row) == shown.first())).collect();
     let title = title(program.start.command.first().map_or("program", String::as_str));
     let profile = json!({
         "meta": {
@@ -148,7 +149,8 @@ fn counter(
         })
         .collect();
     let mut last = 0.0;
-    let deltas: Vec<f64> = known.iter().map(|(at, _)| at - std::mem::replace(&mut last, *at)).collect();
+    let deltas: Vec<f64> =
+        known.iter().map(|(at, _)| at - std::mem::replace(&mut last, *at)).collect();
     (!known.is_empty()).then(|| {
         json!({
             "category": "CPU", "name": name, "description": about, "mainThreadIndex": 0,

@@ -292,7 +292,12 @@ impl Tables {
         id
     }
 
-    pub(super) fn mapping(&mut self, index: usize, module: &Module, [names, files, inlined]: [bool; 3]) {
+    pub(super) fn mapping(
+        &mut self,
+        index: usize,
+        module: &Module,
+        [names, files, inlined]: [bool; 3],
+    ) {
         let build_id: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let (file, build_id) = (self.strings.id(&module.path), self.strings.id(&build_id));
         self.out.message(3, |mapping| {
