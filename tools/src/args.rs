@@ -16,6 +16,7 @@ use tailbeam_harness::plan::{
     Plant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
 };
 
+use crate::certify_args::{CertifyArgs, VerifyArgs};
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
@@ -66,6 +67,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam top\n  tailbeam top --pid 4711\n  tailbeam top @last --once\n\nKeys: q ends, p pauses, s or > and < choose the column to sort by."
     )]
     Top(TopArgs),
+    /// Judge recorded runs under a policy, and sign what came of it
+    #[command(
+        after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."
+    )]
+    Certify(Box<CertifyArgs>),
+    /// Check a certificate: its key, every file, and every figure anew from the frames
+    #[command(
+        after_help = "Examples:\n  tailbeam verify @last --key me.pem.pub\n\nExit code: the verdict's (0, 3, 4) if everything holds, or else 6."
+    )]
+    Verify(VerifyArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it

@@ -2,6 +2,7 @@
 
 pub mod join;
 pub mod leak;
+pub mod overhead;
 #[cfg(feature = "symbols")]
 pub mod profile;
 #[cfg(feature = "symbols")]
