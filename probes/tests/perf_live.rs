@@ -241,7 +241,7 @@ fn a_cpus_group_counts_what_happens_there() {
     let pages = std::hint::black_box(vec![1u8; 16 << 20]);
     for _ in 0..20 {
         // A thread of this CPU that comes and goes: switches, whoever else runs.
-        std::thread::spawn(|| {}).join().unwrap();
+        thread::spawn(|| {}).join().unwrap();
     }
     drop(pages);
     group.read_from_afar(monotonic_ns(), &mut after);

@@ -213,7 +213,7 @@ impl Following {
     ///
     /// # Errors
     /// A file cannot be read. One that is not there yet is no error.
-    pub fn next(&mut self) -> io::Result<Vec<Frame>> {
+    pub fn fresh(&mut self) -> io::Result<Vec<Frame>> {
         let mut found = Vec::new();
         loop {
             let name = format!("{:04}.log", self.number);
@@ -306,18 +306,18 @@ mod tests {
         let seg = dir.path().join("seg");
         fs::create_dir(&seg).unwrap();
         let mut following = Following::from_start(dir.path());
-        assert_eq!(following.next().unwrap(), []);
+        assert_eq!(following.fresh().unwrap(), []);
         let mut log = ProgramLog::create(dir.path(), &ProgramStart::default(), 1 << 20).unwrap();
         let none = (ProgramStacks::default(), ProgramSamples::default());
-        assert_eq!(following.next().unwrap().len(), 1);
+        assert_eq!(following.fresh().unwrap().len(), 1);
         log.window(&tick(1), &none.0, &none.1).unwrap();
         let path = seg.join("0000.log");
         let whole = fs::read(&path).unwrap();
         fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-        assert_eq!(following.next().unwrap(), []);
+        assert_eq!(following.fresh().unwrap(), []);
         fs::write(&path, &whole).unwrap();
-        let frames = following.next().unwrap();
+        let frames = following.fresh().unwrap();
         assert_eq!((frames.len(), frames[0].kind), (1, kind::PROGRAM_TICK));
-        assert_eq!(following.next().unwrap(), []);
+        assert_eq!(following.fresh().unwrap(), []);
     }
 }

@@ -216,7 +216,7 @@ impl Recorded {
 
 impl Source for Recorded {
     fn page(&mut self, now_ns: u64) -> Result<Page, Failure> {
-        for frame in self.following.next()? {
+        for frame in self.following.fresh()? {
             let (bytes, program) = (&*frame.payload, &mut self.live.program);
             match frame.kind {
                 kind::PROGRAM_START => {

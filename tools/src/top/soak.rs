@@ -51,7 +51,7 @@ impl Soak {
     }
 
     fn read(&mut self) -> Result<(), Failure> {
-        for frame in self.following.next()? {
+        for frame in self.following.fresh()? {
             let bytes = &*frame.payload;
             match frame.kind {
                 kind::MANIFEST => self.manifest = serde_json::from_slice(bytes).ok(),

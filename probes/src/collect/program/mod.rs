@@ -261,6 +261,7 @@ impl Watch {
                     self.stacks.forked(parent, process);
                     self.add_process(process);
                 }
+                self.table.began(thread, at_ns);
                 self.table.row(process, thread, at_ns, false);
             }
             Told::Ended => {

@@ -49,6 +49,7 @@ pub(super) struct Table {
     /// Threads that nobody has looked at yet, and the windows of those that were met between two looks.
     unmet: Vec<u32>,
     met: Vec<ThreadWindow>,
+    retired: Vec<(u32, u64)>,
 }
 
 /// Bounds of the table.
@@ -73,6 +74,7 @@ impl Table {
             renamed: Vec::new(),
             unmet: Vec::new(),
             met: Vec::new(),
+            retired: Vec::new(),
         }
     }
 
@@ -134,6 +136,20 @@ impl Table {
         }
     }
 
+    /// A thread of this id begins: one that has ended and had it before gets its last window now.
+    pub(super) fn began(&mut self, thread: u32, now_ns: u64) {
+        let ended = self.live.get(&thread).is_some_and(|thread| thread.ended_ns.is_some());
+        if !ended {
+            return;
+        }
+        if let Some(mut thread) = self.live.remove(&thread) {
+            let counts = self.last_window(&mut thread);
+            self.met.push(ThreadWindow { thread: thread.row, counts });
+            self.groups -= usize::from(matches!(thread.group, Some(Ok(_))));
+            self.retired.push((thread.row, thread.ended_ns.unwrap_or(now_ns)));
+        }
+    }
+
     /// Threads of the table, and their processes.
     pub(super) fn threads(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.live.iter().map(|(thread, entry)| (*thread, entry.process))
@@ -171,16 +187,15 @@ impl Table {
     ) -> (Vec<ThreadWindow>, Vec<(u32, u64)>) {
         self.unmet.clear();
         let mut windows = std::mem::take(&mut self.met);
-        let mut ended = Vec::new();
+        let mut ended = std::mem::take(&mut self.retired);
         let mut ids: Vec<u32> = self.live.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
             let Some(mut thread) = self.live.remove(&id) else { continue };
             let task = seen.get(&id).and_then(|&process| task::read(process, id));
-            let gone = task.is_none() || thread.ended_ns.is_some();
             let counts = match &task {
                 Some(task) => self.window(id, &mut thread, task),
-                None => self.last_window(&mut thread, now_ns),
+                None => self.last_window(&mut thread),
             };
             let used = counts.iter().any(|count| count.known().is_some_and(|count| count > 0));
             if used || !thread.written || task.is_none() {
@@ -192,7 +207,7 @@ impl Table {
                 thread.last = Some(task);
                 self.live.insert(id, thread);
                 self.name(id, &name);
-            } else if gone {
+            } else {
                 self.groups -= usize::from(matches!(thread.group, Some(Ok(_))));
                 ended.push((thread.row, thread.ended_ns.unwrap_or(now_ns)));
             }
@@ -306,21 +321,21 @@ impl Table {
     }
 
     /// The window of a thread that has ended since: /proc has forgotten it, its group has not.
-    fn last_window(&mut self, thread: &mut Thread, now_ns: u64) -> [Count; WHATS] {
+    fn last_window(&mut self, thread: &mut Thread) -> [Count; WHATS] {
         let gone = self.reasons.say(
             "/proc",
             "the thread ended between two looks",
             "a shorter --interval, or more --counted-threads; the kernel's total has it",
         );
         let mut counts = [gone; WHATS];
-        self.dead_group(thread, now_ns, &mut counts);
+        self.dead_group(thread, &mut counts);
         counts
     }
 
-    fn dead_group(&mut self, thread: &mut Thread, now_ns: u64, counts: &mut [Count; WHATS]) {
+    fn dead_group(&mut self, thread: &mut Thread, counts: &mut [Count; WHATS]) {
         let Some(Ok((group, last))) = &mut thread.group else { return };
         let mut now = Reading::default();
-        group.read(now_ns.max(last.at_ns + 1), &mut now);
+        group.read(clock::monotonic_ns(), &mut now);
         let delta = between(group.support(), &self.rules, last, &now);
         let also = [
             (What::Cpu, Kind::TaskClock),
