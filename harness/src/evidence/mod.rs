@@ -6,6 +6,7 @@
 //! | `host.json` | the host as described at the start |
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
 //! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
+//! | | of such a run the frames are those of `tailbeam_probes::record::program`, see [`ProgramLog`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
