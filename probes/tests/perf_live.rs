@@ -227,6 +227,30 @@ fn a_group_of_another_cpu_is_not_read() {
     assert!(why.cause.contains("CPU 4000"), "{why}");
 }
 
+/// Members of a CPU's group were opened and stood at 0, exact, while the leader counted.
+#[test]
+fn a_cpus_group_counts_what_happens_there() {
+    pin_to_first_allowed();
+    let cpu = u32::try_from(rustix::thread::sched_getcpu()).unwrap();
+    let mut group = match CpuGroup::open(cpu, CpuOptions::default()) {
+        Err(why) => return println!("SKIPPED: {why}"),
+        Ok(group) => group,
+    };
+    let (mut before, mut after) = (Reading::default(), Reading::default());
+    group.read(monotonic_ns(), &mut before);
+    let pages = std::hint::black_box(vec![1u8; 16 << 20]);
+    for _ in 0..20 {
+        // A thread of this CPU that comes and goes: switches, whoever else runs.
+        thread::spawn(|| {}).join().unwrap();
+    }
+    drop(pages);
+    group.read_from_afar(monotonic_ns(), &mut after);
+    let delta = between(group.support(), &rules(Some(cpu)), &before, &after);
+    let of = |kind: Kind| delta.of(kind).known().unwrap();
+    assert!(of(Kind::PageFaults) >= 1_000, "{delta:?}");
+    assert!(of(Kind::Switches) >= 10, "{delta:?}");
+}
+
 #[test]
 fn without_the_kernels_work_no_count_is_an_eternal_zero() {
     let Ok(group) = ThreadGroup::open(ThreadOptions { user_only: true }) else { return };

@@ -2,6 +2,7 @@
 //! installed; with `TAILBEAM_REQUIRE_CONSUMERS=1` that is a failure. `.ci/consumers` fetches them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod cpu;
 mod firefox;
 #[path = "../leaks/fixture.rs"]
 mod fixture;

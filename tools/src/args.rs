@@ -21,6 +21,7 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
 pub(crate) use crate::soak_args::Soak;
 
@@ -48,9 +49,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
     )]
     Soak(Box<Soak>),
-    /// Run any program and record its heap; the exit code is the program's own
+    /// Run any program, or watch one: CPU, waiting, switches, faults, a CPU profile, its heap
     #[command(
-        after_help = "Examples:\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nThe program's output and exit code are its own; 128 + N after signal N. A program that cannot be\nrecorded is not started: exit 1 with the cause."
+        after_help = "Examples:\n  tailbeam record -- ./server --port 80\n  tailbeam record --pid 4711 --duration 30s\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nA program's output and exit code are its own; 128 + N after signal N. One that cannot be recorded\nis not started: exit 1 with the cause. With --pid: 0 when the time is up or the process has ended,\n130 and 143 after SIGINT and SIGTERM; the run is whole in any case."
     )]
     Record(Box<Record>),
     /// Recompute a run's report from its frames
@@ -73,11 +74,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam counters @last\n  tailbeam counters @last --core 1 --every 1s\n  tailbeam counters @last --per request --format json"
     )]
     Counters(CountersArgs),
-    /// The heap of a run, or its latency over time, in another tool's format
+    /// The heap or CPU profile of a run, or its latency over time, in another tool's format
     #[command(
         after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
     )]
     Export(ExportArgs),
+    /// Live: the cores of a run, or the threads of a process
+    #[command(
+        after_help = "Examples:\n  tailbeam top\n  tailbeam top --pid 4711\n  tailbeam top @last --once\n\nKeys: q ends, p pauses, s or > and < choose the column to sort by."
+    )]
+    Top(TopArgs),
     /// Judge recorded runs under a policy, and sign what came of it
     #[command(
         after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."
@@ -117,28 +123,6 @@ pub(crate) enum ProgressMode {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Record {
-    /// Record heap objects: who allocated them, how long they live
-    #[arg(long, required = true)]
-    pub(crate) heap: bool,
-    /// Record every object instead of a sample
-    #[arg(long)]
-    pub(crate) exact: bool,
-    /// Mean distance between samples, bytes (64KiB, 512KiB, 1MiB)
-    #[arg(long, default_value = "512KiB", value_name = "SIZE", value_parser = bytes, conflicts_with = "exact")]
-    pub(crate) sample: u64,
-    /// The object to preload, when it does not lie beside this program
-    #[arg(long, env = "TAILBEAM_PRELOAD", value_name = "FILE")]
-    pub(crate) preload: Option<PathBuf>,
-    /// Say nothing after the program's end
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Program and arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
-    pub(crate) command: Vec<OsString>,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
     /// Id, unique prefix, @last or @last~N
     #[arg(required_unless_present = "schema")]
@@ -152,6 +136,12 @@ pub(crate) struct ReportArgs {
     /// Print the JSON Schema of `--format json` and stop
     #[arg(long)]
     pub(crate) schema: bool,
+    /// Of a recorded program: directory with the files that ran, or their debug files; searched first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) symbols: Vec<PathBuf>,
+    /// Of a recorded program: rows of each table
+    #[arg(long, default_value_t = 20)]
+    pub(crate) top: usize,
 }
 
 /// How frames get their names.
@@ -339,7 +329,7 @@ pub(crate) fn count(text: &str) -> Result<u64, String> {
     number.checked_mul(scale).ok_or_else(|| "the count is too large".to_owned())
 }
 
-fn bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(unit);
     let scale: u64 = match unit {

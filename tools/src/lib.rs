@@ -27,8 +27,10 @@ mod args;
 mod certify_args;
 mod command;
 mod progress;
+mod record_args;
 pub mod render;
 mod soak_args;
+mod top;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -6,11 +6,13 @@
 //! | `host.json` | the host as described at the start |
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
 //! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
+//! | | of such a run the frames are those of `tailbeam_probes::record::program`, see [`ProgramLog`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod intervals;
 mod latency;
+mod program;
 mod read;
 mod recorded;
 pub mod records;
@@ -19,6 +21,7 @@ mod time;
 
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
+pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program, read_program};
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};

@@ -25,8 +25,18 @@ pub struct Recorded {
     pub mean_bytes: u64,
     /// Every object is recorded.
     pub exact: bool,
+    /// Its heap was recorded; older runs did nothing else.
+    #[serde(default = "yes")]
+    pub heap: bool,
+    /// The process that ran already, when it was not started by us.
+    #[serde(default)]
+    pub attached: Option<u32>,
     /// How it ended; absent while it runs, and when the recorder was killed.
     pub end: Option<Ending>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// How a recorded program ended.
@@ -69,7 +79,9 @@ impl Recorded {
         match &self.end {
             Some(Ending { code: Some(code), .. }) => format!("exit {code}"),
             Some(Ending { signal: Some(signal), .. }) => format!("signal {signal}"),
-            _ => "unsealed".to_owned(),
+            // Recording stopped; the program may run on.
+            Some(_) => "recorded".to_owned(),
+            None => "unsealed".to_owned(),
         }
     }
 }

@@ -21,6 +21,17 @@ pub mod kind {
     pub const END: u16 = 5;
     /// `probes::record::latency::LatencyWindow`, postcard: one per core and window, before its WINDOW frame.
     pub const LATENCY: u16 = 6;
+    /// What `record` recorded of a program, see `tailbeam_probes::record::program`; all five in the bytes of
+    /// that module. First frame: `ProgramStart`.
+    pub const PROGRAM_START: u16 = 16;
+    /// `ProgramTick`: counts of a window, and threads that are new.
+    pub const PROGRAM_TICK: u16 = 17;
+    /// `ProgramStacks`: stacks that are new.
+    pub const PROGRAM_STACKS: u16 = 18;
+    /// `ProgramSamples`.
+    pub const PROGRAM_SAMPLES: u16 = 19;
+    /// `ProgramEnd`; the last frame of a sealed recording.
+    pub const PROGRAM_END: u16 = 20;
 }
 
 /// Numbers in PER_AGENT frames.

@@ -6,6 +6,8 @@ pub mod leak;
 pub mod overhead;
 #[cfg(feature = "symbols")]
 pub mod profile;
+#[cfg(feature = "symbols")]
+pub mod program;
 pub mod role;
 #[cfg(feature = "symbols")]
 pub mod symbols;

@@ -7,6 +7,7 @@ pub mod host;
 pub mod perf;
 pub mod process;
 pub mod profile;
+pub mod program;
 pub mod room;
 pub mod schedstat;
 mod sys;

@@ -6,9 +6,14 @@
 //! timers of whole milliseconds. Each thread has a ring of its own, as the kernel maps no inherited
 //! event; new threads are found by [`Profiler::rescan`], and what no ring saw is counted.
 
+mod records;
 mod sample;
+mod tree;
 
+pub use records::{Event, Told};
 pub use sample::{CHAIN_MAX, Chain, Sample};
+pub(in crate::collect) use tree::online;
+pub use tree::{TreeOptions, TreeProfiler};
 
 use std::fs;
 
@@ -209,7 +214,7 @@ impl Profiler {
                 let parsed = sample::parse(record.ty(), &body[..length], &mut chain);
                 drop(record);
                 match parsed {
-                    Parsed::Sample { thread, at_ns, cpu } => {
+                    Parsed::Sample { thread, at_ns, cpu, .. } => {
                         drained.samples += 1;
                         drained.cut += u64::from(chain.cut());
                         each(&Sample { thread, at_ns, cpu, chain: &chain });

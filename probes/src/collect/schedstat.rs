@@ -81,7 +81,7 @@ fn gone(cause: String) -> Unavailable {
 }
 
 /// Three numbers (Documentation/scheduler/sched-stats.rst).
-fn parse(text: &[u8]) -> Option<Schedule> {
+pub(super) fn parse(text: &[u8]) -> Option<Schedule> {
     let mut numbers = text.split(|byte| byte.is_ascii_whitespace()).filter(|word| !word.is_empty());
     let mut next = || number(numbers.next()?);
     Some(Schedule { run_ns: next()?, wait_ns: next()?, slices: next()? })

@@ -1,9 +1,14 @@
-#![expect(unsafe_code, reason = "getrusage(2), and read(2) of descriptors that another crate owns")]
-//! Two system calls that no dependency offers in a form that neither allocates nor asserts.
+#![expect(
+    unsafe_code,
+    reason = "getrusage(2), and read(2) and ioctl(2) of descriptors that another crate owns"
+)]
+//! System calls that no dependency offers in a form that neither allocates nor asserts.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
+
+use crate::record::program::ProgramTotal;
 
 /// Reads whole words of a perf event's descriptor into `words`; how many came. 0 is the end of file by
 /// which the kernel says that a pinned event lost its counter. About 0.7 us for a group.
@@ -26,6 +31,49 @@ pub(crate) fn close_on_exec(event: &impl AsRawFd) -> Result<(), Errno> {
     // SAFETY: as in `read_words`.
     let descriptor = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
     rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC)
+}
+
+/// `PERF_EVENT_IOC_SET_OUTPUT`, `_IO('$', 5)` (perf_event_open(2)).
+const SET_OUTPUT: libc::Ioctl = 0x2405;
+
+/// Lets `event` write its records into the ring of `ring`, an event of the same CPU.
+///
+/// # Errors
+/// `EINVAL` when the two are not of one CPU and clock.
+pub(crate) fn set_output(event: &impl AsRawFd, ring: &impl AsRawFd) -> Result<(), Errno> {
+    let (event, ring) = (event.as_raw_fd(), ring.as_raw_fd());
+    // SAFETY: both descriptors are open for the length of the call; the request takes a descriptor by
+    // value and touches no memory of ours.
+    let failed = unsafe { libc::ioctl(event, SET_OUTPUT, ring) };
+    if failed == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+fn last_errno() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// What getrusage(2) counts of all children that were waited for, and of theirs: exact.
+#[must_use]
+pub(crate) fn children_usage() -> ProgramTotal {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage(2) writes one rusage through a valid pointer.
+    let failed = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) };
+    assert_eq!(failed, 0, "getrusage fails for a bad pointer or an unknown target only");
+    // SAFETY: all fields are integers, so the zeroes were a value already.
+    let usage = unsafe { usage.assume_init() };
+    let ns = |time: libc::timeval| {
+        time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_usec.cast_unsigned() * 1_000
+    };
+    ProgramTotal {
+        user_ns: ns(usage.ru_utime),
+        system_ns: ns(usage.ru_stime),
+        minor_faults: usage.ru_minflt.cast_unsigned(),
+        major_faults: usage.ru_majflt.cast_unsigned(),
+        voluntary: Some(usage.ru_nvcsw.cast_unsigned()),
+        involuntary: Some(usage.ru_nivcsw.cast_unsigned()),
+        // In KiB (getrusage(2)).
+        rss_max_bytes: Some(usage.ru_maxrss.cast_unsigned() * 1_024),
+    }
 }
 
 /// What getrusage(2) counts of the calling thread; exact, without any privilege.

@@ -5,6 +5,7 @@ pub mod heap;
 pub mod heap_file;
 pub(crate) mod heap_layout;
 pub mod latency;
+pub mod program;
 mod reader;
 mod writer;
 

@@ -73,8 +73,11 @@ pub(crate) struct ExportArgs {
     /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
     pub(crate) run: String,
     /// Format
-    #[arg(long, value_enum)]
+    #[arg(long, visible_alias = "format", value_enum)]
     pub(crate) to: ExportFormat,
+    /// The CPU profile, where a run has a heap as well
+    #[arg(long, conflicts_with_all = ["base", "metric"])]
+    pub(crate) cpu: bool,
     /// File; stdout when not given or `-`
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

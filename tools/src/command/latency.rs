@@ -9,7 +9,7 @@ use tailbeam_harness::report::counters::{self, Slots};
 use tailbeam_harness::report::latency::{self, Holds, LatencyError, Question, Range};
 
 use super::Outcome;
-use super::leaks::{gz, written};
+use super::leaks::{deliver, gz};
 use crate::Failure;
 use crate::args::{
     CountersArgs, ExportArgs, ExportFormat, Format, LatencyArgs, LatencyBy, LatencyFailOn,
@@ -91,13 +91,16 @@ pub(super) fn export(
     // Percentiles are in runs that have no stages, too.
     let needs_stages = args.to == ExportFormat::Timeline;
     latency::check(&dir, &question, needs_stages).map_err(failure)?;
-    written(args, out, err, &mut |out| match args.to {
-        ExportFormat::Timeline if gz(args) => {
-            gzipped(out, |out| write(&dir, &question, out, timeline::write))
-        }
-        ExportFormat::Timeline => write(&dir, &question, out, timeline::write),
-        ExportFormat::Hlog => write(&dir, &question, out, hlog::write),
-        _ => write(&dir, &question, out, openmetrics::write),
+    deliver(args, out, err, |out| {
+        match args.to {
+            ExportFormat::Timeline if gz(args) => {
+                gzipped(out, |out| write(&dir, &question, out, timeline::write))
+            }
+            ExportFormat::Timeline => write(&dir, &question, out, timeline::write),
+            ExportFormat::Hlog => write(&dir, &question, out, hlog::write),
+            _ => write(&dir, &question, out, openmetrics::write),
+        }?;
+        Ok(())
     })
 }
 

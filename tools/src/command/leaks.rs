@@ -1,7 +1,7 @@
 //! `leaks`: which sites leak, whose objects, how fast; and `export`, the same heap for other tools.
 
-use std::fs::{self, File};
-use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::fs;
+use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
 use tailbeam_harness::plan::Plan as RunPlan;
@@ -186,6 +186,53 @@ pub(super) fn export(
             "a Firefox profile has no base\n  cause: its allocations are single objects\n  remedy: export both runs, or use --to pprof --base",
         ));
     }
+    if let Some(dir) = super::program::place(args, root) {
+        return deliver(args, out, err, |out| super::program::export(args, &dir, out));
+    }
+    deliver(args, out, err, |out| heap(args, root, out))
+}
+
+/// Writes what `produce` makes to stdout or into the file that was named.
+pub(super) fn deliver(
+    args: &ExportArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+    produce: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
+) -> Outcome {
+    // Whole before the first byte is written: a run that cannot be read leaves no file.
+    let mut bytes = Vec::new();
+    match args.output.as_deref().filter(|path| *path != Path::new("-")) {
+        None => {
+            let stdout = io::stdout();
+            if args.to == ExportFormat::Pprof && stdout.is_terminal() {
+                return Err(Failure::new(
+                    2,
+                    "a pprof file is not text\n  cause: stdout is a terminal\n  remedy: name a file with -o heap.pb.gz, or pipe it",
+                ));
+            }
+            produce(&mut bytes)?;
+            out.write_all(&bytes)?;
+        }
+        Some(path) => {
+            let failed = |error: io::Error| {
+                let path = path.display();
+                Failure::new(
+                    1,
+                    format!(
+                        "cannot write {path}\n  cause: {error}\n  remedy: name a file in a writable directory"
+                    ),
+                )
+            };
+            produce(&mut bytes)?;
+            fs::write(path, &bytes).map_err(failed)?;
+            let _ = writeln!(err, "{}: {}", args.to.name(), path.display());
+        }
+    }
+    Ok(0)
+}
+
+/// Writes the heap.
+fn heap(args: &ExportArgs, root: &Path, out: &mut dyn Write) -> Result<(), Failure> {
     let config = LeakConfig::default();
     let heap = Heap::load(root, &args.run, &args.how, &config)?;
     let base = match &args.base {
@@ -215,42 +262,8 @@ pub(super) fn export(
         verdicts: &ByReport(&heap.report),
         comments: &comments,
     };
-    written(args, out, err, &mut |out| write(args, &what, out))
-}
-
-/// Writes an export where it was asked for.
-pub(super) fn written(
-    args: &ExportArgs,
-    out: &mut dyn Write,
-    err: &mut dyn Write,
-    write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
-) -> Outcome {
-    match args.output.as_deref().filter(|path| *path != Path::new("-")) {
-        None => {
-            if args.to == ExportFormat::Pprof && io::stdout().is_terminal() {
-                return Err(Failure::new(
-                    2,
-                    "a pprof file is not text\n  cause: stdout is a terminal\n  remedy: name a file with -o heap.pb.gz, or pipe it",
-                ));
-            }
-            write(out)?;
-        }
-        Some(path) => {
-            let failed = |error: io::Error| {
-                let path = path.display();
-                Failure::new(
-                    1,
-                    format!(
-                        "cannot write {path}\n  cause: {error}\n  remedy: name a file in a writable directory"
-                    ),
-                )
-            };
-            let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-            write(&mut file).and_then(|()| file.flush()).map_err(failed)?;
-            let _ = writeln!(err, "{}: {}", args.to.name(), path.display());
-        }
-    }
-    Ok(0)
+    write(args, &what, out)?;
+    Ok(())
 }
 
 fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Result<()> {

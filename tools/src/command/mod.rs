@@ -6,8 +6,10 @@ mod facts;
 mod heap_run;
 mod latency;
 mod leaks;
+mod program;
 mod record;
 mod target;
+mod top;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
@@ -52,6 +54,7 @@ pub(crate) fn run(
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
         }
+        Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
     }
 }
@@ -158,6 +161,9 @@ fn show(args: &ReportArgs, root: &Path, out: &mut dyn Write) -> Outcome {
     let name = args.run.as_deref().unwrap_or("@last");
     let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
     let dir = store.resolve(name).map_err(|error| Failure::new(1, error))?;
+    if let Some(shown) = program::report(&dir, (args.format, args.top), &args.symbols, out) {
+        return shown;
+    }
     let report = report::build(&dir, gates.as_deref())
         .map_err(|error| Failure::new(if error.is_corrupt() { 6 } else { 2 }, error))?;
     print(&report, args.format, out)?;

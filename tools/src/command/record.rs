@@ -1,20 +1,22 @@
-//! `record`: runs a program of any language with our object preloaded, and gets out of its way.
+//! `record`: runs a program of any language, watches it, and with `--heap` preloads our object; or watches
+//! one that runs already. It stays out of the program's way.
 //!
 //! Stdin, stdout, stderr, exit code and signals are the program's. What we say comes after its end, on
 //! stderr, and not at all with `--quiet`. A program that could not be recorded is not started.
 
+mod attach;
+mod launch;
+mod recording;
+
+pub(super) use attach::refused;
+
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::{fs, thread};
+use std::process::ExitStatus;
 
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
 use tailbeam_harness::evidence::{Ending, RECORD_VERSION, Recorded, Store};
 use tailbeam_probes::clock;
 
@@ -29,6 +31,9 @@ const OBJECT: &str = "libtailbeam_preload.so";
 const CONFIG: &str = "TAILBEAM_HEAP";
 
 pub(super) fn run(args: &Record, root: &Path, err: &mut dyn Write) -> Outcome {
+    if let Some(process) = args.pid {
+        return attach::run(process, args, root, err);
+    }
     let command = &args.command;
     let before = std::env::var_os("LD_PRELOAD");
     let refused = |what: &str, refusal: Refusal| {
@@ -37,25 +42,19 @@ pub(super) fn run(args: &Record, root: &Path, err: &mut dyn Write) -> Outcome {
     };
     let program = target::find(&command[0], std::env::var_os("PATH").as_deref())
         .map_err(|refusal| refused("nothing to record", refusal))?;
-    target::check(&program)
-        .and_then(|()| target::check_preloaded(before.as_deref()))
-        .map_err(|refusal| refused("this program cannot be recorded", refusal))?;
-    let object = object(args.preload.as_deref(), std::env::current_exe().ok().as_deref())?;
-    let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let (_, dir) =
-        store.create_run(clock::realtime_ns()).map_err(|error| Failure::new(1, error))?;
-    let dir = fs::canonicalize(&dir)?;
-
-    let mut recorded = Recorded {
-        version: RECORD_VERSION,
-        started_unix_ns: clock::realtime_ns(),
-        command: command.iter().map(|part| part.to_string_lossy().into_owned()).collect(),
-        mean_bytes: if args.exact { 1 } else { args.sample },
-        exact: args.exact,
-        end: None,
+    let object = match args.heap {
+        false => None,
+        true => {
+            target::check(&program)
+                .and_then(|()| target::check_preloaded(before.as_deref()))
+                .map_err(|refusal| refused("this program cannot be recorded", refusal))?;
+            Some(object(args.preload.as_deref(), std::env::current_exe().ok().as_deref())?)
+        }
     };
-    recorded.write(&dir)?;
-    let status = start(&program, command, &environment(&object, before, &recorded, &dir))?;
+    let (dir, mut recorded) = begin(args, root, command)?;
+    let environment = object.map(|object| environment(&object, before, &recorded, &dir));
+    let start = Starting { program: &program, command, environment: environment.as_ref() };
+    let (status, told) = launch::run(&start, args, &dir)?;
     recorded.end = Some(Ending {
         ended_unix_ns: clock::realtime_ns(),
         code: status.code(),
@@ -64,9 +63,37 @@ pub(super) fn run(args: &Record, root: &Path, err: &mut dyn Write) -> Outcome {
     recorded.write(&dir)?;
     if !args.quiet {
         // The program has ended and its exit code is owed in any case.
-        let _ = after(&dir, err);
+        let _ = told.iter().try_for_each(|line| writeln!(err, "{line}"));
+        let _ = if args.heap { after(&dir, err) } else { writeln!(err, "run: {}", dir.display()) };
     }
     Ok(exit_code(status))
+}
+
+/// Makes the run's directory with the word of what is recorded.
+fn begin(args: &Record, root: &Path, command: &[OsString]) -> Result<(PathBuf, Recorded), Failure> {
+    let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
+    let (_, dir) =
+        store.create_run(clock::realtime_ns()).map_err(|error| Failure::new(1, error))?;
+    let dir = fs::canonicalize(&dir)?;
+    let recorded = Recorded {
+        version: RECORD_VERSION,
+        started_unix_ns: clock::realtime_ns(),
+        command: command.iter().map(|part| part.to_string_lossy().into_owned()).collect(),
+        mean_bytes: if args.exact { 1 } else { args.sample },
+        exact: args.exact,
+        heap: args.heap,
+        attached: args.pid,
+        end: None,
+    };
+    recorded.write(&dir)?;
+    Ok((dir, recorded))
+}
+
+/// What is started.
+struct Starting<'a> {
+    program: &'a Path,
+    command: &'a [OsString],
+    environment: Option<&'a [(&'static str, OsString); 2]>,
 }
 
 /// As a shell tells it: 128 + N after signal N.
@@ -133,67 +160,6 @@ fn environment(
     [("LD_PRELOAD", preload), (CONFIG, config)]
 }
 
-/// Runs the program to its end; signals that are meant for it reach it.
-fn start(
-    program: &Path,
-    command: &[OsString],
-    environment: &[(&'static str, OsString)],
-) -> Result<ExitStatus, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::new(
-            1,
-            format!(
-                "{} did not start\n  cause: {error}\n  remedy: start it without tailbeam first",
-                program.display()
-            ),
-        )
-    };
-    // Whoever ignores a signal (nohup) hands that on to the program; we take only what we do not ignore.
-    let ignored = ignored_signals(&fs::read_to_string("/proc/self/status").unwrap_or_default());
-    let wanted = [SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2];
-    let taken = wanted.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
-    let mut signals = Signals::new(taken).map_err(failed)?;
-    let mut child = spawn(program, command, environment).map_err(failed)?;
-    let (handle, gone) = (signals.handle(), Arc::new(AtomicBool::new(false)));
-    let (pid, over) = (Pid::from_child(&child), Arc::clone(&gone));
-    let pass = move || {
-        for signal in signals.forever() {
-            // The terminal sends these two to the whole group, the program included.
-            let from_terminal = signal == SIGINT || signal == SIGQUIT;
-            if let (false, false, Some(signal)) =
-                (from_terminal, over.load(Ordering::Acquire), Signal::from_named_raw(signal))
-            {
-                // It may have ended just now; then there is nobody to tell.
-                let _ = kill_process(pid, signal);
-            }
-        }
-    };
-    let thread = thread::Builder::new().name("signals".to_owned()).spawn(pass).map_err(failed)?;
-    let status = child.wait().map_err(failed);
-    gone.store(true, Ordering::Release);
-    handle.close();
-    // The thread only passes signals on and cannot panic.
-    let _ = thread.join();
-    status
-}
-
-fn spawn(
-    program: &Path,
-    command: &[OsString],
-    environment: &[(&'static str, OsString)],
-) -> std::io::Result<Child> {
-    use std::os::unix::process::CommandExt as _;
-    let name: &OsStr = &command[0];
-    let variables = environment.iter().map(|(name, value)| (name, value));
-    Command::new(program).arg0(name).args(&command[1..]).envs(variables).spawn()
-}
-
-/// The mask of `SigIgn` in `/proc/self/status`; bit `n - 1` is signal `n`.
-fn ignored_signals(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-}
-
 /// What there is to know after the end: where the run is, and which processes could not be recorded.
 fn after(dir: &Path, err: &mut dyn Write) -> std::io::Result<()> {
     let mut names: Vec<PathBuf> =
@@ -237,6 +203,8 @@ mod tests {
             command: vec!["x".to_owned()],
             mean_bytes: 65_536,
             exact: false,
+            heap: true,
+            attached: None,
             end: None,
         };
         let before = Some(OsString::from("libfakeroot.so"));
@@ -249,11 +217,5 @@ mod tests {
     fn a_missing_object_is_an_error_that_says_how_to_get_it() {
         let failure = object(Some(Path::new("/nowhere/x.so")), None).unwrap_err();
         assert!(failure.text.contains("-p tailbeam-preload"), "{}", failure.text);
-    }
-
-    #[test]
-    fn ignored_signals_are_read_from_the_mask() {
-        assert_eq!(ignored_signals("Name:\tx\nSigIgn:\t0000000000000001\n"), 1);
-        assert_eq!(ignored_signals(""), 0);
     }
 }

@@ -5,5 +5,6 @@ pub mod export;
 pub mod json;
 pub mod latency;
 pub mod leaks;
+pub mod program;
 pub mod text;
 pub mod units;

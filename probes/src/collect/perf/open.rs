@@ -77,7 +77,10 @@ impl Opened {
         });
         let (mut members, mut counters) = (Members::led_by_first(), Vec::new());
         members.add(Kind::TaskClock);
-        let mut add = |kind: Kind, builder: Builder<'_>, scope: Scope| {
+        let mut add = |kind: Kind, mut builder: Builder<'_>, scope: Scope| {
+            // Members wait for their leader alone: those of a CPU's group that are opened disabled and
+            // enabled with the group stand at 0 for ever, without an error (Linux 6.18).
+            builder.enabled(true);
             let source = builder.build_with_group(&mut leader).map(|counter| {
                 counters.push(counter);
                 members.add(kind);
@@ -91,7 +94,7 @@ impl Opened {
         for (kind, event) in SOFTWARE {
             add(kind, builder(event, target, Scope::All), Scope::All);
         }
-        leader.enable_group()?;
+        leader.enable()?;
         Ok(Self { support, members, _counters: counters, leader })
     }
 

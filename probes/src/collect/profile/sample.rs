@@ -99,7 +99,7 @@ pub struct Sample<'a> {
 /// What a record says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Parsed {
-    Sample { thread: i32, at_ns: u64, cpu: u32 },
+    Sample { process: u32, thread: i32, at_ns: u64, cpu: u32 },
     Lost(u64),
     Throttled,
     Other,
@@ -136,7 +136,7 @@ pub(super) fn parse(kind: u32, body: &[u8], chain: &mut Chain) -> Parsed {
 }
 
 fn sample(body: &[u8], chain: &mut Chain) -> Option<Parsed> {
-    let thread = half(body, 12)?.cast_signed();
+    let (process, thread) = (half(body, 8)?, half(body, 12)?.cast_signed());
     let (at_ns, cpu, number) = (word(body, 16)?, half(body, 24)?, word(body, HEAD)?);
     let there = (body.len() - HEAD - 8) / 8;
     let number = usize::try_from(number).ok()?;
@@ -145,7 +145,7 @@ fn sample(body: &[u8], chain: &mut Chain) -> Option<Parsed> {
     }
     chain.fill((0..number.min(there)).map_while(|place| word(body, HEAD + 8 + 8 * place)));
     chain.cut |= number > there;
-    Some(Parsed::Sample { thread, at_ns, cpu })
+    Some(Parsed::Sample { process, thread, at_ns, cpu })
 }
 
 #[cfg(test)]
@@ -163,7 +163,7 @@ mod tests {
         let mut chain = Chain::default();
         let text = body(&[KERNEL, 11, 12, USER, 21, 22, 23]);
         let parsed = parse(SAMPLE, &text, &mut chain);
-        assert_eq!(parsed, Parsed::Sample { thread: 9, at_ns: 1_234, cpu: 3 });
+        assert_eq!(parsed, Parsed::Sample { process: 7, thread: 9, at_ns: 1_234, cpu: 3 });
         assert_eq!((chain.kernel(), chain.user()), (&[11, 12][..], &[21, 22, 23][..]));
         assert!(!chain.cut());
         parse(SAMPLE, &body(&[USER, 5]), &mut chain);

@@ -67,7 +67,7 @@ pub fn write(export: &Export<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
-fn title(command: &str) -> &str {
+pub(super) fn title(command: &str) -> &str {
     let program = command.split(' ').next().unwrap_or(command);
     let name = program.rsplit('/').next().unwrap_or(program);
     if name.is_empty() { "heap" } else { name }
@@ -77,7 +77,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn lib(module: &Module) -> Value {
+pub(super) fn lib(module: &Module) -> Value {
     let name = module.path.rsplit('/').next().unwrap_or(&module.path);
     // Breakpad's id: the first 16 bytes of the build-id as a little-endian GUID, then the age.
     let mut id = module.build_id.clone();
@@ -118,7 +118,7 @@ fn counter(census: &[Census], pid: u32) -> Vec<Value> {
 
 /// The tables of one thread.
 #[derive(Default)]
-struct Tables {
+pub(super) struct Tables {
     strings: Vec<String>,
     string_ids: HashMap<String, usize>,
     funcs: Vec<(usize, Option<usize>, Option<usize>)>,
@@ -141,7 +141,7 @@ struct FrameRow {
 }
 
 impl Tables {
-    fn string(&mut self, text: &str) -> usize {
+    pub(super) fn string(&mut self, text: &str) -> usize {
         if let Some(&id) = self.string_ids.get(text) {
             return id;
         }
@@ -192,7 +192,7 @@ impl Tables {
     }
 
     /// The stack of a site, root first in the table.
-    fn stack(
+    pub(super) fn stack(
         &mut self,
         profile: &HeapProfile,
         frames: &[StackFrame],
@@ -266,7 +266,7 @@ fn thread(export: &Export<'_>, core: u16, first: u16) -> Value {
 }
 
 impl Tables {
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         let none = |n: usize| vec![Value::Null; n];
         let column = |f: &dyn Fn(&FrameRow) -> Value| self.frames.iter().map(f).collect::<Vec<_>>();
         let (frames, funcs) = (self.frames.len(), self.funcs.len());

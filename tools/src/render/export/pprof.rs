@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-use tailbeam_probes::analyse::profile::{Amount, StackFrame};
+use tailbeam_probes::analyse::profile::{Amount, HeapProfile, StackFrame};
 use tailbeam_probes::record::heap::Module;
 
 use super::{Export, gzipped, owner_name};
@@ -62,7 +62,7 @@ pub fn write(export: &Export<'_>, out: &mut dyn Write) -> io::Result<()> {
 
 /// Bytes of a protobuf message (protobuf.dev/programming-guides/encoding).
 #[derive(Default)]
-struct Message(Vec<u8>);
+pub(super) struct Message(pub(super) Vec<u8>);
 
 impl Message {
     fn varint(&mut self, mut value: u64) {
@@ -74,7 +74,7 @@ impl Message {
     }
 
     /// A varint field; zero is the default and not written.
-    fn number(&mut self, field: u32, value: u64) {
+    pub(super) fn number(&mut self, field: u32, value: u64) {
         if value != 0 {
             self.varint(u64::from(field) << 3);
             self.varint(value);
@@ -82,33 +82,33 @@ impl Message {
     }
 
     /// An int64 field: two's complement.
-    fn signed(&mut self, field: u32, value: i64) {
+    pub(super) fn signed(&mut self, field: u32, value: i64) {
         self.number(field, value.cast_unsigned());
     }
 
-    fn bytes(&mut self, field: u32, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, field: u32, bytes: &[u8]) {
         self.varint(u64::from(field) << 3 | 2);
         self.varint(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    fn message(&mut self, field: u32, build: impl FnOnce(&mut Self)) {
+    pub(super) fn message(&mut self, field: u32, build: impl FnOnce(&mut Self)) {
         let mut inner = Self::default();
         build(&mut inner);
         self.bytes(field, &inner.0);
     }
 
     /// A packed field of numbers, zeros included.
-    fn packed(&mut self, field: u32, values: impl IntoIterator<Item = u64>) {
+    pub(super) fn packed(&mut self, field: u32, values: impl IntoIterator<Item = u64>) {
         self.message(field, |inner| values.into_iter().for_each(|value| inner.varint(value)));
     }
 }
 
 /// Strings by number; 0 is the empty one.
-struct Strings(HashMap<String, u64>, Vec<String>);
+pub(super) struct Strings(HashMap<String, u64>, pub(super) Vec<String>);
 
 impl Strings {
-    fn id(&mut self, text: &str) -> u64 {
+    pub(super) fn id(&mut self, text: &str) -> u64 {
         if let Some(&id) = self.0.get(text) {
             return id;
         }
@@ -119,11 +119,11 @@ impl Strings {
     }
 }
 
-struct Tables {
-    strings: Strings,
+pub(super) struct Tables {
+    pub(super) strings: Strings,
     functions: HashMap<(String, String, String), u64>,
     locations: HashMap<StackFrame, u64>,
-    out: Message,
+    pub(super) out: Message,
 }
 
 /// A label by numbers of strings: a text, or a number with its unit.
@@ -135,19 +135,13 @@ struct Label {
 }
 
 fn encode(export: &Export<'_>) -> Vec<u8> {
-    let strings = Strings(HashMap::from([(String::new(), 0)]), vec![String::new()]);
-    let mut tables = Tables {
-        strings,
-        functions: HashMap::new(),
-        locations: HashMap::new(),
-        out: Message::default(),
-    };
+    let mut tables = Tables::new();
     for metric in Metric::ALL {
         let (name, unit) = metric.name();
         tables.value_type(1, name, unit);
     }
     tables.samples(export);
-    let resolved = resolved_modules(export);
+    let resolved = resolved_modules(export.profile);
     for (index, module) in export.profile.modules.iter().enumerate() {
         tables.mapping(index, module, resolved[index]);
     }
@@ -156,9 +150,9 @@ fn encode(export: &Export<'_>) -> Vec<u8> {
 }
 
 /// Whether any function, any file and any inlined frame of each module is known.
-fn resolved_modules(export: &Export<'_>) -> Vec<[bool; 3]> {
-    let mut resolved = vec![[false; 3]; export.profile.modules.len()];
-    for frame in export.profile.stacks.iter().flat_map(|stack| &stack.frames) {
+pub(super) fn resolved_modules(profile: &HeapProfile) -> Vec<[bool; 3]> {
+    let mut resolved = vec![[false; 3]; profile.modules.len()];
+    for frame in profile.stacks.iter().flat_map(|stack| &stack.frames) {
         if let Some(known) = frame.module.and_then(|module| resolved.get_mut(module)) {
             known[0] |= !frame.functions.is_empty();
             known[1] |= frame.functions.iter().any(|function| function.file.is_some());
@@ -169,7 +163,16 @@ fn resolved_modules(export: &Export<'_>) -> Vec<[bool; 3]> {
 }
 
 impl Tables {
-    fn value_type(&mut self, field: u32, name: &str, unit: &str) {
+    pub(super) fn new() -> Self {
+        Self {
+            strings: Strings(HashMap::from([(String::new(), 0)]), vec![String::new()]),
+            functions: HashMap::new(),
+            locations: HashMap::new(),
+            out: Message::default(),
+        }
+    }
+
+    pub(super) fn value_type(&mut self, field: u32, name: &str, unit: &str) {
         let (name, unit) = (self.strings.id(name), self.strings.id(unit));
         self.out.message(field, |message| {
             message.number(1, name);
@@ -223,9 +226,9 @@ impl Tables {
     ) {
         let stack = &export.profile.stacks[stack];
         let mut locations: Vec<u64> =
-            stack.frames.iter().map(|frame| self.location(export, frame)).collect();
+            stack.frames.iter().map(|frame| self.location(export.profile, frame)).collect();
         if locations.is_empty() {
-            locations.push(self.location(export, &nowhere()));
+            locations.push(self.location(export.profile, &nowhere()));
         }
         self.out.message(2, |sample| {
             sample.packed(1, locations);
@@ -242,13 +245,13 @@ impl Tables {
         });
     }
 
-    fn location(&mut self, export: &Export<'_>, frame: &StackFrame) -> u64 {
+    pub(super) fn location(&mut self, profile: &HeapProfile, frame: &StackFrame) -> u64 {
         if let Some(&id) = self.locations.get(frame) {
             return id;
         }
         let id = self.locations.len() as u64 + 1;
         self.locations.insert(frame.clone(), id);
-        let module = frame.module.and_then(|module| export.profile.modules.get(module));
+        let module = frame.module.and_then(|module| profile.modules.get(module));
         let address = frame.address.wrapping_add(module.map_or(0, |module| module.bias));
         let lines: Vec<(u64, u64)> = frame
             .functions
@@ -289,7 +292,12 @@ impl Tables {
         id
     }
 
-    fn mapping(&mut self, index: usize, module: &Module, [names, files, inlined]: [bool; 3]) {
+    pub(super) fn mapping(
+        &mut self,
+        index: usize,
+        module: &Module,
+        [names, files, inlined]: [bool; 3],
+    ) {
         let build_id: String = module.build_id.iter().map(|byte| format!("{byte:02x}")).collect();
         let (file, build_id) = (self.strings.id(&module.path), self.strings.id(&build_id));
         self.out.message(3, |mapping| {
@@ -331,7 +339,7 @@ fn unix_ns(export: &Export<'_>) -> i64 {
 }
 
 /// The place of stacks that are not known.
-fn nowhere() -> StackFrame {
+pub(super) fn nowhere() -> StackFrame {
     let function = tailbeam_probes::analyse::symbols::Function {
         name: "(stack unknown)".to_owned(),
         mangled: String::new(),
