@@ -1,3 +1,4 @@
 //! Protocols as pure state machines: time is an argument, nothing is sent, nothing is stored.
 
 pub mod elicitation;
+pub mod wait_for_messages;
