@@ -1,29 +1,14 @@
-//! Elicitation: an agent asks another for an answer of an agreed shape.
+//! One elicitation without signatures, for agents of one process that trust their runtime: what the
+//! workload `elicit` hosts at the responder.
 //!
-//! pending -> accepted | declined | cancelled | expired. Exactly one terminal transition, ever; whatever
-//! comes after it is refused with the state it met. Expiry is monotonic. The checks of a response
-//! run in this order (signature and nonce, which come with a later issue, belong between 3 and 4; the
-//! durable append belongs after 4 and before the reply):
-//! 1. still pending, 2. not expired, 3. the right party, 4. the answer fits the schema.
-
-use std::sync::Arc;
+//! The checks of a response run in this order: 1. still pending, 2. not expired, 3. the right party,
+//! 4. the answer fits the schema. Signed ones are held by an [`super::Owner`].
 
 use serde_json::Value;
 
-/// Where an elicitation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No terminal event yet.
-    Pending,
-    /// Answered.
-    Accepted,
-    /// The addressee declined.
-    Declined,
-    /// The asker withdrew it.
-    Cancelled,
-    /// Its deadline passed.
-    Expired,
-}
+use super::refusal::Refusal;
+use super::schema::Schema;
+use super::state::{State, Step, next};
 
 /// What the addressee may say.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,47 +28,6 @@ pub struct Reply {
     pub state: State,
     /// Data of an accepted one.
     pub data: Option<Value>,
-}
-
-/// Why an event was not taken. The state is unchanged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// A terminal event came before.
-    #[error("the elicitation is {0:?} already")]
-    AlreadyTerminal(State),
-    /// The deadline has passed.
-    #[error("the elicitation has expired")]
-    Expired,
-    /// Only the addressee responds.
-    #[error("agent {0} is not the addressee")]
-    NotAddressee(u32),
-    /// Only the asker cancels.
-    #[error("agent {0} is not the asker")]
-    NotAsker(u32),
-    /// The data do not fit; the responder may try again.
-    #[error("the answer does not fit the schema: {0}")]
-    Schema(String),
-}
-
-/// A compiled JSON Schema, shared by all elicitations that use it.
-#[derive(Debug, Clone)]
-pub struct Schema(Arc<jsonschema::Validator>);
-
-impl Schema {
-    /// Compiles a schema. No reference is ever fetched.
-    ///
-    /// # Errors
-    /// What is wrong with the schema.
-    pub fn compile(schema: &Value) -> Result<Self, String> {
-        jsonschema::validator_for(schema)
-            .map(|validator| Self(Arc::new(validator)))
-            .map_err(|e| e.to_string())
-    }
-
-    fn check(&self, data: &Value) -> Result<(), Refusal> {
-        self.0.validate(data).map_err(|error| Refusal::Schema(error.to_string()))
-    }
 }
 
 /// One elicitation.
@@ -144,6 +88,11 @@ impl Elicitation {
         }
     }
 
+    fn step(&mut self, step: Step) -> Result<(), Refusal> {
+        self.state = next(self.state, step).map_err(Refusal::AlreadyTerminal)?;
+        Ok(())
+    }
+
     /// The addressee's response.
     ///
     /// # Errors
@@ -156,11 +105,11 @@ impl Elicitation {
         let data = match answer {
             Answer::Accept(data) => {
                 self.schema.check(&data)?;
-                self.state = State::Accepted;
+                self.step(Step::Accept)?;
                 Some(data)
             }
             Answer::Decline => {
-                self.state = State::Declined;
+                self.step(Step::Decline)?;
                 None
             }
         };
@@ -176,17 +125,13 @@ impl Elicitation {
         if by != self.from {
             return Err(Refusal::NotAsker(by));
         }
-        self.state = State::Cancelled;
+        self.step(Step::Cancel)?;
         Ok(Reply { id: self.id, state: self.state, data: None })
     }
 
     /// The clock; `true` when this made it expire.
     pub fn expire(&mut self, now_ns: u64) -> bool {
-        let due = self.state == State::Pending && now_ns >= self.expires_ns;
-        if due {
-            self.state = State::Expired;
-        }
-        due
+        now_ns >= self.expires_ns && self.step(Step::Expire).is_ok()
     }
 }
 
