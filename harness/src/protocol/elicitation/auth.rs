@@ -25,6 +25,15 @@ impl RunSecret {
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// What the checksums of the run's event log begin with. It is the same in every epoch: a log is read
+    /// after a reboot.
+    #[must_use]
+    pub fn log_key(&self) -> [u8; 16] {
+        let mut mac = keyed(&self.0);
+        mac.update(b"tailbeam log v1");
+        output(mac)[..16].try_into().expect("16 of 32 bytes")
+    }
 }
 
 impl std::fmt::Debug for RunSecret {

@@ -46,6 +46,13 @@ pub enum Event {
     },
     /// A refusal of [`Severity::High`] or above.
     Violation(Audit),
+    /// A nonce was used; only in snapshots, for those whose elicitation is forgotten.
+    Used {
+        /// When, monotonic ns.
+        at_ns: u64,
+        /// Of the nonce.
+        digest: Digest,
+    },
 }
 
 /// What an audit line says.

@@ -48,6 +48,12 @@ impl Nonces {
         new
     }
 
+    /// When each was used, and which it was, oldest first.
+    pub fn uses(&self) -> impl Iterator<Item = (u64, Digest)> {
+        let keep_ns = self.keep_ns;
+        self.order.iter().map(move |(until_ns, nonce)| (until_ns.saturating_sub(keep_ns), *nonce))
+    }
+
     /// Nonces held.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -123,6 +123,7 @@ enum Body {
 struct Record {
     from: u32,
     to: u32,
+    created_ns: u64,
     expires_ns: u64,
     digest: Digest,
     body: Body,
@@ -247,7 +248,8 @@ impl Owner {
         let text = Arc::clone(&create.schema);
         let content = Content { message: Arc::clone(&create.message), text, schema };
         let (from, to) = (create.from, create.to);
-        self.insert(id, Record { from, to, expires_ns, digest, body: Body::Pending(content) });
+        let (created_ns, body) = (now_ns, Body::Pending(content));
+        self.insert(id, Record { from, to, created_ns, expires_ns, digest, body });
         let event = Event::Requested {
             at_ns: now_ns,
             id,
@@ -497,9 +499,10 @@ impl Owner {
                 let schema = compiled.map_err(|_| RestoreError::Schema { id: *id })?;
                 let body = Body::Pending(Content { message, text, schema });
                 let expires_ns = expires_ns.saturating_add_signed(offset_ns);
-                self.nonces.note(at_ns.saturating_add_signed(offset_ns), *digest);
+                let created_ns = at_ns.saturating_add_signed(offset_ns);
+                self.nonces.note(created_ns, *digest);
                 let (from, to, digest) = (*from, *to, *digest);
-                self.insert(*id, Record { from, to, expires_ns, digest, body });
+                self.insert(*id, Record { from, to, created_ns, expires_ns, digest, body });
             }
             Event::Closed { at_ns, id, state, tag, .. } => {
                 let step = match state {
@@ -516,9 +519,45 @@ impl Owner {
                 }
                 self.close(at_ns.saturating_add_signed(offset_ns), *id, step, *tag);
             }
+            Event::Used { at_ns, digest } => {
+                self.nonces.note(at_ns.saturating_add_signed(offset_ns), *digest);
+            }
             Event::Violation(_) => {}
         }
         Ok(())
+    }
+
+    /// Events from which [`Owner::restore`] makes this owner's elicitations and nonces again, in order. Of
+    /// those that have ended, the contents are not kept.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Event> {
+        let mut events: Vec<Event> =
+            self.nonces.uses().map(|(at_ns, digest)| Event::Used { at_ns, digest }).collect();
+        let (nothing, anything): (Arc<[u8]>, Arc<[u8]>) = (b""[..].into(), b"true"[..].into());
+        let ended = self.closed.iter().map(|(at_ns, id)| (*id, Some(*at_ns)));
+        for (id, ended_ns) in ended.chain(self.deadlines.iter().map(|(_, id)| (*id, None))) {
+            let Some(record) = self.records.get(&id) else { continue };
+            let Record { from, to, created_ns: at_ns, expires_ns, digest, ref body } = *record;
+            let (message, schema) = match body {
+                Body::Pending(content) => (&content.message, &content.text),
+                Body::Closed(..) => (&nothing, &anything),
+            };
+            let (message, schema) = (Arc::clone(message), Arc::clone(schema));
+            events.push(Event::Requested {
+                at_ns,
+                id,
+                from,
+                to,
+                expires_ns,
+                digest,
+                message,
+                schema,
+            });
+            if let (Body::Closed(state, tag), Some(at_ns)) = (body, ended_ns) {
+                events.push(Event::Closed { at_ns, id, state: *state, tag: *tag, data: None });
+            }
+        }
+        events
     }
 
     /// The notices of everything that is pending, in the order of deadlines: after a restart the

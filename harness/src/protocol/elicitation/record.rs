@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`REQUESTED`] | at u64, id 16, from u32, to u32, expires u64, digest 32, message n, schema n |
 //! | [`CLOSED`] | at u64, id 16, state u8, 0 or (1, signature 32), 0 or (1, data n) |
+//! | [`USED`] | at u64, digest 32 |
 //! | [`VIOLATION`] | at u64, 0 or (1, agent u32), 0 or (1, id 16), code u8, severity u8, 0 or (1, signature 32) |
 
 use super::auth::{Digest, Tag};
@@ -18,7 +19,9 @@ pub const REQUESTED: u16 = 1;
 pub const CLOSED: u16 = 2;
 /// Kind of [`Event::Violation`].
 pub const VIOLATION: u16 = 3;
-/// Version of all three.
+/// Kind of [`Event::Used`].
+pub const USED: u16 = 4;
+/// Version of all of them.
 pub const VERSION: u16 = 1;
 
 fn maybe(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
@@ -60,6 +63,11 @@ pub fn encode(event: &Event, out: &mut Vec<u8>) -> u16 {
             maybe(out, audit.tag.as_ref().map(|tag| &tag.0[..]));
             VIOLATION
         }
+        Event::Used { at_ns, digest } => {
+            out.put(&at_ns.to_le_bytes());
+            out.put(&digest.0);
+            USED
+        }
     }
 }
 
@@ -96,10 +104,22 @@ pub fn decode(kind: u16, bytes: &[u8], bounds: &Bounds) -> Result<Event, WireErr
             severity: from.severity()?,
             tag: from.maybe(|from| from.array().map(Tag))?,
         }),
+        USED => Event::Used { at_ns, digest: Digest(from.array()?) },
         other => return Err(WireError::Kind(u8::try_from(other).unwrap_or(u8::MAX))),
     };
     from.end()?;
     Ok(event)
+}
+
+/// What holds for any bytes, also from a fuzzer: they are no event, or exactly one whose encoding they are.
+///
+/// # Panics
+/// When that does not hold.
+pub fn check_record(kind: u16, bytes: &[u8]) {
+    if let Ok(event) = decode(kind, bytes, &Bounds::default()) {
+        let mut again = Vec::new();
+        assert_eq!((encode(&event, &mut again), &again[..]), (kind, bytes), "{event:?}");
+    }
 }
 
 impl Fields<'_> {
