@@ -10,6 +10,7 @@ pub mod drive;
 pub mod evidence;
 pub mod host;
 pub mod load;
+pub mod log;
 pub mod plan;
 pub mod protocol;
 pub mod report;
