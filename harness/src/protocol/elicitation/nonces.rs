@@ -6,7 +6,7 @@ use std::collections::{HashSet, VecDeque};
 use super::auth::Digest;
 use super::refusal::Refusal;
 
-/// The table. Entries leave in the order they came: all are kept for the same time.
+/// The table. Entries leave in the order of their use: all are kept for the same time.
 #[derive(Debug)]
 pub struct Nonces {
     max: usize,
@@ -27,23 +27,31 @@ impl Nonces {
     /// # Errors
     /// [`Refusal::Replay`], [`Refusal::NoncesFull`].
     pub fn usable(&mut self, now_ns: u64, nonce: &Digest) -> Result<(), Refusal> {
-        while let Some((until_ns, oldest)) = self.order.front()
-            && *until_ns < now_ns
-        {
-            self.used.remove(oldest);
-            self.order.pop_front();
-        }
+        self.drop_old(now_ns);
         if self.used.contains(nonce) {
             return Err(Refusal::Replay);
         }
         if self.used.len() >= self.max { Err(Refusal::NoncesFull) } else { Ok(()) }
     }
 
-    /// Notes a use at `at_ns`; `false` when it was noted before.
+    fn drop_old(&mut self, now_ns: u64) {
+        while let Some((until_ns, oldest)) = self.order.front()
+            && *until_ns < now_ns
+        {
+            self.used.remove(oldest);
+            self.order.pop_front();
+        }
+    }
+
+    /// Notes a use at `at_ns`; `false` when one is noted that was not past its time then. A log that is
+    /// replayed notes the uses as they were, a snapshot those of old elicitations last.
     pub fn note(&mut self, at_ns: u64, nonce: Digest) -> bool {
+        self.drop_old(at_ns);
         let new = self.used.insert(nonce);
         if new {
-            self.order.push_back((at_ns.saturating_add(self.keep_ns), nonce));
+            let until_ns = at_ns.saturating_add(self.keep_ns);
+            let place = self.order.partition_point(|(until, _)| *until <= until_ns);
+            self.order.insert(place, (until_ns, nonce));
         }
         new
     }
