@@ -11,7 +11,8 @@
 //! - [`Desk`] stands on the agent's core, [`Owner`] on the core that the asker's nonce chose
 //!   ([`Digest::owner`]). Both are plain values without locks, clocks or I/O: time is an argument, and what
 //!   has to be sent, logged and audited comes back as [`Effects`].
-//! - [`wire`] is the one encoding of a message; it is also what is signed.
+//! - [`wire`] is the one encoding of a message; it is also what is signed. [`carry`] is that of a notice,
+//!   [`record`] that of an event.
 //! - A refusal is an outcome with a counter, not an error.
 //! - [`Elicitation`] is one of them without signatures.
 //!
@@ -26,14 +27,15 @@
 //! let (text, schema) = (Arc::from(&b"well?"[..]), Arc::from(&br#"{"type":"object"}"#[..]));
 //! let asked = asker.create(0, Ask { to: 2, now_ns: 100, timeout_ns: 1_000, message: text, schema });
 //! let output = owner.handle(100, &asked, 1);
-//! let Some(Notice::Asked { id, challenge, .. }) = output.effects.notice else { panic!("{output:?}") };
-//! let answer = addressee.accept(id, challenge, 150, Arc::from(&b"{}"[..]));
+//! let notice = output.effects.notice.expect("the addressee is told");
+//! let answer = addressee.answer(&notice, 150, Say::Accept(b"{}"[..].into())).expect("it is asked");
 //! let output = owner.handle(150, &answer, 1);
-//! assert_eq!(output.outcome, Outcome::Closed { id, state: State::Accepted });
+//! assert!(matches!(output.outcome, Outcome::Closed { state: State::Accepted, .. }));
 //! assert!(matches!(output.effects.notice, Some(Notice::Settled { to: 1, .. })));
 //! ```
 
 mod auth;
+pub mod carry;
 mod desk;
 mod event;
 mod holes;

@@ -123,7 +123,7 @@ pub fn check_record(kind: u16, bytes: &[u8]) {
 }
 
 impl Fields<'_> {
-    fn maybe<T>(
+    pub(super) fn maybe<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, WireError>,
     ) -> Result<Option<T>, WireError> {
@@ -139,7 +139,7 @@ impl Fields<'_> {
         known(byte).ok_or(WireError::Value { at: self.at - 1 })
     }
 
-    fn terminal(&mut self) -> Result<State, WireError> {
+    pub(super) fn terminal(&mut self) -> Result<State, WireError> {
         self.known(|byte| State::from_number(byte).filter(|state| state.is_terminal()))
     }
 

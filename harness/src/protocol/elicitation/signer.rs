@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::auth::{AgentKey, KeyRing, Tag};
-use super::message::{Cancel, Create, Id, Message, Nonce, Respond, Say};
+use super::message::{Cancel, Create, Id, Message, Nonce, Notice, Respond, Say};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -49,6 +49,17 @@ impl Signer {
             Create { from, to, nonce, created_ns, timeout_ns, message, schema, tag: Tag::NONE };
         create.tag = self.key.of_create(&create);
         Message::Create(create)
+    }
+
+    /// Answers a notice that it is asked; none for another notice, or another agent's.
+    #[must_use]
+    pub fn answer(&self, asked: &Notice, now_ns: u64, say: Say) -> Option<Message> {
+        match asked {
+            Notice::Asked { to, id, challenge, .. } if *to == self.agent => {
+                Some(self.respond(*id, *challenge, now_ns, say))
+            }
+            _ => None,
+        }
     }
 
     /// Answers with data (JSON text).
