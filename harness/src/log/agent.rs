@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::task::{Poll, Waker};
 
 use tailbeam_runtime::fs::File;
 use tailbeam_runtime::{Addr, Agent, Cx, OpError, Reply, Stop};
@@ -27,13 +28,26 @@ pub enum Receipt {
     Lost,
 }
 
+/// How the log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What was counted.
+    pub counts: CoreCounts,
+    /// Events that wait or are under way.
+    pub held: usize,
+    /// Whether it has given up.
+    pub dead: bool,
+    /// What the kernel said last when something failed.
+    pub last_error: Option<String>,
+}
+
 /// What the log takes.
 #[derive(Debug)]
 pub enum LogMsg {
     /// An event, and who waits for its receipt; nobody with [`None`].
     Append(Box<Entry>, Option<Reply<Receipt>>),
-    /// What was counted.
-    Counts(Reply<Box<CoreCounts>>),
+    /// How it is.
+    Health(Reply<Box<Health>>),
     /// The writer has nothing to do until this instant, ns.
     #[doc(hidden)]
     Due(u64),
@@ -61,6 +75,10 @@ struct State {
     file: Option<Rc<File>>,
     /// The next segment, made ahead.
     ready: Option<(u32, Rc<File>)>,
+    /// It is being made: nobody else may touch its file, whose zeros are still being written.
+    making: bool,
+    /// The writer, when it waits for that.
+    waits: Option<Waker>,
     last_error: Option<OpError>,
 }
 
@@ -77,10 +95,28 @@ impl LogAgent {
     pub fn new(config: LogConfig, dir: PathBuf, next: (u64, u32), wall_ns: i64) -> Self {
         let core = Core::new(config, next.0, next.1);
         let receipts = VecDeque::new();
-        let state =
-            State { core, receipts, busy: false, file: None, ready: None, last_error: None };
+        let state = State {
+            core,
+            receipts,
+            busy: false,
+            file: None,
+            ready: None,
+            making: false,
+            waits: None,
+            last_error: None,
+        };
         let state = RefCell::new(state);
         Self { shared: Rc::new(Shared { config, dir, wall_ns, state }), timer: None }
+    }
+
+    fn health(&self) -> Health {
+        let state = self.shared.state.borrow();
+        Health {
+            counts: *state.core.counts(),
+            held: state.core.held(),
+            dead: state.core.is_dead(),
+            last_error: state.last_error.as_ref().map(ToString::to_string),
+        }
     }
 
     fn append(&self, entry: Entry, reply: Option<Reply<Receipt>>, cx: &mut Cx<'_>) {
@@ -200,7 +236,7 @@ async fn rotate(
     first_seq: u64,
     cx: &mut Cx<'_>,
 ) -> Result<(), OpError> {
-    let ready = shared.state.borrow_mut().ready.take();
+    let ready = made(shared).await;
     let file = match ready {
         Some((number, file)) if number == segment => file,
         _ => disk::prepare(cx, &shared.dir, segment, shared.config.segment_bytes).await?,
@@ -213,16 +249,40 @@ async fn rotate(
     if let Some(old) = old.and_then(|old| Rc::try_unwrap(old).ok()) {
         old.close().await?;
     }
-    let shared = Rc::clone(shared);
-    // Without room for a task the next segment is made when it is needed.
-    drop(cx.spawn_with(async move |cx: &mut Cx<'_>| {
-        let next = segment + 1;
-        let made = disk::prepare(cx, &shared.dir, next, shared.config.segment_bytes).await;
-        if let Ok(file) = made {
-            shared.state.borrow_mut().ready = Some((next, file));
-        }
-    }));
+    make_ahead(shared, segment + 1, cx);
     Ok(())
+}
+
+/// The segment that was made ahead, once nobody writes zeros to it any more.
+async fn made(shared: &Shared) -> Option<(u32, Rc<File>)> {
+    std::future::poll_fn(|context| {
+        let mut state = shared.state.borrow_mut();
+        if state.making {
+            state.waits = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(state.ready.take())
+    })
+    .await
+}
+
+fn make_ahead(shared: &Rc<Shared>, next: u32, cx: &mut Cx<'_>) {
+    shared.state.borrow_mut().making = true;
+    let maker = Rc::clone(shared);
+    let spawned = cx.spawn_with(async move |cx: &mut Cx<'_>| {
+        let made = disk::prepare(cx, &maker.dir, next, maker.config.segment_bytes).await;
+        let mut state = maker.state.borrow_mut();
+        state.making = false;
+        // One that failed is made again when it is needed; then the core counts the error.
+        state.ready = made.ok().map(|file| (next, file));
+        if let Some(writer) = state.waits.take() {
+            writer.wake();
+        }
+    });
+    if spawned.is_err() {
+        // No room for a task: it is made when it is needed.
+        shared.state.borrow_mut().making = false;
+    }
 }
 
 impl Agent for LogAgent {
@@ -235,10 +295,7 @@ impl Agent for LogAgent {
                 self.append(*entry, reply, cx);
                 self.work(cx).await;
             }
-            LogMsg::Counts(reply) => {
-                let counts = *self.shared.state.borrow().core.counts();
-                drop(reply.send(cx, Box::new(counts)));
-            }
+            LogMsg::Health(reply) => drop(reply.send(cx, Box::new(self.health()))),
             LogMsg::Due(_) => self.work(cx).await,
         }
         Ok(())
