@@ -247,7 +247,9 @@ async fn rotate(
     disk::begin(&file, header, shared.config.key).await?;
     let old = shared.state.borrow_mut().file.replace(file);
     if let Some(old) = old.and_then(|old| Rc::try_unwrap(old).ok()) {
-        old.close().await?;
+        // What was acknowledged in it was synced; that it closes badly says nothing of the new one.
+        let closed = old.close().await;
+        shared.state.borrow_mut().note(closed);
     }
     make_ahead(shared, segment + 1, cx);
     Ok(())
