@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod host;
 pub mod load;
 mod observe;
+pub mod log;
 pub mod plan;
 pub mod protocol;
 pub mod report;
