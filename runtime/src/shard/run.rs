@@ -149,6 +149,7 @@ impl Rounds {
         }
         // What it received in its middle has looked at the clock too.
         let now = shard.pass(now, ring).max(shard.seen_ns());
+        shard.arm_asks();
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
         let turns = shard.counts.turns.get() - turns;
