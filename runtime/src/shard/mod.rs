@@ -32,7 +32,7 @@ use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Producer};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::SendError;
+use crate::error::{SendError, StartError};
 use crate::op::Ops;
 use crate::stats::ShardStats;
 use crate::timer::Wheel;
@@ -214,8 +214,15 @@ impl Shard {
         peers: Vec<Arc<Shared>>,
         links: Links,
         clock: Clock,
-    ) -> Rc<Self> {
+    ) -> Result<Rc<Self>, StartError> {
+        let no_room = || StartError::Kernel {
+            action: "reserve address space for credits and timers (Config::agents_max, timers_max)",
+            source: std::io::Error::last_os_error(),
+        };
+        let lanes = peers.iter().map(|_| Lane::new(config.agents_max)).collect::<Option<Vec<_>>>();
+        let lanes = lanes.ok_or_else(no_room)?;
         let now_ns = clock.now_ns();
+        let wheel = Wheel::new(now_ns, config.timers_max).ok_or_else(no_room)?;
         let acks_out = links.acks_out.into_iter();
         let shard = Rc::new(Self {
             index,
@@ -242,8 +249,8 @@ impl Shard {
             fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
-            lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),
-            wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
+            lanes,
+            wheel: RefCell::new(wheel),
             producers: RefCell::new(links.producers),
             consumers: RefCell::new(links.consumers),
             acks_in: RefCell::new(links.acks_in),
@@ -258,7 +265,7 @@ impl Shard {
             config,
         });
         shard.enter();
-        shard
+        Ok(shard)
     }
 
     /// Makes this the shard of the calling thread, for wakers.

@@ -242,12 +242,14 @@ struct Pace {
     look_at: u32,
     /// Turns that fit between two looks, as the last look has shown.
     fit: u32,
+    /// Turns of others that were given in its middle.
+    others: u32,
 }
 
 impl Pace {
     /// `fit` is what the last pass has shown.
     const fn new((from_ns, length_ns): (u64, u64), fit: u32) -> Self {
-        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: fit, fit }
+        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: fit, fit, others: 0 }
     }
 
     /// Notes a turn; whether another may follow.
@@ -259,10 +261,18 @@ impl Pace {
         }
         self.now_ns = clock();
         let spent_ns = self.now_ns - self.from_ns;
-        let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
+        let all = u64::from(self.turns) + u64::from(self.others);
+        let fit = LOOK_NS * all / spent_ns.max(1);
         self.fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
         self.look_at = self.turns + self.fit;
-        spent_ns < self.length_ns && self.turns < PASS_TURNS
+        let goes_on = self.own_ns() < self.length_ns && spent_ns < self.length_ns + PASS_NS;
+        goes_on && self.turns < PASS_TURNS
+    }
+
+    /// The time of its own turns, by their share of all: a look at the clock for each change costs as much as a turn.
+    fn own_ns(&self) -> u64 {
+        let (own, all) = (u64::from(self.turns), u64::from(self.turns) + u64::from(self.others));
+        (self.now_ns - self.from_ns) * own / all.max(1)
     }
 }
 
@@ -348,8 +358,8 @@ impl Shard {
                 continue;
             }
             let length_ns = if share < shares { due_ns - debt_ns } else { due_ns };
-            let end_ns = self.pass_of(class, (now_ns, length_ns), ring);
-            line.debt_ns.set((end_ns - now_ns).saturating_sub(length_ns));
+            let (end_ns, own_ns) = self.pass_of(class, (now_ns, length_ns), ring);
+            line.debt_ns.set(own_ns.saturating_sub(length_ns));
             now_ns = end_ns;
         }
         now_ns
@@ -360,13 +370,14 @@ impl Shard {
         self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
     }
 
-    /// Gives messages of a class to its agents for a while; returns the clock as last seen.
+    /// Gives messages of a class to its agents for a while; returns the clock as last seen, and the time that they
+    /// have had: what has come from other cores meanwhile is not theirs.
     fn pass_of(
         &self,
         class: usize,
         (from_ns, length_ns): (u64, u64),
         ring: &mut dyn Doorbells,
-    ) -> u64 {
+    ) -> (u64, u64) {
         let line = &self.lines[class];
         let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
         // Turns up to which this shard does what waited when it last looked at the others.
@@ -390,7 +401,10 @@ impl Shard {
                 continue;
             }
             line.read(pace.turns - std::mem::replace(&mut counted, pace.turns));
+            let arrived = self.counts.arrived.get();
             self.exchange(pace.now_ns, ring);
+            let arrived = self.counts.arrived.get() - arrived;
+            pace.others = pace.others.saturating_add(u32::try_from(arrived).unwrap_or(u32::MAX));
             if self.lines[..class].iter().any(|urgent| !urgent.queue.is_empty()) {
                 break;
             }
@@ -400,7 +414,7 @@ impl Shard {
         self.fit.set(pace.fit);
         self.set_since(marks::FRESH);
         line.read(pace.turns - counted);
-        pace.now_ns
+        (pace.now_ns, pace.own_ns())
     }
 
     /// Whether something is to be sent to other cores, or has come from them; the latter is looked at every few
@@ -569,5 +583,24 @@ impl Shard {
             }
         }
         left
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pass_is_charged_for_its_own_turns_and_ends_all_the_same() {
+        let mut pace = Pace::new((1_000, 20_000), 1);
+        assert!(pace.goes_on(|| 11_000));
+        assert_eq!(pace.own_ns(), 10_000, "all of it, alone");
+        pace.others = 3;
+        assert_eq!(pace.own_ns(), 2_500);
+        pace.look_at = 0;
+        assert!(pace.goes_on(|| 31_000), "twelve of its twenty us are over");
+        assert_eq!(pace.own_ns(), 12_000);
+        pace.look_at = 0;
+        assert!(!pace.goes_on(|| 41_000), "others may make it longer by a pass, and no more");
     }
 }
