@@ -7,6 +7,7 @@ mod held;
 pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod marks;
+mod pace;
 pub(crate) mod pin;
 pub(crate) mod run;
 pub(crate) mod shared;
