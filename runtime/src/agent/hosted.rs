@@ -13,7 +13,7 @@ use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{ACK_MAX, Ack, arrears};
 use crate::shard::slab::{AgentType, Header, Role};
-use crate::shard::suspended::{Outcome, Pending};
+use crate::shard::suspended::{Again, Outcome, Pending};
 
 /// Time before a message that could not be passed on is tried again, ns.
 const RETRY_NS: u64 = 1_000_000;
@@ -324,26 +324,23 @@ impl Shard {
             return;
         }
         let Some(mut pending) = header.pending.take() else { return header.set_busy(false) };
-        if let Some(suspended) = pending.suspended.take() {
+        if pending.suspended.is_some() {
             let me = handle(self.index, header.generation.get(), index);
             header.count_poll();
             let waker = self.waker(me);
             let context = &mut Context::from_waker(&waker);
-            let outcome = self.with_in_hand(way, || {
+            let again = self.with_in_hand(way, || {
                 self.begin_turn(header, me);
-                let outcome = self.scratch.resume(suspended, context);
+                let again = self.scratch.resume(&mut pending.suspended, context);
                 self.end_turn(header);
-                outcome
+                again
             });
-            match outcome {
-                Outcome::Waits(suspended) => {
-                    pending.suspended = Some(suspended);
-                    return header.pending.set(Some(pending));
-                }
-                Outcome::Done(Ok(())) => {}
+            match again {
+                Again::Waits => return header.pending.set(Some(pending)),
+                Again::Done(Ok(())) => {}
                 end => {
                     header.pending.set(Some(pending));
-                    let panicked = matches!(end, Outcome::Panicked);
+                    let panicked = matches!(end, Again::Panicked);
                     let why = if panicked { End::Panicked } else { End::Stopped };
                     return self.end_agent(index, why);
                 }

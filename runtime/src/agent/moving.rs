@@ -135,7 +135,7 @@ impl Shard {
     ) -> Result<(), SendError<A::Msg>> {
         match due {
             None => self.send::<A>(to, msg),
-            Some(due) => self.send_asked::<A>(to, due, msg),
+            Some(due) => self.send_asked::<A>(to, due, || msg),
         }
     }
 }

@@ -8,6 +8,7 @@ mod held;
 pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod marks;
+mod pace;
 pub(crate) mod path;
 pub(crate) mod pin;
 pub(crate) mod run;
@@ -35,7 +36,7 @@ use crate::channel::queue::Queue;
 use crate::channel::spsc::{Consumer, Gauge, Producer};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::SendError;
+use crate::error::{SendError, StartError};
 use crate::observe::{NoObserver, Observer};
 use crate::op::Ops;
 use crate::stats::ShardStats;
@@ -157,6 +158,23 @@ impl Line {
     }
 }
 
+/// A place in a mailbox that is counted, and given back unless a message takes it.
+struct Place<'a>(&'a Word);
+
+impl Place<'_> {
+    #[expect(clippy::unnecessary_wraps, reason = "the end of a send")]
+    fn keep<E>(self) -> Result<(), E> {
+        std::mem::forget(self);
+        Ok(())
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.release_one();
+    }
+}
+
 /// Works with the shard of the calling thread, if it has one.
 pub(crate) fn with_current(work: impl FnOnce(&Shard)) {
     // The thread may be ending: then it has no shard any more.
@@ -213,8 +231,15 @@ impl Shard {
         peers: Vec<Arc<Shared>>,
         links: Links,
         clock: Clock,
-    ) -> Rc<Self> {
+    ) -> Result<Rc<Self>, StartError> {
+        let no_room = || StartError::Kernel {
+            action: "reserve address space for credits and timers (Config::agents_max, timers_max)",
+            source: std::io::Error::last_os_error(),
+        };
+        let lanes = peers.iter().map(|_| Lane::new(config.agents_max)).collect::<Option<Vec<_>>>();
+        let lanes = lanes.ok_or_else(no_room)?;
         let now_ns = clock.now_ns();
+        let wheel = Wheel::new(now_ns, config.timers_max).ok_or_else(no_room)?;
         let acks_out = links.acks_out.into_iter();
         let gauges = links.consumers.iter().map(|ring| ring.as_ref().map(Consumer::gauge));
         let stamps = Stamps::new(config.turn_stamps, &clock);
@@ -251,8 +276,8 @@ impl Shard {
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
             gauges: gauges.collect(),
-            lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),
-            wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
+            lanes,
+            wheel: RefCell::new(wheel),
             producers: RefCell::new(links.producers),
             consumers: RefCell::new(links.consumers),
             acks_in: RefCell::new(links.acks_in),
@@ -267,7 +292,7 @@ impl Shard {
             config,
         });
         shard.enter();
-        shard
+        Ok(shard)
     }
 
     /// Makes this the shard of the calling thread, for wakers.
@@ -318,27 +343,36 @@ impl Shard {
         })
     }
 
-    /// [`Shard::send`] of a message that asks.
-    #[inline]
+    /// [`Shard::send`] of a message that asks, which is made when there is room for it: one that must be given back
+    /// would be put together on the stack.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the message is made in its cell")]
     pub(crate) fn send_asked<A: Agent>(
         &self,
         to: u64,
         due: Due,
-        msg: A::Msg,
+        make: impl FnOnce() -> A::Msg,
     ) -> Result<(), SendError<A::Msg>> {
-        let word = match self.reserve_place::<A>(to) {
-            Ok(word) => word,
-            Err(refused) => return Err(refused.with(msg)),
+        let place = match self.reserve_place::<A>(to) {
+            Ok(word) => Place(word),
+            Err(refused) => return Err(refused.with(make())),
         };
-        let sent = if shard_of(to) == self.index {
-            self.send_local(A::CLASS, to, Asked::<A> { due, msg })
-        } else {
-            self.send_remote(to, Asked::<A> { due, msg })
-        };
-        sent.map_err(|Asked { msg, .. }| {
-            word.release_one();
-            SendError::RingFull(msg)
-        })
+        if shard_of(to) != self.index {
+            let sent = self.send_remote(to, Asked::<A> { due, msg: make() });
+            return match sent {
+                Ok(()) => place.keep(),
+                Err(Asked { msg, .. }) => Err(SendError::RingFull(msg)),
+            };
+        }
+        let queue = &self.lines[A::CLASS as usize].queue;
+        if queue.len() >= self.config.messages_max as usize {
+            self.stats.borrow_mut().ring_full += 1;
+            return Err(SendError::RingFull(make()));
+        }
+        let msg = make();
+        queue.send(self.mark(to), Asked::<A> { due, msg });
+        add(&self.counts.local, 1);
+        place.keep()
     }
 
     /// Counts a message to an agent, if its mailbox has room for one.
@@ -399,8 +433,14 @@ impl Shard {
 
     /// The queue of an agent's class.
     fn queue_of(&self, to: u64) -> &Queue<Envelope> {
-        let kind = self.slab.header(index_of(to)).and_then(|header| header.kind.get());
-        &self.lines[kind.map_or(Class::Normal, |kind| kind.class) as usize].queue
+        let header = self.slab.header(index_of(to));
+        header.map_or(&self.lines[Class::Normal as usize].queue, |header| self.queue_by(header))
+    }
+
+    #[inline]
+    fn queue_by(&self, header: &slab::Header) -> &Queue<Envelope> {
+        let class = header.kind.get().map_or(Class::Normal, |kind| kind.class);
+        &self.lines[class as usize].queue
     }
 
     /// Has control come to an agent of this shard behind what was sent to it before.
@@ -427,9 +467,9 @@ impl Shard {
 
     /// Queues a task once.
     pub(crate) fn make_ready(&self, to: u64) {
-        let header = self.slab.header(index_of(to));
-        if header.is_some_and(|h| h.generation.get() == generation_of(to) && h.queue()) {
-            self.queue_of(to).send(self.mark(to), self.wake_up());
+        let Some(header) = self.slab.header(index_of(to)) else { return };
+        if header.generation.get() == generation_of(to) && header.queue() {
+            self.queue_by(header).send(self.mark(to), self.wake_up());
         }
     }
 

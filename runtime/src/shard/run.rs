@@ -4,23 +4,17 @@ use std::rc::Rc;
 
 use super::control::RETRY_NS;
 use super::idle::Idling;
+use super::pace::{PASS_NS, Pace};
 use super::{Shard, add, marks};
 use crate::agent::{CLASSES, index_of};
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
-/// A pass over a queue ends after this, so that the others are looked at again, ns.
-const PASS_NS: u64 = 20_000;
-/// It ends after as many turns, so that messages to other cores are not kept back.
-const PASS_TURNS: u32 = 256;
 /// Turns between two looks at the other cores, once a pass has done what waited when it began: agents that
 /// keep each other busy keep nothing from other cores, and nothing of other cores waits for them.
 const TURNS_PER_GLANCE: u32 = 4;
 /// Messages behind the running one whose agents are being loaded.
 const AHEAD: usize = 16;
-/// Time between two looks at the clock that a pass aims at, ns, and most turns between them.
-const LOOK_NS: u64 = 2_000;
-const TURNS_PER_LOOK: u32 = 64;
 /// Counters are published at least this often while busy, ns.
 const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
@@ -154,6 +148,7 @@ impl Rounds {
         }
         // What it received in its middle has looked at the clock too.
         let now = shard.pass(now, ring).max(shard.seen_ns());
+        shard.arm_asks();
         shard.end_round();
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
@@ -243,39 +238,6 @@ impl Rounds {
             self.idling.note(now_ns - self.idle_since_ns);
         }
         found
-    }
-}
-
-/// The time that a pass may take. Turns share looks at the clock, which costs as much as a message.
-struct Pace {
-    from_ns: u64,
-    now_ns: u64,
-    length_ns: u64,
-    turns: u32,
-    look_at: u32,
-    /// Turns that fit between two looks, as the last look has shown.
-    fit: u32,
-}
-
-impl Pace {
-    /// `fit` is what the last pass has shown.
-    const fn new((from_ns, length_ns): (u64, u64), fit: u32) -> Self {
-        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: fit, fit }
-    }
-
-    /// Notes a turn; whether another may follow.
-    #[inline]
-    fn goes_on(&mut self, clock: impl FnOnce() -> u64) -> bool {
-        self.turns += 1;
-        if self.turns < self.look_at {
-            return true;
-        }
-        self.now_ns = clock();
-        let spent_ns = self.now_ns - self.from_ns;
-        let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
-        self.fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
-        self.look_at = self.turns + self.fit;
-        spent_ns < self.length_ns && self.turns < PASS_TURNS
     }
 }
 
@@ -371,8 +333,8 @@ impl Shard {
                 continue;
             }
             let length_ns = if share < shares { due_ns - debt_ns } else { due_ns };
-            let end_ns = self.pass_of(class, (now_ns, length_ns), ring);
-            line.debt_ns.set((end_ns - now_ns).saturating_sub(length_ns));
+            let (end_ns, own_ns) = self.pass_of(class, (now_ns, length_ns), ring);
+            line.debt_ns.set(own_ns.saturating_sub(length_ns));
             now_ns = end_ns;
         }
         now_ns
@@ -383,13 +345,14 @@ impl Shard {
         self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
     }
 
-    /// Gives messages of a class to its agents for a while; returns the clock as last seen.
+    /// Gives messages of a class to its agents for a while; returns the clock as last seen, and the time that they
+    /// have had: what has come from other cores meanwhile is not theirs.
     fn pass_of(
         &self,
         class: usize,
         (from_ns, length_ns): (u64, u64),
         ring: &mut dyn Doorbells,
-    ) -> u64 {
+    ) -> (u64, u64) {
         let line = &self.lines[class];
         let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
         // Turns up to which this shard does what waited when it last looked at the others.
@@ -417,7 +380,10 @@ impl Shard {
             }
             line.read(pace.turns - std::mem::replace(&mut counted, pace.turns));
             self.drop_hand();
+            let arrived = self.counts.arrived.get();
             self.exchange(pace.now_ns, ring);
+            let arrived = self.counts.arrived.get() - arrived;
+            pace.others = pace.others.saturating_add(u32::try_from(arrived).unwrap_or(u32::MAX));
             if self.lines[..class].iter().any(|urgent| !urgent.queue.is_empty()) {
                 break;
             }
@@ -428,7 +394,7 @@ impl Shard {
         self.set_since(marks::FRESH);
         self.drop_hand();
         line.read(pace.turns - counted);
-        pace.now_ns
+        (pace.now_ns, pace.own_ns())
     }
 
     /// Whether something is to be sent to other cores, or has come from them; the latter is looked at every few

@@ -35,11 +35,18 @@ pub(crate) struct Suspended {
     drop: unsafe fn(NonNull<u8>),
 }
 
-/// How a poll ended.
+/// How a first poll ended.
 pub(crate) enum Outcome {
     Done(Result<(), Stop>),
     Panicked,
     Waits(Suspended),
+}
+
+/// How a later one ended.
+pub(crate) enum Again {
+    Done(Result<(), Stop>),
+    Panicked,
+    Waits,
 }
 
 /// What an agent that waits holds besides its state.
@@ -249,25 +256,20 @@ impl Scratch {
         Suspended { block, layout, poll: poll::<F>, drop: drop_future::<F> }
     }
 
-    /// Polls once more.
-    pub(crate) fn resume(&self, suspended: Suspended, context: &mut Context<'_>) -> Outcome {
+    /// Polls once more, where it lies: most wait again.
+    pub(crate) fn resume(&self, place: &mut Option<Suspended>, context: &mut Context<'_>) -> Again {
+        let Some(Suspended { block, poll, .. }) = place else { return Again::Done(Ok(())) };
         let again = contain(|| {
             // SAFETY: a Suspended holds a live future of the type that `poll` is for.
-            unsafe { (suspended.poll)(suspended.block, context) }
+            unsafe { poll(*block, context) }
         });
+        if let Some(Poll::Pending) = again {
+            return Again::Waits;
+        }
+        let dropped = place.take().is_none_or(|suspended| self.finish(suspended));
         match again {
-            Some(Poll::Pending) => Outcome::Waits(suspended),
-            Some(Poll::Ready(result)) => {
-                if self.finish(suspended) {
-                    Outcome::Done(result)
-                } else {
-                    Outcome::Panicked
-                }
-            }
-            None => {
-                self.finish(suspended);
-                Outcome::Panicked
-            }
+            Some(Poll::Ready(result)) if dropped => Again::Done(result),
+            _ => Again::Panicked,
         }
     }
 

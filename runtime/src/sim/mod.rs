@@ -153,7 +153,8 @@ impl Simulation {
         let seats = links.into_iter().enumerate().map(|(index, links)| {
             let clock = Rc::new(ManualClock::new(BEGIN_NS));
             let (place, theirs) = ((home.number(), index), Clock::Manual(Rc::clone(&clock)));
-            let shard = Shard::new(place, config.clone(), shared.clone(), links, theirs);
+            let shard = Shard::new(place, config.clone(), shared.clone(), links, theirs)
+                .expect("address space for a simulation");
             let ring = SimRing::new(index, config.uring_entries, Rc::clone(&air));
             Seat::new(shard, ring, clock)
         });
