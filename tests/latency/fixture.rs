@@ -301,5 +301,7 @@ fn record(number: u32, window: &Window) -> WindowRecord {
         live_bytes: Reading::Value(1 << 20),
         cpu_ns: Reading::Value(SECOND),
         gaps: Vec::new(),
+        cost: Vec::new(),
+        lowered: Vec::new(),
     }
 }

@@ -575,7 +575,7 @@ pub(super) fn all() -> Sums {
 
 /// Sums of the thread whose cells these are; `None` before its first allocation.
 pub(super) fn own(local: &Local) -> Option<Sums> {
-    let cells = local.cells.get()?;
+    let cells = local.own()?;
     // Unless threads count by class, the first words hold all up to `LARGE`.
     let classes = if BY_CLASS_USED.load(Ordering::Relaxed) == 0 { 1 } else { CLASSES };
     Some((0..classes).map(|at| cells.words_now(at)).fold(Sums::default(), Sums::plus))
