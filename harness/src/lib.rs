@@ -5,6 +5,7 @@
 //! and judged by [`verdict`].
 #![forbid(unsafe_code)]
 
+pub mod certify;
 pub mod drive;
 pub mod evidence;
 pub mod host;

@@ -17,6 +17,7 @@ use tailbeam_harness::plan::{
     parse_slow,
 };
 
+use crate::certify_args::{CertifyArgs, VerifyArgs};
 use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
 
@@ -61,6 +62,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
     )]
     Export(ExportArgs),
+    /// Judge recorded runs under a policy, and sign what came of it
+    #[command(
+        after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."
+    )]
+    Certify(Box<CertifyArgs>),
+    /// Check a certificate: its key, every file, and every figure anew from the frames
+    #[command(
+        after_help = "Examples:\n  tailbeam verify @last --key me.pem.pub\n\nExit code: the verdict's (0, 3, 4) if everything holds, or else 6."
+    )]
+    Verify(VerifyArgs),
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod certify_args;
 mod command;
 mod progress;
 pub mod render;

@@ -211,7 +211,10 @@ impl<'a, W: Workload> Controller<'a, W> {
             }
         }
         if begun {
-            self.close_second(end_ns, Phase::Issuing, progress)?;
+            // A second that was closed late ends behind the last due instant: the drain goes on from there.
+            if self.second.from_ns < end_ns {
+                self.close_second(end_ns, Phase::Issuing, progress)?;
+            }
             self.drain(end_ns, progress)?;
         } else {
             (reason, end_ns) = ("interrupted", start_ns);
@@ -406,8 +409,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         if event.is_some() {
             progress(&Progress { phase: "measure", event, ..Progress::default() });
         }
-        // Without length it began in the future: the run was stopped before its start.
-        if record.len_ns > 0 {
+        // Without length it began in the future: the run was stopped before its start. What was counted is never
+        // dropped: the outcomes of a run would not add up.
+        if record.len_ns > 0 || record.counts != SecondCounts::default() {
             progress(&self.progress(&record));
             self.window.seconds.push(record);
         }

@@ -332,40 +332,23 @@ fn judge(
 ) -> Result<GateResult, ReportError> {
     let row = |series: Series| &m.run.histograms[series as usize];
     Ok(match gate {
-        Gate::Percentile { q, limit_ns } => {
-            let Some(index) = m.run.manifest.limits_ns.iter().position(|limit| limit == limit_ns)
-            else {
-                let counted: Vec<String> = m
-                    .run
-                    .manifest
-                    .limits_ns
-                    .iter()
-                    .map(|ns| format!("{} ms", *ns as f64 / 1e6))
-                    .collect();
-                return Err(ReportError::NotCounted {
-                    limit_ms: *limit_ns as f64 / 1e6,
-                    counted: if counted.is_empty() {
-                        "none".to_owned()
-                    } else {
-                        counted.join(", ")
-                    },
-                });
-            };
-            let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
-            let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
-            let value = row(Series::System).quantile(*q);
-            let measured = value
-                .map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
-            let above = || format!("{measured}, {} above", percent(estimate.p));
-            let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
-            from_blocks(gate, judgement, &estimate, measured)
-        }
+        Gate::Percentile { q, limit_ns } => return percentile(gate, m, *q, *limit_ns),
         Gate::Delivery { at_least } => {
             let blocks = delivery_blocks(m);
             let (judgement, estimate) = judge_fraction(&blocks, 1.0 - at_least);
             let measured = m.outcomes.delivery().map_or_else(|| "unknown".to_owned(), percent);
             let result = from_blocks(gate, judgement, &estimate, measured);
             verdict::undecided_requests(result, *at_least, &m.outcomes)
+        }
+        Gate::Errors { below } => {
+            let blocks = fraction_blocks(m, |o| o.error + o.lost);
+            outcome_fraction(gate, &blocks, *below)
+        }
+        Gate::Expired { below } => {
+            outcome_fraction(gate, &fraction_blocks(m, |o| o.expired), *below)
+        }
+        Gate::Throughput { at_least_per_s } => {
+            verdict::throughput(gate, *at_least_per_s, &rates(m))
         }
         Gate::Outcomes {} => {
             let open =
@@ -397,6 +380,42 @@ fn judge(
     })
 }
 
+fn percentile(
+    gate: &Gate,
+    m: &Material<'_>,
+    q: f64,
+    limit_ns: u64,
+) -> Result<GateResult, ReportError> {
+    let limits = &m.run.manifest.limits_ns;
+    let Some(index) = limits.iter().position(|limit| *limit == limit_ns) else {
+        let ms = |ns: &u64| format!("{} ms", *ns as f64 / 1e6);
+        let counted = limits.iter().map(ms).collect::<Vec<_>>().join(", ");
+        return Err(ReportError::NotCounted {
+            limit_ms: limit_ns as f64 / 1e6,
+            counted: if counted.is_empty() { "none".to_owned() } else { counted },
+        });
+    };
+    let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
+    let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
+    let value = m.run.histograms[Series::System as usize].quantile(q);
+    let measured =
+        value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
+    let above = || format!("{measured}, {} above", percent(estimate.p));
+    let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
+    Ok(from_blocks(gate, judgement, &estimate, measured))
+}
+
+/// Terminal replies per second, of each second in which requests were due.
+fn rates(m: &Material<'_>) -> Vec<f64> {
+    let seconds = m.seconds.iter().filter(|second| second.issuing && second.len_ns > 0);
+    seconds
+        .map(|second| {
+            let outcomes = &second.counts.outcomes;
+            (outcomes.ok + outcomes.declined) as f64 * 1e9 / second.len_ns as f64
+        })
+        .collect()
+}
+
 /// What is worth a line: a P99 is made by 1 % of the requests.
 fn contended(core: &CoreRow) -> bool {
     core.outside_share.known().is_some_and(|&share| share > 0.01)
@@ -424,6 +443,27 @@ fn delivery_blocks(m: &Material<'_>) -> Vec<Block> {
         last.k += end.lost;
     }
     blocks
+}
+
+/// Requests with an outcome in each second, and those among them that `bad` counts; a lost one counts against
+/// the last second, as it was closed in none.
+fn fraction_blocks(m: &Material<'_>, bad: impl Fn(&Outcomes) -> u64) -> Vec<Block> {
+    let mut blocks = blocks(m, |counts| {
+        let o = &counts.outcomes;
+        (o.sum() - o.refused, bad(o))
+    });
+    if let (Some(last), Some(end)) = (blocks.last_mut(), &m.run.end) {
+        let lost = Outcomes { lost: end.lost, ..Outcomes::default() };
+        last.n += end.lost;
+        last.k += bad(&lost);
+    }
+    blocks
+}
+
+fn outcome_fraction(gate: &Gate, blocks: &[Block], below: f64) -> GateResult {
+    let (judgement, estimate) = judge_fraction(blocks, below);
+    let measured = if estimate.n == 0 { "unknown".to_owned() } else { percent(estimate.p) };
+    from_blocks(gate, judgement, &estimate, measured)
 }
 
 fn percent(fraction: f64) -> String {

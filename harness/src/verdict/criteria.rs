@@ -25,6 +25,21 @@ pub enum Gate {
         /// Fraction.
         at_least: f64,
     },
+    /// Less than this fraction of requests ends in an error or is lost.
+    Errors {
+        /// Fraction.
+        below: f64,
+    },
+    /// Less than this fraction of requests gets no answer before its deadline.
+    Expired {
+        /// Fraction.
+        below: f64,
+    },
+    /// At least as many terminal replies per second.
+    Throughput {
+        /// Per second.
+        at_least_per_s: f64,
+    },
     /// Attempts equal the sum of outcomes.
     Outcomes {},
     /// Throughput x mean time equals the number outstanding within this fraction.
@@ -49,7 +64,7 @@ pub enum Gate {
     },
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 15] = [
     "p50",
     "p90",
     "p95",
@@ -57,6 +72,9 @@ const NAMES: [&str; 12] = [
     "p99.9",
     "p99.99",
     "delivery",
+    "errors",
+    "expired",
+    "throughput",
     "outcomes",
     "littles_law",
     "fairness",
@@ -141,6 +159,14 @@ fn parse(text: &str) -> Result<Gate, String> {
         }
         "leaks" if rest.is_empty() => Ok(Gate::Leaks { below: LEAKS_BELOW }),
         "leaks" => wants("<").and_then(|()| Ok(Gate::Leaks { below: bytes_per_h(value)? })),
+        "errors" => wants("<").and_then(|()| Ok(Gate::Errors { below: fraction(value)? })),
+        "expired" => wants("<").and_then(|()| Ok(Gate::Expired { below: fraction(value)? })),
+        "throughput" => wants(">=").and_then(|()| {
+            let per_s = value
+                .strip_suffix("/s")
+                .ok_or_else(|| format!("{value:?} is not a rate such as 10000/s"))?;
+            Ok(Gate::Throughput { at_least_per_s: number(per_s)? })
+        }),
         "delivery" => wants(">=").and_then(|()| Ok(Gate::Delivery { at_least: fraction(value)? })),
         _ if NAMES.contains(&name) => {
             wants("<")?;
@@ -189,6 +215,9 @@ impl Gate {
         match self {
             Self::Percentile { q, .. } => format!("p{}", trimmed(q * 100.0)),
             Self::Delivery { .. } => "delivery".to_owned(),
+            Self::Errors { .. } => "errors".to_owned(),
+            Self::Expired { .. } => "expired".to_owned(),
+            Self::Throughput { .. } => "throughput".to_owned(),
             Self::Outcomes {} => "outcomes".to_owned(),
             Self::LittlesLaw { .. } => "littles_law".to_owned(),
             Self::Fairness { .. } => "fairness".to_owned(),
@@ -205,6 +234,10 @@ impl Gate {
                 format!("system latency < {} ms", trimmed(*limit_ns as f64 / 1e6))
             }
             Self::Delivery { at_least } => format!(">= {} %", trimmed(at_least * 100.0)),
+            Self::Errors { below } | Self::Expired { below } => {
+                format!("< {} %", trimmed(below * 100.0))
+            }
+            Self::Throughput { at_least_per_s } => format!(">= {}/s", trimmed(*at_least_per_s)),
             Self::Outcomes {} => "attempts = sum of outcomes".to_owned(),
             Self::LittlesLaw { within } => format!("within {} %", trimmed(within * 100.0)),
             Self::Fairness { max_over_min } => format!("max / min < {}", trimmed(*max_over_min)),
@@ -230,11 +263,14 @@ mod tests {
 
     #[test]
     fn the_spelling_of_the_issue_is_understood() {
-        let gates = parse_gates("p99<300ms, delivery>=99.9%,outcomes,p99.9<1s").unwrap();
+        let gates = parse_gates(
+            "p99<300ms, delivery>=99.9%,outcomes,p99.9<1s,errors<0.1%,throughput>=10000/s",
+        )
+        .unwrap();
         assert_eq!(gates[0], Gate::Percentile { q: 0.99, limit_ns: 300_000_000 });
         assert_eq!(gates[1], Gate::Delivery { at_least: 0.9990000000000001_f64.min(99.9 / 100.0) });
         let names: Vec<String> = gates.iter().map(Gate::name).collect();
-        assert_eq!(names, ["p99", "delivery", "outcomes", "p99.9"]);
+        assert_eq!(names, ["p99", "delivery", "outcomes", "p99.9", "errors", "throughput"]);
     }
 
     #[test]
@@ -247,6 +283,9 @@ mod tests {
             ("delivery>=101%", "above 100%"),
             ("delivery>=0.99", "percentage"),
             ("delivery<5%", "takes >="),
+            ("errors>=1%", "takes <"),
+            ("throughput>=10000", "rate such as"),
+            ("throughput>=0/s", "above 0"),
             ("", "no gate"),
             ("outcomes<1", "no value"),
         ] {

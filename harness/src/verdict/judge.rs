@@ -52,6 +52,40 @@ pub fn outcome_sum(gate: &Gate, outcomes: &Outcomes, sealed: bool, open_last: u6
     )
 }
 
+/// Fewest seconds of which a rate is judged.
+const RATE_SECONDS: usize = 30;
+
+/// Replies per second, one value for each second: PASS when the lower 95 % bound of the mean reaches the limit,
+/// FAIL when the upper one does not. Neighbouring seconds resemble each other, so the error of the mean is
+/// widened by `(1 + phi) / (1 - phi)` for their lag-1 correlation (statistics.md).
+#[must_use]
+pub fn throughput(gate: &Gate, at_least_per_s: f64, rates: &[f64]) -> GateResult {
+    let n = rates.len() as f64;
+    let mean = rates.iter().sum::<f64>() / n;
+    let measured = if rates.is_empty() { "unknown".to_owned() } else { format!("{mean:.0}/s") };
+    let result = result(gate, rates.len() as u64, measured);
+    if rates.len() < RATE_SECONDS {
+        let reason = format!("a rate is judged by {RATE_SECONDS} seconds or more");
+        return open(result, &reason, Some((RATE_SECONDS - rates.len()) as f64));
+    }
+    let squares: f64 = rates.iter().map(|rate| (rate - mean).powi(2)).sum();
+    let products: f64 = rates.windows(2).map(|w| (w[0] - mean) * (w[1] - mean)).sum();
+    let lag1 = if squares > 0.0 { products / squares } else { 0.0 };
+    // Kendall's correction for short series, as in probes::stats::trend.
+    let phi = (lag1 + (1.0 + 4.0 * lag1) / n).clamp(0.0, 0.9);
+    let error = (squares / (n - 1.0) / n * (1.0 + phi) / (1.0 - phi)).sqrt();
+    // 2.1 is above Student's 97.5 % point from 22 degrees of freedom on.
+    let (low, high) = (2.1f64.mul_add(-error, mean), 2.1f64.mul_add(error, mean));
+    let bounds = format!("95 % bounds {low:.0}/s and {high:.0}/s");
+    if low >= at_least_per_s {
+        decided(result, true, &bounds)
+    } else if high < at_least_per_s {
+        decided(result, false, &bounds)
+    } else {
+        open(result, &format!("{bounds}: the limit lies between them"), Some(n))
+    }
+}
+
 /// Requests that were open before their deadline when the run was stopped are neither answered nor not:
 /// a PASS that they could turn is none.
 #[must_use]
@@ -207,6 +241,22 @@ mod tests {
     const FAIR: Gate = Gate::Fairness { max_over_min: 2.0 };
     const LITTLE: Gate = Gate::LittlesLaw { within: 0.05 };
     const GENERATOR: Gate = Gate::Generator { p99_lateness_ns: 3_000_000 };
+
+    #[test]
+    fn a_rate_is_judged_by_its_interval() {
+        use GateVerdict::{Fail, Inconclusive, Pass};
+        let gate = Gate::Throughput { at_least_per_s: 100.0 };
+        let around = |mean: f64| (0..60).map(|i| mean + f64::from(i % 3) - 1.0).collect::<Vec<_>>();
+        let verdict = |rates: &[f64]| throughput(&gate, 100.0, rates).verdict;
+        assert_eq!(verdict(&around(105.0)), Pass);
+        assert_eq!(verdict(&around(95.0)), Fail);
+        assert_eq!(verdict(&around(100.05)), Inconclusive);
+        assert_eq!(verdict(&around(105.0)[..29]), Inconclusive);
+        assert_eq!(verdict(&[]), Inconclusive);
+        // Neighbours that resemble each other say less: a slow swing is not sixty independent seconds.
+        let swing: Vec<f64> = (0..60).map(|i| 100.6 + 2.0 * (f64::from(i) / 8.0).sin()).collect();
+        assert_eq!(verdict(&swing), Inconclusive);
+    }
 
     #[test]
     fn each_gate_can_pass_fail_and_stay_open() {

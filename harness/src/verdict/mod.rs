@@ -4,7 +4,9 @@ mod criteria;
 mod judge;
 
 pub use criteria::{Gate, GateError, default_gates, parse_gates};
-pub use judge::{Sends, combine, fairness, generator, little, outcome_sum, undecided_requests};
+pub use judge::{
+    Sends, combine, fairness, generator, little, outcome_sum, throughput, undecided_requests,
+};
 
 use serde::{Deserialize, Serialize};
 

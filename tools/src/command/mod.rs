@@ -1,5 +1,6 @@
 //! One function per command; values in, exit code out.
 
+mod certify;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -41,6 +42,8 @@ pub(crate) fn run(
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Certify(args) => certify::certify(&args, &root, out),
+        Command::Verify(args) => certify::verify(&args, &root, out),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)

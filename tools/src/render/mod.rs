@@ -1,5 +1,6 @@
 //! Rendering: plain values in, text out, over any `Write`.
 
+pub mod certify;
 pub mod export;
 pub mod json;
 pub mod leaks;

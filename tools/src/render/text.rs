@@ -27,7 +27,11 @@ fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
     measured.known().map_or_else(|| "unknown".to_owned(), text)
 }
 
-fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>, left: usize) -> Table {
+pub(super) fn table(
+    header: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+    left: usize,
+) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header.iter().copied());
     rows.for_each(|row| {
@@ -41,7 +45,7 @@ fn table(header: &[&str], rows: impl Iterator<Item = Vec<String>>, left: usize) 
     table
 }
 
-const fn overall(verdict: Overall) -> &'static str {
+pub(super) const fn overall(verdict: Overall) -> &'static str {
     match verdict {
         Overall::Go => "GO",
         Overall::NoGo => "NO-GO",
@@ -49,7 +53,7 @@ const fn overall(verdict: Overall) -> &'static str {
     }
 }
 
-const fn word(verdict: GateVerdict) -> &'static str {
+pub(super) const fn word(verdict: GateVerdict) -> &'static str {
     match verdict {
         GateVerdict::Pass => "PASS",
         GateVerdict::Fail => "FAIL",

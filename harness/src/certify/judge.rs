@@ -1,0 +1,267 @@
+//! Runs judged under a policy: plain values, made from run directories and nothing else.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::{Need, Policy, PolicyGate};
+use crate::evidence::{ReadRunError, read_run};
+use crate::report::{self, Report, ReportError};
+use crate::verdict::{Gate, GateResult, GateVerdict, Overall, Validity};
+
+/// Directories of runs by the name that the policy has for them.
+pub type RunDirs = BTreeMap<String, PathBuf>;
+
+/// Why nothing can be judged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CertifyError {
+    /// A run cannot be read at all.
+    #[error(transparent)]
+    Read(#[from] ReadRunError),
+    /// Or not be reported.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A run that the policy does not ask for.
+    #[error(
+        "the policy asks for no run {given:?}\n  cause: it is judged on: {asked}\n  remedy: name a run as NAME=RUN with one of these names"
+    )]
+    Unasked {
+        /// Given.
+        given: String,
+        /// What it asks for.
+        asked: String,
+    },
+}
+
+/// One run of a certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CertRun {
+    /// Name in the policy.
+    pub name: String,
+    /// Run id; none when no run was given.
+    pub id: Option<String>,
+    /// Start, RFC 3339.
+    pub started: Option<String>,
+    /// Workload.
+    pub workload: Option<String>,
+    /// Tailbeam version that recorded it.
+    pub recorded_by: Option<String>,
+    /// Kernel and CPU.
+    pub host: Option<String>,
+    /// Seed of its draws.
+    pub seed: Option<u64>,
+    /// SHA-256 of its frozen plan.
+    pub plan_sha256: Option<String>,
+    /// Time during which requests were due, s.
+    pub measured_s: Option<f64>,
+    /// Agents asked for.
+    pub agents: Option<u64>,
+    /// Requests per second that its schedule asked for.
+    pub planned_per_s: Option<f64>,
+    /// What it is not, of what the policy needs; empty when it counts.
+    pub lacks: Vec<String>,
+    /// What must hold for its gates to mean anything.
+    pub validity: Vec<Validity>,
+    /// Things to know before believing a figure.
+    pub caveats: Vec<String>,
+}
+
+/// One gate of a certificate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CertGate {
+    /// Id in the policy.
+    pub id: String,
+    /// Run that it is judged on.
+    pub run: String,
+    /// How it was judged.
+    pub result: GateResult,
+}
+
+/// What a policy makes of runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The policy, whole.
+    pub policy: Policy,
+    /// Runs.
+    pub runs: Vec<CertRun>,
+    /// Gates.
+    pub gates: Vec<CertGate>,
+    /// GO / NO-GO / INCONCLUSIVE.
+    pub verdict: Overall,
+}
+
+/// Judges the runs in `dirs` under `policy`.
+///
+/// # Errors
+/// [`CertifyError`]; a run that is missing, short or damaged is no error but no PASS.
+pub fn judge(policy: &Policy, dirs: &RunDirs) -> Result<Judged, CertifyError> {
+    if let Some(given) = dirs.keys().find(|name| policy.runs.iter().all(|run| run.name != **name)) {
+        let asked = policy.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(CertifyError::Unasked { given: given.clone(), asked });
+    }
+    let (mut runs, mut gates) = (Vec::new(), Vec::new());
+    for need in &policy.runs {
+        let asked: Vec<&PolicyGate> = policy.gates.iter().filter(|g| g.run == need.name).collect();
+        let (run, results) = match dirs.get(&need.name) {
+            Some(dir) => on_run(policy, need, dir)?,
+            None => (missing(need), Vec::new()),
+        };
+        let mut results = results.into_iter();
+        for gate in asked {
+            let result = match (&gate.unmeasured, gate.gate()) {
+                (Some(by), _) => open(
+                    gate.id.clone(),
+                    gate.require.clone(),
+                    format!("not measured: that takes {by}"),
+                ),
+                (None, Ok(spelled)) => match results.next() {
+                    Some(result) => weakened(result, &run),
+                    None => open(
+                        spelled.name(),
+                        spelled.requirement(),
+                        format!("no run {:?} was given", need.name),
+                    ),
+                },
+                (None, Err(cause)) => open(gate.id.clone(), gate.require.clone(), cause),
+            };
+            gates.push(CertGate { id: gate.id.clone(), run: need.name.clone(), result });
+        }
+        runs.push(run);
+    }
+    let verdict = combine(&gates);
+    Ok(Judged { policy: policy.clone(), runs, gates, verdict })
+}
+
+fn combine(gates: &[CertGate]) -> Overall {
+    let any = |verdict| gates.iter().any(|gate| gate.result.verdict == verdict);
+    if any(GateVerdict::Fail) {
+        Overall::NoGo
+    } else if gates.is_empty() || any(GateVerdict::Inconclusive) {
+        Overall::Inconclusive
+    } else {
+        Overall::Go
+    }
+}
+
+/// A PASS on a run that is not what the policy needs, or that does not hold, is none. A FAIL is one.
+fn weakened(mut result: GateResult, run: &CertRun) -> GateResult {
+    if result.verdict != GateVerdict::Pass {
+        return result;
+    }
+    let broken = run.validity.iter().find(|check| !check.holds);
+    let broken = broken.map(|check| format!("{}: {}", check.name, check.text));
+    if let Some(why) = run.lacks.first().cloned().or(broken) {
+        result.verdict = GateVerdict::Inconclusive;
+        result.reason = format!("{why}; otherwise it would pass ({})", result.reason);
+    }
+    result
+}
+
+/// The run, and a result for each gate that can be measured on it, in the policy's order.
+fn on_run(
+    policy: &Policy,
+    need: &Need,
+    dir: &std::path::Path,
+) -> Result<(CertRun, Vec<GateResult>), CertifyError> {
+    let frames = read_run(dir)?;
+    let gates = policy.gates_of(&need.name);
+    let counted = |gate: &Gate| match gate {
+        Gate::Percentile { limit_ns, .. } => frames.manifest.limits_ns.contains(limit_ns),
+        _ => true,
+    };
+    let judged: Vec<Gate> = gates.iter().copied().filter(counted).collect();
+    let report = report::build(dir, Some(&judged))?;
+    let mut results = report.gates.iter().cloned();
+    let all = gates.iter().map(|gate| {
+        let uncounted = || {
+            let reason = format!(
+                "the run did not count requests above this limit; record one with `--gate {}`",
+                spelling(policy, need, gate)
+            );
+            open(gate.name(), gate.requirement(), reason)
+        };
+        if counted(gate) { results.next().unwrap_or_else(uncounted) } else { uncounted() }
+    });
+    let all = all.collect();
+    let run = cert_run(need, &report, frames.plan.rate_per_s(), frames.manifest.plan_sha256);
+    Ok((run, all))
+}
+
+fn spelling(policy: &Policy, need: &Need, gate: &Gate) -> String {
+    let same = |known: &&PolicyGate| known.run == need.name && known.gate() == Ok(*gate);
+    policy.gates.iter().find(same).map_or_else(|| gate.name(), |known| known.require.clone())
+}
+
+fn cert_run(need: &Need, report: &Report, planned_per_s: f64, plan_sha256: String) -> CertRun {
+    let (run, agents) = (&report.run, report.agents.asked);
+    let mut lacks = Vec::new();
+    if run.measured_s < need.seconds_min as f64 {
+        lacks.push(format!(
+            "the run measured {:.0} s of the {} s that the policy needs",
+            run.measured_s, need.seconds_min
+        ));
+    }
+    if agents < need.agents_min {
+        lacks.push(format!(
+            "it had {agents} agents of the {} that the policy needs",
+            need.agents_min
+        ));
+    }
+    if planned_per_s < need.offered_per_s_min as f64 {
+        lacks.push(format!(
+            "it offered {planned_per_s:.0}/s of the {}/s that the policy needs",
+            need.offered_per_s_min
+        ));
+    }
+    CertRun {
+        name: need.name.clone(),
+        id: Some(run.id.clone()),
+        started: Some(run.started.clone()),
+        workload: Some(run.workload.clone()),
+        recorded_by: Some(run.recorded_by.clone()),
+        host: Some(run.host.clone()),
+        seed: Some(run.seed),
+        plan_sha256: Some(plan_sha256),
+        measured_s: Some(run.measured_s),
+        agents: Some(agents),
+        planned_per_s: Some(planned_per_s),
+        lacks,
+        validity: report.validity.clone(),
+        caveats: report.caveats.clone(),
+    }
+}
+
+fn missing(need: &Need) -> CertRun {
+    CertRun {
+        name: need.name.clone(),
+        id: None,
+        started: None,
+        workload: None,
+        recorded_by: None,
+        host: None,
+        seed: None,
+        plan_sha256: None,
+        measured_s: None,
+        agents: None,
+        planned_per_s: None,
+        lacks: vec!["no such run was given".to_owned()],
+        validity: Vec::new(),
+        caveats: Vec::new(),
+    }
+}
+
+fn open(gate: String, requirement: String, reason: String) -> GateResult {
+    GateResult {
+        gate,
+        requirement,
+        measured: "unknown".to_owned(),
+        n: 0,
+        blocks: None,
+        verdict: GateVerdict::Inconclusive,
+        reason,
+        needs_more_s: None,
+        latency: false,
+    }
+}

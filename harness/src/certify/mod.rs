@@ -1,0 +1,31 @@
+//! Certificates: what a policy asks for, judged on recorded runs, signed, and recomputed by anyone.
+//!
+//! A certificate is an [in-toto](https://in-toto.io) statement v1 in a DSSE envelope, signed with Ed25519. Its
+//! subjects are all files of its runs by SHA-256; its predicate is what [`judge`] made of them under a policy.
+//! [`verify()`] believes nothing of it: it checks the signature against a key that it is given, every file
+//! against its hash, and judges the runs anew. A figure in the predicate is never read by anything but the
+//! comparison.
+//!
+//! GO: every gate of the policy passes. A gate that was not measured, on a run that is missing or too short, is
+//! INCONCLUSIVE and so is the certificate; it is issued all the same, as NO-GO ones are.
+
+mod dsse;
+mod files;
+mod judge;
+mod junit;
+mod policy;
+mod statement;
+mod verify;
+
+pub use dsse::{Envelope, EnvelopeError, PAYLOAD_TYPE, SignError, Signed, Signer, Verifier};
+pub use files::{FileHash, FilesError, hash_files};
+pub use judge::{CertGate, CertRun, CertifyError, Judged, RunDirs, judge};
+pub use junit::junit;
+pub use policy::{Need, Policy, PolicyError, PolicyGate, SHIPPED};
+pub use statement::{
+    Digest, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement, Subject, statement,
+};
+pub use verify::{Finding, Verified, verify};
+
+/// The certificate's name in the directory of its first run.
+pub const CERTIFICATE: &str = "certificate.dsse.json";

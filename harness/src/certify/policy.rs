@@ -1,0 +1,181 @@
+//! Policies: what a certificate requires, as a file that people read and version.
+
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::{Gate, parse_gates};
+
+/// A policy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policy {
+    /// Name.
+    pub name: String,
+    /// Version; a certificate is for one version.
+    pub version: u32,
+    /// What it is for, one line.
+    pub about: String,
+    /// Runs that it is judged on.
+    #[serde(rename = "run")]
+    pub runs: Vec<Need>,
+    /// Gates.
+    #[serde(rename = "gate")]
+    pub gates: Vec<PolicyGate>,
+}
+
+/// What a run must be to count.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Need {
+    /// Name, by which gates and the command line call it.
+    pub name: String,
+    /// Shortest time during which requests were due, s.
+    pub seconds_min: u64,
+    /// Fewest agents, all alive all the time.
+    pub agents_min: u64,
+    /// Fewest requests per second that its schedule asks for.
+    #[serde(default)]
+    pub offered_per_s_min: u64,
+}
+
+/// One requirement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicyGate {
+    /// Id, unique.
+    pub id: String,
+    /// Name of the run that it is judged on.
+    pub run: String,
+    /// The gate as on the command line (`p99<300ms`), or what is required in words if nothing measures it yet.
+    pub require: String,
+    /// What will measure it. Such a gate is INCONCLUSIVE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unmeasured: Option<String>,
+}
+
+/// Why a policy cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the policy cannot be used\n  cause: {cause}\n  remedy: `tailbeam certify --print-policy lighthouse-sla` prints one to begin with"
+)]
+pub struct PolicyError {
+    cause: String,
+}
+
+/// Policies that come with the program, by name.
+pub const SHIPPED: [(&str, &str); 1] = [("lighthouse-sla", include_str!("lighthouse-sla.toml"))];
+
+impl Policy {
+    /// Reads and checks a policy.
+    ///
+    /// # Errors
+    /// [`PolicyError`]: not TOML, a gate that is not understood, names that are missing or double.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let failed = |cause: String| PolicyError { cause };
+        let policy: Self = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
+        policy.check().map_err(failed)?;
+        Ok(policy)
+    }
+
+    /// A policy of [`SHIPPED`].
+    #[must_use]
+    pub fn shipped(name: &str) -> Option<Self> {
+        let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
+        Self::parse(text).ok()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.gates.is_empty() || self.runs.is_empty() {
+            return Err("it has no gate or no run: it could not fail".to_owned());
+        }
+        let twice = |names: Vec<&str>| {
+            let mut sorted = names;
+            sorted.sort_unstable();
+            sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].to_owned())
+        };
+        let runs: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
+        let ids: Vec<&str> = self.gates.iter().map(|gate| gate.id.as_str()).collect();
+        if let Some(name) = twice(runs.clone()).or_else(|| twice(ids)) {
+            return Err(format!("{name:?} is there twice"));
+        }
+        for gate in &self.gates {
+            if !runs.contains(&gate.run.as_str()) {
+                return Err(format!(
+                    "gate {:?} is judged on a run {:?} that it does not ask for",
+                    gate.id, gate.run
+                ));
+            }
+            if gate.unmeasured.is_none() {
+                gate.gate().map_err(|cause| format!("gate {:?}: {cause}", gate.id))?;
+            }
+        }
+        if let Some(run) = runs.iter().find(|run| !self.gates.iter().any(|gate| gate.run == **run))
+        {
+            return Err(format!("no gate is judged on run {run:?}"));
+        }
+        Ok(())
+    }
+
+    /// The gates that can be measured on `run`.
+    #[must_use]
+    pub fn gates_of(&self, run: &str) -> Vec<Gate> {
+        self.gates
+            .iter()
+            .filter(|gate| gate.run == run && gate.unmeasured.is_none())
+            .filter_map(|gate| gate.gate().ok())
+            .collect()
+    }
+}
+
+impl PolicyGate {
+    /// The gate that `require` spells.
+    ///
+    /// # Errors
+    /// What is not understood, in words.
+    pub fn gate(&self) -> Result<Gate, String> {
+        let gates = parse_gates(&self.require).map_err(|error| error.cause)?;
+        match gates.as_slice() {
+            [gate] => Ok(*gate),
+            _ => Err(format!("{:?} is more than one gate", self.require)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_policies_are_sound() {
+        for (name, text) in SHIPPED {
+            let policy = Policy::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(policy.name, name);
+            assert_eq!(Policy::shipped(name), Some(policy));
+        }
+        assert_eq!(Policy::shipped("other"), None);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_fail_or_is_not_understood_is_none() {
+        let run = "[[run]]\nname = \"soak\"\nseconds_min = 60\nagents_min = 10\n";
+        let gate = |id: &str, run: &str, require: &str| {
+            format!("[[gate]]\nid = \"{id}\"\nrun = \"{run}\"\nrequire = \"{require}\"\n")
+        };
+        let policy =
+            |rest: &str| Policy::parse(&format!("name=\"x\"\nversion=1\nabout=\"\"\n{rest}"));
+        let good = gate("a", "soak", "p99<300ms");
+        assert!(policy(&format!("{run}{good}")).is_ok());
+        for (text, cause) in [
+            (format!("run = []\n{}", "gate = []"), "could not fail"),
+            (format!("{run}{run}{good}"), "twice"),
+            (format!("{run}{good}{good}"), "twice"),
+            (format!("{run}{}", gate("a", "other", "p99<300ms")), "does not ask for"),
+            (format!("{run}{}", gate("a", "soak", "p98<300ms")), "no gate"),
+            (format!("{run}{}", gate("a", "soak", "p99<300ms,outcomes")), "more than one"),
+            (format!("{run}{}", good.replace("[[gate]]", "[[gates]]")), "unknown field"),
+            (format!("{run}{}", run.replace("soak", "idle") + &good), "no gate is judged"),
+        ] {
+            let error = policy(&text).unwrap_err().to_string();
+            assert!(error.contains(cause) && error.contains("remedy:"), "{cause}: {error}");
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Believes nothing of a certificate but what it finds itself.
+
+use serde::Serialize;
+
+use super::dsse::Verifier;
+use super::judge::{Judged, RunDirs, judge};
+use super::statement::{PREDICATE_TYPE, STATEMENT_TYPE, Statement, Subject, subjects};
+use crate::verdict::Overall;
+
+/// One thing that was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// What.
+    pub check: String,
+    /// Whether it holds.
+    pub holds: bool,
+    /// What was found.
+    pub text: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Verified {
+    /// Checks, in order; after one that does not hold, those that need it are not made.
+    pub findings: Vec<Finding>,
+    /// The statement, once its signature holds.
+    pub statement: Option<Statement>,
+    /// The judgement as it was recomputed.
+    pub recomputed: Option<Judged>,
+}
+
+impl Verified {
+    /// Whether the certificate is what it says it is.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.recomputed.is_some() && self.findings.iter().all(|finding| finding.holds)
+    }
+
+    /// The verdict that may be believed; none when the certificate does not hold.
+    #[must_use]
+    pub fn verdict(&self) -> Option<Overall> {
+        if self.holds() { self.recomputed.as_ref().map(|judged| judged.verdict) } else { None }
+    }
+}
+
+/// Checks the certificate in `envelope` of the runs in `dirs` against the key that the reader trusts.
+#[must_use]
+pub fn verify(envelope: &[u8], dirs: &RunDirs, trusted: &Verifier) -> Verified {
+    let mut verified = Verified { findings: Vec::new(), statement: None, recomputed: None };
+    let Some(statement) = opened(envelope, trusted, &mut verified.findings) else {
+        return verified;
+    };
+    files(&statement, dirs, &mut verified.findings);
+    verified.recomputed = recomputed(&statement, dirs, &mut verified.findings);
+    verified.statement = Some(statement);
+    verified
+}
+
+fn note(findings: &mut Vec<Finding>, check: &str, result: Result<String, String>) -> bool {
+    let holds = result.is_ok();
+    let text = result.unwrap_or_else(|error| error);
+    findings.push(Finding { check: check.to_owned(), holds, text });
+    holds
+}
+
+fn opened(envelope: &[u8], trusted: &Verifier, findings: &mut Vec<Finding>) -> Option<Statement> {
+    let payload = match trusted.open(envelope) {
+        Ok(payload) => payload,
+        Err(error) => {
+            note(findings, "signature", Err(error.to_string()));
+            return None;
+        }
+    };
+    note(findings, "signature", Ok(format!("by key {}", trusted.key_id().unwrap_or_default())));
+    let read = serde_json::from_slice::<Statement>(&payload).map_err(|error| error.to_string());
+    let statement = read.and_then(|statement| {
+        if statement.statement_type != STATEMENT_TYPE || statement.predicate_type != PREDICATE_TYPE
+        {
+            return Err(format!(
+                "a statement of type {} about {}",
+                statement.statement_type, statement.predicate_type
+            ));
+        }
+        Ok(statement)
+    });
+    match statement {
+        Ok(statement) => Some(statement),
+        Err(cause) => {
+            note(findings, "statement", Err(cause));
+            None
+        }
+    }
+}
+
+/// Every file is in the statement with its hash, and the statement names no other.
+fn files(statement: &Statement, dirs: &RunDirs, findings: &mut Vec<Finding>) {
+    let found = match subjects(dirs) {
+        Ok(found) => found,
+        Err(error) => {
+            note(findings, "files", Err(error.to_string()));
+            return;
+        }
+    };
+    let get = |of: &[Subject], name: &str| {
+        of.iter().find(|subject| subject.name == name).map(|subject| subject.digest.clone())
+    };
+    let mut wrong = Vec::new();
+    for signed in &statement.subject {
+        match get(&found, &signed.name) {
+            None => wrong.push(format!("{} is missing", signed.name)),
+            Some(digest) if digest != signed.digest => {
+                wrong.push(format!(
+                    "{} has SHA-256 {}, signed was {}",
+                    signed.name, digest.sha256, signed.digest.sha256
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let extra = found.iter().filter(|file| get(&statement.subject, &file.name).is_none());
+    wrong.extend(extra.map(|file| format!("{} is not in the certificate", file.name)));
+    let result = if wrong.is_empty() {
+        Ok(format!("{} files have the signed SHA-256", found.len()))
+    } else {
+        Err(wrong.join("; "))
+    };
+    note(findings, "files", result);
+}
+
+/// Judges the runs anew and compares every figure.
+fn recomputed(
+    statement: &Statement,
+    dirs: &RunDirs,
+    findings: &mut Vec<Finding>,
+) -> Option<Judged> {
+    let signed = &statement.predicate.judged;
+    let judged = match judge(&signed.policy, dirs) {
+        Ok(judged) => judged,
+        Err(error) => {
+            note(findings, "figures", Err(error.to_string()));
+            return None;
+        }
+    };
+    let text = |judged: &Judged| serde_json::to_value(judged).map_err(|error| error.to_string());
+    let result = match (text(signed), text(&judged)) {
+        (Ok(signed), Ok(anew)) if signed == anew => {
+            Ok(format!("{} gates judged anew from the frames, all the same", judged.gates.len()))
+        }
+        (Ok(signed), Ok(anew)) => Err(first_difference(&signed, &anew, String::new())),
+        (Err(error), _) | (_, Err(error)) => Err(error),
+    };
+    note(findings, "figures", result);
+    Some(judged)
+}
+
+/// Where two documents differ first.
+fn first_difference(signed: &serde_json::Value, anew: &serde_json::Value, path: String) -> String {
+    use serde_json::Value::{Array, Object};
+    match (signed, anew) {
+        (Object(a), Object(b)) => {
+            for (key, value) in a {
+                match b.get(key) {
+                    Some(other) if other == value => {}
+                    Some(other) => return first_difference(value, other, format!("{path}/{key}")),
+                    None => return format!("{path}/{key} is in the certificate only"),
+                }
+            }
+            format!("{path} has more than the certificate says")
+        }
+        (Array(a), Array(b)) if a.len() == b.len() => {
+            let different = a.iter().zip(b).enumerate().find(|(_, (x, y))| x != y);
+            match different {
+                Some((at, (x, y))) => first_difference(x, y, format!("{path}/{at}")),
+                None => path,
+            }
+        }
+        _ => format!("{path} is {anew}, the certificate says {signed}"),
+    }
+}

@@ -1,0 +1,179 @@
+//! Certificates of a real, short run: what they may say, and that no change goes unseen.
+
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use tailbeam_harness::certify::{
+    CERTIFICATE, CertifyError, Judged, Policy, RunDirs, Signer, Verified, judge, junit, statement,
+    verify,
+};
+use tailbeam_harness::drive::{self, Control};
+use tailbeam_harness::evidence::Store;
+use tailbeam_harness::load::Elicit;
+use tailbeam_harness::plan::{Plan, Span};
+use tailbeam_harness::verdict::{GateVerdict, Overall, parse_gates};
+
+/// A policy that a run of seconds can meet, with the gate of the test.
+fn policy(require: &str, seconds_min: u64) -> Policy {
+    let text = format!(
+        "name=\"short\"\nversion=1\nabout=\"\"\n[[run]]\nname=\"soak\"\nseconds_min={seconds_min}\nagents_min=100\n\
+         [[gate]]\nid=\"sum\"\nrun=\"soak\"\nrequire=\"outcomes\"\n[[gate]]\nid=\"asked\"\nrun=\"soak\"\nrequire=\"{require}\"\n"
+    );
+    Policy::parse(&text).unwrap()
+}
+
+fn record(store: &Path) -> PathBuf {
+    let plan = Plan {
+        agents: 100,
+        duration_ns: 2_000_000_000,
+        think: Span::ms(20, 50),
+        delay: Span::ms(1, 5),
+        gates: parse_gates("p99<300ms,outcomes").unwrap(),
+        ..Plan::soak("elicit")
+    };
+    let store = Store::open(store).unwrap();
+    drive::run::<Elicit>(&plan, &store, &Control::default(), &mut |_| {}).unwrap()
+}
+
+fn runs(dir: &Path) -> RunDirs {
+    RunDirs::from([("soak".to_owned(), dir.to_owned())])
+}
+
+fn certify(judged: Judged, dir: &Path, signer: &Signer) -> Vec<u8> {
+    let statement = statement(judged, &runs(dir), "2026-11-26T00:00:00Z").unwrap();
+    let bytes = signer.sign(&serde_json::to_vec(&statement).unwrap()).unwrap().bytes();
+    fs::write(dir.join(CERTIFICATE), &bytes).unwrap();
+    bytes
+}
+
+fn checked(dir: &Path, signer: &Signer) -> Verified {
+    verify(&fs::read(dir.join(CERTIFICATE)).unwrap(), &runs(dir), &signer.verifier())
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files(&entry.path(), found);
+        } else {
+            found.push(entry.path());
+        }
+    }
+}
+
+#[test]
+fn a_certificate_says_what_the_run_shows_and_no_change_goes_unseen() {
+    let store = tempfile::tempdir().unwrap();
+    let dir = record(&store.path().join("a"));
+    let signer = Signer::from_seed(&[3; 32]);
+
+    // Short of the policy's time, a PASS is none; with enough of it, it is one.
+    let long = judge(&policy("fairness<50", 259_200), &runs(&dir)).unwrap();
+    assert_eq!(long.verdict, Overall::Inconclusive, "{:?}", long.gates);
+    assert!(long.gates[0].result.reason.contains("of the 259200 s"), "{:?}", long.gates[0]);
+    let short = judge(&policy("fairness<50", 1), &runs(&dir)).unwrap();
+    assert_eq!(short.verdict, Overall::Go, "{:?}", short.gates);
+    // A FAIL is a FAIL however short the run was, and fail wins.
+    let never = judge(&policy("fairness<1.000001", 259_200), &runs(&dir)).unwrap();
+    assert_eq!(never.gates[1].result.verdict, GateVerdict::Fail, "{:?}", never.gates);
+    assert_eq!(never.verdict, Overall::NoGo);
+    // What was not counted, not measured or not given is no PASS.
+    let uncounted = judge(&policy("p50<77ms", 1), &runs(&dir)).unwrap();
+    assert!(uncounted.gates[1].result.reason.contains("--gate p50<77ms"), "{:?}", uncounted.gates);
+    assert_eq!(uncounted.verdict, Overall::Inconclusive);
+    let shipped = Policy::shipped("lighthouse-sla").unwrap();
+    assert_eq!(judge(&shipped, &RunDirs::new()).unwrap().verdict, Overall::Inconclusive);
+    let unasked = RunDirs::from([("other".to_owned(), dir.clone())]);
+    assert!(matches!(judge(&shipped, &unasked), Err(CertifyError::Unasked { .. })));
+    let xml = junit(&never);
+    assert!(
+        xml.contains("<failure") && xml.contains("<error") && xml.contains("tests=\"2\""),
+        "{xml}"
+    );
+
+    certify(short.clone(), &dir, &signer);
+    let verified = checked(&dir, &signer);
+    assert!(verified.holds() && verified.verdict() == Some(Overall::Go), "{:?}", verified.findings);
+    // A run that was moved is the same run.
+    let moved = store.path().join("elsewhere");
+    fs::rename(&dir, &moved).unwrap();
+    assert!(checked(&moved, &signer).holds());
+
+    every_change_is_caught(&moved, &signer, store.path());
+    forgeries_are_caught(&moved, &signer, &short, store.path());
+}
+
+/// A byte of every file, at many places; a file taken away, added, or swapped with that of another run.
+fn every_change_is_caught(dir: &Path, signer: &Signer, scratch: &Path) {
+    let mut names = Vec::new();
+    files(dir, &mut names);
+    assert!(names.len() >= 4, "{names:?}");
+    for name in &names {
+        let whole = fs::read(name).unwrap();
+        let step = (whole.len() / 16).max(1);
+        for at in (0..whole.len()).step_by(step).chain(whole.len().checked_sub(1)) {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x10;
+            fs::write(name, &changed).unwrap();
+            let verified = checked(dir, signer);
+            assert!(
+                !verified.holds() && verified.verdict().is_none(),
+                "{} byte {at}",
+                name.display()
+            );
+        }
+        fs::write(name, &whole).unwrap();
+        if !name.ends_with(CERTIFICATE) {
+            fs::remove_file(name).unwrap();
+            assert!(!checked(dir, signer).holds(), "{} taken away", name.display());
+            fs::write(name, &whole).unwrap();
+        }
+    }
+    fs::write(dir.join("seg/extra"), b"x").unwrap();
+    assert!(!checked(dir, signer).holds(), "a file too many");
+    fs::remove_file(dir.join("seg/extra")).unwrap();
+    let other = record(&scratch.join("b"));
+    let (mine, theirs) = (dir.join("seg/0000.log"), other.join("seg/0000.log"));
+    let whole = fs::read(&mine).unwrap();
+    fs::copy(&theirs, &mine).unwrap();
+    assert!(!checked(dir, signer).holds(), "a segment of another run");
+    fs::write(&mine, &whole).unwrap();
+    fs::copy(dir.join(CERTIFICATE), other.join(CERTIFICATE)).unwrap();
+    assert!(!checked(&other, signer).holds(), "a certificate of another run");
+    assert!(checked(dir, signer).holds());
+}
+
+/// Signed anew, by the wrong key or by the right one, with a figure that the frames do not give.
+fn forgeries_are_caught(dir: &Path, signer: &Signer, judged: &Judged, scratch: &Path) {
+    let forged = scratch.join("forged");
+    copy(dir, &forged);
+    certify(judged.clone(), &forged, &Signer::from_seed(&[4; 32]));
+    let by_another = checked(&forged, signer);
+    assert!(
+        by_another.findings[0].text.contains("not by the key that you trust"),
+        "{by_another:?}"
+    );
+    let mut edited = judged.clone();
+    edited.gates[0].result.measured = "1 of 1".to_owned();
+    certify(edited, &forged, signer);
+    let verified = checked(&forged, signer);
+    let figures = verified.findings.iter().find(|f| f.check == "figures").unwrap();
+    assert!(!figures.holds && figures.text.contains("/gates/0/result/measured"), "{figures:?}");
+    let mut kinder = judged.clone();
+    kinder.verdict = Overall::NoGo;
+    certify(kinder, &forged, signer);
+    assert!(!checked(&forged, signer).holds(), "a verdict that does not follow");
+}

@@ -1,0 +1,225 @@
+//! `certify` and `verify`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use tailbeam_harness::certify::{
+    self, CERTIFICATE, Judged, Policy, RunDirs, SHIPPED, Signer, Verifier,
+};
+use tailbeam_harness::evidence::{Store, rfc3339};
+
+use super::Outcome;
+use crate::Failure;
+use crate::args::Format;
+use crate::certify_args::{CertifyArgs, VerifyArgs};
+use crate::render::{certify as text, json};
+
+pub(crate) fn certify(args: &CertifyArgs, root: &Path, out: &mut dyn Write) -> Outcome {
+    if let Some(name) = &args.print_policy {
+        return print_policy(name, out);
+    }
+    if let Some(file) = &args.new_key {
+        return new_key(file, out);
+    }
+    let policy = policy(&args.policy)?;
+    let first = policy.runs.first().map(|run| run.name.clone()).unwrap_or_default();
+    let given = args.first.iter().map(|run| (first.clone(), run.clone()));
+    let dirs = dirs(given.chain(args.run.iter().cloned()), root)?;
+    // The key is looked at first: a judgement that takes minutes must not end in a wrong path.
+    let signer = args.key.as_deref().map(signer).transpose()?;
+    let judged = certify::judge(&policy, &dirs).map_err(judge_failure)?;
+    let signed = match signer {
+        Some(signer) => Some(sign(&judged, &dirs, &first, &signer)?),
+        None => None,
+    };
+    if let Some(file) = &args.junit {
+        write(file, certify::junit(&judged).as_bytes(), 0o644)?;
+    }
+    match args.format {
+        Format::Table => text::judged(&judged, signed.as_deref(), out)?,
+        Format::Json => json::document("tailbeam.certificate", &judged, out)?,
+    }
+    if args.github {
+        text::github(&judged, out)?;
+    }
+    Ok(judged.verdict.exit_code())
+}
+
+pub(crate) fn verify(args: &VerifyArgs, root: &Path, out: &mut dyn Write) -> Outcome {
+    let pem = read(&args.key, "the public key")?;
+    let trusted = Verifier::from_pem(&pem).map_err(|error| unusable(&args.key, error))?;
+    let first = resolve(&args.first, root)?;
+    let path = first.join(CERTIFICATE);
+    let envelope = fs::read(&path).map_err(|error| {
+        Failure::new(1, format!("cannot read {}\n  cause: {error}\n  remedy: `tailbeam certify RUN --key FILE` issues a certificate", path.display()))
+    })?;
+    let name = args.first_name.clone().or_else(|| first_name(&envelope, &trusted));
+    let given = [(name.unwrap_or_else(|| "soak".to_owned()), args.first.clone())];
+    let dirs = dirs(given.into_iter().chain(args.run.iter().cloned()), root)?;
+    let verified = certify::verify(&envelope, &dirs, &trusted);
+    match args.format {
+        Format::Table => text::verified(&verified, out)?,
+        Format::Json => json::document("tailbeam.verification", &verified, out)?,
+    }
+    Ok(verified.verdict().map_or(6, |verdict| verdict.exit_code()))
+}
+
+/// The name that the certificate's policy has for its first run.
+fn first_name(envelope: &[u8], trusted: &Verifier) -> Option<String> {
+    let payload = trusted.open(envelope).ok()?;
+    let statement: certify::Statement = serde_json::from_slice(&payload).ok()?;
+    statement.predicate.judged.policy.runs.first().map(|run| run.name.clone())
+}
+
+fn policy(name: &str) -> Result<Policy, Failure> {
+    if let Some(policy) = Policy::shipped(name) {
+        return Ok(policy);
+    }
+    let text = fs::read_to_string(name).map_err(|error| {
+        Failure::new(2, format!("no policy {name:?}\n  cause: it is none of those shipped ({}), and as a file: {error}\n  remedy: `tailbeam certify --print-policy {}` prints one to begin with", shipped(), SHIPPED[0].0))
+    })?;
+    Policy::parse(&text).map_err(|error| Failure::new(2, error))
+}
+
+fn shipped() -> String {
+    SHIPPED.map(|(name, _)| name).join(", ")
+}
+
+fn print_policy(name: &str, out: &mut dyn Write) -> Outcome {
+    let Some((_, text)) = SHIPPED.iter().find(|(shipped, _)| *shipped == name) else {
+        return Err(Failure::new(
+            2,
+            format!(
+                "no policy {name:?}\n  cause: shipped are: {}\n  remedy: name one of them",
+                shipped()
+            ),
+        ));
+    };
+    out.write_all(text.as_bytes())?;
+    Ok(0)
+}
+
+/// Random bytes come from the kernel; private keys are for their owner only and never overwritten.
+fn new_key(file: &Path, out: &mut dyn Write) -> Outcome {
+    let mut seed = [0u8; 32];
+    let random = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut seed));
+    random.map_err(|error| Failure::new(1, format!("no random bytes\n  cause: /dev/urandom: {error}\n  remedy: mount /dev, or `openssl genpkey -algorithm ed25519`")))?;
+    let signer = Signer::from_seed(&seed);
+    let failed =
+        |error| Failure::new(1, format!("{error}\n  remedy: `openssl genpkey -algorithm ed25519`"));
+    let mut public = file.as_os_str().to_owned();
+    public.push(".pub");
+    write(file, signer.private_pem().map_err(failed)?.as_bytes(), 0o600)?;
+    write(Path::new(&public), signer.verifier().pem().map_err(failed)?.as_bytes(), 0o644)?;
+    writeln!(
+        out,
+        "key {}\n  private {}  (keep it; whoever has it can certify in your name)\n  public  {}",
+        signer.verifier().key_id().map_err(failed)?,
+        file.display(),
+        Path::new(&public).display()
+    )?;
+    Ok(0)
+}
+
+/// Writes a file that must not exist.
+fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), Failure> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(mode).open(file);
+    let written = opened.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    written.map_err(|error| {
+        let remedy = if error.kind() == io::ErrorKind::AlreadyExists {
+            "name another file: nothing is overwritten"
+        } else {
+            "name a writable place"
+        };
+        Failure::new(
+            1,
+            format!("cannot write {}\n  cause: {error}\n  remedy: {remedy}", file.display()),
+        )
+    })
+}
+
+fn read(file: &Path, what: &str) -> Result<String, Failure> {
+    fs::read_to_string(file).map_err(|error| {
+        Failure::new(1, format!("cannot read {what} {}\n  cause: {error}\n  remedy: `tailbeam certify --new-key FILE` makes a pair, FILE and FILE.pub", file.display()))
+    })
+}
+
+fn unusable(file: &Path, error: impl std::fmt::Display) -> Failure {
+    Failure::new(
+        2,
+        format!(
+            "cannot use {}\n  cause: {error}\n  remedy: `tailbeam certify --new-key FILE` makes a pair, FILE and FILE.pub",
+            file.display()
+        ),
+    )
+}
+
+fn signer(file: &Path) -> Result<Signer, Failure> {
+    Signer::from_pem(&read(file, "the private key")?).map_err(|error| unusable(file, error))
+}
+
+fn judge_failure(error: certify::CertifyError) -> Failure {
+    let code = if matches!(error, certify::CertifyError::Unasked { .. }) { 2 } else { 6 };
+    Failure::new(code, error)
+}
+
+/// The directory of a run of the store, or one that is named by its path.
+fn resolve(name: &str, root: &Path) -> Result<PathBuf, Failure> {
+    if Path::new(name).join("seg").is_dir() {
+        return Ok(PathBuf::from(name));
+    }
+    Store::open_existing(root)
+        .and_then(|store| store.resolve(name))
+        .map_err(|error| Failure::new(1, error))
+}
+
+fn dirs(given: impl Iterator<Item = (String, String)>, root: &Path) -> Result<RunDirs, Failure> {
+    let mut dirs = RunDirs::new();
+    for (name, run) in given {
+        let dir = resolve(&run, root)?;
+        if dirs.insert(name.clone(), dir).is_some() {
+            return Err(Failure::new(
+                2,
+                format!(
+                    "run {name:?} is given twice\n  cause: a policy judges one run by each name\n  remedy: name it once"
+                ),
+            ));
+        }
+    }
+    Ok(dirs)
+}
+
+/// Signs and puts the certificate into the first run's directory: beside it, synced, then renamed.
+fn sign(judged: &Judged, dirs: &RunDirs, first: &str, signer: &Signer) -> Result<String, Failure> {
+    let dir = dirs.get(first).or_else(|| dirs.values().next()).ok_or_else(|| {
+        Failure::new(
+            2,
+            "nothing to certify\n  cause: no run was given\n  remedy: name one".to_owned(),
+        )
+    })?;
+    let issued = rfc3339(tailbeam_probes::clock::realtime_ns());
+    let statement = certify::statement(judged.clone(), dirs, &issued)
+        .map_err(|error| Failure::new(6, error))?;
+    let payload = serde_json::to_vec(&statement).map_err(io::Error::from)?;
+    let envelope = signer.sign(&payload).map_err(|error| Failure::new(1, error))?;
+    let path = dir.join(CERTIFICATE);
+    let beside = dir.with_extension(format!("certificate-{}.tmp", std::process::id()));
+    write(&beside, &envelope.bytes(), 0o644)?;
+    fs::rename(&beside, &path).and_then(|()| File::open(dir)?.sync_all()).map_err(|error| {
+        Failure::new(
+            1,
+            format!(
+                "cannot write {}\n  cause: {error}\n  remedy: make the run's directory writable",
+                path.display()
+            ),
+        )
+    })?;
+    let key = signer.verifier().key_id().map_err(|error| Failure::new(1, error))?;
+    Ok(format!(
+        "{} files hashed, signed by key {key}\n  {}",
+        statement.subject.len(),
+        path.display()
+    ))
+}
