@@ -25,10 +25,6 @@ struct Tally {
     wrong: AtomicU64,
 }
 
-fn add(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
-}
-
 struct Letter {
     sent_ns: u64,
     from: usize,
@@ -76,10 +72,10 @@ impl Node {
 
     fn pass_on(&self, bits: u64, cx: &mut Cx<'_>) {
         let from = cx.shard_index();
-        for try_at in 0..64 {
-            let at = (bits as usize >> 8).wrapping_add(try_at) % self.others.len();
+        let first = usize::try_from(bits >> 8 & 63).expect("6 bits");
+        for node in self.others.iter().cycle().skip(first).take(64) {
             let letter = Letter { sent_ns: cx.fresh_ns(), from, bits };
-            if self.others[at].try_send(cx, Msg::Letter(letter)).is_ok() {
+            if node.try_send(cx, Msg::Letter(letter)).is_ok() {
                 return;
             }
         }

@@ -122,9 +122,15 @@ impl Stamps {
         self.on
     }
 
-    /// The time now, ns: not before the last look, nor before `floor_ns` and any stamp so far.
+    /// No later stamp is before this instant of the clock.
     #[inline]
-    pub(crate) fn now_ns(&self, clock: &Clock, floor_ns: u64) -> u64 {
+    pub(crate) fn follow(&self, now_ns: u64) {
+        self.last_ns.set(now_ns.max(self.last_ns.get()));
+    }
+
+    /// The time now, ns: not before the last look, any stamp so far and what was followed.
+    #[inline]
+    pub(crate) fn now_ns(&self, clock: &Clock) -> u64 {
         let (rate, look) = (self.rate.get(), self.look.get());
         let now_ns = if rate == 0 {
             clock.peek_ns()
@@ -132,7 +138,7 @@ impl Stamps {
             let ticks = clock::ticks().wrapping_sub(look.ticks);
             if ticks < STALE_TICKS { look.ns + ((ticks * rate) >> RATE_BITS) } else { self.look() }
         };
-        let now_ns = now_ns.max(floor_ns).max(self.last_ns.get());
+        let now_ns = now_ns.max(self.last_ns.get());
         self.last_ns.set(now_ns);
         now_ns
     }
@@ -140,10 +146,11 @@ impl Stamps {
     /// Looks at the clock; stamps go on from there.
     pub(crate) fn see_ns(&self, clock: &Clock) -> u64 {
         let now_ns = if self.rate.get() == 0 { clock.now_ns() } else { self.look() };
-        self.last_ns.set(now_ns.max(self.last_ns.get()));
+        self.follow(now_ns);
         now_ns
     }
 
+    #[cold]
     #[inline(never)]
     fn look(&self) -> u64 {
         let mut pair = Pair::read();
@@ -253,7 +260,7 @@ mod tests {
             let now_ns = if turn.is_multiple_of(64) {
                 stamps.see_ns(&Clock::Monotonic)
             } else {
-                stamps.now_ns(&Clock::Monotonic, 0)
+                stamps.now_ns(&Clock::Monotonic)
             };
             let after_ns = clock::monotonic_ns();
             assert!(now_ns >= last_ns, "{now_ns} after {last_ns}");
@@ -263,7 +270,8 @@ mod tests {
         }
         // Between two looks lie some us; more when this thread was taken away between them.
         assert!(early_ns < 100_000 && late_ns < 100_000, "{early_ns} early, {late_ns} late");
-        assert!(stamps.now_ns(&Clock::Monotonic, u64::MAX) == u64::MAX, "not before what was read");
+        stamps.follow(u64::MAX);
+        assert_eq!(stamps.now_ns(&Clock::Monotonic), u64::MAX, "not before what was read");
     }
 
     #[test]
@@ -272,8 +280,8 @@ mod tests {
         manual.set(5, 3);
         let clock = Clock::Manual(Rc::clone(&manual));
         let stamps = Stamps::new(true, &clock);
-        assert_eq!((stamps.now_ns(&clock, 0), stamps.now_ns(&clock, 0)), (5, 5));
-        assert_eq!((stamps.see_ns(&clock), stamps.now_ns(&clock, 0), clock.peek_ns()), (8, 8, 8));
+        assert_eq!((stamps.now_ns(&clock), stamps.now_ns(&clock)), (5, 5));
+        assert_eq!((stamps.see_ns(&clock), stamps.now_ns(&clock), clock.peek_ns()), (8, 8, 8));
     }
 
     struct Counted;
