@@ -70,6 +70,9 @@ pub(super) struct Recording {
     told: Vec<String>,
 }
 
+/// Gives the kernel's totals at the end.
+type Totals<'a> = &'a mut dyn FnMut(&Watch) -> Option<ProgramTotal>;
+
 impl Recording {
     /// Begins to write what `watch` sees.
     pub(super) fn begin(watch: Watch, start: &ProgramStart, args: &Record, dir: &Path) -> Self {
@@ -154,12 +157,7 @@ impl Recording {
     }
 
     /// Takes the last look and seals the run; `total` gives the kernel's totals, where there are any.
-    pub(super) fn end(
-        &mut self,
-        reason: &str,
-        now_ns: u64,
-        total: Option<&mut dyn FnMut(&Watch) -> Option<ProgramTotal>>,
-    ) {
+    pub(super) fn end(&mut self, reason: &str, now_ns: u64, total: Option<Totals<'_>>) {
         let Some((mut watch, mut log)) = self.parts.take() else { return };
         let batch = watch.last_look(now_ns);
         self.threads += batch.tick.born.len();

@@ -122,7 +122,8 @@ fn thread(export: &CpuExport<'_>, row: usize, own: &[(u64, usize)], main: bool) 
 }
 
 fn counters(program: &Program) -> Vec<Value> {
-    let all: [(&str, &str, fn(&Window) -> &Sum); 4] = [
+    type Take = fn(&Window) -> &Sum;
+    let all: [(&str, &str, Take); 4] = [
         ("cpu_us", "CPU time of all threads, us", |window| &window.cpu),
         ("wait_us", "Ready to run without a CPU, us", |window| &window.wait),
         ("switches", "Context switches of all threads", |window| &window.switches),
