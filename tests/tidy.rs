@@ -28,7 +28,10 @@ const UNSAFE: [(&str, &str); 45] = [
     ("runtime/src/shard/pin.rs", "sched_getaffinity"),
     ("runtime/src/shard/waker.rs", "RawWaker whose data is a number"),
     ("probes/src/clock/cycles.rs", "rdtsc, cntvct"),
-    ("probes/src/collect/sys.rs", "getrusage; read and ioctl of descriptors that another crate owns"),
+    (
+        "probes/src/collect/sys.rs",
+        "getrusage; read and ioctl of descriptors that another crate owns",
+    ),
     ("probes/tests/perf_alloc_free.rs", "GlobalAlloc that counts"),
     ("tests/qemu/src/work.rs", "a loop of exactly two instructions"),
     ("probes/src/collect/heap/global.rs", "GlobalAlloc"),
