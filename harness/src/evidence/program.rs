@@ -140,7 +140,6 @@ fn failed(dir: &Path, cause: &dyn std::fmt::Display) -> ProgramLogError {
 
 /// A part of a recording, as it lies in the log.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "read one at a time and taken apart at once")]
 pub enum ProgramRun {
     /// The first.
     Start(ProgramStart),
