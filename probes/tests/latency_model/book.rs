@@ -286,6 +286,8 @@ pub(crate) enum Fault {
     ParkingDropped,
     TurnsDropped,
     TicksDropped,
+    /// No fault: nothing but a count while stages were off.
+    Off(u32),
 }
 
 fn each(windows: &mut [LatencyWindow], mut change: impl FnMut(&mut StageNs)) {
@@ -315,6 +317,20 @@ impl Fault {
                     window.buckets.clear();
                     window.responders.clear();
                     window.legs = [LegSum::default(); 3];
+                }
+            }
+            Self::Off(number) => {
+                for window in windows.iter_mut().filter(|window| window.window == number) {
+                    let off =
+                        window.buckets.drain(..).fold(LegSum::default(), |off, bucket| LegSum {
+                            count: off.count + bucket.sums.count,
+                            ns: off.ns + bucket.sums.system_ns,
+                        });
+                    window.unstaged = off;
+                    window.legs = [LegSum::default(); 3];
+                    window.responders.clear();
+                    window.exemplars.clear();
+                    window.ticks.clear();
                 }
             }
             Self::WindowGone(number) => windows.retain(|w| w.window != number || w.shard == 1),

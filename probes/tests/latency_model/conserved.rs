@@ -177,6 +177,39 @@ fn what_is_not_known_is_not_passed() {
 }
 
 #[test]
+fn a_window_with_stages_off_is_counted_and_no_fault() {
+    let book = World::book(&plan(3));
+    let mut windows = book.windows.clone();
+    Fault::Off(4).apply(&mut windows);
+    let found = checked(&windows, &book);
+    assert_eq!(found.verdict, Verdict::Pass, "{:#?}", found.failed().collect::<Vec<_>>());
+    windows.iter_mut().find(|window| window.window == 4).unwrap().unstaged.count -= 1;
+    assert_eq!(fails(&checked(&windows, &book), What::Requests), Misfit::Window(4));
+}
+
+#[test]
+fn some_ticks_without_a_figure_leave_the_rest_and_half_of_them_leave_it_unknown() {
+    // 480 ticks a core: one of them is less than a hundredth, one in fifty is more.
+    let book = World::book(&Plan { tick_ns: MS, ..plan(3) });
+    let without = |every: usize, silent: bool| {
+        let mut windows = book.windows.clone();
+        for (k, tick) in windows.iter_mut().flat_map(|window| &mut window.ticks).enumerate() {
+            (tick.preempted_ns, tick.blocked_ns) = match k % every {
+                0 => (None, None),
+                _ if silent => (Some(0), Some(0)),
+                _ => (tick.preempted_ns, tick.blocked_ns),
+            };
+        }
+        checked(&windows, &book)
+    };
+    assert_eq!(without(50, false).verdict, Verdict::Inconclusive, "one in fifty is too many");
+    assert_eq!(without(1_000, false).verdict, Verdict::Pass);
+    let found = without(2, true);
+    assert_eq!(found.verdict, Verdict::Fail, "what is known is wrong");
+    fails(&found, What::OnOff { shard: 0 });
+}
+
+#[test]
 fn few_samples_are_no_law() {
     let book = World::book(&Plan { sample_ns: 5 * MS, ..plan(3) });
     let found = checked(&book.windows, &book);

@@ -36,6 +36,8 @@ struct Joint {
     samples: u64,
     legs: [LegSum; 3],
     unknown: LegSum,
+    /// Stages were off for a part of it.
+    off: bool,
 }
 
 impl Joint {
@@ -58,6 +60,7 @@ fn joint(given: &Given<'_>) -> Vec<Joint> {
         to.from_ns = to.from_ns.min(window.from_ns);
         to.to_ns = to.to_ns.max(window.to_ns);
         to.samples += window.occupancy_samples;
+        to.off |= window.unstaged.count > 0;
         to.unknown.count += window.legs_unknown.count;
         to.unknown.ns = to.unknown.ns.saturating_add(window.legs_unknown.ns);
         for leg in 0..3 {
@@ -71,8 +74,9 @@ fn joint(given: &Given<'_>) -> Vec<Joint> {
 
 pub(super) fn all(given: &Given<'_>) -> Vec<Check> {
     let all = joint(given);
-    let sampled: Vec<Joint> =
-        all.into_iter().filter(|joint| joint.samples > 0 && joint.len_ns() > 0.0).collect();
+    // Where stages were off no leg was summed, while the samples went on.
+    let whole = |joint: &Joint| joint.samples > 0 && joint.len_ns() > 0.0 && !joint.off;
+    let sampled: Vec<Joint> = all.into_iter().filter(whole).collect();
     (0..3).map(|leg| of_leg(&sampled, leg)).collect()
 }
 

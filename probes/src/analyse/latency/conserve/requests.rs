@@ -99,11 +99,14 @@ fn counted(given: &Given<'_>) -> [Check; 2] {
             Check::unknown(what, "histogram of system latency", cause, "read it with the windows")
         });
     };
-    // Requests in the buckets, disordered ones and system latency by window.
+    // Requests in the buckets, disordered ones and system latency by window. Those that were closed while
+    // stages were off are counted apart, and added.
     let mut found: BTreeMap<u32, (u64, u64, u128)> = BTreeMap::new();
     for window in given.windows {
         let (requests, disordered, system_ns) = found.entry(window.window).or_default();
         *disordered += window.disordered;
+        *requests += window.unstaged.count;
+        *system_ns += u128::from(window.unstaged.ns);
         for bucket in &window.buckets {
             *requests += bucket.sums.count;
             *system_ns += u128::from(bucket.sums.system_ns);
