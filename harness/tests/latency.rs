@@ -5,13 +5,18 @@ mod common;
 
 use common::{Ran, plan, run};
 use tailbeam_harness::plan::Span;
-use tailbeam_probes::analyse::latency::{stages, sum_ns, system_ns};
+use tailbeam_probes::analyse::latency::conserve::{Given, Outcome, What};
+use tailbeam_probes::analyse::latency::{conservation, stages, sum_ns, system_ns};
 use tailbeam_probes::record::latency::{Stage, Why};
 
 /// What holds of every run.
 fn holds(ran: &Ran) {
     let total = ran.total();
     assert_eq!(total.count + ran.disordered(), ran.closed(), "each request is in one bucket");
+    if ran.disordered() == 0 {
+        let (count, sum) = ran.histogram();
+        assert_eq!((total.count, u128::from(total.system_ns)), (count, sum), "to the ns");
+    }
     let share = |part: u64| part as f64 / total.count.max(1) as f64;
     assert!(share(ran.disordered()) < 0.01, "{} of {} disordered", ran.disordered(), total.count);
     let (staged, system) = (total.staged_ns() as f64, total.system_ns as f64);
@@ -27,10 +32,39 @@ fn holds(ran: &Ran) {
     }
 }
 
+/// Nothing that is said of the requests disagrees with what is said of them elsewhere.
+fn add_up(ran: &Ran) {
+    let clock_ns = ran.run.manifest.clock_bound_ns.unwrap();
+    let given = Given { windows: &ran.windows, counted: None, clock_ns };
+    let checks = conservation(&given).checks;
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| {
+            let of_requests = matches!(
+                check.what,
+                What::Band { .. }
+                    | What::Books
+                    | What::Order
+                    | What::Windows
+                    | What::Stages { .. }
+                    | What::Ticks { .. }
+                    | What::Parts { .. }
+                    | What::Service { .. }
+                    | What::Little { .. }
+            );
+            of_requests && matches!(check.outcome, Outcome::Fail(_))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let passed = checks.iter().filter(|check| matches!(check.outcome, Outcome::Pass)).count();
+    assert!(passed >= 10, "{passed} of {} could be made", checks.len());
+}
+
 #[test]
 fn every_request_is_in_one_bucket_and_its_stages_are_its_latency() {
-    let Some(ran) = run(&plan(300, 3)) else { return };
+    let Some(ran) = run(&plan(300, 6)) else { return };
     holds(&ran);
+    add_up(&ran);
     assert!(ran.total().count > 3_000, "{} requests", ran.total().count);
     for exemplar in ran.exemplars() {
         let staged = stages(&exemplar.stamps, 1_000);

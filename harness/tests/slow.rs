@@ -26,10 +26,16 @@ fn named(ran: &Ran, stage: Stage, ns: u64) -> Vec<Exemplar> {
     assert!(slowed.times > 0 && slowed.ns >= slowed.times * ns, "{slowed:?}");
     let struck = struck(ran, ns);
     assert!(!struck.is_empty(), "none of {} slow requests is among the exemplars", slowed.times);
-    let right =
-        struck.iter().filter(|exemplar| largest(&stages(&exemplar.stamps, 1_000).stages) == stage);
-    let share = right.count() as f64 / struck.len() as f64;
-    assert!(share > 0.5, "{share} of {} name {}", struck.len(), stage.name());
+    let staged: Vec<_> = struck.iter().map(|e| stages(&e.stamps, 1_000).stages).collect();
+    assert!(staged.iter().all(|stages| stages[stage.index()] >= ns), "all of it in its stage");
+    // Medians: on a busy machine any stage of some request may be longer.
+    let median = |place: usize| {
+        let mut times: Vec<u64> = staged.iter().map(|stages| stages[place]).collect();
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let medians = std::array::from_fn(median);
+    assert_eq!(largest(&medians), stage, "{medians:?}");
     struck
 }
 

@@ -97,7 +97,7 @@ pub struct Config {
     pub account_every: u32,
     /// Whether each turn of an agent or a future is stamped with the time of its begin, for [`Cx::path`](crate::Cx::path)
     /// and [`Observer::long_turn`](crate::Observer::long_turn): 9 ns per turn where the processor's counter can be
-    /// trusted ([`Choice::stamps`]), 20 ns elsewhere.
+    /// trusted ([`Choice::stamps`]), 20 ns elsewhere. The first start of a process then takes 2 ms longer.
     pub turn_stamps: bool,
     /// Stamped turns of this length or more are told to the observer, ns; 0 tells of none.
     pub long_turn_ns: u64,

@@ -210,10 +210,6 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    #[expect(
-        clippy::boxed_local,
-        reason = "the box is the message; it is freed here, on the core that made it"
-    )]
     fn answered(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
         let back = way::leg(cx);
         // A clock read of its own: the total that the stages are compared with.

@@ -79,8 +79,8 @@ pub struct SecondCounts {
     pub answers_undelivered: u64,
     /// Answers to requests that had been closed before.
     pub late_answers: u64,
-    /// Answers that came before their planned instant; their system latency would be negative and
-    /// is not recorded.
+    /// Answers that were sent before their planned instant: they used less than the planned delay, so what the
+    /// system took of it is not known, and no system latency is recorded.
     pub early_answers: u64,
     /// Requests whose system latency is judged: answered, expired, lost or failed.
     pub judged: u64,

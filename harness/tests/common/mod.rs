@@ -120,6 +120,12 @@ impl Ran {
             .sum()
     }
 
+    /// What the histograms of system latency hold, all windows together.
+    pub(crate) fn histogram(&self) -> (u64, u128) {
+        let system = &self.run.histograms[0];
+        (system.count(), system.sum())
+    }
+
     pub(crate) fn disordered(&self) -> u64 {
         self.windows.iter().map(|window| window.disordered).sum()
     }

@@ -284,6 +284,38 @@ impl<T> Drop for Consumer<T> {
 mod tests {
     use super::*;
 
+    /// However the two ends take turns, and however often the ring comes round.
+    #[test]
+    fn each_value_has_the_date_of_its_publication() {
+        for slots in [1, 2, 8] {
+            let (mut producer, mut consumer) = dated(slots);
+            let (mut bits, mut date, mut read) = (1u64, 1, 0);
+            for _ in 0..100_000 {
+                bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                match bits >> 62 {
+                    0 => _ = producer.push(date),
+                    1 => date += u64::from(producer.publish_at(date)),
+                    2 if consumer.has_some() => {
+                        let published_ns = consumer.published_ns();
+                        assert_eq!(consumer.pop(), Some(published_ns));
+                        read += 1;
+                    }
+                    _ => consumer.release(),
+                }
+            }
+            assert!(read > 5_000, "{read}");
+        }
+    }
+
+    #[test]
+    fn a_ring_without_dates_says_none() {
+        let (mut producer, mut consumer) = channel(2);
+        assert_eq!(producer.push(1), Ok(()));
+        assert!(producer.publish_at(7) && consumer.has_some());
+        assert_eq!((consumer.known(), consumer.gauge().published()), (1, 1));
+        assert_eq!((consumer.published_ns(), consumer.pop()), (0, Some(1)));
+    }
+
     #[test]
     fn full_gives_back_and_unpublished_is_unseen() {
         let (mut producer, mut consumer) = channel(2);
@@ -367,6 +399,43 @@ mod tests {
                     expected += 1;
                 });
                 if !read {
+                    consumer.release();
+                    thread::yield_now();
+                }
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// Each value was published in the publication whose number is its own: the date of a later one is not taken for
+    /// it, nor that of one whose place it has.
+    #[test]
+    fn loom_values_have_the_date_of_their_publication() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = dated(2);
+            let sender = thread::spawn(move || {
+                let (mut next, mut date) = (0, 1);
+                while next < 4 {
+                    match producer.push(Box::new(date)) {
+                        Ok(()) => next += 1,
+                        Err(_) => thread::yield_now(),
+                    }
+                    // The second and the third come together, if there is room.
+                    if next != 2 && producer.publish_at(date) {
+                        date += 1;
+                    }
+                    if next == 2 && !producer.has_room() && producer.publish_at(date) {
+                        date += 1;
+                    }
+                }
+            });
+            let mut read = 0;
+            while read < 4 {
+                if consumer.has_some() {
+                    let date = consumer.published_ns();
+                    assert_eq!(consumer.pop().map(|value| *value), Some(date));
+                    read += 1;
+                } else {
                     consumer.release();
                     thread::yield_now();
                 }

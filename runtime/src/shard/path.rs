@@ -187,7 +187,7 @@ impl Shard {
         let (published_ns, seen_ns) = self.way_here();
         if self.hand.inside.get() {
             // In the middle of a turn, which goes on.
-            let seen_ns = self.stamps.now_ns(&self.clock, self.now_ns.get());
+            let seen_ns = self.stamps.now_ns(&self.clock);
             WakeUp { published_ns: 0, seen_ns }
         } else if published_ns != 0 {
             // An answer that a ring has brought.
@@ -204,17 +204,19 @@ impl Shard {
         }
     }
 
-    /// Takes the next message of a class in hand, if a ring had brought it; whether it did.
+    /// Takes in hand what is known of the next message of a class: nothing, unless a ring had brought it.
     #[inline]
-    pub(super) fn recall_arrival(&self, line: &Line) -> bool {
-        self.stamps.is_on() && line.again.get() > 0 && self.recall(line)
+    pub(super) fn recall_arrival(&self, line: &Line) {
+        if line.again.get() > 0 {
+            self.recall(line);
+        }
     }
 
     #[inline(never)]
-    fn recall(&self, line: &Line) -> bool {
+    fn recall(&self, line: &Line) {
         let from_ring = line.queue.peek(0).is_some_and(|next| shard_of(next.to()) != self.index);
         let arrival = from_ring.then(|| line.arrivals.0.borrow_mut().pop_front()).flatten();
-        arrival.map(|arrival| self.take_in_hand(arrival)).is_some()
+        self.take_in_hand(arrival.unwrap_or_default());
     }
 
     /// Nothing is in hand any more.

@@ -154,9 +154,9 @@ impl Rounds {
         }
         // What it received in its middle has looked at the clock too.
         let now = shard.pass(now, ring).max(shard.seen_ns());
+        shard.end_round();
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
-        shard.end_round();
         let turns = u32::try_from(shard.counts.turns.get() - turns).unwrap_or(u32::MAX);
         self.turns = turns;
         shard.tell(|observer| observer.turn(now, turns));
@@ -288,6 +288,7 @@ impl Shard {
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
         self.receiving.set(true);
+        let stamped = self.stamps.is_on();
         for (consumer, line) in consumers.iter_mut().zip(&self.ring_marks) {
             let Some(consumer) = consumer else { continue };
             let waiting = consumer.waiting();
@@ -297,7 +298,7 @@ impl Shard {
             let mut pace = Pace::new((now_ns, PASS_NS), self.fit.get());
             self.set_since(line.since_ns());
             while consumer.has_some() {
-                if self.stamps.is_on() {
+                if stamped {
                     self.note_arrival(consumer, line);
                 }
                 if line.read() {
@@ -393,18 +394,17 @@ impl Shard {
         let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
         // Turns up to which this shard does what waited when it last looked at the others.
         let mut own = line.waiting();
-        let mut counted = 0;
+        let (mut counted, stamped) = (0, self.stamps.is_on());
         line.marks.note(line.queue.len(), from_ns);
         self.set_since(line.marks.since_ns());
         while !line.queue.is_empty() {
             if line.marks.read() {
                 self.set_since(line.marks.since_ns());
             }
-            let recalled = self.recall_arrival(line);
-            line.queue.deliver_next(self);
-            if recalled {
-                self.drop_hand();
+            if stamped {
+                self.recall_arrival(line);
             }
+            line.queue.deliver_next(self);
             if let Some(ahead) = line.queue.peek(AHEAD) {
                 self.slab.prefetch(index_of(ahead.to()));
                 self.lanes[self.index].prefetch(index_of(ahead.to()));
@@ -416,6 +416,7 @@ impl Shard {
                 continue;
             }
             line.read(pace.turns - std::mem::replace(&mut counted, pace.turns));
+            self.drop_hand();
             self.exchange(pace.now_ns, ring);
             if self.lines[..class].iter().any(|urgent| !urgent.queue.is_empty()) {
                 break;
@@ -425,6 +426,7 @@ impl Shard {
         }
         self.fit.set(pace.fit);
         self.set_since(marks::FRESH);
+        self.drop_hand();
         line.read(pace.turns - counted);
         pace.now_ns
     }

@@ -122,9 +122,15 @@ impl Stamps {
         self.on
     }
 
-    /// The time now, ns: not before the last look, nor before `floor_ns` and any stamp so far.
+    /// No later stamp is before this instant of the clock.
     #[inline]
-    pub(crate) fn now_ns(&self, clock: &Clock, floor_ns: u64) -> u64 {
+    pub(crate) fn follow(&self, now_ns: u64) {
+        self.last_ns.set(now_ns.max(self.last_ns.get()));
+    }
+
+    /// The time now, ns: not before the last look, any stamp so far and what was followed.
+    #[inline]
+    pub(crate) fn now_ns(&self, clock: &Clock) -> u64 {
         let (rate, look) = (self.rate.get(), self.look.get());
         let now_ns = if rate == 0 {
             clock.peek_ns()
@@ -132,7 +138,7 @@ impl Stamps {
             let ticks = clock::ticks().wrapping_sub(look.ticks);
             if ticks < STALE_TICKS { look.ns + ((ticks * rate) >> RATE_BITS) } else { self.look() }
         };
-        let now_ns = now_ns.max(floor_ns).max(self.last_ns.get());
+        let now_ns = now_ns.max(self.last_ns.get());
         self.last_ns.set(now_ns);
         now_ns
     }
@@ -140,21 +146,26 @@ impl Stamps {
     /// Looks at the clock; stamps go on from there.
     pub(crate) fn see_ns(&self, clock: &Clock) -> u64 {
         let now_ns = if self.rate.get() == 0 { clock.now_ns() } else { self.look() };
-        self.last_ns.set(now_ns.max(self.last_ns.get()));
+        self.follow(now_ns);
         now_ns
     }
 
+    #[cold]
     #[inline(never)]
     fn look(&self) -> u64 {
         let mut pair = Pair::read();
-        let mut agree = self.agrees(pair);
         for _ in 0..2 {
-            if agree {
+            if self.agrees(pair) {
                 break;
             }
             pair = Pair::read();
-            agree = self.agrees(pair);
         }
+        self.settle(pair)
+    }
+
+    /// Stamps go on from here.
+    fn settle(&self, pair: Pair) -> u64 {
+        let agree = self.agrees(pair);
         self.look.set(pair);
         if !agree {
             return self.strike(pair);
@@ -186,5 +197,128 @@ impl Stamps {
             self.rate.set(0);
         }
         pair.ns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::agent::{Agent, Cx, Stop};
+    use crate::clock::ManualClock;
+    use crate::config::Config;
+    use crate::error::StartError;
+    use crate::observe::NoObserver;
+    use crate::runtime::Runtime;
+
+    /// Stamps whose counter makes 3 ticks a ns.
+    fn counted() -> Stamps {
+        let pair = Pair { ns: 1_000, ticks: 90_000 };
+        let rate = pair.rate(Pair { ns: 2_000, ticks: 93_000 }).expect("it goes on");
+        let (rate, look, base) = (Cell::new(rate), Cell::new(pair), Cell::new(pair));
+        Stamps { on: true, rate, look, base, ..Stamps::default() }
+    }
+
+    #[test]
+    fn a_rate_is_of_a_counter_that_goes_on_at_a_credible_pace() {
+        let pair = Pair { ns: 1_000, ticks: 90_000 };
+        assert_eq!(pair.rate(Pair { ns: 2_000, ticks: 91_000 }), Some(1 << RATE_BITS));
+        assert_eq!(pair.rate(Pair { ns: 2_000, ticks: 90_000 }), None, "it stands");
+        assert_eq!(pair.rate(Pair { ns: 2_000, ticks: 80_000 }), None, "it was set back");
+        assert_eq!(pair.rate(Pair { ns: 1_000_000, ticks: 90_001 }), None, "1,000 Hz");
+        assert_eq!(pair.rate(pair), None);
+    }
+
+    #[test]
+    fn a_counter_that_leaves_the_clock_is_given_up_and_one_slip_is_forgiven() {
+        let stamps = counted();
+        let mut pair = stamps.look.get();
+        let mut go_on = |ns: u64, ticks: u64| {
+            pair = Pair { ns: pair.ns + ns, ticks: pair.ticks.wrapping_add(ticks) };
+            assert_eq!(stamps.settle(pair), pair.ns);
+            (stamps.rate.get() != 0, stamps.strikes.get())
+        };
+        assert_eq!(go_on(10_000, 30_000), (true, 0));
+        assert_eq!(go_on(10_000, 30_000 + 3 * 140), (true, 0), "as near as two readings are");
+        assert_eq!(go_on(10_000, 30_000 + 3 * 170), (true, 1));
+        assert_eq!(go_on(10_000, 30_000), (true, 0));
+        assert_eq!(go_on(1_000_000_000, 3_000_300_000), (true, 0), "a rate that is refined");
+        assert_eq!(go_on(1_000_000_000, 3_000_300_000), (true, 0));
+        for strikes in 1..STRIKES_MAX {
+            assert_eq!(go_on(10_000, 0u64.wrapping_sub(5)), (true, strikes), "it was set back");
+        }
+        assert!(!go_on(10_000, 0).0);
+    }
+
+    #[test]
+    fn stamps_follow_the_clock_and_never_go_back() {
+        let stamps = Stamps::new(true, &Clock::Monotonic);
+        let (mut last_ns, mut early_ns, mut late_ns) = (0, 0, 0);
+        for turn in 0..100_000u64 {
+            let before_ns = clock::monotonic_ns();
+            let now_ns = if turn.is_multiple_of(64) {
+                stamps.see_ns(&Clock::Monotonic)
+            } else {
+                stamps.now_ns(&Clock::Monotonic)
+            };
+            let after_ns = clock::monotonic_ns();
+            assert!(now_ns >= last_ns, "{now_ns} after {last_ns}");
+            early_ns = early_ns.max(before_ns.saturating_sub(now_ns));
+            late_ns = late_ns.max(now_ns.saturating_sub(after_ns));
+            last_ns = now_ns;
+        }
+        // Between two looks lie some us; more when this thread was taken away between them.
+        assert!(early_ns < 100_000 && late_ns < 100_000, "{early_ns} early, {late_ns} late");
+        stamps.follow(u64::MAX);
+        assert_eq!(stamps.now_ns(&Clock::Monotonic), u64::MAX, "not before what was read");
+    }
+
+    #[test]
+    fn a_manual_clock_is_the_stamp_and_stays_where_it_is() {
+        let manual = Rc::new(ManualClock::new(5));
+        manual.set(5, 3);
+        let clock = Clock::Manual(Rc::clone(&manual));
+        let stamps = Stamps::new(true, &clock);
+        assert_eq!((stamps.now_ns(&clock), stamps.now_ns(&clock)), (5, 5));
+        assert_eq!((stamps.see_ns(&clock), stamps.now_ns(&clock), clock.peek_ns()), (8, 8, 8));
+    }
+
+    struct Counted;
+
+    impl Agent for Counted {
+        type Msg = u32;
+
+        async fn on(&mut self, left: u32, cx: &mut Cx<'_>) -> Result<(), Stop> {
+            std::hint::black_box(cx.path());
+            let left = left.checked_sub(1).ok_or(Stop)?;
+            cx.me::<Self>().try_send(cx, left).map_err(|_| Stop)
+        }
+    }
+
+    /// How often a shard has read the counter, and the source of its stamps, in 10,000 turns and a timer.
+    fn reads(turn_stamps: bool) -> Option<(u64, StampSource)> {
+        let config = Config { turn_stamps, ..Config::default() };
+        let runtime = match Runtime::start(config, |_| NoObserver) {
+            Err(StartError::Missing) => return None,
+            runtime => runtime.expect("has io_uring"),
+        };
+        let agent = runtime.spawn_on(0, || Counted).expect("room");
+        assert_eq!(runtime.run_on(0, move |cx| agent.try_send(cx, 10_000)), Ok(Ok(())));
+        while runtime.run_on(0, move |cx| cx.account(agent.id()).is_some()) == Ok(true) {}
+        let reads = runtime.run_on(0, |_| clock::READS.get()).expect("lives");
+        Some((reads, runtime.choice().stamps.clone()))
+    }
+
+    #[test]
+    fn without_stamps_the_counter_is_not_read_and_with_them_once_per_turn_and_look() {
+        let (Some(off), Some((on, source))) = (reads(false), reads(true)) else { return };
+        assert_eq!(off, (0, StampSource::Off));
+        if source == StampSource::Processor {
+            // Looks, ends of rounds and jobs besides.
+            assert!((10_000..20_000).contains(&on), "{on}");
+        } else {
+            assert_eq!(on, 0, "{source:?}");
+        }
     }
 }

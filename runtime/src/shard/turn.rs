@@ -10,14 +10,12 @@ impl Shard {
     /// A turn of an agent begins.
     #[inline]
     pub(crate) fn begin_turn(&self, header: &Header, me: u64) {
-        if self.stamps.is_on() {
-            self.begin_stamped(me);
-        }
         self.now_ns.set(0);
         add(&self.counts.turns, 1);
         self.beat.runs(me, header.kind.get());
+        // With stamps each turn is a next one: without them they cost nothing here.
         if self.sampler.is_next() {
-            self.sampler.begin(self.clock_ns());
+            self.begin_noted(me);
         }
     }
 
@@ -100,17 +98,30 @@ impl Shard {
     /// The clock at the first look of this turn.
     pub(crate) fn turn_now_ns(&self) -> u64 {
         if self.now_ns.get() == 0 {
-            self.now_ns.set(self.clock_ns());
+            self.read_ns();
         }
         self.now_ns.get()
     }
 
+    /// Looks at the clock in the middle of a turn. What follows is not stamped earlier.
+    pub(crate) fn read_ns(&self) -> u64 {
+        let now_ns = self.clock_ns();
+        self.now_ns.set(now_ns);
+        self.stamps.follow(now_ns);
+        now_ns
+    }
+
     /// A turn begins: one stamp for its begin and for the end of the one before.
     #[inline(never)]
-    pub(super) fn begin_stamped(&self, me: u64) {
-        self.hand.turn_ns.set(self.stamp());
+    fn begin_noted(&self, me: u64) {
+        if !self.stamps.is_on() {
+            return self.sampler.begin(self.clock_ns());
+        }
+        let now_ns = self.stamp();
+        self.hand.turn_ns.set(now_ns);
         self.hand.agent.set(me);
         self.hand.inside.set(true);
+        self.sampler.begin_stamped(now_ns);
     }
 
     /// It ends; the next stamp says when.
@@ -121,8 +132,7 @@ impl Shard {
 
     /// The time between two turns, ns.
     pub(crate) fn stamp(&self) -> u64 {
-        // What the last turn has read of the clock is not after what follows it.
-        let now_ns = self.stamps.now_ns(&self.clock, self.now_ns.get());
+        let now_ns = self.stamps.now_ns(&self.clock);
         self.close_turn(now_ns);
         now_ns
     }
@@ -133,8 +143,14 @@ impl Shard {
         let from_ns = self.hand.turn_ns.get();
         let len_ns = now_ns.saturating_sub(from_ns);
         if agent != 0 && len_ns >= self.long_turn_ns {
-            self.tell(|observer| observer.long_turn(AgentId::of(agent), from_ns, len_ns));
+            self.tell_long(agent, from_ns, len_ns);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_long(&self, agent: u64, from_ns: u64, len_ns: u64) {
+        self.tell(|observer| observer.long_turn(AgentId::of(agent), from_ns, len_ns));
     }
 
     /// Ends the last turn of a round.

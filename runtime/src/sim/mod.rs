@@ -43,6 +43,8 @@
 
 mod failure;
 mod faults;
+#[cfg(test)]
+mod paths;
 mod ring;
 mod rng;
 mod seat;
