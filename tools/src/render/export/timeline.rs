@@ -93,26 +93,8 @@ pub fn write(
             interval.latency.iter().for_each(|window| made.window(window));
         }
     }
-    let mut notes = vec![
-        "stages of drawn, late and slowest requests only: see `tailbeam latency` for all"
-            .to_owned(),
-        "long turns and times off the CPU are the ones that were long enough to be recorded"
-            .to_owned(),
-    ];
-    if made.left_out > 0 {
-        notes.push(format!(
-            "{} markers were left out: export a part with --from and --to",
-            made.left_out
-        ));
-    }
-    let samples = made.threads.values().map(|thread| thread.counters_left_out).sum::<u64>();
-    if samples > 0 {
-        notes.push(format!("{samples} samples of counters were left out: export a part"));
-    }
-    notes
-        .extend(manifest.unknowns.iter().map(|of| format!("{} unknown: {}", of.thing, of.unknown)));
-    notes.extend(intervals.damage.iter().cloned());
-    let facts: Vec<Value> = notes
+    let facts: Vec<Value> = made
+        .notes(intervals)
         .iter()
         .map(|text| json!({"label": "note", "format": "string", "value": text}))
         .collect();
@@ -186,6 +168,30 @@ fn schemas() -> Value {
 }
 
 impl Made {
+    /// What a reader must know of the markers and counters.
+    fn notes(&self, intervals: &Intervals) -> Vec<String> {
+        let mut notes = vec![
+            "stages of drawn, late and slowest requests only: see `tailbeam latency` for all"
+                .to_owned(),
+            "long turns and times off the CPU are the ones that were long enough to be recorded"
+                .to_owned(),
+        ];
+        let (markers, samples) =
+            (self.left_out, self.threads.values().map(|of| of.counters_left_out).sum::<u64>());
+        if markers > 0 {
+            notes.push(format!(
+                "{markers} markers were left out: export a part with --from, --until"
+            ));
+        }
+        if samples > 0 {
+            notes.push(format!("{samples} samples of counters were left out: export a part"));
+        }
+        let unknown = intervals.manifest.unknowns.iter();
+        notes.extend(unknown.map(|of| format!("{} unknown: {}", of.thing, of.unknown)));
+        notes.extend(intervals.damage.iter().cloned());
+        notes
+    }
+
     fn ms(&self, ns: u64) -> f64 {
         ns.saturating_sub(self.start_ns) as f64 / 1e6
     }
