@@ -74,12 +74,12 @@ impl Comparer {
         }
     }
 
-    /// All comparisons, the bands of `table`, and what these waited behind.
-    pub(super) fn done(mut self, table: &StageTable, clock_ns: u64) -> Compared {
+    /// All comparisons, the bands of `table`, and what these waited behind, if that is `wanted`.
+    pub(super) fn done(mut self, table: &StageTable, clock_ns: u64, wanted: bool) -> Compared {
         self.compare(clock_ns);
         let joined = LatencyWindow { buckets: table.held().collect(), ..LatencyWindow::default() };
         let bands = latency::bands([&joined]);
-        let causes = (self.pieces == 1)
+        let causes = (wanted && self.pieces == 1)
             .then(|| causes(&self.windows, &bands, &Index::new(&self.windows), clock_ns));
         Compared { checks: self.found.into_iter().map(|(_, check)| check).collect(), bands, causes }
     }

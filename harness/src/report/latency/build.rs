@@ -272,8 +272,11 @@ pub fn build(dir: &Path, question: &Question) -> Result<LatencyReport, LatencyEr
         }
     }
     range.check(&intervals)?;
-    let compared =
-        std::mem::take(&mut gathered.comparer).done(&gathered.table, clock_ns.unwrap_or(0));
+    let compared = std::mem::take(&mut gathered.comparer).done(
+        &gathered.table,
+        clock_ns.unwrap_or(0),
+        question.outliers > 0,
+    );
     Ok(report(&intervals, &gathered, &range, &compared))
 }
 

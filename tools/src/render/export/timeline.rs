@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use tailbeam_harness::evidence::records::Manifest;
 use tailbeam_harness::evidence::{Interval, Intervals};
 use tailbeam_probes::record::latency::{Count, Exemplar, LatencyWindow, Leg, Off, Stage, Why};
 
@@ -70,30 +69,6 @@ struct Made {
     end_ms: f64,
 }
 
-/// What to know before believing the picture.
-fn notes(made: &Made, manifest: &Manifest, damage: &[String]) -> Vec<String> {
-    let mut notes = vec![
-        "stages of drawn, late and slowest requests only: see `tailbeam latency` for all"
-            .to_owned(),
-        "long turns and times off the CPU are the ones that were long enough to be recorded"
-            .to_owned(),
-    ];
-    if made.left_out > 0 {
-        notes.push(format!(
-            "{} markers were left out: export a part with --from and --to",
-            made.left_out
-        ));
-    }
-    let samples = made.threads.values().map(|thread| thread.counters_left_out).sum::<u64>();
-    if samples > 0 {
-        notes.push(format!("{samples} samples of counters were left out: export a part"));
-    }
-    notes
-        .extend(manifest.unknowns.iter().map(|of| format!("{} unknown: {}", of.thing, of.unknown)));
-    notes.extend(damage.iter().cloned());
-    notes
-}
-
 /// Writes every window that `wanted` takes; returns how many there were.
 ///
 /// # Errors
@@ -118,8 +93,8 @@ pub fn write(
             interval.latency.iter().for_each(|window| made.window(window));
         }
     }
-    let notes = notes(&made, &manifest, &intervals.damage);
-    let facts: Vec<Value> = notes
+    let facts: Vec<Value> = made
+        .notes(intervals)
         .iter()
         .map(|text| json!({"label": "note", "format": "string", "value": text}))
         .collect();
@@ -138,7 +113,25 @@ pub fn write(
         .flat_map(|(place, (&shard, thread))| counters(thread, cpu(shard), place))
         .collect();
     let profile = json!({
-        "meta": meta(&manifest, &facts),
+        "meta": {
+            "categories": CATEGORIES.map(|(name, color)| json!({"name": name, "color": color, "subcategories": ["Other"]})),
+            "debug": false,
+            "extensions": {"length": 0, "baseURL": [], "id": [], "name": []},
+            "interval": 1.0,
+            "preprocessedProfileVersion": 55,
+            "processType": 0,
+            "product": format!("{} (run {})", manifest.workload, manifest.id),
+            "importedFrom": format!("tailbeam {}", env!("CARGO_PKG_VERSION")),
+            "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
+            "startTime": manifest.started_unix_ns as f64 / 1e6,
+            "symbolicated": true,
+            "pausedRanges": [],
+            "version": 24,
+            "usesOnlyOneStackType": true,
+            "sourceCodeIsNotOnSearchfox": true,
+            "markerSchema": schemas(),
+            "extra": [{"label": "Latency", "entries": facts}],
+        },
         "libs": [],
         "threads": threads,
         "pages": [],
@@ -148,28 +141,6 @@ pub fn write(
     serde_json::to_writer(&mut *out, &profile)?;
     writeln!(out)?;
     Ok(windows)
-}
-
-fn meta(manifest: &Manifest, facts: &[Value]) -> Value {
-    json!({
-    "categories": CATEGORIES.map(|(name, color)| json!({"name": name, "color": color, "subcategories": ["Other"]})),
-    "debug": false,
-    "extensions": {"length": 0, "baseURL": [], "id": [], "name": []},
-    "interval": 1.0,
-    "preprocessedProfileVersion": 55,
-    "processType": 0,
-    "product": format!("{} (run {})", manifest.workload, manifest.id),
-    "importedFrom": format!("tailbeam {}", env!("CARGO_PKG_VERSION")),
-    "sampleUnits": {"time": "ms", "eventDelay": "ms", "threadCPUDelta": "µs"},
-    "startTime": manifest.started_unix_ns as f64 / 1e6,
-    "symbolicated": true,
-    "pausedRanges": [],
-    "version": 24,
-    "usesOnlyOneStackType": true,
-    "sourceCodeIsNotOnSearchfox": true,
-    "markerSchema": schemas(),
-    "extra": [{"label": "Latency", "entries": facts}],
-    })
 }
 
 fn schemas() -> Value {
@@ -197,17 +168,35 @@ fn schemas() -> Value {
 }
 
 impl Made {
+    /// What a reader must know of the markers and counters.
+    fn notes(&self, intervals: &Intervals) -> Vec<String> {
+        let mut notes = vec![
+            "stages of drawn, late and slowest requests only: see `tailbeam latency` for all"
+                .to_owned(),
+            "long turns and times off the CPU are the ones that were long enough to be recorded"
+                .to_owned(),
+        ];
+        let (markers, samples) =
+            (self.left_out, self.threads.values().map(|of| of.counters_left_out).sum::<u64>());
+        if markers > 0 {
+            notes.push(format!(
+                "{markers} markers were left out: export a part with --from, --until"
+            ));
+        }
+        if samples > 0 {
+            notes.push(format!("{samples} samples of counters were left out: export a part"));
+        }
+        let unknown = intervals.manifest.unknowns.iter();
+        notes.extend(unknown.map(|of| format!("{} unknown: {}", of.thing, of.unknown)));
+        notes.extend(intervals.damage.iter().cloned());
+        notes
+    }
+
     fn ms(&self, ns: u64) -> f64 {
         ns.saturating_sub(self.start_ns) as f64 / 1e6
     }
 
-    fn marker(
-        &mut self,
-        shard: u16,
-        (name, category): (&str, usize),
-        span: (u64, u64),
-        data: Value,
-    ) {
+    fn marker(&mut self, shard: u16, name: &str, category: usize, span: (u64, u64), data: Value) {
         if self.markers >= MARKERS_MAX {
             self.left_out += 1;
             return;
@@ -226,14 +215,14 @@ impl Made {
                 agent => agent.to_string(),
             };
             let span = (turn.from_ns, turn.from_ns.saturating_add(turn.len_ns));
-            self.marker(shard, ("long turn", TURN), span, json!({"type": "turn", "agent": agent}));
+            self.marker(shard, "long turn", TURN, span, json!({"type": "turn", "agent": agent}));
         }
         for &Off { from_ns, to_ns, preempted } in &window.off {
             let (name, why) = match preempted {
                 true => ("preempted", "it could have run"),
                 false => ("blocked", "it waited in the kernel"),
             };
-            self.marker(shard, (name, OFF), (from_ns, to_ns), json!({"type": "off", "why": why}));
+            self.marker(shard, name, OFF, (from_ns, to_ns), json!({"type": "off", "why": why}));
         }
         window.exemplars.iter().for_each(|of| self.exemplar(of));
         let end = self.ms(window.to_ns);
@@ -275,7 +264,7 @@ impl Made {
         for (shard, stage, from_ns, to_ns) in spans(of) {
             if from_ns != 0 && from_ns < to_ns {
                 let category = if stage == Stage::Service { SERVICE } else { WAITING };
-                self.marker(shard, (stage.name(), category), (from_ns, to_ns), data.clone());
+                self.marker(shard, stage.name(), category, (from_ns, to_ns), data.clone());
             }
         }
     }
