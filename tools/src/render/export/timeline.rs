@@ -196,7 +196,13 @@ impl Made {
         ns.saturating_sub(self.start_ns) as f64 / 1e6
     }
 
-    fn marker(&mut self, shard: u16, name: &str, category: usize, span: (u64, u64), data: Value) {
+    fn marker(
+        &mut self,
+        shard: u16,
+        (name, category): (&str, usize),
+        span: (u64, u64),
+        data: Value,
+    ) {
         if self.markers >= MARKERS_MAX {
             self.left_out += 1;
             return;
@@ -215,14 +221,14 @@ impl Made {
                 agent => agent.to_string(),
             };
             let span = (turn.from_ns, turn.from_ns.saturating_add(turn.len_ns));
-            self.marker(shard, "long turn", TURN, span, json!({"type": "turn", "agent": agent}));
+            self.marker(shard, ("long turn", TURN), span, json!({"type": "turn", "agent": agent}));
         }
         for &Off { from_ns, to_ns, preempted } in &window.off {
             let (name, why) = match preempted {
                 true => ("preempted", "it could have run"),
                 false => ("blocked", "it waited in the kernel"),
             };
-            self.marker(shard, name, OFF, (from_ns, to_ns), json!({"type": "off", "why": why}));
+            self.marker(shard, (name, OFF), (from_ns, to_ns), json!({"type": "off", "why": why}));
         }
         window.exemplars.iter().for_each(|of| self.exemplar(of));
         let end = self.ms(window.to_ns);
@@ -264,7 +270,7 @@ impl Made {
         for (shard, stage, from_ns, to_ns) in spans(of) {
             if from_ns != 0 && from_ns < to_ns {
                 let category = if stage == Stage::Service { SERVICE } else { WAITING };
-                self.marker(shard, stage.name(), category, (from_ns, to_ns), data.clone());
+                self.marker(shard, (stage.name(), category), (from_ns, to_ns), data.clone());
             }
         }
     }
