@@ -155,8 +155,16 @@ fn time_is_an_argument(name: &str, text: &str) -> Result<(), String> {
 }
 
 fn both_sides(name: &str, text: &str) -> Result<(), String> {
-    // The controller joins the two; reports and evidence read probes' types only.
-    let joins = ["harness/src/drive/", "harness/src/host.rs", "harness/src/load/", "tests/"];
+    // The controller joins the two, and so does what observes a core; reports and evidence read probes' types
+    // only.
+    let joins = [
+        "harness/src/drive/",
+        "harness/src/host.rs",
+        "harness/src/load/",
+        "harness/src/observe/",
+        "harness/tests/",
+        "tests/",
+    ];
     let both = text.contains("tailbeam_runtime") && text.contains("tailbeam_probes");
     if both && !joins.iter().any(|prefix| name.starts_with(prefix)) {
         return Err(format!("{name} names both runtime and probes"));
