@@ -21,7 +21,7 @@ pub enum What {
     Order,
     /// Windows that are there, and windows that should be.
     Windows,
-    /// Mean of a stage in the tables, and in the requests written down whole, ns per request.
+    /// A stage in the tables, and in the requests written down whole, as a share of the latency.
     Stages {
         /// Index of the band.
         band: usize,

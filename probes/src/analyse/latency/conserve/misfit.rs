@@ -1,11 +1,12 @@
 //! Which stage does not fit: the tables against the stamps of the requests that were written down whole.
 
 use super::super::bands::{Band, Bands};
-use super::super::sample::{Drawn, drawn, estimate};
+use super::super::bucket::{bucket_of, bucket_range};
+use super::super::sample::{drawn, estimate};
 use super::super::stages::{stages as cut, sum_ns, system_ns};
 use super::Given;
 use super::check::{Check, Figures, Misfit, What};
-use crate::record::latency::{Exemplar, LatencyWindow, Stage, Stamps};
+use crate::record::latency::{Exemplar, LatencyWindow, STAGES, Stage, Stamps, Why};
 
 /// Requests below which a sample tells nothing about a stage.
 const FEW: u64 = 8;
@@ -88,18 +89,17 @@ fn beyond(found: f64, error: f64) -> bool {
     found != 0.0 && found.abs() > NEAR.0 * error
 }
 
-/// Each band's mean stages in the tables, against those of its exemplars. Stages that were exchanged for
-/// one another keep the sum, and are seen only here.
+/// Each band's stages in the tables, against those of its exemplars, as shares of the latency. Stages that
+/// were exchanged for one another keep the sum, and are seen only here.
 ///
-/// Within a band no stage is longer than the band's end, so a bound for bounded values holds without any
-/// assumption on the tail: `sqrt(2 V ln(2/d) / n) + 7 M ln(2/d) / (3 (n - 1))` (empirical Bernstein: Maurer
-/// and Pontil, 2009).
+/// An exemplar is a fair draw among the requests of its bucket, window and core, of which the tables hold the
+/// exact means: so what it is away from them has mean 0, whatever the draws' rates were. As a share of the
+/// bucket's end it is bounded, and a bound for bounded values needs no assumption on the tail:
+/// `sqrt(2 V ln(2/d) / n) + 7 ln(2/d) / (3 (n - 1))` (empirical Bernstein: Maurer and Pontil, 2009).
 pub(super) fn stages(given: &Given<'_>, found: &Bands) -> Vec<Check> {
-    let checks: Vec<Check> = found
-        .bands
-        .iter()
-        .enumerate()
-        .filter_map(|(band, cut)| of_stages(given, band, cut))
+    let pairs = pairs(given.windows);
+    let checks: Vec<Check> = (0..found.bands.len())
+        .filter_map(|band| of_stages(&pairs, band, &found.bands[band]))
         .collect();
     if !checks.is_empty() {
         return checks;
@@ -109,23 +109,46 @@ pub(super) fn stages(given: &Given<'_>, found: &Bands) -> Vec<Check> {
     vec![Check::unknown(What::Stages { band: 0 }, "exemplars", cause, remedy)]
 }
 
-fn of_stages(given: &Given<'_>, index: usize, band: &Band) -> Option<Check> {
-    let sample = drawn(given.windows, band);
-    let most = sample.iter().map(|drawn| system_ns(&drawn.exemplar.stamps)).max()?;
-    let end = if band.range_ns.1 == u64::MAX { most } else { band.range_ns.1 };
-    let mean = band.mean_system_ns();
+/// Shares of an exemplar's stages, and those of the requests around it.
+struct Pair {
+    bucket: usize,
+    own: [f64; STAGES],
+    table: [f64; STAGES],
+}
+
+fn pairs(windows: &[LatencyWindow]) -> Vec<Pair> {
+    let mut pairs = Vec::new();
+    for window in windows {
+        for exemplar in window.exemplars.iter().filter(|exemplar| exemplar.why != Why::Top) {
+            let system = system_ns(&exemplar.stamps);
+            let bucket = bucket_of(system);
+            let around = window.buckets.iter().find(|sums| usize::from(sums.bucket) == bucket);
+            let Some(around) = around else { continue };
+            let end = bucket_range(bucket).1;
+            let end = if end == u64::MAX { system } else { end } as f64;
+            pairs.push(Pair {
+                bucket,
+                own: Stage::ALL.map(|stage| stage_ns(exemplar, stage) / end),
+                table: Stage::ALL.map(|stage| around.sums.mean_ns(stage) / end),
+            });
+        }
+    }
+    pairs
+}
+
+fn of_stages(pairs: &[Pair], index: usize, band: &Band) -> Option<Check> {
+    let inside = band.buckets.0..band.buckets.1;
+    let sample: Vec<&Pair> = pairs.iter().filter(|pair| inside.contains(&pair.bucket)).collect();
     let mut worst: Option<(f64, Figures)> = None;
     let mut wrong = Vec::new();
     for stage in Stage::ALL {
-        let figures = compared(&sample, band, stage, end)?;
-        if figures.allowed > BLUNT * mean {
+        let figures = compared(&sample, stage)?;
+        let by = figures.residual().abs() - figures.allowed;
+        if by > 0.0 {
+            wrong.push(stage);
+        } else if figures.allowed > BLUNT {
             return None;
         }
-        let figures = Figures { allowed: figures.allowed + given.clock_ns as f64, ..figures };
-        if figures.residual().abs() > figures.allowed {
-            wrong.push(stage);
-        }
-        let by = figures.residual().abs() - figures.allowed;
         if worst.is_none_or(|(most, _)| by > most) {
             worst = Some((by, figures));
         }
@@ -135,15 +158,19 @@ fn of_stages(given: &Given<'_>, index: usize, band: &Band) -> Option<Check> {
     Some(Check::of(what, figures, by <= 0.0, || Misfit::Stages(wrong)))
 }
 
-fn compared(sample: &[Drawn<'_>], band: &Band, stage: Stage, end_ns: u64) -> Option<Figures> {
-    let found = estimate(sample, |exemplar| Some(stage_ns(exemplar, stage)))?;
-    if found.n < FEW {
+fn compared(sample: &[&Pair], stage: Stage) -> Option<Figures> {
+    let n = sample.len() as f64;
+    if (sample.len() as u64) < FEW {
         return None;
     }
-    let tests = (super::super::bands::CUTS.len() * Stage::ALL.len()) as f64;
+    let cell = stage.index();
+    let mean =
+        |of: fn(&Pair) -> &[f64; STAGES]| sample.iter().map(|pair| of(pair)[cell]).sum::<f64>() / n;
+    let (left, right) = (mean(|pair| &pair.table), mean(|pair| &pair.own));
+    let squares: f64 =
+        sample.iter().map(|pair| (pair.own[cell] - pair.table[cell] - right + left).powi(2)).sum();
+    let tests = (super::super::bands::CUTS.len() * STAGES) as f64;
     let log = (2.0 * tests / CHANCE).ln();
-    let most = end_ns as f64 * found.skew;
-    let allowed =
-        (2.0 * log).sqrt() * found.error + 7.0 * most * log / (3.0 * (found.n as f64 - 1.0));
-    Some(Figures { left: band.mean_ns(stage), right: found.mean, allowed, n: found.n })
+    let allowed = (2.0 * squares / (n - 1.0) * log / n).sqrt() + 7.0 * log / (3.0 * (n - 1.0));
+    Some(Figures { left, right, allowed, n: sample.len() as u64 })
 }
