@@ -163,7 +163,7 @@ fn core(window: u32, shard: u16) -> (LatencyWindow, Histogram) {
         to_ns: from + 10 * SECOND,
         buckets: table.take(),
         responders: vec![ResponderSums { shard: 1 - shard, all, late }],
-        late_ns: (window > 0).then_some(9_216),
+        late_ns: (window > 0).then_some(1 << 20),
         exemplars,
         top_service: vec![TopAgent { agent: 17, weight: 40_000_000, error: 0, count: 9 }],
         top_late: vec![TopAgent {

@@ -80,7 +80,7 @@ fn one(core: &CoreCounters, per: Per, out: &mut dyn Write) -> io::Result<()> {
         .map(|(place, _)| place)
         .collect();
     let mut header = vec!["from", "to", "ticks", "turns", "spun", "parked", "queued"];
-    header.extend(known.iter().map(|&place| label(&total.counters[place].name)));
+    header.extend(known.iter().map(|&place| total.counters[place].name.as_str()));
     let rows = core.slots.iter().map(|slot| row(slot, &known));
     writeln!(out)?;
     aligned(&header, &(0..header.len()).collect::<Vec<_>>(), rows, out)
@@ -97,7 +97,7 @@ fn totals(total: &Slot, per: Per, out: &mut dyn Write) -> io::Result<()> {
             .as_deref()
             .map(|why| format!("{why}; remedy: {}", of.remedy.as_deref().unwrap_or("none known")));
         vec![
-            label(&of.name).to_owned(),
+            of.name.clone(),
             of.count.map_or_else(|| "unknown".to_owned(), count),
             rate(of).unwrap_or_else(|| "unknown".to_owned()),
             quality(of.quality).to_owned(),
@@ -134,11 +134,6 @@ fn row(slot: &Slot, known: &[usize]) -> Vec<String> {
         of.per_s.map_or_else(|| "unknown".to_owned(), |rate| format!("{mark}{}/s", figure(rate)))
     }));
     row
-}
-
-/// A counter of time says its unit.
-fn label(name: &str) -> &str {
-    if name == "task-clock" { "task-clock, ns" } else { name }
 }
 
 const fn quality(quality: Quality) -> &'static str {
