@@ -131,8 +131,8 @@ fn stages_sum_to_the_latency_of_each_band_and_what_is_unknown_is_said() {
     assert_eq!(slow.max_ns.known(), made.series[0].max_ns.known());
     let queue = slow.composition.stages.iter().find(|stage| stage.stage == "run_queue").unwrap();
     assert!(queue.share > 0.99, "{queue:?}");
-    let cause = &slow.causes.known().unwrap().waits[0];
-    assert_eq!((cause.what.as_str(), cause.agent), ("turn", Some(17)));
+    // Of this band none was drawn: that is said, and no cause is made up.
+    assert!(slow.causes.known().is_none(), "{:?}", slow.causes);
     assert_eq!(made.outliers.len(), 3);
     assert_eq!(made.outliers[0].behind[0].agent, Some(17));
 }

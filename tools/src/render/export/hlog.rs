@@ -41,8 +41,7 @@ pub fn write(
             .with_start_time(start)
             .with_base_time(start)
             .with_max_value_divisor(MAX_DIVISOR)
-            .begin_log_with(&mut out, &mut serializer)
-            .map_err(failed_head)?;
+            .begin_log_with(&mut out, &mut serializer)?;
         for interval in intervals.by_ref() {
             let Some((from_ns, to_ns)) = interval.extent_ns() else { continue };
             if !wanted(&interval) {
@@ -101,8 +100,4 @@ fn failed(error: Error) -> io::Error {
         IntervalLogWriterError::IoError(error) => error,
         IntervalLogWriterError::SerializeError(error) => io::Error::other(error.to_string()),
     }
-}
-
-fn failed_head(error: io::Error) -> io::Error {
-    error
 }

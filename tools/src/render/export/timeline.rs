@@ -149,7 +149,7 @@ fn schemas() -> Value {
         json!({
             "name": name, "chartLabel": label, "tableLabel": label, "tooltipLabel": label,
             "display": ["marker-chart", "marker-table", "timeline-overview"],
-            "data": data,
+            "fields": data,
         })
     };
     json!([
