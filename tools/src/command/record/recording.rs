@@ -129,7 +129,7 @@ impl Recording {
     pub(super) fn step(&mut self, now_ns: u64) {
         let Some((watch, log)) = &mut self.parts else { return };
         if self.stop_ns.is_some_and(|stop| now_ns >= stop) {
-            self.end("duration", now_ns, None);
+            self.end("duration", now_ns, &mut |_| None);
             return;
         }
         if now_ns < self.next_ns {
@@ -149,7 +149,7 @@ impl Recording {
             self.parts = None;
         } else if full {
             self.told.push("recorded in part: the recording has reached --max-disk".to_owned());
-            self.end("disk budget", now_ns, None);
+            self.end("disk budget", now_ns, &mut |_| None);
         }
     }
 
@@ -158,7 +158,7 @@ impl Recording {
         &mut self,
         reason: &str,
         now_ns: u64,
-        total: Option<&mut dyn FnMut(&Watch) -> Option<ProgramTotal>>,
+        total: &mut dyn FnMut(&Watch) -> Option<ProgramTotal>,
     ) {
         let Some((mut watch, mut log)) = self.parts.take() else { return };
         let batch = watch.last_look(now_ns);
@@ -169,7 +169,7 @@ impl Recording {
             reason: reason.to_owned(),
             ended_unix_ns: clock::realtime_ns(),
             end_ns: now_ns,
-            total: total.and_then(|total| total(&watch)),
+            total: total(&watch),
             samples_left_out: watch.samples_without_stack(),
             self_ns: self.self_ns,
         };
