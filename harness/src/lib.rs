@@ -10,6 +10,8 @@ pub mod drive;
 pub mod evidence;
 pub mod host;
 pub mod load;
+pub mod log;
+mod observe;
 pub mod plan;
 pub mod protocol;
 pub mod report;

@@ -8,6 +8,7 @@ use crate::ring::bell::{Bells, ShardBell, ThreadBell};
 use crate::ring::calibrate::{self, Calibration};
 use crate::shard::idle::{self, Idle};
 use crate::shard::pin;
+use crate::shard::stamp::StampSource;
 
 /// Which CPUs get a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Choice {
     pub idle: Idle,
     /// Why it does not spin although the config asks for it.
     pub no_spin: Option<String>,
+    /// Where the stamps of turns come from.
+    pub stamps: StampSource,
 }
 
 impl Choice {
@@ -63,6 +66,7 @@ impl Choice {
             calibration,
             idle: if no_spin.is_some() { Idle::Park } else { config.idle },
             no_spin,
+            stamps: StampSource::choose(config.turn_stamps),
         }
     }
 
@@ -91,6 +95,12 @@ pub struct Config {
     pub class_shares: [u32; 3],
     /// One turn in so many is timed for the accounts of agents; 1 times each.
     pub account_every: u32,
+    /// Whether each turn of an agent or a future is stamped with the time of its begin, for [`Cx::path`](crate::Cx::path)
+    /// and [`Observer::long_turn`](crate::Observer::long_turn): 9 ns per turn where the processor's counter can be
+    /// trusted ([`Choice::stamps`]), 20 ns elsewhere. The first start of a process then takes 2 ms longer.
+    pub turn_stamps: bool,
+    /// Stamped turns of this length or more are told to the observer, ns; 0 tells of none.
+    pub long_turn_ns: u64,
     /// A turn that lasts longer is reported with its agent, ns; 0 looks for none.
     pub stall_ns: u64,
     /// Stalls kept until [`Runtime::stalls`](crate::Runtime::stalls) takes them; more are counted only.
@@ -136,6 +146,8 @@ impl Default for Config {
             relations_max: 4_096,
             class_shares: [16, 4, 1],
             account_every: 64,
+            turn_stamps: false,
+            long_turn_ns: 100_000,
             stall_ns: 25_000_000,
             stalls_max: 256,
             peer_ring_slots: 4_096,

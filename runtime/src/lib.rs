@@ -78,10 +78,12 @@ pub use {
     channel::envelope::{ASK_MAX, MESSAGE_MAX},
     config::{Bell, Choice, Config, Cores},
     error::{AddError, AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
-    observe::{NoObserver, Observer},
+    observe::{NoObserver, Observer, Queues},
     runtime::{Runtime, ShutdownReport},
     shard::idle::Idle,
+    shard::path::{Path, poll_path},
     shard::run::ShardReport,
+    shard::stamp::StampSource,
     stall::Stall,
     stats::ShardStats,
     supervise::{

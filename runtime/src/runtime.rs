@@ -254,7 +254,8 @@ pub(crate) fn links(shards: usize, config: &Config) -> Vec<Links> {
     let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
-            let (producer, consumer) = spsc::channel::<Envelope>(slots);
+            let make = if config.turn_stamps { spsc::dated } else { spsc::channel };
+            let (producer, consumer) = make(slots);
             links[from].producers[to] = Some(producer);
             links[to].consumers[from] = Some(consumer);
             let (producer, consumer) = spsc::channel::<u64>(slots);
@@ -295,7 +296,7 @@ impl Drop for Ends {
 }
 
 impl Seat {
-    fn run(mut self) -> ShardReport {
+    fn run(self) -> ShardReport {
         let shared = Arc::clone(&self.peers[self.place.1]);
         let _ends = Ends(Arc::clone(&shared));
         let ring = pin::pin(self.core)
@@ -307,12 +308,20 @@ impl Seat {
                 return ShardReport::default();
             }
         };
-        shared.set_ring(ring.fd());
         let shard = Shard::new(self.place, self.config, self.peers, self.links, Clock::Monotonic);
+        let shard = match shard {
+            Ok(shard) => shard,
+            Err(error) => {
+                let _ = self.ready.send(Err(error));
+                return ShardReport::default();
+            }
+        };
+        shared.set_ring(ring.fd());
         shard.set_thread_id();
+        shard.observe(self.observer);
         let _ = self.ready.send(Ok(()));
         drop(self.ready);
-        run::run(&shard, ring.as_mut(), self.observer.as_mut(), self.idling)
+        run::run(&shard, ring.as_mut(), self.idling)
     }
 }
 
@@ -374,6 +383,29 @@ mod tests {
         let failed = runtime.stats().iter().map(|shard| shard.ring_failed).sum();
         assert!(runtime.shutdown().shards.iter().all(|shard| shard.drained));
         Some(failed)
+    }
+
+    /// In a process of its own: the bound is on all of its memory.
+    #[test]
+    fn no_room_for_tables_is_an_error_of_the_start() {
+        const WITHIN: &str = "TAILBEAM_TEST_WITHIN";
+        if std::env::var_os(WITHIN).is_some() {
+            let config = Config { agents_max: 1 << 30, ..Config::default() };
+            let make = |entries, event: &_| twin::make(entries, event, twin::Fault::None);
+            match Runtime::start_on(config, |_| NoObserver, make) {
+                Err(StartError::Missing) => {}
+                Err(error) => assert!(error.to_string().contains("address space"), "{error}"),
+                Ok(_) => panic!("2 tables of 4 GiB in 6 GiB"),
+            }
+            return;
+        }
+        let name = "runtime::tests::no_room_for_tables_is_an_error_of_the_start";
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "ulimit -v 6291456 && exec \"$0\" \"$@\""]);
+        shell.arg(std::env::current_exe().expect("a test binary")).args(["--exact", name]);
+        let output = shell.env(WITHIN, "").output().expect("a shell");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
     }
 
     #[test]

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use tailbeam_runtime::fs::File;
 use tailbeam_runtime::net::UnixStream;
-use tailbeam_runtime::{Addr, Agent, Config, Cx, NoObserver, Runtime, Stop, clock};
+use tailbeam_runtime::{
+    Addr, Agent, AgentId, Config, Cx, NoObserver, Observer, Queues, Runtime, Stop, clock,
+};
 
 thread_local! {
     static COUNTS: Cell<bool> = const { Cell::new(false) };
@@ -78,6 +80,7 @@ impl Agent for Player {
             }
             Play::Ball => {
                 self.hits.fetch_add(1, Ordering::Relaxed);
+                std::hint::black_box(cx.path());
                 let next = self.next.ok_or(Stop)?;
                 next.try_send(cx, Play::Ball).map_err(|_| Stop)?;
             }
@@ -101,11 +104,27 @@ fn wait_for(counter: &AtomicU64, target: u64) {
     }
 }
 
+/// Counts what it is told, and what waits.
+struct Watch(Arc<AtomicU64>);
+
+impl Observer for Watch {
+    fn long_turn(&mut self, _: AgentId, _: u64, len_ns: u64) {
+        self.0.fetch_add(u64::from(len_ns > 0), Ordering::Relaxed);
+    }
+
+    fn look(&mut self, _: u64, queues: &Queues<'_>) {
+        let waiting = queues.ready() + queues.aside() + queues.in_rings() + queues.unpublished();
+        self.0.fetch_add(1 + (waiting >> 32), Ordering::Relaxed);
+    }
+}
+
 /// Allocations on the shards while 200,000 balls and 2,000 timers go round.
-fn allocations(planted: bool) -> u64 {
+fn allocations(planted: bool, turn_stamps: bool) -> u64 {
     // The balls go round for ever: nothing to wait for at the end.
-    let config = Config { drain_ns: 10_000_000, ..Config::default() };
-    let runtime = Runtime::start(config, |_| NoObserver).expect("has io_uring");
+    let config = Config { drain_ns: 10_000_000, turn_stamps, long_turn_ns: 1, ..Config::default() };
+    let told = Arc::new(AtomicU64::new(0));
+    let watch = |_| Watch(Arc::clone(&told));
+    let runtime = Runtime::start(config, watch).expect("has io_uring");
     let (hits, ticks) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let shards = runtime.shards();
     // Neighbours alternate between the same core and the next, so both paths are taken.
@@ -142,6 +161,7 @@ fn allocations(planted: bool) -> u64 {
     wait_for(&ticks, ticks.load(Ordering::Relaxed) + 2_000);
     let made = ALLOCATIONS.load(Ordering::Relaxed) - before;
     mark(false);
+    assert_eq!(told.load(Ordering::Relaxed) > 200_000, turn_stamps);
     made
 }
 
@@ -201,7 +221,8 @@ fn messages_timers_and_operations_allocate_nothing_and_a_planted_allocation_is_s
     if !common::has_rings() {
         return;
     }
-    assert_eq!(allocations(false), 0);
+    assert_eq!(allocations(false, false), 0);
+    assert_eq!(allocations(false, true), 0);
     assert_eq!(allocations_of_operations(), 0);
-    assert!(allocations(true) >= 2_000, "the count must be able to fail");
+    assert!(allocations(true, false) >= 2_000, "the count must be able to fail");
 }

@@ -119,7 +119,7 @@ fn the_firefox_profiler_lists_threads_samples_and_counters() {
         let mut file = File::create(path).unwrap();
         gzipped(&mut file, |out| cpu_firefox::write(&recorded.export(), out)).unwrap();
     };
-    let Some(session) = Session::of(write) else { return };
+    let Some(session) = Session::open(write) else { return };
     let threads = session.ask(&["thread", "list"]);
     assert!(threads.contains("shop") && threads.contains("worker"), "{threads}");
     let counters = session.ask(&["counter", "list"]);

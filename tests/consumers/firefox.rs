@@ -25,11 +25,11 @@ fn cli() -> Option<(PathBuf, PathBuf)> {
 
 impl Session {
     fn load(made: &Made) -> Option<Self> {
-        Self::of(|path| made.file(path, None, "firefox"))
+        Self::open(|path| made.file(path, None, "firefox"))
     }
 
-    /// With the gzipped profile that `write` makes.
-    pub(crate) fn of(write: impl FnOnce(&Path)) -> Option<Self> {
+    /// Loads the profile, gzipped JSON, that `write` writes.
+    pub(crate) fn open(write: impl FnOnce(&Path)) -> Option<Self> {
         cli()?;
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("profile.json.gz");

@@ -7,6 +7,9 @@ mod firefox;
 #[path = "../leaks/fixture.rs"]
 mod fixture;
 mod folded;
+mod latency;
+#[path = "../latency/fixture.rs"]
+mod latency_fixture;
 mod pprof;
 mod programs;
 

@@ -5,6 +5,9 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
+mod export;
+mod latency;
+
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -13,13 +16,17 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{
-    Plant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+    Plant, SlowPlant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+    parse_slow,
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
 pub(crate) use crate::record_args::{Record, TopArgs};
-use crate::render::export::pprof::Metric;
 use crate::render::leaks::By;
+pub(crate) use crate::soak_args::Soak;
+
+pub(crate) use export::{ExportArgs, ExportFormat};
+pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -57,9 +64,19 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam leaks @last\n  tailbeam leaks @last --by agent\n  tailbeam leaks @last --view diff --base 20261124\n  tailbeam leaks ./run --fail-on leak\n  tailbeam leaks --plan 2MB/h\n\nWith --fail-on: exit 3 when it is so, 4 when that cannot be said yet, 0 when it is CLEAN."
     )]
     Leaks(Box<LeaksArgs>),
-    /// The heap or the CPU profile of a run in another tool's format
+    /// Where the time of a run's requests went, and whether it adds up
     #[command(
-        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)"
+        after_help = "Examples:\n  tailbeam latency @last\n  tailbeam latency @last --by stage\n  tailbeam latency @last --outliers 50\n  tailbeam latency @last --agent 17 --from 10s --to 20s\n  tailbeam latency @last --fail-on conservation\n\nWith --fail-on: exit 3 when it does not add up, 4 when that cannot be said, 0 when it does."
+    )]
+    Latency(LatencyArgs),
+    /// What each core counted over time, with its quality
+    #[command(
+        after_help = "Examples:\n  tailbeam counters @last\n  tailbeam counters @last --core 1 --every 1s\n  tailbeam counters @last --per request --format json"
+    )]
+    Counters(CountersArgs),
+    /// The heap or CPU profile of a run, or its latency over time, in another tool's format
+    #[command(
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
     )]
     Export(ExportArgs),
     /// Live: the cores of a run, or the threads of a process
@@ -103,65 +120,6 @@ pub(crate) enum ProgressMode {
     Plain,
     /// Nothing
     None,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Soak {
-    /// Workload; the first one listed by an error is the default
-    #[arg(long)]
-    pub(crate) workload: Option<String>,
-    /// Agents, all live at once (10_000, 10k, 1m)
-    #[arg(long, default_value = "10k", value_parser = count)]
-    pub(crate) agents: u64,
-    /// Time during which requests are due
-    #[arg(long, default_value = "60s", value_parser = duration)]
-    pub(crate) duration: u64,
-    /// Think time, a range
-    #[arg(long, default_value = "1s..5s", value_parser = span)]
-    pub(crate) think: Span,
-    /// Responder's planned delay, a range; the workload's own when not given
-    #[arg(long, value_parser = span)]
-    pub(crate) delay: Option<Span>,
-    /// Deadline of a request
-    #[arg(long, default_value = "10s", value_parser = duration)]
-    pub(crate) timeout: u64,
-    /// Cores: auto, or a list such as 0,2-5
-    #[arg(long, default_value = "auto", value_parser = cores)]
-    pub(crate) cores: CoreList,
-    /// Seed of every draw
-    #[arg(long, default_value_t = 1)]
-    pub(crate) seed: u64,
-    /// Gates instead of the default ones, such as 'p99<300ms,delivery>=99.9%'
-    #[arg(long, value_name = "GATES")]
-    pub(crate) gate: Vec<String>,
-    /// Open requests an agent may have
-    #[arg(long, default_value_t = 16)]
-    pub(crate) open_max: u32,
-    /// Requests a responder may hold
-    #[arg(long, default_value_t = 64)]
-    pub(crate) pending_max: u32,
-    /// Mean distance between heap samples (64KiB, 512KiB), or off
-    #[arg(long, default_value = "64KiB", value_name = "BYTES", value_parser = sample_bytes)]
-    pub(crate) heap_sample: u32,
-    /// The program may fill its structures this long before leaks are judged [default: 30m]
-    #[arg(long, value_parser = duration)]
-    pub(crate) warm_up: Option<u64>,
-    /// A backlog may last this long and is no leak [default: 30m]
-    #[arg(long, value_parser = duration)]
-    pub(crate) horizon: Option<u64>,
-    /// Plant a leak, to test the detector: kind=forgotten-insert,rate=2MB/h,agent=17 (kinds: forgotten-insert,
-    /// rc-cycle, growing-vec, forgotten-task, orphan, c-library; agent=all)
-    #[arg(long, value_name = "PLANT", value_parser = plant)]
-    pub(crate) plant_leak: Vec<Plant>,
-    /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation
-    #[arg(long, value_name = "DECOY", value_parser = decoy)]
-    pub(crate) plant_decoy: Vec<Plant>,
-    /// Progress on stderr
-    #[arg(long, value_enum, default_value = "auto")]
-    pub(crate) progress: ProgressMode,
-    /// Format of the report
-    #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
 }
 
 #[derive(Debug, Args)]
@@ -305,74 +263,6 @@ pub(crate) struct LeaksArgs {
     pub(crate) schema: bool,
 }
 
-/// Format of an export.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum ExportFormat {
-    /// profile.proto, gzipped: go tool pprof, speedscope, Pyroscope
-    Pprof,
-    /// Folded stacks: flamegraph.pl, inferno, speedscope
-    Folded,
-    /// Firefox Profiler
-    Firefox,
-}
-
-impl ExportFormat {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Pprof => "pprof",
-            Self::Folded => "folded",
-            Self::Firefox => "firefox",
-        }
-    }
-}
-
-/// Value of a folded stack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum FoldedMetric {
-    /// Bytes that live
-    InuseSpace,
-    /// Objects that live
-    InuseObjects,
-    /// Bytes allocated since the start
-    AllocSpace,
-    /// Objects allocated since the start
-    AllocObjects,
-}
-
-impl From<FoldedMetric> for Metric {
-    fn from(metric: FoldedMetric) -> Self {
-        match metric {
-            FoldedMetric::InuseSpace => Self::InuseSpace,
-            FoldedMetric::InuseObjects => Self::InuseObjects,
-            FoldedMetric::AllocSpace => Self::AllocSpace,
-            FoldedMetric::AllocObjects => Self::AllocObjects,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ExportArgs {
-    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
-    pub(crate) run: String,
-    /// Format
-    #[arg(long, visible_alias = "format", value_enum)]
-    pub(crate) to: ExportFormat,
-    /// The CPU profile, where a run has a heap as well
-    #[arg(long, conflicts_with_all = ["base", "metric"])]
-    pub(crate) cpu: bool,
-    /// File; stdout when not given or `-`
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Run, or RUN@2h, to subtract
-    #[arg(long, value_name = "RUN")]
-    pub(crate) base: Option<String>,
-    /// Value of folded stacks; pprof has all four
-    #[arg(long, value_enum, default_value = "inuse-space")]
-    pub(crate) metric: FoldedMetric,
-    #[command(flatten)]
-    pub(crate) how: SymbolArgs,
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct Runs {
     #[command(subcommand)]
@@ -427,7 +317,7 @@ pub(crate) fn usage(error: &clap::Error) -> String {
     }
 }
 
-fn count(text: &str) -> Result<u64, String> {
+pub(crate) fn count(text: &str) -> Result<u64, String> {
     let digits = text.replace('_', "").to_ascii_lowercase();
     let (digits, scale) = match digits.as_bytes().last() {
         Some(b'k') => (&digits[..digits.len() - 1], 1_000),
@@ -476,16 +366,20 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
 }
 
 /// What clap prints is one line; the whole error names cause and remedy.
-fn plant(text: &str) -> Result<Plant, String> {
+pub(crate) fn plant(text: &str) -> Result<Plant, String> {
     parse_plant(text).map_err(|error| error.to_string())
 }
 
-fn decoy(text: &str) -> Result<Plant, String> {
+pub(crate) fn slow(text: &str) -> Result<SlowPlant, String> {
+    parse_slow(text).map_err(|error| error.to_string())
+}
+
+pub(crate) fn decoy(text: &str) -> Result<Plant, String> {
     parse_decoy(text).map_err(|error| error.to_string())
 }
 
 /// A mean distance between samples in bytes; off is 0.
-fn sample_bytes(text: &str) -> Result<u32, String> {
+pub(crate) fn sample_bytes(text: &str) -> Result<u32, String> {
     if text == "off" {
         return Ok(0);
     }
@@ -497,12 +391,12 @@ fn sample_bytes(text: &str) -> Result<u32, String> {
     }
 }
 
-fn span(text: &str) -> Result<Span, String> {
+pub(crate) fn span(text: &str) -> Result<Span, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     Ok(Span { min_ns: duration(min)?, max_ns: duration(max)? })
 }
 
-fn cores(text: &str) -> Result<CoreList, String> {
+pub(crate) fn cores(text: &str) -> Result<CoreList, String> {
     if text == "auto" {
         return Ok(CoreList(None));
     }

@@ -29,6 +29,7 @@ mod command;
 mod progress;
 mod record_args;
 pub mod render;
+mod soak_args;
 mod top;
 
 use std::ffi::OsString;
@@ -36,7 +37,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub use tailbeam_harness::load::{
-    AgentInfo, AnyWorkload, Cx, Draw, Elicit, Entry, ReplyTo, Settled, Stream, Workload,
+    AgentInfo, AnyWorkload, Ask, Cx, Draw, Elicit, Entry, ReplyTo, Settled, Stream, Workload,
 };
 pub use tailbeam_harness::plan::Span;
 pub use tailbeam_probes::collect::heap::TailbeamAlloc;

@@ -6,35 +6,34 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tailbeam_probes::analyse::overhead;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::heap::live;
 use tailbeam_probes::collect::{host, process};
 use tailbeam_probes::stats::Histogram;
 use tailbeam_runtime::Runtime;
 
+use super::cost::OwnCost;
 use super::heap::Heap;
+use super::last::{Last, per_agent, planted, slowed};
+use super::latency::{Latency, Sheet, hand_over, matrix, stamps};
 use super::readings::{Before, no_pss, reading};
 use super::watch::Watcher;
-use super::writer::RunWriter;
+use super::writer::{PerAgent, RunWriter};
 use super::{Control, DriveError, Progress};
 use crate::evidence::Store;
 use crate::evidence::records::{
-    EndRecord, Gap, Manifest, PlantedRecord, SecondRecord, Unknown, WindowRecord,
+    EndRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown, WindowRecord,
 };
-use crate::load::plant::Planted;
-use crate::load::{
-    Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
-};
-use crate::plan::{Plan, Plant};
+use crate::load::latency::{BOUND_NS, draw_every};
+use crate::load::slow::flooded;
+use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
+use crate::plan::Plan;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Sampling of the open requests.
-const SAMPLE_NS: u64 = 20 * MS;
 /// Sampling of the open requests while they drain, and the longest sleep before a stop is seen.
 const NAP_NS: u64 = 20 * MS;
-/// A window on disk.
-const WINDOW_NS: u64 = 10 * SECOND;
 /// How the measured part of a run ended.
 pub(super) struct Measured {
     writer: RunWriter,
@@ -42,16 +41,16 @@ pub(super) struct Measured {
     issued_ns: u64,
     open_at_stop: u64,
     lost: u64,
-    attempts: Vec<u32>,
-    completions: Vec<u32>,
+    agents: PerAgent,
     planted: Vec<PlantedRecord>,
+    slowed: Vec<SlowedRecord>,
 }
 
 pub(super) struct Controller<'a, W: Workload> {
     pub(super) plan: &'a Plan,
     control: &'a Control,
     /// Taken by the end of the run.
-    runtime: &'a Runtime,
+    pub(super) runtime: &'a Runtime,
     pub(super) fleet: Arc<Fleet<W>>,
     pub(super) limits: Vec<u64>,
     pub(super) shards: usize,
@@ -65,6 +64,8 @@ pub(super) struct Controller<'a, W: Workload> {
     /// Read when the first request was due: what came before is not part of the run.
     before: Before,
     heap: Option<Heap>,
+    pub(super) latency: Latency,
+    pub(super) cost: OwnCost,
 }
 
 /// What has been gathered of the current second.
@@ -83,26 +84,29 @@ struct Handed {
     set: SeriesSet,
     open: u64,
     open_age_ns: u64,
+    sheet: Option<Sheet>,
     last: Last,
-}
-
-/// What a core hands over at the end of the run, besides.
-#[derive(Default)]
-struct Last {
-    /// Requests open past their deadline (part of the open ones).
-    lost: u64,
-    attempts: Vec<u32>,
-    completions: Vec<u32>,
-    planted: Vec<Planted>,
 }
 
 /// Where in the run a second lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Issuing,
+    /// It ends a window.
+    Window,
     Draining,
     /// The end of the drain.
     Last,
+}
+
+impl Phase {
+    const fn is_issuing(self) -> bool {
+        matches!(self, Self::Issuing | Self::Window)
+    }
+
+    const fn ends_window(self) -> bool {
+        matches!(self, Self::Window | Self::Last)
+    }
 }
 
 /// The last second, for whoever watches.
@@ -137,6 +141,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             plan: plan.clone(),
             agents,
             addresses: OnceLock::new(),
+            draw_every: draw_every(plan, runtime.shards()),
+            flood: flooded(plan),
             workload: PhantomData,
         });
         Ok(Self {
@@ -154,6 +160,8 @@ impl<'a, W: Workload> Controller<'a, W> {
             spares: (0..runtime.shards()).map(|_| empty_set()).collect(),
             before: Before::read(runtime),
             heap: None,
+            latency: Latency::new(plan, runtime.shards()),
+            cost: OwnCost::new(plan),
         })
     }
 
@@ -191,6 +199,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.begin(start_ns)?;
         self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
+        self.restart_notes()?;
         self.start_ns = start_ns;
         self.second.from_ns = start_ns;
         self.window.from_ns = start_ns;
@@ -238,6 +247,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let unix_ns = clock::realtime_ns();
         let (id, dir) = store.create_run(unix_ns)?;
         let host = host::describe();
+        let unknowns = self.observe()?;
         let (heap, no_heap) = Heap::start(&dir, self.plan, unix_ns);
         self.heap = Some(heap);
         let manifest = Manifest {
@@ -251,6 +261,10 @@ impl<'a, W: Workload> Controller<'a, W> {
             limits_ns: self.limits.clone(),
             host: crate::host::one_line(&host),
             no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
+            matrix: matrix(self.plan),
+            stamps: stamps(&self.runtime.choice().stamps),
+            clock_bound_ns: self.plan.observe.on.then_some(BOUND_NS),
+            unknowns,
         };
         progress(&Progress {
             phase: "measure",
@@ -269,17 +283,38 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
         let next_second = self.second.from_ns + SECOND;
-        self.wait_until((clock::monotonic_ns() + SAMPLE_NS).min(next_second).min(end_ns));
+        let nap_ns = self.latency.nap_ns();
+        self.wait_until((clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns));
         self.sample()?;
         let now = clock::monotonic_ns();
         if now >= next_second {
             self.note_gaps(watcher, progress);
-            self.close_second(now, Phase::Issuing, progress)?;
-            if now - self.window.from_ns >= WINDOW_NS {
+            let full = now - self.window.from_ns >= self.plan.observe.window_ns();
+            self.close_second(now, if full { Phase::Window } else { Phase::Issuing }, progress)?;
+            self.end_of_cost_second()?;
+            if full {
+                self.set_late(&self.sets)?;
+                let event = self.govern(self.latency.self_ns(), now - self.window.from_ns)?;
+                if event.is_some() {
+                    progress(&Progress { phase: "measure", event, ..Progress::default() });
+                }
                 self.write_window(writer)?;
             }
         }
         Ok(())
+    }
+
+    /// The second that was closed last, as its half of a pair.
+    fn end_of_cost_second(&mut self) -> Result<(), DriveError> {
+        let Some(last) = self.window.seconds.last() else { return Ok(()) };
+        let system = &self.live.system;
+        let half = overhead::Second {
+            requests: last.counts.outcomes.ok + last.counts.outcomes.declined,
+            mean_ns: system.mean().unwrap_or(0.0),
+            p99_ns: system.quantile(0.99).map_or(0.0, |ns| ns as f64),
+            ..overhead::Second::default()
+        };
+        self.second_of_cost((self.window.number, self.window.seconds.len()), half)
     }
 
     /// Sleeps until `until_ns` or a stop.
@@ -318,6 +353,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             open += len;
             oldest = oldest.max(age);
         }
+        self.latency.sample();
         self.second.open_sum += open;
         self.second.open_samples += 1;
         self.live.open = open;
@@ -328,20 +364,16 @@ impl<'a, W: Workload> Controller<'a, W> {
     /// Takes what a core has recorded since the last visit, in one job: a request is in the counts or open.
     fn visit(&mut self, shard: usize, phase: Phase) -> Result<Handed, DriveError> {
         let mut spare = Some(std::mem::take(&mut self.spares[shard]));
+        let mut empty = phase.ends_window().then(|| self.latency.spare(shard)).flatten();
         self.on(shard, move |cx| {
             let now = cx.fresh_ns();
-            let last = |r: &Recorder| Last {
-                lost: r.open.iter().filter(|open| open.deadline_ns <= now).count() as u64,
-                attempts: r.attempts.clone(),
-                completions: r.completions.clone(),
-                planted: r.planted.clone(),
-            };
             recorder::with(|r| Handed {
-                last: if phase == Phase::Last { last(r) } else { Last::default() },
+                last: if phase == Phase::Last { Last::of(r, now) } else { Last::default() },
                 counts: std::mem::take(&mut r.second),
                 set: std::mem::replace(&mut r.set, spare.take().unwrap_or_else(empty_set)),
                 open: r.open.len() as u64,
                 open_age_ns: r.open.age_ns(now),
+                sheet: empty.take().map(|empty| hand_over(r, empty)),
             })
         })
     }
@@ -374,6 +406,10 @@ impl<'a, W: Workload> Controller<'a, W> {
             open += handed.open;
             open_age_ns += handed.open_age_ns;
             self.gather(shard, handed.set);
+            if let Some(sheet) = handed.sheet {
+                let span = (self.window.number, self.window.from_ns, now_ns);
+                self.latency.gather(shard, sheet, span);
+            }
             lasts.push(handed.last);
         }
         let second =
@@ -388,7 +424,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             oldest_open_ns: second.oldest_open_ns,
             open_end: open,
             open_age_ns,
-            issuing: phase == Phase::Issuing,
+            issuing: phase.is_issuing(),
         };
         let answered = record.counts.outcomes.ok + record.counts.outcomes.declined;
         let event = self.heap.as_mut().and_then(|heap| heap.tick(clock::monotonic_ns(), answered));
@@ -425,13 +461,15 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     fn elapsed_s(&self, record: &SecondRecord) -> f64 {
-        let windows = f64::from(self.window.number) * (WINDOW_NS as f64 / 1e9);
-        windows + (record.from_ns + record.len_ns).saturating_sub(self.window.from_ns) as f64 / 1e9
+        let window_s = self.plan.observe.window_ns() as f64 / 1e9;
+        f64::from(self.window.number) * window_s
+            + (record.from_ns + record.len_ns).saturating_sub(self.window.from_ns) as f64 / 1e9
     }
 
     fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {
         let memory = process::memory();
         let window = std::mem::take(&mut self.window);
+        let (cost, lowered) = self.cost.take();
         let now_ns = clock::monotonic_ns();
         let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
         self.live.rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
@@ -444,8 +482,10 @@ impl<'a, W: Workload> Controller<'a, W> {
             live_bytes: reading(live().map(|live| live.bytes)),
             cpu_ns: reading(self.before.cpu_since()),
             gaps: window.gaps,
+            cost,
+            lowered,
         };
-        writer.window(now_ns, &record, &self.sets)?;
+        writer.window(now_ns, &record, &self.sets, &self.latency.take())?;
         self.sets.iter_mut().flatten().for_each(Histogram::clear);
         self.window = Window {
             number: record.window + 1,
@@ -485,48 +525,27 @@ impl<'a, W: Workload> Controller<'a, W> {
         (issued_ns, reason): (u64, &'static str),
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
-        let agents = self.fleet.agents as usize;
+        let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
+        self.unobserve()?;
         let mut measured = Measured {
             writer,
             reason,
             issued_ns,
             open_at_stop: 0,
             lost: 0,
-            attempts: vec![0; agents],
-            completions: vec![0; agents],
-            planted: Vec::new(),
+            agents: PerAgent::default(),
+            planted: planted(self.plan, &lasts),
+            slowed: slowed(self.plan, &lasts),
         };
-        let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
         let open = self.window.seconds.last().map_or(0, |second| second.open_end);
         measured.lost = lasts.iter().map(|last| last.lost).sum();
         measured.open_at_stop = open.saturating_sub(measured.lost);
         // The last state is that of this instant: what ends with the run is no part of it.
         drop(self.heap.take());
-        measured.planted = planted(self.plan, &lasts);
-        for (shard, last) in lasts.into_iter().enumerate() {
-            let counts = last.attempts.into_iter().zip(last.completions);
-            for (local, (attempts, completions)) in counts.enumerate() {
-                measured.attempts[local * self.shards + shard] = attempts;
-                measured.completions[local * self.shards + shard] = completions;
-            }
-        }
+        measured.agents = per_agent(lasts, self.fleet.agents as usize);
         self.write_window(&mut measured.writer)?;
         Ok(measured)
     }
-}
-
-/// What all cores have planted.
-fn planted(plan: &Plan, lasts: &[Last]) -> Vec<PlantedRecord> {
-    let sum = |number: usize, part: fn(&Planted) -> u64| {
-        lasts.iter().filter_map(|last| last.planted.get(number)).map(part).sum()
-    };
-    let record = |(number, plant): (usize, &Plant)| PlantedRecord {
-        plant: *plant,
-        objects: sum(number, |planted| planted.objects),
-        bytes: sum(number, |planted| planted.bytes),
-        refused: sum(number, |planted| planted.refused),
-    };
-    plan.plants.iter().enumerate().map(record).collect()
 }
 
 /// Sleeps, but not so long that a stop would be seen late.
@@ -548,8 +567,9 @@ pub(super) fn seal(
         drained,
         agents_panicked,
         planted: measured.planted,
+        slowed: measured.slowed,
     };
     let now_ns = clock::monotonic_ns();
-    measured.writer.finish(now_ns, &measured.attempts, &measured.completions, &end)?;
+    measured.writer.finish(now_ns, &measured.agents, &end)?;
     Ok(measured.writer.dir().to_owned())
 }

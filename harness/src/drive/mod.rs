@@ -11,8 +11,11 @@
 )]
 
 mod controller;
+mod cost;
 mod error;
 mod heap;
+mod last;
+mod latency;
 mod readings;
 mod room;
 mod spawn;
@@ -27,6 +30,7 @@ use tailbeam_runtime::{Config, Cores, Runtime};
 
 use crate::evidence::Store;
 use crate::load::Workload;
+use crate::observe::{CoreObserver, Setup};
 use crate::plan::Plan;
 use crate::verdict::Gate;
 
@@ -85,7 +89,8 @@ pub fn run<W: Workload>(
     plan.check()?;
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
-    let runtime = Runtime::start(config(plan)?, |_| tailbeam_runtime::NoObserver)?;
+    let setup = Setup::new(&plan.observe, plan.duration_ns);
+    let runtime = Runtime::start(config(plan)?, |_| CoreObserver::new(setup))?;
     let cores = runtime.shards() as u64;
     room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(store.root()).ok())?;
     let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
@@ -142,6 +147,7 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
         timers_max: bound(per_shard + 2 * in_flight)?,
         // A generator is to be on time, whatever the wakes cost.
         timer_slack_ns: 0,
+        turn_stamps: plan.observe.on,
         ..Config::default()
     })
 }

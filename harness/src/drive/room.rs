@@ -1,19 +1,24 @@
 //! Whether memory and store have room for a plan, before anything is begun.
 
 use super::error::DriveError;
-use crate::plan::Plan;
+use crate::plan::{Plan, TOP};
 
 /// Resident bytes of a hosted agent: 966 B were measured at 1,000,000 agents of the soak workload
-/// (`soak --agents 1000000 --think 30s..60s`); a half more for agents with a larger state.
-const BYTES_PER_AGENT: u64 = 1_500;
+/// (`soak --agents 1000000 --think 30s..60s`), and 56 B came with the attribution of latency; a half more for
+/// agents with a larger state.
+const BYTES_PER_AGENT: u64 = 1_550;
 /// Fixed costs: rings, histograms, program text.
 const BYTES_FIXED: u64 = 64 << 20;
 /// Largest bytes of one window's histograms per core (2 cores wrote 12 to 25 kB) and of its record.
 const WINDOW_PER_CORE_BYTES: u64 = 32_000;
 const WINDOW_BYTES: u64 = 8_000;
-const WINDOW_NS: u64 = 10_000_000_000;
-/// Two u32 per agent when the run is sealed.
-const SEAL_PER_AGENT_BYTES: u64 = 8;
+/// Of the attribution of a core's window: buckets, intervals, lists (2 cores wrote 26 to 29 kB with the
+/// rest), and of each tick and each request written down whole.
+const LATENCY_BYTES: u64 = 24_000;
+const TICK_BYTES: u64 = 150;
+const EXEMPLAR_BYTES: u64 = 260;
+/// Two u32 and three u64 per agent when the run is sealed.
+const SEAL_PER_AGENT_BYTES: u64 = 32;
 /// Plan, manifest, end record, directory blocks.
 const RUN_FIXED_BYTES: u64 = 128 << 10;
 
@@ -32,10 +37,22 @@ const fn memory_needed(plan: &Plan) -> u64 {
     plan.agents.saturating_mul(BYTES_PER_AGENT).saturating_add(BYTES_FIXED + heap)
 }
 
+/// Bytes of a core's window.
+fn window_needed(plan: &Plan) -> u64 {
+    if !plan.observe.on {
+        return WINDOW_PER_CORE_BYTES;
+    }
+    let ticks = plan.observe.window_ns() / plan.observe.tick_ns(plan.duration_ns).max(1) + 1;
+    let exemplars = 2 * plan.observe.exemplars(plan.duration_ns) + TOP;
+    let parts = ticks * TICK_BYTES + exemplars as u64 * EXEMPLAR_BYTES;
+    WINDOW_PER_CORE_BYTES + LATENCY_BYTES + parts
+}
+
 /// Disk that `plan` needs on `cores` cores, bytes.
 fn disk_needed(plan: &Plan, cores: u64) -> u64 {
-    let windows = plan.duration_ns.saturating_add(plan.timeout_ns).div_ceil(WINDOW_NS) + 1;
-    let window = WINDOW_PER_CORE_BYTES.saturating_mul(cores).saturating_add(WINDOW_BYTES);
+    let length_ns = plan.duration_ns.saturating_add(plan.timeout_ns);
+    let windows = length_ns.div_ceil(plan.observe.window_ns().max(1)) + 1;
+    let window = window_needed(plan).saturating_mul(cores).saturating_add(WINDOW_BYTES);
     windows
         .saturating_mul(window)
         .saturating_add(plan.agents.saturating_mul(SEAL_PER_AGENT_BYTES))

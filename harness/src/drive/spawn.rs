@@ -6,7 +6,7 @@ use tailbeam_runtime::Addr;
 
 use super::controller::Controller;
 use super::{DriveError, Progress};
-use crate::load::{HostMsg, Hosted, Recorder, Workload, recorder};
+use crate::load::{HostMsg, Hosted, Place, Recorder, Workload, recorder};
 
 /// Agents spawned or begun per visit to a core, so that no visit is long.
 const CHUNK: usize = 16_384;
@@ -21,11 +21,9 @@ impl<W: Workload> Controller<'_, W> {
         let mut per_shard: Vec<Vec<Addr<Hosted<W>>>> = vec![Vec::new(); self.shards];
         for (shard, addresses) in per_shard.iter_mut().enumerate() {
             let total = (agents + self.shards - 1 - shard) / self.shards;
-            let open_max = total.saturating_mul(self.plan.open_max as usize);
-            let (limits, plants) = (self.limits.clone(), self.plan.plants.len());
-            self.on(shard, move |_| {
-                recorder::install(Box::new(Recorder::new(total, open_max, &limits, plants)))
-            })?;
+            let (limits, legs) = (self.limits.clone(), Arc::clone(&self.latency.legs));
+            let (place, plan) = (Place { shard, agents: total, limits, legs }, self.plan.clone());
+            self.on(shard, move |_| recorder::install(Box::new(Recorder::new(&plan, place))))?;
             while addresses.len() < total {
                 let chunk = self.spawn_chunk(shard, addresses.len(), total)?;
                 addresses.extend(chunk);

@@ -6,17 +6,26 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tailbeam_probes::record::SegmentWriter;
+use tailbeam_probes::record::latency::LatencyWindow;
 
 use super::error::DriveError;
-use crate::evidence::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind};
+use crate::evidence::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
 use crate::evidence::sha256_hex;
-use crate::load::SeriesSet;
+use crate::load::{AgentNs, SeriesSet};
 use crate::plan::Plan;
 
 /// A segment is closed at this size.
 const SEGMENT_BYTES_MAX: u64 = 64 << 20;
-/// Agents per PER_AGENT frame: 4 MiB of counts, well below a frame's bound.
+/// Agents per PER_AGENT frame: 8 MiB at most, well below a frame's bound.
 const AGENTS_PER_FRAME: usize = 1 << 20;
+
+/// What every agent did, in the order of their indices.
+#[derive(Default)]
+pub(super) struct PerAgent {
+    pub(super) attempts: Vec<u32>,
+    pub(super) completions: Vec<u32>,
+    pub(super) times: Vec<AgentNs>,
+}
 
 /// The writer of one run.
 pub(super) struct RunWriter {
@@ -63,12 +72,14 @@ impl RunWriter {
         self.segment.sync().map_err(|e| failed(&self.dir, e))
     }
 
-    /// Writes the histograms of every core, then the record that makes them count, then syncs.
+    /// Writes the histograms and the attribution of every core, then the record that makes them count, then
+    /// syncs.
     pub(super) fn window(
         &mut self,
         mono_ns: u64,
         record: &WindowRecord,
         sets: &[SeriesSet],
+        latency: &[LatencyWindow],
     ) -> Result<(), DriveError> {
         for (core, set) in sets.iter().enumerate() {
             let core = u16::try_from(core).unwrap_or(u16::MAX);
@@ -83,6 +94,10 @@ impl RunWriter {
                 payload.extend_from_slice(&histogram.encode());
                 self.frame(kind::HISTOGRAM, mono_ns, &payload)?;
             }
+        }
+        for window in latency {
+            let payload = postcard::to_stdvec(window).map_err(|e| failed(&self.dir, e))?;
+            self.frame(kind::LATENCY, mono_ns, &payload)?;
         }
         self.json(kind::WINDOW, mono_ns, record)?;
         self.sync()?;
@@ -104,24 +119,47 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Writes the per-agent counts and the end record and seals the segment.
+    /// Writes what every agent did and the end record, and seals the segment.
     pub(super) fn finish(
         &mut self,
         mono_ns: u64,
-        attempts: &[u32],
-        completions: &[u32],
+        agents: &PerAgent,
         end: &EndRecord,
     ) -> Result<(), DriveError> {
-        for (which, counts) in [(0u8, attempts), (1u8, completions)] {
-            for chunk in counts.chunks(AGENTS_PER_FRAME) {
-                let mut payload = vec![which, 0, 0, 0];
-                payload.extend(chunk.iter().flat_map(|count| count.to_le_bytes()));
-                self.frame(kind::PER_AGENT, mono_ns, &payload)?;
-            }
+        let counts = [
+            (per_agent::ATTEMPTS, &agents.attempts),
+            (per_agent::COMPLETIONS, &agents.completions),
+        ];
+        for (which, counts) in counts {
+            self.per_agent(mono_ns, which, counts.iter().map(|count| count.to_le_bytes()))?;
+        }
+        type Part = fn(&AgentNs) -> u64;
+        let parts: [(u8, Part); 3] = [
+            (per_agent::SYSTEM_NS, |times| times.system),
+            (per_agent::WORST_NS, |times| times.worst),
+            (per_agent::SERVICE_NS, |times| times.service),
+        ];
+        for (which, part) in parts {
+            self.per_agent(mono_ns, which, agents.times.iter().map(|t| part(t).to_le_bytes()))?;
         }
         self.json(kind::END, mono_ns, end)?;
         self.sync()?;
         self.segment.seal().map_err(|e| failed(&self.dir, e))
+    }
+
+    /// Writes one number of every agent, in as many frames as it takes.
+    fn per_agent<const BYTES: usize>(
+        &mut self,
+        mono_ns: u64,
+        which: u8,
+        mut numbers: impl ExactSizeIterator<Item = [u8; BYTES]>,
+    ) -> Result<(), DriveError> {
+        while numbers.len() > 0 {
+            let mut payload = vec![which, 0, 0, 0];
+            payload.extend(numbers.by_ref().take(AGENTS_PER_FRAME).flatten());
+            self.frame(kind::PER_AGENT, mono_ns, &payload)?;
+        }
+        Ok(())
     }
 }
 

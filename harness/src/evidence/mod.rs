@@ -10,6 +10,8 @@
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
+mod intervals;
+mod latency;
 mod program;
 mod read;
 mod recorded;
@@ -17,6 +19,8 @@ pub mod records;
 mod store;
 mod time;
 
+pub use intervals::{Interval, Intervals};
+pub use latency::read_latency;
 pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program, read_program};
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};

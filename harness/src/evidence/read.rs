@@ -4,10 +4,11 @@
 use std::fs;
 use std::path::Path;
 
+use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::record::{Frame, read_dir};
 use tailbeam_probes::stats::Histogram;
 
-use super::records::{EndRecord, Manifest, WindowRecord, kind};
+use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -26,6 +27,12 @@ pub struct RunFrames {
     pub attempts: Option<Vec<u32>>,
     /// Completions per agent, when the run ended orderly.
     pub completions: Option<Vec<u32>>,
+    /// System latency of each agent's requests together, ns; older runs have none.
+    pub system_ns: Option<Vec<u64>>,
+    /// The largest of them, ns.
+    pub worst_ns: Option<Vec<u64>>,
+    /// Service of the requests that each agent answered, together, ns.
+    pub service_ns: Option<Vec<u64>>,
     /// Last frame, when the run was sealed.
     pub end: Option<EndRecord>,
     /// Frames read.
@@ -64,15 +71,6 @@ pub enum ReadRunError {
     },
 }
 
-fn unreadable(run: &Path, file: &str, cause: impl ToString, remedy: &'static str) -> ReadRunError {
-    ReadRunError::Unreadable {
-        file: file.to_owned(),
-        run: run.display().to_string(),
-        cause: cause.to_string(),
-        remedy,
-    }
-}
-
 const RESTORE: &str =
     "the evidence is damaged or not a Tailbeam run; restore it from a copy or record a new run";
 
@@ -87,15 +85,50 @@ pub fn read_plan(dir: &Path) -> Option<Plan> {
 /// # Errors
 /// When the plan or the manifest cannot be had, so that nothing can be said about the run.
 pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
+    let Opened { plan, manifest, frames, damage } = open(dir)?;
+    let mut run = RunFrames {
+        plan,
+        manifest,
+        windows: Vec::new(),
+        histograms: Series::ALL.iter().map(|_| Histogram::new()).collect(),
+        attempts: None,
+        completions: None,
+        system_ns: None,
+        worst_ns: None,
+        service_ns: None,
+        end: None,
+        frames: frames.len() as u64,
+        damage,
+    };
+    collect(&mut run, &frames);
+    Ok(run)
+}
+
+/// A run directory whose plan and manifest belong together.
+pub(super) struct Opened {
+    pub(super) plan: Plan,
+    pub(super) manifest: Manifest,
+    pub(super) frames: Vec<Frame>,
+    /// In words.
+    pub(super) damage: Vec<String>,
+}
+
+pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
+    let unreadable = |file: &str, cause: String| ReadRunError::Unreadable {
+        file: file.to_owned(),
+        run: dir.display().to_string(),
+        cause,
+        remedy: RESTORE,
+    };
     let text = fs::read_to_string(dir.join("plan.toml"))
-        .map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
+        .map_err(|e| unreadable("plan.toml", e.to_string()))?;
     let (frames, damage) =
-        read_dir(&dir.join("seg")).map_err(|e| unreadable(dir, "seg", e, RESTORE))?;
+        read_dir(&dir.join("seg")).map_err(|e| unreadable("seg", e.to_string()))?;
     let manifest: Manifest = frames
         .iter()
         .find(|frame| frame.kind == kind::MANIFEST)
         .and_then(|frame| serde_json::from_slice(&frame.payload).ok())
-        .ok_or_else(|| unreadable(dir, "seg", "no readable manifest frame", RESTORE))?;
+        .ok_or_else(|| unreadable("seg", "no readable manifest frame".to_owned()))?;
     let found = super::sha256_hex(text.as_bytes());
     if found != manifest.plan_sha256 {
         return Err(ReadRunError::ForeignPlan {
@@ -104,26 +137,15 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
             expected: manifest.plan_sha256,
         });
     }
-    let plan: Plan = toml::from_str(&text).map_err(|e| unreadable(dir, "plan.toml", e, RESTORE))?;
-    let mut run = RunFrames {
-        plan,
-        manifest,
-        windows: Vec::new(),
-        histograms: Series::ALL.iter().map(|_| Histogram::new()).collect(),
-        attempts: None,
-        completions: None,
-        end: None,
-        frames: frames.len() as u64,
-        damage: damage.iter().map(ToString::to_string).collect(),
-    };
-    collect(&mut run, &frames);
-    Ok(run)
+    let plan = toml::from_str(&text).map_err(|e| unreadable("plan.toml", e.to_string()))?;
+    let damage = damage.iter().map(ToString::to_string).collect();
+    Ok(Opened { plan, manifest, frames, damage })
 }
 
 /// Sorts the frames into their places. Histograms wait until the record that closes their window: a
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
-    let mut waiting: Vec<(u32, usize, Histogram)> = Vec::new();
+    let mut waiting: Vec<HistogramFrame> = Vec::new();
     for frame in frames {
         match frame.kind {
             kind::HISTOGRAM => match histogram(&frame.payload) {
@@ -132,9 +154,8 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             },
             kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
                 Ok(window) => {
-                    for (_, series, histogram) in waiting.drain(..).filter(|w| w.0 == window.window)
-                    {
-                        run.histograms[series].merge(&histogram);
+                    for of in waiting.drain(..).filter(|of| of.window == window.window) {
+                        run.histograms[of.series as usize].merge(&of.histogram);
                     }
                     run.windows.push(window);
                 }
@@ -142,7 +163,9 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            kind::PER_AGENT => per_agent(run, &frame.payload),
+            kind::PER_AGENT => numbers(run, &frame.payload),
+            // Whole windows of stages are many: who wants them reads the run window by window.
+            kind::LATENCY => run.damage.extend(latency_window(frame).err()),
             kind::END => match serde_json::from_slice(&frame.payload) {
                 Ok(end) => run.end = Some(end),
                 Err(error) => {
@@ -165,20 +188,50 @@ fn missing_windows(run: &mut RunFrames) {
     }
 }
 
-fn histogram(payload: &[u8]) -> Option<(u32, usize, Histogram)> {
-    let (head, rest) = payload.split_at_checked(8)?;
-    let window = u32::from_le_bytes(head[0..4].try_into().ok()?);
-    let series = usize::from(head[6]);
-    (series < Series::ALL.len()).then_some(())?;
-    Some((window, series, Histogram::decode(rest).ok()?))
+/// What one core recorded of a window's latency, or the damage in words.
+pub(super) fn latency_window(frame: &Frame) -> Result<LatencyWindow, String> {
+    let window = match frame.version {
+        FRAME_VERSION => postcard::from_bytes(&frame.payload).map_err(|e| e.to_string()),
+        other => Err(format!("version {other} is not known to this program")),
+    };
+    window.map_err(|why| format!("frame {}: unreadable latency stages: {why}", frame.seq))
 }
 
-fn per_agent(run: &mut RunFrames, payload: &[u8]) {
+/// A histogram and what it is of.
+pub(super) struct HistogramFrame {
+    pub(super) window: u32,
+    pub(super) core: u16,
+    pub(super) series: Series,
+    pub(super) histogram: Histogram,
+}
+
+pub(super) fn histogram(payload: &[u8]) -> Option<HistogramFrame> {
+    let (head, rest) = payload.split_at_checked(8)?;
+    Some(HistogramFrame {
+        window: u32::from_le_bytes(head[0..4].try_into().ok()?),
+        core: u16::from_le_bytes(head[4..6].try_into().ok()?),
+        series: *Series::ALL.get(usize::from(head[6]))?,
+        histogram: Histogram::decode(rest).ok()?,
+    })
+}
+
+/// Completions of a PER_AGENT frame, if it holds these.
+pub(super) fn completions(payload: &[u8]) -> Option<Vec<u32>> {
+    let (head, rest) = payload.split_at_checked(4)?;
+    (head[0] == per_agent::COMPLETIONS)
+        .then(|| rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+}
+
+fn numbers(run: &mut RunFrames, payload: &[u8]) {
     let Some((head, rest)) = payload.split_at_checked(4) else { return };
-    let counts = rest
-        .chunks_exact(4)
-        .map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]]))
-        .collect::<Vec<u32>>();
-    let place = if head[0] == 0 { &mut run.attempts } else { &mut run.completions };
-    place.get_or_insert_default().extend(counts);
+    let counts = rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let times = rest.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+    match head[0] {
+        per_agent::ATTEMPTS => run.attempts.get_or_insert_default().extend(counts),
+        per_agent::COMPLETIONS => run.completions.get_or_insert_default().extend(counts),
+        per_agent::SYSTEM_NS => run.system_ns.get_or_insert_default().extend(times),
+        per_agent::WORST_NS => run.worst_ns.get_or_insert_default().extend(times),
+        per_agent::SERVICE_NS => run.service_ns.get_or_insert_default().extend(times),
+        _ => {}
+    }
 }

@@ -2,9 +2,10 @@
 //! changes an old run. Readers skip unknown kinds and unknown JSON keys.
 
 use serde::{Deserialize, Serialize};
+use tailbeam_probes::analyse::overhead::{Pair, Second};
 
 use crate::load::SecondCounts;
-use crate::plan::Plant;
+use crate::plan::{Plant, SlowPlant};
 
 /// Frame kinds.
 pub mod kind {
@@ -14,10 +15,12 @@ pub mod kind {
     pub const WINDOW: u16 = 2;
     /// Histogram: window u32, core u16, series u8, 0u8, then the histogram's bytes; little endian.
     pub const HISTOGRAM: u16 = 3;
-    /// Per-agent counts: which u8 (0 attempts, 1 completions), 3 zero bytes, then u32 per agent.
+    /// A number of every agent: which u8 ([`super::per_agent`]), 3 zero bytes, then u32 or u64 per agent.
     pub const PER_AGENT: u16 = 4;
     /// [`super::EndRecord`], JSON; the last frame of a sealed run.
     pub const END: u16 = 5;
+    /// `probes::record::latency::LatencyWindow`, postcard: one per core and window, before its WINDOW frame.
+    pub const LATENCY: u16 = 6;
     /// What `record` recorded of a program, see `tailbeam_probes::record::program`; all five in the bytes of
     /// that module. First frame: `ProgramStart`.
     pub const PROGRAM_START: u16 = 16;
@@ -29,6 +32,20 @@ pub mod kind {
     pub const PROGRAM_SAMPLES: u16 = 19;
     /// `ProgramEnd`; the last frame of a sealed recording.
     pub const PROGRAM_END: u16 = 20;
+}
+
+/// Numbers in PER_AGENT frames.
+pub mod per_agent {
+    /// Attempts, u32.
+    pub const ATTEMPTS: u8 = 0;
+    /// Completions, u32.
+    pub const COMPLETIONS: u8 = 1;
+    /// System latency of the agent's requests together, ns, u64.
+    pub const SYSTEM_NS: u8 = 2;
+    /// The largest of them, ns, u64.
+    pub const WORST_NS: u8 = 3;
+    /// Service of the requests that it answered, together, ns, u64.
+    pub const SERVICE_NS: u8 = 4;
 }
 
 /// Version of every frame that this program writes.
@@ -58,6 +75,30 @@ pub struct Manifest {
     /// Why the heap was not sampled; none when it was. Older runs have neither.
     #[serde(default)]
     pub no_heap: Option<Unknown>,
+    /// What this host allowed, by area, in words; empty when nothing was observed.
+    #[serde(default)]
+    pub matrix: Vec<String>,
+    /// Where the stamps of turns came from; empty in older runs.
+    #[serde(default)]
+    pub stamps: String,
+    /// By how much stamps of one request may be out of order and count as 0, ns; none when requests were not
+    /// attributed.
+    #[serde(default)]
+    pub clock_bound_ns: Option<u64>,
+    /// What no core could tell, and why.
+    #[serde(default)]
+    pub unknowns: Vec<UnknownThing>,
+}
+
+/// Something that was not measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnknownThing {
+    /// What.
+    pub thing: String,
+    /// Cause.
+    pub unknown: String,
+    /// What to do.
+    pub remedy: String,
 }
 
 /// Why something was not measured.
@@ -80,6 +121,17 @@ pub struct PlantedRecord {
     pub bytes: u64,
     /// Objects that found no room (slots, descriptors).
     pub refused: u64,
+}
+
+/// How often planted slowness struck, so that a report can be compared with the truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlowedRecord {
+    /// The slowness.
+    pub slow: SlowPlant,
+    /// Requests that met it.
+    pub times: u64,
+    /// How long together, ns, time off the CPU included.
+    pub ns: u64,
 }
 
 /// One second (or the shorter rest of a run).
@@ -197,6 +249,75 @@ pub struct WindowRecord {
     pub cpu_ns: Reading,
     /// Gaps that ended in this window.
     pub gaps: Vec<Gap>,
+    /// Seconds with measuring beside seconds without.
+    #[serde(default)]
+    pub cost: Vec<CostPair>,
+    /// Steps down in what is measured.
+    #[serde(default)]
+    pub lowered: Vec<LoweredRecord>,
+}
+
+/// A second with measuring beside one without; in a run that compares like with like (A/A) both had it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CostPair {
+    /// With.
+    pub on: CostSecond,
+    /// Without.
+    pub off: CostSecond,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CostSecond {
+    /// Length, ns.
+    pub len_ns: u64,
+    /// CPU time of the shards' threads, looking on for work not counted, ns.
+    pub cpu_ns: u64,
+    /// Terminal replies.
+    pub requests: u64,
+    /// Their mean system latency, ns.
+    pub mean_ns: f64,
+    /// The 99th percentile, ns.
+    pub p99_ns: f64,
+}
+
+impl CostPair {
+    /// As it is stored.
+    #[must_use]
+    pub const fn new(on: Second, off: Second) -> Self {
+        Self { on: CostSecond::new(on), off: CostSecond::new(off) }
+    }
+
+    /// As it is computed with.
+    #[must_use]
+    pub const fn pair(&self) -> Pair {
+        Pair { on: self.on.second(), off: self.off.second() }
+    }
+}
+
+impl CostSecond {
+    const fn new(second: Second) -> Self {
+        let Second { len_ns, cpu_ns, requests, mean_ns, p99_ns } = second;
+        Self { len_ns, cpu_ns, requests, mean_ns, p99_ns }
+    }
+
+    const fn second(&self) -> Second {
+        let Self { len_ns, cpu_ns, requests, mean_ns, p99_ns } = *self;
+        Second { len_ns, cpu_ns, requests, mean_ns, p99_ns }
+    }
+}
+
+/// A step down: measuring took more than its budget.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoweredRecord {
+    /// When, monotonic ns.
+    pub at_ns: u64,
+    /// From, in words.
+    pub from: String,
+    /// To.
+    pub to: String,
+    /// Share of a core that measuring took in the minute before.
+    pub share: f64,
 }
 
 /// Last frame of a sealed run.
@@ -217,4 +338,7 @@ pub struct EndRecord {
     /// What was planted, in the order of the plan.
     #[serde(default)]
     pub planted: Vec<PlantedRecord>,
+    /// How planted slowness struck, in the order of the plan.
+    #[serde(default)]
+    pub slowed: Vec<SlowedRecord>,
 }

@@ -22,6 +22,8 @@ pub enum Stream {
     Start = 4,
     /// Free for the workload's own requests.
     Content = 5,
+    /// Whether request k is written down whole.
+    Sample = 6,
 }
 
 /// The draws of one agent.

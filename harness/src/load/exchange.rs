@@ -1,25 +1,49 @@
 //! One request and its answer: a box that travels to the responder and back, and is freed at home.
 
+use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_runtime::{Addr, Cx};
 
+use super::account;
 use super::host::{HostMsg, Hosted};
+use super::legs::Step;
 use super::recorder::{self, Series};
+use super::slow::Strike;
 use super::workload::Workload;
 
 /// The box. The asker's core allocates it and the asker's core frees it.
 #[derive(Debug)]
 pub(crate) struct Exchange<W: Workload> {
     pub(crate) from: u32,
+    /// Who was asked.
+    pub(crate) to: u32,
     pub(crate) key: u64,
-    pub(crate) sent_ns: u64,
     pub(crate) deadline_ns: u64,
-    pub(crate) planned_ns: u64,
-    /// When the responder's handler took it.
-    pub(crate) served_ns: u64,
-    /// When the responder sent the answer.
-    pub(crate) answered_ns: u64,
+    /// When what happened to it.
+    pub(crate) stamps: Stamps,
+    /// Its polls are counted: it was drawn, or it was late when it was taken.
+    pub(crate) counted: bool,
+    /// What they took.
+    pub(crate) counts: Option<Box<PollCounts>>,
+    /// Planted slowness of its answer.
+    pub(crate) strike: Option<Strike>,
     pub(crate) home: Addr<Hosted<W>>,
     pub(crate) body: Body<W>,
+}
+
+impl<W: Workload> Exchange<W> {
+    /// The responder's turn has it.
+    pub(super) fn taken(&mut self, leg: Leg) {
+        let stamps = &mut self.stamps;
+        stamps.out = leg;
+        if stamps.planned_ns > 0 {
+            stamps.due_ns = leg.turn_ns + stamps.planned_ns;
+        }
+    }
+
+    /// Which request this is.
+    pub(super) const fn request(&self) -> (u32, u64) {
+        (self.from, self.key)
+    }
 }
 
 /// What the box carries.
@@ -41,41 +65,79 @@ impl<W: Workload> std::fmt::Debug for Body<W> {
 
 /// The way back to the asker. Dropping it without an answer lets the request expire.
 #[derive(Debug)]
-pub struct ReplyTo<W: Workload>(pub(crate) Box<Exchange<W>>);
+pub struct ReplyTo<W: Workload>(Option<Box<Exchange<W>>>);
 
 impl<W: Workload> ReplyTo<W> {
+    pub(super) const fn new(exchange: Box<Exchange<W>>) -> Self {
+        Self(Some(exchange))
+    }
+
+    fn exchange(&self) -> &Exchange<W> {
+        self.0.as_deref().expect("taken out by send and drop alone, which end it")
+    }
+
     /// Index of the asking agent.
     #[must_use]
     pub fn from(&self) -> u32 {
-        self.0.from
+        self.exchange().from
     }
 
     /// Deadline of the request, monotonic ns; an answer seen later counts as expired.
     #[must_use]
     pub fn deadline_ns(&self) -> u64 {
-        self.0.deadline_ns
+        self.exchange().deadline_ns
     }
 
     /// When the plan wants the answer sent: the instant it was served plus the planned delay.
     #[must_use]
     pub fn due_ns(&self) -> u64 {
-        self.0.served_ns + self.0.planned_ns
+        let stamps = &self.exchange().stamps;
+        stamps.out.turn_ns + stamps.planned_ns
     }
 
     /// Sends the answer. When the asker's mailbox or ring is full the answer is dropped and counted
     /// (`answers_undelivered`), and the request expires at the asker.
-    pub fn send(self, cx: &mut Cx<'_>, reply: W::Reply) {
-        let mut exchange = self.0;
-        let now = cx.fresh_ns();
-        exchange.answered_ns = now;
-        exchange.body = Body::Reply(reply);
-        if exchange.planned_ns > 0 {
-            let due = exchange.served_ns + exchange.planned_ns;
-            recorder::with(|r| r.record(Series::ResponseTimer, now.saturating_sub(due)));
+    pub fn send(mut self, cx: &mut Cx<'_>, reply: W::Reply) {
+        let Some(mut exchange) = self.0.take() else { return };
+        if let Some(strike) = exchange.strike {
+            strike.work(cx);
         }
+        let (turn_ns, now_ns) = (cx.turn_ns(), cx.fresh_ns());
+        let request = exchange.request();
+        account::answer(request, turn_ns, now_ns, &mut exchange.stamps);
+        if exchange.counted {
+            exchange.counts = recorder::with(|r| account::counts(r.unit));
+            account::done();
+        }
+        exchange.body = Body::Reply(reply);
+        let (to, stamps) = (exchange.to, &exchange.stamps);
+        recorder::with(|r| r.answered(to, stamps));
         let home = exchange.home;
         if home.try_send(cx, HostMsg::Answer(exchange)).is_err() {
-            recorder::with(|r| r.second.answers_undelivered += 1);
+            recorder::with(|r| {
+                r.second.answers_undelivered += 1;
+                r.step(Step::Closed);
+            });
         }
+    }
+}
+
+impl<W: Workload> Drop for ReplyTo<W> {
+    fn drop(&mut self) {
+        let Some(exchange) = self.0.take() else { return };
+        if exchange.counted {
+            account::done();
+        }
+        recorder::with(|r| {
+            r.step(Step::Answered);
+            r.step(Step::Closed);
+        });
+    }
+}
+
+/// Notes what the answer's timer cost, if the plan had one.
+pub(super) fn record_timer(r: &mut recorder::Recorder, stamps: &Stamps) {
+    if stamps.due_ns > 0 {
+        r.record(Series::ResponseTimer, stamps.answered_ns.saturating_sub(stamps.due_ns));
     }
 }

@@ -5,14 +5,22 @@ use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 
 use tailbeam_probes::collect::heap::owner;
+use tailbeam_probes::record::latency::Stamps;
 use tailbeam_runtime::{Addr, Agent, Cx, Stop};
 
+use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
+use super::latency::is_drawn;
+use super::legs::Step;
 use super::open::Open;
 use super::plant::{self, Plot};
-use super::recorder::{self, Recorder, Series};
-use super::workload::{AgentInfo, Settled, Workload};
+use super::recorder::{self, Series};
+use super::settle::{fail, settle};
+use super::slow::{self, Slow};
+use super::way;
+use super::workload::{AgentInfo, Workload};
+use crate::observe;
 use crate::plan::Plan;
 
 /// Timer token of the next intended instant; workloads own the tokens below 2^62.
@@ -34,6 +42,10 @@ pub(crate) struct Fleet<W: Workload> {
     pub(crate) agents: u32,
     /// Address of agent `i`; set once every agent lives.
     pub(crate) addresses: OnceLock<Vec<Addr<Hosted<W>>>>,
+    /// One request in so many is drawn to be written down whole.
+    pub(crate) draw_every: u64,
+    /// The agent that is flooded, and each how-many-th request goes to it.
+    pub(crate) flood: Option<(u32, u32)>,
     pub(crate) workload: PhantomData<fn(W)>,
 }
 
@@ -48,6 +60,9 @@ pub(crate) struct Hosted<W: Workload> {
     /// Whose what it allocates is: its index, and that of the first agent is the number of all.
     owner: u32,
     plots: Vec<Plot>,
+    slows: Box<[Slow]>,
+    /// Counted requests that it holds: its timers' turns are counted meanwhile.
+    counted: u32,
     inner: W,
 }
 
@@ -70,9 +85,11 @@ impl<W: Workload> Hosted<W> {
         };
         let owner = owner_of(index, fleet.agents);
         let plots = plant::plots(&fleet.plan, index);
+        let slows = slow::of(&fleet.plan, index);
         let _tag = owner::scope(owner);
         let inner = W::new(info);
-        Self { fleet, next_ns: 0, index, local, k: 0, open: 0, owner, plots, inner }
+        let counted = 0;
+        Self { fleet, next_ns: 0, index, local, k: 0, open: 0, owner, plots, slows, counted, inner }
     }
 
     fn draw(&self) -> Draw {
@@ -112,30 +129,40 @@ impl<W: Workload> Hosted<W> {
             });
             return;
         }
-        let open = self.open_request(cx.fresh_ns());
+        let target = self.target();
+        let open = self.open_request(target, cx.fresh_ns());
         let Some(key) = recorder::with(|r| r.open.insert(open)) else {
             recorder::with(|r| fail(r, true));
             return;
         };
-        recorder::with(|r| r.record(Series::Lateness, open.sent_ns - open.intended_ns));
+        recorder::with(|r| {
+            r.record(Series::Lateness, open.sent_ns - open.intended_ns);
+            // Before it is: the responder may take it before this turn goes on.
+            r.step(Step::Sent);
+        });
         let exchange = self.exchange(&open, key, cx.me::<Self>());
-        match self.target().try_send(cx, HostMsg::Ask(exchange)) {
+        let addresses = self.fleet.addresses.get().expect("set before the run begins");
+        match addresses[target as usize].try_send(cx, HostMsg::Ask(exchange)) {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
             Err(_) => recorder::with(|r| {
+                r.no_step(Step::Sent);
                 r.open.remove(key);
                 fail(r, false);
             }),
         }
     }
 
-    fn open_request(&self, now_ns: u64) -> Open {
+    fn open_request(&self, target: u32, now_ns: u64) -> Open {
         let plan = &self.fleet.plan;
+        let k = u64::from(self.k);
         Open {
             intended_ns: self.next_ns,
             sent_ns: now_ns,
             deadline_ns: self.next_ns + plan.timeout_ns,
-            planned_ns: self.draw().span_ns(u64::from(self.k), Stream::Delay, plan.delay),
+            planned_ns: self.draw().span_ns(k, Stream::Delay, plan.delay),
             local: self.local,
+            responder: target,
+            drawn: is_drawn(self.draw(), k, self.fleet.draw_every),
             timer: None,
         }
     }
@@ -143,25 +170,35 @@ impl<W: Workload> Hosted<W> {
     fn exchange(&mut self, open: &Open, key: u64, home: Addr<Self>) -> Box<Exchange<W>> {
         Box::new(Exchange {
             from: self.index,
+            to: open.responder,
             key,
-            sent_ns: open.sent_ns,
             deadline_ns: open.deadline_ns,
-            planned_ns: open.planned_ns,
-            served_ns: 0,
-            answered_ns: 0,
+            stamps: Stamps {
+                intended_ns: open.intended_ns,
+                sent_ns: open.sent_ns,
+                planned_ns: open.planned_ns,
+                ..Stamps::default()
+            },
+            counted: open.drawn,
+            counts: None,
+            strike: None,
             home,
             body: Body::Request(self.inner.request(u64::from(self.k))),
         })
     }
 
-    /// Uniform over all agents but this one.
-    fn target(&self) -> Addr<Self> {
+    /// Uniform over all agents but this one, beside what floods one of them.
+    fn target(&self) -> u32 {
+        if let Some((agent, every)) = self.fleet.flood
+            && agent != self.index
+            && self.k.is_multiple_of(every)
+        {
+            return agent;
+        }
         let others = u64::from(self.fleet.agents) - 1;
         let drawn = self.draw().below(u64::from(self.k), Stream::Target, others);
-        let other = usize::try_from(drawn).expect("an agent index fits usize");
-        let skip = usize::from(other >= self.index as usize);
-        let addresses = self.fleet.addresses.get().expect("set before the run begins");
-        addresses[other + skip]
+        let other = u32::try_from(drawn).expect("below the number of agents, a u32");
+        other + u32::from(other >= self.index)
     }
 
     fn arm_expiry(&mut self, key: u64, deadline_ns: u64, cx: &mut Cx<'_>) {
@@ -173,12 +210,13 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    #[expect(
-        clippy::boxed_local,
-        reason = "the box is the message; it is freed here, on the core that made it"
-    )]
     fn answered(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
+        let back = way::leg(cx);
+        // A clock read of its own: the total that the stages are compared with.
         let now = cx.fresh_ns();
+        exchange.stamps.back = back;
+        exchange.stamps.closed_ns = now;
+        recorder::with(|r| r.in_hand(&exchange.stamps));
         let Some(open) = recorder::with(|r| r.open.remove(exchange.key)) else {
             recorder::with(|r| r.second.late_answers += 1);
             return;
@@ -188,7 +226,7 @@ impl<W: Workload> Hosted<W> {
             cx.cancel(timer);
         }
         if now > open.deadline_ns {
-            recorder::with(|r| expired(r, &open, now));
+            recorder::with(|r| r.expired(self.index, &open, now));
             return;
         }
         let Body::Reply(reply) = std::mem::replace(&mut exchange.body, Body::Empty) else {
@@ -196,59 +234,49 @@ impl<W: Workload> Hosted<W> {
             return;
         };
         let settled = self.inner.settle(reply);
-        recorder::with(|r| settle(r, settled, &open, exchange.answered_ns, now));
+        recorder::with(|r| settle(r, settled, &open, &exchange));
     }
-}
 
-/// Counts a request that could not be sent. `exhausted`: the generator's own table was full.
-fn fail(r: &mut Recorder, exhausted: bool) {
-    r.second.outcomes.error += 1;
-    r.second.generator_exhausted += u64::from(exhausted);
-    r.judge_unanswered();
-}
-
-fn expired(r: &mut Recorder, open: &Open, now_ns: u64) {
-    r.second.outcomes.expired += 1;
-    r.closed(open.sent_ns, now_ns);
-    // The request waited this long and got nothing: its age is a lower bound of its latency, so it
-    // enters the histograms at that age and counts as above every limit.
-    let age = now_ns - open.intended_ns;
-    r.record(Series::EndToEnd, age);
-    r.record(Series::System, age.saturating_sub(open.planned_ns));
-    r.judge_unanswered();
-}
-
-fn settle(r: &mut Recorder, settled: Settled, open: &Open, answered_ns: u64, now_ns: u64) {
-    r.closed(open.sent_ns, now_ns);
-    let outcomes = &mut r.second.outcomes;
-    match settled {
-        Settled::Ok => outcomes.ok += 1,
-        Settled::Declined => outcomes.declined += 1,
-        Settled::Cancelled => {
-            outcomes.cancelled += 1;
+    /// Takes a request and serves it, poll by poll.
+    async fn serve(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
+        exchange.taken(way::leg(cx));
+        let stamps = &exchange.stamps;
+        exchange.counted = recorder::with(|r| r.took(stamps, stamps.out, exchange.counted));
+        exchange.strike = slow::next(&mut self.slows);
+        self.counted += u32::from(exchange.counted);
+        let Body::Request(request) = std::mem::replace(&mut exchange.body, Body::Empty) else {
             return;
-        }
-        Settled::Refused => {
-            outcomes.refused += 1;
-            return;
-        }
-        Settled::Error => {
-            outcomes.error += 1;
-            r.judge_unanswered();
-            return;
-        }
+        };
+        let account = Account::new(exchange.request(), &exchange.stamps);
+        let mut polls = Serving::new(account, self.index, exchange.counted);
+        let (owner, inner) = (self.owner, &mut self.inner);
+        let mut serving = pin!(async {
+            if let Some(strike) = exchange.strike.filter(|strike| strike.waits()) {
+                strike.wait(cx).await;
+            }
+            inner.serve(request, ReplyTo::new(exchange), cx).await;
+        });
+        std::future::poll_fn(|context| {
+            // The tag is the thread's: it goes with each poll, not with the future.
+            let _tag = owner::scope(owner);
+            polls.begins();
+            let polled = serving.as_mut().poll(context);
+            polls.ends(polled.is_pending());
+            polled
+        })
+        .await;
+        self.counted = self.counted.saturating_sub(account::take_done());
     }
-    let local = open.local as usize;
-    r.completions[local] = r.completions[local].saturating_add(1);
-    let end_to_end = now_ns - open.intended_ns;
-    r.record(Series::EndToEnd, end_to_end);
-    r.record(Series::ReplyPath, now_ns.saturating_sub(answered_ns));
-    match end_to_end.checked_sub(open.planned_ns) {
-        Some(system) => {
-            r.record(Series::System, system);
-            r.judge(system);
+
+    /// A timer of the workload, counted while it holds a counted request.
+    fn workload_timer(&mut self, token: u64, cx: &mut Cx<'_>) {
+        if self.counted == 0 {
+            return self.inner.on_timer(token, cx);
         }
-        None => r.second.early_answers += 1,
+        account::begin_turn();
+        self.inner.on_timer(token, cx);
+        account::end_turn();
+        self.counted = self.counted.saturating_sub(account::take_done());
     }
 }
 
@@ -257,30 +285,17 @@ impl<W: Workload> Agent for Hosted<W> {
     const MAILBOX: u32 = 256;
 
     async fn on(&mut self, msg: HostMsg<W>, cx: &mut Cx<'_>) -> Result<(), Stop> {
-        let owner = self.owner;
+        observe::runs(self.index, cx.turn_ns());
         match msg {
             HostMsg::Begin(start_ns) => {
-                let _tag = owner::scope(owner);
+                let _tag = owner::scope(self.owner);
                 let plan = &self.fleet.plan;
                 self.next_ns = start_ns + self.draw().first_ns(plan.think, plan.delay);
                 self.issue(cx);
             }
-            HostMsg::Ask(mut exchange) => {
-                exchange.served_ns = cx.fresh_ns();
-                let path = exchange.served_ns.saturating_sub(exchange.sent_ns);
-                recorder::with(|r| r.record(Series::RequestPath, path));
-                if let Body::Request(request) = std::mem::replace(&mut exchange.body, Body::Empty) {
-                    let mut serving = pin!(self.inner.serve(request, ReplyTo(exchange), cx));
-                    // The tag is the thread's: it goes with each poll, not with the future.
-                    std::future::poll_fn(|context| {
-                        let _tag = owner::scope(owner);
-                        serving.as_mut().poll(context)
-                    })
-                    .await;
-                }
-            }
+            HostMsg::Ask(exchange) => self.serve(exchange, cx).await,
             HostMsg::Answer(exchange) => {
-                let _tag = owner::scope(owner);
+                let _tag = owner::scope(self.owner);
                 self.answered(exchange, cx);
             }
         }
@@ -288,6 +303,7 @@ impl<W: Workload> Agent for Hosted<W> {
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        observe::runs(self.index, cx.turn_ns());
         let _tag = owner::scope(self.owner);
         if token == TICK {
             self.issue(cx);
@@ -295,10 +311,10 @@ impl<W: Workload> Agent for Hosted<W> {
             let now = cx.fresh_ns();
             if let Some(open) = recorder::with(|r| r.open.remove(token & !EXPIRE)) {
                 self.open -= 1;
-                recorder::with(|r| expired(r, &open, now));
+                recorder::with(|r| r.expired(self.index, &open, now));
             }
         } else {
-            self.inner.on_timer(token, cx);
+            self.workload_timer(token, cx);
         }
         Ok(())
     }

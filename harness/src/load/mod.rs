@@ -1,22 +1,31 @@
 //! Open-loop load: schedule, hosted agents, recording.
 
+pub(crate) mod account;
+mod ask;
 mod draw;
 mod elicit;
 mod exchange;
 mod host;
+pub(crate) mod latency;
+pub(crate) mod legs;
 mod open;
 pub(crate) mod plant;
 pub(crate) mod recorder;
+mod settle;
+pub(crate) mod slow;
+mod way;
 mod workload;
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
+pub use ask::Ask;
 pub use draw::{Draw, Stream};
 pub use elicit::{Elicit, Question, Verdict};
 pub use exchange::ReplyTo;
 pub(crate) use host::{Fleet, HostMsg, Hosted, owner_of};
-pub(crate) use recorder::{LIMITS_MAX, Recorder, SeriesSet, empty_set};
+pub(crate) use latency::CoreLatency;
+pub(crate) use recorder::{AgentNs, LIMITS_MAX, Place, Recorder, SeriesSet, empty_set};
 pub use recorder::{SecondCounts, Series};
 pub use tailbeam_runtime::Cx;
 pub use workload::{AgentInfo, Settled, Workload};

@@ -15,6 +15,10 @@ pub(crate) struct Open {
     pub(crate) deadline_ns: u64,
     pub(crate) planned_ns: u64,
     pub(crate) local: u32,
+    /// Who was asked.
+    pub(crate) responder: u32,
+    /// Drawn beforehand to be written down whole.
+    pub(crate) drawn: bool,
     pub(crate) timer: Option<TimerId>,
 }
 
@@ -141,7 +145,16 @@ mod tests {
     use super::*;
 
     fn open(sent_ns: u64) -> Open {
-        Open { intended_ns: sent_ns, sent_ns, deadline_ns: 0, planned_ns: 0, local: 0, timer: None }
+        Open {
+            intended_ns: sent_ns,
+            sent_ns,
+            deadline_ns: 0,
+            planned_ns: 0,
+            local: 0,
+            responder: 1,
+            drawn: false,
+            timer: None,
+        }
     }
 
     #[test]

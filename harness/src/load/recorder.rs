@@ -3,12 +3,21 @@
 //! the core itself.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tailbeam_probes::analyse::overhead::Detail;
+use tailbeam_probes::collect::turn::{AllocatorUnit, reading_ns};
+use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_probes::stats::Histogram;
 
-use super::open::OpenTable;
+use super::exchange::record_timer;
+use super::latency::{CoreLatency, Parties};
+use super::legs::{Legs, Step};
+use super::open::{Open, OpenTable};
 use super::plant::Planted;
+use super::slow::Slowed;
+use crate::plan::Plan;
 use crate::verdict::Outcomes;
 
 /// Latency limits a run can count exactly.
@@ -70,8 +79,8 @@ pub struct SecondCounts {
     pub answers_undelivered: u64,
     /// Answers to requests that had been closed before.
     pub late_answers: u64,
-    /// Answers that came before their planned instant; their system latency would be negative and
-    /// is not recorded.
+    /// Answers that were sent before their planned instant: they used less than the planned delay, so what the
+    /// system took of it is not known, and no system latency is recorded.
     pub early_answers: u64,
     /// Requests whose system latency is judged: answered, expired, lost or failed.
     pub judged: u64,
@@ -115,6 +124,17 @@ pub(crate) fn empty_set() -> SeriesSet {
     Series::ALL.iter().map(touched).collect()
 }
 
+/// What requests took of one agent's, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct AgentNs {
+    /// System latency of the requests that it made, together.
+    pub(crate) system: u64,
+    /// The largest of them.
+    pub(crate) worst: u64,
+    /// Service of those that it answered.
+    pub(crate) service: u64,
+}
+
 /// The recorder of one core.
 pub(crate) struct Recorder {
     pub(crate) second: SecondCounts,
@@ -122,28 +142,156 @@ pub(crate) struct Recorder {
     pub(crate) open: OpenTable,
     pub(crate) attempts: Vec<u32>,
     pub(crate) completions: Vec<u32>,
+    pub(crate) times: Vec<AgentNs>,
     /// By plant.
     pub(crate) planted: Vec<Planted>,
+    pub(crate) slowed: Vec<Slowed>,
     limits_ns: [u64; LIMITS_MAX],
     /// Requests due at or after this instant are not sent: the run is over.
     pub(crate) end_ns: u64,
+    /// Where the time of this window's requests went.
+    pub(crate) latency: Box<CoreLatency>,
+    /// Whether it is asked for, and of requests that were due from when on.
+    pub(crate) staging: bool,
+    staged_from_ns: u64,
+    /// Whether polls of single requests are counted.
+    pub(crate) counting: bool,
+    /// What a pair of calls of the allocator costs here, if it was measured.
+    pub(crate) unit: Option<AllocatorUnit>,
+    /// What reading the thread's counters costs here, ns.
+    pub(crate) reading_ns: u64,
+    legs: Arc<[Legs]>,
+    shard: usize,
+}
+
+/// What a recorder is made for.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) shard: usize,
+    pub(crate) agents: usize,
+    pub(crate) limits: Vec<u64>,
+    /// Of all cores.
+    pub(crate) legs: Arc<[Legs]>,
 }
 
 impl Recorder {
-    pub(crate) fn new(agents: usize, open_max: usize, limits: &[u64], plants: usize) -> Self {
+    pub(crate) fn new(plan: &Plan, place: Place) -> Self {
         let mut limits_ns = [u64::MAX; LIMITS_MAX];
-        for (slot, &limit) in limits_ns.iter_mut().zip(limits) {
+        for (slot, &limit) in limits_ns.iter_mut().zip(&place.limits) {
             *slot = limit;
         }
+        let Place { shard, agents, legs, .. } = place;
         Self {
             second: SecondCounts::default(),
             set: empty_set(),
-            open: OpenTable::new(open_max),
+            open: OpenTable::new(agents.saturating_mul(plan.open_max as usize)),
             attempts: vec![0; agents],
             completions: vec![0; agents],
-            planted: vec![Planted::default(); plants],
+            times: vec![AgentNs::default(); agents],
+            planted: vec![Planted::default(); plan.plants.len()],
+            slowed: vec![Slowed::default(); plan.slow.len()],
             limits_ns,
             end_ns: u64::MAX,
+            latency: Box::new(CoreLatency::of(plan, shard, legs.len())),
+            staging: plan.observe.on,
+            staged_from_ns: 0,
+            counting: plan.observe.on,
+            unit: plan.observe.on.then(AllocatorUnit::measure),
+            reading_ns: if plan.observe.on { reading_ns() } else { 0 },
+            legs,
+            shard,
+        }
+    }
+
+    /// Counts a step of a request for Little's law.
+    #[inline]
+    pub(crate) fn step(&self, step: Step) {
+        self.legs[self.shard].count(step);
+    }
+
+    /// Takes a step back that did not happen.
+    pub(crate) fn no_step(&self, step: Step) {
+        self.legs[self.shard].uncount(step);
+    }
+
+    /// An agent of this core has taken a request; whether its polls are to be counted.
+    pub(crate) fn took(&mut self, stamps: &Stamps, leg: Leg, drawn: bool) -> bool {
+        self.step(Step::Taken);
+        self.record(Series::RequestPath, leg.turn_ns.saturating_sub(stamps.sent_ns));
+        let age = leg.turn_ns.saturating_sub(stamps.intended_ns);
+        self.counting && (drawn || self.latency.is_late(age))
+    }
+
+    /// An agent of this core has answered.
+    pub(crate) fn answered(&mut self, agent: u32, stamps: &Stamps) {
+        self.step(Step::Answered);
+        record_timer(self, stamps);
+        if self.staging {
+            self.latency.served(agent, stamps.service_ns);
+            let local = agent as usize / self.legs.len();
+            if let Some(times) = self.times.get_mut(local) {
+                times.service = times.service.saturating_add(stamps.service_ns);
+            }
+        }
+    }
+
+    /// An answer to a request of this core has come, in its time or not.
+    pub(crate) fn in_hand(&mut self, stamps: &Stamps) {
+        self.step(Step::Closed);
+        // Also while stages are off: the samples that this is compared with go on.
+        self.latency.in_hand(stamps);
+    }
+
+    /// A request of this core got no answer in its time.
+    pub(crate) fn expired(&mut self, asker: u32, open: &Open, now_ns: u64) {
+        self.second.outcomes.expired += 1;
+        self.closed(open.sent_ns, now_ns);
+        // The request waited this long and got nothing: its age is a lower bound of its latency, so it
+        // enters the histograms at that age and counts as above every limit.
+        let age = now_ns - open.intended_ns;
+        self.record(Series::EndToEnd, age);
+        self.system(open.local, age.saturating_sub(open.planned_ns));
+        self.judge_unanswered();
+        let stamps = Stamps {
+            intended_ns: open.intended_ns,
+            sent_ns: open.sent_ns,
+            planned_ns: open.planned_ns,
+            closed_ns: now_ns,
+            ..Stamps::default()
+        };
+        let parties = Parties { asker, responder: open.responder };
+        self.staged(parties, &stamps, open.drawn, None);
+    }
+
+    /// Adds a request whose system latency was recorded to the stages of the window.
+    pub(crate) fn staged(
+        &mut self,
+        parties: Parties,
+        stamps: &Stamps,
+        drawn: bool,
+        counts: Option<&PollCounts>,
+    ) {
+        if self.staging && stamps.intended_ns >= self.staged_from_ns {
+            self.latency.closed(parties, stamps, drawn, counts);
+        } else {
+            self.latency.unstaged(stamps);
+        }
+    }
+
+    /// Sets how much is noted of requests that are due from `from_ns` on; `None` is nothing. Those before have
+    /// been stamped in part only.
+    pub(crate) fn set_detail(&mut self, detail: Option<Detail>, from_ns: u64) {
+        self.staging = detail.is_some();
+        self.staged_from_ns = from_ns;
+        self.counting = detail == Some(Detail::Full);
+    }
+
+    /// Records a system latency of an agent of this core.
+    pub(crate) fn system(&mut self, local: u32, system_ns: u64) {
+        self.record(Series::System, system_ns);
+        if let Some(times) = self.times.get_mut(local as usize) {
+            times.system = times.system.saturating_add(system_ns);
+            times.worst = times.worst.max(system_ns);
         }
     }
 

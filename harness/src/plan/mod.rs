@@ -1,10 +1,15 @@
 //! A plan: every parameter of a run, as values, frozen into the run directory before the first request.
 
 mod heap;
+mod observe;
+mod slow;
 
 pub use heap::{
     HeapPlan, Plant, PlantError, PlantKind, bytes, bytes_per_h, parse_decoy, parse_plant,
 };
+pub(crate) use observe::TOP;
+pub use observe::{CostPlan, ObservePlan};
+pub use slow::{SlowError, SlowKind, SlowPlant, parse_slow};
 
 use serde::{Deserialize, Serialize};
 
@@ -71,6 +76,12 @@ pub struct Plan {
     /// What is planted to test the leak detector.
     #[serde(default)]
     pub plants: Vec<Plant>,
+    /// How it observes its cores and requests.
+    #[serde(default)]
+    pub observe: ObservePlan,
+    /// What is planted to test the attribution of latency.
+    #[serde(default)]
+    pub slow: Vec<SlowPlant>,
     /// Gates to judge.
     pub gates: Vec<Gate>,
 }
@@ -120,6 +131,8 @@ impl Plan {
             seed: 1,
             heap: HeapPlan::default(),
             plants: Vec::new(),
+            observe: ObservePlan::default(),
+            slow: Vec::new(),
             gates: default_gates(),
         }
     }
@@ -163,14 +176,16 @@ impl Plan {
             (1, 65_536),
             "a bound on requests a responder holds",
         )?;
-        for agent in self.plants.iter().filter_map(|plant| plant.agent) {
+        let slow = self.slow.iter().map(|slow| u64::from(slow.agent));
+        for agent in self.plants.iter().filter_map(|plant| plant.agent).chain(slow) {
             within(
                 "agent of a plant",
                 agent,
                 (0, self.agents - 1),
-                "name an agent that the run has, or agent=all",
+                "name an agent that the run has (a leak may also be planted in agent=all)",
             )?;
         }
+        self.check_observe()?;
         if self.delay.max_ns >= self.timeout_ns {
             return Err(PlanError::OutOfRange {
                 name: "--delay",
@@ -179,6 +194,23 @@ impl Plan {
                 max: format!("less than the timeout of {} s", self.timeout_ns as f64 / ns),
                 remedy: "raise --timeout or lower --delay: a reply planned after its deadline can only expire",
             });
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    fn check_observe(&self) -> Result<(), PlanError> {
+        let observe = &self.observe;
+        within_s("tick", observe.tick_ns(self.duration_ns), observe::TICK)?;
+        within_s("window", observe.window_ns(), observe::WINDOW)?;
+        let kept = observe.exemplars(self.duration_ns) as u64;
+        within("exemplars", kept, (0, observe::EXEMPLARS_MAX), "keep fewer requests whole")?;
+        within("planted slownesses", self.slow.len() as u64, (0, 255), "plant fewer")?;
+        for slow in &self.slow {
+            within_s("planted slowness", slow.ns, (1_000, slow::SLOW_MAX_NS))?;
+            let every = u64::from(slow.every);
+            within("every", every, (1, u64::from(u32::MAX)), "1 is each request")?;
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge
 
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    figures, leaks,
+    figures, latency, leaks,
 };
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
@@ -96,6 +96,8 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         caveats: caveats(&material),
         agents: agents(&material),
         load: load(&material),
+        measured: latency::recorded(&run.manifest),
+        attribution: latency::attribution(dir),
         latency: Series::ALL
             .iter()
             .zip(&run.histograms)

@@ -5,10 +5,14 @@
 //! command line's business.
 
 mod build;
+mod cost;
+pub mod counters;
 mod figures;
+pub mod latency;
 mod leaks;
 
 pub use build::{ReportError, build};
+pub use cost::{CostSection, Signed, cost};
 pub use leaks::leak_config;
 
 use serde::{Deserialize, Serialize};
@@ -61,6 +65,10 @@ pub struct Report {
     pub agents: AgentsSection,
     /// Offered and served load.
     pub load: LoadSection,
+    /// What could be measured when the run was recorded.
+    pub measured: latency::Recorded,
+    /// Where the time of the slowest requests went.
+    pub attribution: Measured<latency::Attribution>,
     /// Latency series: first `system`, then `end_to_end`, `lateness` and the stages.
     pub latency: Vec<LatencyRow>,
     /// Little's law over the whole run.

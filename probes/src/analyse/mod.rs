@@ -1,6 +1,7 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
 
 pub mod join;
+pub mod latency;
 pub mod leak;
 pub mod overhead;
 #[cfg(feature = "symbols")]

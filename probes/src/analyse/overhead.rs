@@ -222,6 +222,11 @@ mod tests {
     use super::*;
 
     /// Noise of a share around 0.4 of two cores, the same for a seed.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "about 8e8: far from both ends"
+    )]
     fn seconds(seed: u64, added: f64) -> Vec<Pair> {
         let mut state = seed;
         let mut noise = || {

@@ -11,3 +11,4 @@ pub mod program;
 pub mod room;
 pub mod schedstat;
 mod sys;
+pub mod turn;

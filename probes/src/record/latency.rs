@@ -45,6 +45,53 @@ pub enum Stage {
 /// Number of stages.
 pub const STAGES: usize = 14;
 
+impl Stage {
+    /// All, in order.
+    pub const ALL: [Self; STAGES] = [
+        Self::Schedule,
+        Self::SendQueue,
+        Self::Hop,
+        Self::RunQueue,
+        Self::Mailbox,
+        Self::Service,
+        Self::Suspended,
+        Self::Timer,
+        Self::ReplySendQueue,
+        Self::ReplyHop,
+        Self::ReplyRunQueue,
+        Self::ReplyMailbox,
+        Self::Settle,
+        Self::Unanswered,
+    ];
+
+    /// Its place in [`StageNs`].
+    #[must_use]
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// As reports write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Schedule => "schedule",
+            Self::SendQueue => "send queue",
+            Self::Hop => "hop",
+            Self::RunQueue => "run queue",
+            Self::Mailbox => "mailbox",
+            Self::Service => "service",
+            Self::Suspended => "suspended",
+            Self::Timer => "timer",
+            Self::ReplySendQueue => "reply send queue",
+            Self::ReplyHop => "reply hop",
+            Self::ReplyRunQueue => "reply run queue",
+            Self::ReplyMailbox => "reply mailbox",
+            Self::Settle => "settle",
+            Self::Unanswered => "unanswered",
+        }
+    }
+}
+
 /// Time in each stage, ns, by [`Stage`].
 pub type StageNs = [u64; STAGES];
 
@@ -265,6 +312,16 @@ pub struct CoreTick {
     pub queued: u64,
 }
 
+/// Requests that left a leg of their way, whatever became of them, and how long they were in it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LegSum {
+    /// How many.
+    pub count: u64,
+    /// Their time in it together, ns, planned delays included: it is compared with samples of how many are
+    /// in it.
+    pub ns: u64,
+}
+
 /// What a thread of one core has recorded in one window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyWindow {
@@ -311,4 +368,13 @@ pub struct LatencyWindow {
     pub occupancy_samples: u64,
     /// What our own measuring took on this shard, ns, by its own meters.
     pub self_ns: u64,
+    /// Requests of this shard's askers whose answer came in the window, late ones too, by the legs of
+    /// `occupancy`: sent to taken, taken to answered, answered to in hand.
+    pub legs: [LegSum; 3],
+    /// Requests that ended in the window without it being known how long they were in each leg, as no
+    /// answer came; `ns` is from sent to their end.
+    pub legs_unknown: LegSum,
+    /// Requests that ended while stages were switched off: in the histograms of latency and in no bucket;
+    /// `ns` is their system latency.
+    pub unstaged: LegSum,
 }

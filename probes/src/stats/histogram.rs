@@ -152,6 +152,14 @@ impl Histogram {
         bytes.extend_from_slice(&self.min.to_le_bytes());
         bytes.extend_from_slice(&self.max.to_le_bytes());
         bytes.extend_from_slice(&self.sum.to_le_bytes());
+        bytes.extend(self.v2());
+        bytes
+    }
+
+    /// HdrHistogram's own V2 bytes, uncompressed, without the values above the range. Allocates.
+    #[must_use]
+    pub fn v2(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         V2Serializer::new()
             .serialize(&self.hdr, &mut bytes)
             .expect("writing to a Vec cannot fail and u64 counts fit V2");

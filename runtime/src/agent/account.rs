@@ -68,12 +68,14 @@ pub(crate) struct Sampler {
     left: Cell<u32>,
     bits: Cell<u64>,
     from_ns: Cell<u64>,
+    /// `left` of stamped turns, each of which is a next one.
+    left_stamped: Cell<u32>,
 }
 
 impl Sampler {
     pub(crate) const fn new(every: u32, seed: u64) -> Self {
         let bits = Cell::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-        Self { every, left: Cell::new(1), bits, from_ns: Cell::new(0) }
+        Self { every, left: Cell::new(1), bits, from_ns: Cell::new(0), left_stamped: Cell::new(1) }
     }
 
     /// Counts a turn; whether it is to be timed.
@@ -93,6 +95,18 @@ impl Sampler {
     pub(crate) fn begin(&self, now_ns: u64) {
         self.left.set(self.gap());
         self.from_ns.set(now_ns.max(1));
+    }
+
+    /// Counts a stamped turn, and times it if it is to be timed.
+    #[inline]
+    pub(crate) fn begin_stamped(&self, now_ns: u64) {
+        self.left.set(1);
+        let left = self.left_stamped.get() - 1;
+        self.left_stamped.set(left);
+        if left == 0 {
+            self.begin(now_ns);
+            self.left_stamped.set(self.left.replace(1));
+        }
     }
 
     #[cold]
@@ -127,7 +141,7 @@ impl Shard {
         let kind = header.kind.get().filter(|kind| kind.role == Role::Agent)?;
         let pending = header.pending.take();
         let waiting = pending.as_ref().map_or(0, |pending| super::messages(pending));
-        let oldest = pending.as_ref().and_then(|pending| pending.since_ns.front().copied());
+        let oldest = pending.as_ref().and_then(|pending| pending.arrivals.front().copied());
         header.pending.set(pending);
         Some(Account {
             agent: AgentId(handle(self.index, header.generation.get(), index)),
@@ -136,7 +150,7 @@ impl Shard {
             turns: header.messages.get().wrapping_add(header.polls.get()),
             cpu_ns: header.cpu_ns.get(),
             waiting: u32::try_from(waiting).unwrap_or(u32::MAX),
-            oldest_ns: oldest.map(|since_ns| self.seen_ns().saturating_sub(since_ns)),
+            oldest_ns: oldest.map(|oldest| self.seen_ns().saturating_sub(oldest.seen_ns)),
             age_max_ns: u64::from(header.age_max.get()) << AGE_BITS,
             down: header.is_down(),
         })
@@ -181,6 +195,14 @@ mod tests {
             }
             let wanted = 1_000_000 / every;
             assert!(timed.abs_diff(wanted) <= wanted / 50, "{timed} of {wanted}");
+            // The same of stamped turns, each of which is a next one.
+            let (stamped, mut again) = (Sampler::new(every, 7), 0u32);
+            for now_ns in 0..1_000_000 {
+                assert!(stamped.is_next());
+                stamped.begin_stamped(now_ns);
+                again += u32::from(stamped.from_ns.take() != 0);
+            }
+            assert_eq!(again, timed);
         }
     }
 }

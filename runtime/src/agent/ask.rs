@@ -6,10 +6,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::cancel::{Due, Told, WAIT_MAX_NS, slot_of};
-use super::{Control, Cx, Job, handle, shard_of};
+use super::{Control, Cx, Job, generation_of, handle, shard_of};
 use crate::agent::parcel::Parcel;
 use crate::channel::envelope::{ASK_MAX, Deliver};
-use crate::error::AskError;
+use crate::error::{AskError, SendError};
 use crate::panics::drop_contained;
 use crate::shard::{self, Shard};
 use crate::timer::TimerId;
@@ -58,7 +58,7 @@ impl<R: Send + 'static> Reply<R> {
         let shard = cx.shard();
         self.is_used(shard);
         if shard_of(self.key) == shard.index {
-            shard.complete_ask(self.key, Parcel::new(answer));
+            shard.complete_ask(self.key, answer, |place, answer| place.put(answer));
             std::mem::forget(self);
             return Ok(());
         }
@@ -68,7 +68,7 @@ impl<R: Send + 'static> Reply<R> {
                 std::mem::forget(self);
                 Ok(())
             }
-            Err(answer) => Err(answer.parcel.open().ok().expect("packed as R three lines above")),
+            Err(mut answer) => Err(answer.parcel.take().expect("packed as R four lines above")),
         }
     }
 }
@@ -99,22 +99,40 @@ struct Answer {
 
 impl Deliver for Answer {
     fn deliver(self, _: u64, shard: &Shard) {
-        shard.complete_ask(self.key, self.parcel);
+        shard.complete_ask(self.key, self.parcel, |place, parcel| *place = parcel);
     }
 }
 
-enum Got {
-    Nothing,
-    Answer(Parcel),
+/// What has become of an ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Its slot is free.
+    Closed,
+    Waits,
+    Answered,
     /// The reply was dropped.
     Dropped,
+    /// There was no room for its timer.
+    Untimed,
+    /// The question was not sent; why lies where the answer would.
+    Refused,
 }
 
+/// An ask: all that its future would have to carry from turn to turn otherwise.
 struct Slot {
     asker: u64,
+    /// Who was asked; of generation 0 when a shard was.
+    callee: u64,
+    deadline_ns: u64,
+    answer: Parcel,
     generation: u32,
-    open: bool,
-    got: Got,
+    stage: Stage,
+    /// Whether it is among the young.
+    listed: bool,
+    /// Whether the search for a cycle is behind it, or not worth it.
+    probed: bool,
+    /// Where the wait is in time, before or after the search; none while the ask is young.
+    timer: Option<TimerId>,
     /// Agents of the cycle that the ask was found to close.
     cycle: Option<u32>,
 }
@@ -123,49 +141,83 @@ struct Slot {
 pub(crate) struct Asks {
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Slots of asks that were made since the last pass: most have their answer when it ends, and need no timer.
+    young: Vec<u32>,
     max: u32,
+}
+
+/// What an ask leaves.
+struct Closed {
+    stage: Stage,
+    callee: u64,
+    deadline_ns: u64,
+    timer: Option<TimerId>,
+    asker: u64,
+    /// What nobody has taken: user's, and not to be dropped under a borrow.
+    answer: Parcel,
 }
 
 impl Asks {
     pub(crate) const fn new(max: u32) -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), max }
+        Self { slots: Vec::new(), free: Vec::new(), young: Vec::new(), max }
     }
 
     /// The slot and its generation.
-    fn open(&mut self, asker: u64, told: &Told) -> Option<(u32, u32)> {
+    #[inline]
+    fn open(
+        &mut self,
+        (asker, callee): (u64, u64),
+        deadline_ns: u64,
+        told: &Told,
+    ) -> Option<(u32, u32)> {
         let index = match self.free.pop() {
             Some(index) => index,
-            None => {
-                let index = u32::try_from(self.slots.len()).ok().filter(|&i| i < self.max)?;
-                let got = Got::Nothing;
-                self.slots.push(Slot { asker, generation: 0, open: false, got, cycle: None });
-                index
-            }
+            None => self.add()?,
         };
         let slot = &mut self.slots[index as usize];
         slot.generation = told.unmistakable(index, slot.generation);
-        (slot.asker, slot.open) = (asker, true);
-        Some((index, slot.generation))
+        (slot.asker, slot.callee, slot.deadline_ns) = (asker, callee, deadline_ns);
+        (slot.stage, slot.probed) = (Stage::Waits, generation_of(callee) == 0);
+        let generation = slot.generation;
+        if !std::mem::replace(&mut slot.listed, true) {
+            self.young.push(index);
+        }
+        Some((index, generation))
     }
 
+    #[cold]
+    fn add(&mut self) -> Option<u32> {
+        let index = u32::try_from(self.slots.len()).ok().filter(|&i| i < self.max)?;
+        self.slots.push(Slot {
+            asker: 0,
+            callee: 0,
+            deadline_ns: 0,
+            answer: Parcel::none(),
+            generation: 0,
+            stage: Stage::Closed,
+            listed: false,
+            probed: false,
+            timer: None,
+            cycle: None,
+        });
+        Some(index)
+    }
+
+    #[inline]
     fn slot(&mut self, key: u64) -> Option<&mut Slot> {
         let (index, generation) = slot_of(key);
         let slot = self.slots.get_mut(index as usize)?;
-        Some(slot).filter(|slot| slot.open && slot.generation == generation)
+        Some(slot).filter(|slot| slot.stage != Stage::Closed && slot.generation == generation)
     }
 
     /// Whether the ask of a message is still open.
+    #[inline]
     pub(super) fn is_open(&self, due: Due) -> bool {
         let (index, generation) = ((due.0 >> 8 & 0xff_ffff) as usize, due.0 & 0xff);
-        let slot = self.slots.get(index);
-        slot.is_none_or(|slot| slot.open && u64::from(slot.generation & 0xff) == generation)
-    }
-
-    /// Notes what became of an ask; returns who waits for it, or what was to be noted when nobody does.
-    fn put(&mut self, key: u64, got: Got) -> Result<u64, Got> {
-        let Some(slot) = self.slot(key) else { return Err(got) };
-        slot.got = got;
-        Ok(slot.asker)
+        let is_its = |slot: &Slot| {
+            slot.stage != Stage::Closed && u64::from(slot.generation & 0xff) == generation
+        };
+        self.slots.get(index).is_none_or(is_its)
     }
 
     /// Asks that are open.
@@ -175,40 +227,65 @@ impl Asks {
 
     /// Answers that nobody has taken.
     pub(crate) fn unread(&self) -> u64 {
-        self.slots.iter().filter(|slot| matches!(slot.got, Got::Answer(_))).count() as u64
+        self.slots.iter().filter(|slot| slot.stage == Stage::Answered).count() as u64
     }
 
-    fn take(&mut self, key: u64) -> Got {
-        self.slot(key).map_or(Got::Nothing, |slot| std::mem::replace(&mut slot.got, Got::Nothing))
-    }
-
-    /// Closes a slot; returns what nobody has taken, which is user's and must not be dropped under a borrow.
-    fn close(&mut self, key: u64) -> Got {
-        let Some(slot) = self.slot(key) else { return Got::Nothing };
-        (slot.open, slot.cycle) = (false, None);
+    /// Takes the answer and closes the slot; who asked, and the timer, which is the caller's to cancel.
+    #[inline]
+    fn take<R: Send + 'static>(&mut self, key: u64) -> (R, u64, Option<TimerId>) {
+        let slot = self.slot(key).expect("an answer is in an open slot");
+        let answer = slot.answer.take::<R>().expect("as `stage` says");
+        (slot.stage, slot.cycle) = (Stage::Closed, None);
         slot.generation = slot.generation.wrapping_add(1);
-        let got = std::mem::replace(&mut slot.got, Got::Nothing);
+        let (asker, timer) = (slot.asker, slot.timer.take());
         self.free.push(slot_of(key).0);
-        got
+        (answer, asker, timer)
+    }
+
+    /// Closes a slot.
+    fn close(&mut self, key: u64) -> Option<Closed> {
+        let slot = self.slot(key)?;
+        let stage = std::mem::replace(&mut slot.stage, Stage::Closed);
+        slot.cycle = None;
+        slot.generation = slot.generation.wrapping_add(1);
+        let answer = std::mem::replace(&mut slot.answer, Parcel::none());
+        let Slot { callee, deadline_ns, asker, .. } = *slot;
+        let timer = slot.timer.take();
+        self.free.push(slot_of(key).0);
+        Some(Closed { stage, callee, deadline_ns, timer, asker, answer })
     }
 }
 
 impl Shard {
-    fn key(&self, (slot, generation): (u32, u32)) -> u64 {
-        handle(self.index, 0, generation) | u64::from(slot) << 32
+    /// Opens a slot; its key. None when the table is full.
+    #[inline(never)]
+    fn open_ask(&self, who: (u64, u64), deadline_ns: u64) -> Option<u64> {
+        let (slot, generation) = self.asks.borrow_mut().open(who, deadline_ns, &self.told)?;
+        Some(handle(self.index, 0, generation) | u64::from(slot) << 32)
     }
 
-    fn complete_ask(&self, key: u64, answer: Parcel) {
-        let asker = self.asks.borrow_mut().put(key, Got::Answer(answer));
-        match asker {
-            Ok(asker) => self.make_ready(asker),
-            Err(got) => {
-                self.count_dead_letters(1);
-                self.has_ended(key, false);
-                // Its drop is user code, and no handler's turn surrounds it.
-                drop_contained(got);
-            }
+    /// The answer to an ask of this shard has come, and is put where it will be taken.
+    #[inline]
+    fn complete_ask<T>(&self, key: u64, answer: T, put: impl FnOnce(&mut Parcel, T)) {
+        let mut asks = self.asks.borrow_mut();
+        if let Some(slot) = asks.slot(key) {
+            put(&mut slot.answer, answer);
+            slot.stage = Stage::Answered;
+            let asker = slot.asker;
+            drop(asks);
+            self.make_ready(asker);
+        } else {
+            drop(asks);
+            self.come_too_late(key, answer);
         }
+    }
+
+    #[cold]
+    fn come_too_late<T>(&self, key: u64, answer: T) {
+        self.count_dead_letters(1);
+        self.has_ended(key, false);
+        // Its drop is user code, and no handler's turn surrounds it.
+        drop_contained(answer);
     }
 
     /// Nobody will answer the ask; `forgotten` says that its cancel was noted here and is not any more.
@@ -223,8 +300,8 @@ impl Shard {
     pub(crate) fn give_up_ask(&self, key: u64, forgotten: bool) {
         // An answer that has come is not taken back.
         let asker = match self.asks.borrow_mut().slot(key) {
-            Some(slot) if matches!(slot.got, Got::Nothing) => {
-                slot.got = Got::Dropped;
+            Some(slot) if matches!(slot.stage, Stage::Waits | Stage::Untimed) => {
+                slot.stage = Stage::Dropped;
                 Some(slot.asker)
             }
             _ => None,
@@ -249,120 +326,178 @@ impl Shard {
     }
 }
 
-/// An open ask: closes its slot however it ends, and tells the callee when nobody waits any more.
-struct Guard<'a> {
-    shard: &'a Shard,
-    me: u64,
-    callee: u64,
-    key: u64,
-    deadline_ns: u64,
-    answered: bool,
-}
+impl Shard {
+    /// Sets the timers of asks that have outlived the pass in which they were made, and notes for searches who
+    /// waits for whom.
+    #[inline]
+    pub(crate) fn arm_asks(&self) {
+        if !self.asks.borrow().young.is_empty() {
+            self.arm_young();
+        }
+    }
 
-impl Drop for Guard<'_> {
-    fn drop(&mut self) {
-        let got = self.shard.asks.borrow_mut().close(self.key);
-        self.shard.waits_for(self.me, 0);
-        let known = self.answered || !matches!(got, Got::Nothing);
-        let target = shard_of(self.callee);
-        if !known && target != self.shard.index && self.shard.seen_ns() < self.deadline_ns {
-            self.shard.tell_of_cancel(self.key, target, Due::new(self.key, self.deadline_ns));
+    #[inline(never)]
+    fn arm_young(&self) {
+        let Asks { slots, young, .. } = &mut *self.asks.borrow_mut();
+        let now_ns = self.seen_ns();
+        for index in young.drain(..) {
+            let slot = &mut slots[index as usize];
+            slot.listed = false;
+            if slot.stage != Stage::Waits || slot.timer.is_some() {
+                continue;
+            }
+            if generation_of(slot.callee) != 0 {
+                self.waits_for(slot.asker, slot.callee);
+            }
+            // At half time for a search, or at the deadline.
+            let left_ns = slot.deadline_ns.saturating_sub(now_ns);
+            slot.probed |= !(PROBE_MIN_NS..u64::MAX / 4).contains(&left_ns);
+            let at_ns = if slot.probed { slot.deadline_ns } else { now_ns + left_ns / 2 };
+            slot.timer = self.timer(at_ns, slot.asker, None).ok();
+            if slot.timer.is_none() {
+                slot.stage = Stage::Untimed;
+                self.make_ready(slot.asker);
+            }
+        }
+    }
+
+    /// The future of an ask is dropped before its end: closes the slot, and tells the callee when nobody waits
+    /// any more.
+    #[inline(never)]
+    fn abandon_ask(&self, key: u64) {
+        let closed = self.asks.borrow_mut().close(key);
+        let Some(Closed { stage, callee, deadline_ns, timer, asker, answer }) = closed else {
+            return;
+        };
+        self.disarm(asker, timer);
+        let target = shard_of(callee);
+        let unknown = matches!(stage, Stage::Waits | Stage::Untimed);
+        if unknown && target != self.index && self.seen_ns() < deadline_ns {
+            self.tell_of_cancel(key, target, Due::new(key, deadline_ns));
         }
         // Its drop is user code, which may panic: it is counted first.
-        self.shard.count_dead_letters(u64::from(matches!(got, Got::Answer(_))));
-        drop(got);
-    }
-}
-
-/// Waits for an answer or the deadline.
-pub(super) struct AskFuture<'a, R, M> {
-    guard: Guard<'a>,
-    /// Where the wait is in time: nowhere yet, before or after the search for a cycle.
-    timer: Option<TimerId>,
-    probed: bool,
-    kind: PhantomData<fn() -> (R, M)>,
-}
-
-impl<R, M> AskFuture<'_, R, M> {
-    fn wait_until(&mut self, at_ns: u64) -> bool {
-        let guard = &self.guard;
-        self.timer = guard.shard.timer(at_ns, guard.me, None).ok();
-        self.timer.is_some()
+        self.count_dead_letters(u64::from(stage == Stage::Answered));
+        drop(answer);
     }
 
-    /// The first timer: at half time for a search, or at the deadline.
-    fn first_wait(&mut self) -> bool {
-        let (deadline_ns, now_ns) = (self.guard.deadline_ns, self.guard.shard.seen_ns());
-        let left_ns = deadline_ns.saturating_sub(now_ns);
-        self.probed |= !(PROBE_MIN_NS..u64::MAX / 4).contains(&left_ns);
-        self.wait_until(if self.probed { deadline_ns } else { now_ns + left_ns / 2 })
+    /// An ask that was no longer young has ended.
+    #[inline]
+    fn disarm(&self, asker: u64, timer: Option<TimerId>) {
+        if let Some(timer) = timer {
+            self.cancel(timer);
+            self.waits_for(asker, 0);
+        }
     }
 
-    /// A wake that brought no answer: whether to wait on.
-    fn look_again(&mut self) -> Poll<AskError<M>> {
-        let Guard { shard, me, callee, key, deadline_ns, .. } = self.guard;
-        let now_ns = shard.clock_ns();
-        if now_ns >= deadline_ns {
-            let cycle = shard.asks.borrow_mut().slot(key).and_then(|slot| slot.cycle);
-            return Poll::Ready(match cycle {
+    /// A wake of an ask that is not young and has no answer: whether to wait on.
+    #[cold]
+    fn look_again<M: Send + 'static>(&self, key: u64) -> Poll<AskError<M>> {
+        let mut asks = self.asks.borrow_mut();
+        let Some(slot) = asks.slot(key) else { return Poll::Ready(AskError::Expired) };
+        match slot.stage {
+            Stage::Dropped => return Poll::Ready(AskError::Dropped),
+            Stage::Untimed => return Poll::Ready(AskError::Full),
+            Stage::Refused => return Poll::Ready(asks.take(key).0),
+            _ => {}
+        }
+        let Some(timer) = slot.timer else { return Poll::Pending };
+        let now_ns = self.clock_ns();
+        if now_ns >= slot.deadline_ns {
+            return Poll::Ready(match slot.cycle {
                 Some(agents) => AskError::Cycle { agents },
                 None => AskError::Expired,
             });
         }
-        let fired = self.timer.is_none_or(|timer| !shard.is_pending(timer));
-        if fired {
-            if !self.probed {
-                self.probed = true;
-                shard.send_control(callee, Control::Probe { origin: me, key, agents: 1 });
-            }
-            if !self.wait_until(deadline_ns) {
-                return Poll::Ready(AskError::Full);
-            }
+        if self.is_pending(timer) {
+            return Poll::Pending;
+        }
+        let (callee, origin) = (slot.callee, slot.asker);
+        let search = !std::mem::replace(&mut slot.probed, true);
+        let Ok(timer) = self.timer(slot.deadline_ns, origin, None) else {
+            return Poll::Ready(AskError::Full);
+        };
+        slot.timer = Some(timer);
+        drop(asks);
+        if search {
+            self.send_control(callee, Control::Probe { origin, key, agents: 1 });
         }
         Poll::Pending
     }
 }
 
-impl<R: Send + 'static, M> Future for AskFuture<'_, R, M> {
-    type Output = Result<R, AskError<M>>;
+/// Waits for an answer or the deadline. What it waits for lies in its slot: two words are returned in registers,
+/// more would be copied from the stack to where they are awaited.
+pub(super) struct Asking<'a, R, M> {
+    shard: &'a Shard,
+    /// [`NO_SLOT`] when it has none, or not any more.
+    key: u64,
+    kind: PhantomData<fn() -> (R, M)>,
+}
 
-    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let key = self.guard.key;
-        let got = self.guard.shard.asks.borrow_mut().take(key);
-        match got {
-            Got::Answer(parcel) => {
-                self.guard.answered = true;
-                let answer = parcel.open::<R>().ok();
-                return Poll::Ready(Ok(answer.expect("the reply's type is the ask's type")));
-            }
-            Got::Dropped => {
-                self.guard.answered = true;
-                return Poll::Ready(Err(AskError::Dropped));
-            }
-            Got::Nothing => {}
-        }
-        if self.timer.is_some() {
-            return self.look_again().map(Err);
-        }
-        if self.first_wait() { Poll::Pending } else { Poll::Ready(Err(AskError::Full)) }
+/// No key: its slot is above [`ASKS_MAX`].
+const NO_SLOT: u64 = u64::MAX;
+
+impl<'a, R: Send + 'static, M: Send + 'static> Asking<'a, R, M> {
+    #[inline]
+    const fn new(shard: &'a Shard, key: u64) -> Self {
+        Self { shard, key, kind: PhantomData }
+    }
+
+    /// The question was not sent. It holds the reply, whose drop must not be taken for an answer.
+    #[cold]
+    #[inline(never)]
+    fn refuse(&self, error: SendError<M>) {
+        let mut asks = self.shard.asks.borrow_mut();
+        let slot = asks.slot(self.key).expect("just opened");
+        slot.answer.put(AskError::Send(error));
+        slot.stage = Stage::Refused;
     }
 }
 
-impl<R, M> Drop for AskFuture<'_, R, M> {
+impl<R: Send + 'static, M: Send + 'static> Future for Asking<'_, R, M> {
+    type Output = Result<R, AskError<M>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let (shard, key) = (self.shard, self.key);
+        let mut asks = shard.asks.borrow_mut();
+        let Some(slot) = asks.slot(key) else { return Poll::Ready(Err(AskError::Full)) };
+        if slot.stage == Stage::Answered {
+            let (answer, asker, timer) = asks.take::<R>(key);
+            drop(asks);
+            self.key = NO_SLOT;
+            shard.disarm(asker, timer);
+            return Poll::Ready(Ok(answer));
+        }
+        if slot.stage == Stage::Waits && slot.timer.is_none() {
+            return Poll::Pending;
+        }
+        drop(asks);
+        shard.look_again(key).map(Err)
+    }
+}
+
+impl<R, M> Drop for Asking<'_, R, M> {
+    #[inline]
     fn drop(&mut self) {
-        if let Some(timer) = self.timer {
-            self.guard.shard.cancel(timer);
+        if self.key != NO_SLOT {
+            self.shard.abandon_ask(self.key);
         }
     }
 }
 
 /// Sends the question; the future waits for what becomes of it.
+#[inline(always)]
+#[expect(
+    clippy::inline_always,
+    reason = "message and future are made where they will lie: each copy waits for the stores before it"
+)]
 pub(super) fn ask<'a, A, R, F>(
     (shard, me): (&'a Shard, u64),
     callee: u64,
     deadline_ns: u64,
     make: F,
-) -> Result<AskFuture<'a, R, A::Msg>, AskError<A::Msg>>
+) -> Asking<'a, R, A::Msg>
 where
     A: super::Agent,
     R: Send + 'static,
@@ -375,38 +510,33 @@ where
         );
     }
     let deadline_ns = deadline_ns.min(shard.seen_ns().saturating_add(WAIT_MAX_NS));
-    let slot = shard.asks.borrow_mut().open(me, &shard.told).ok_or(AskError::Full)?;
-    let key = shard.key(slot);
-    let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
+    let Some(key) = shard.open_ask((me, callee), deadline_ns) else {
+        return Asking::new(shard, NO_SLOT);
+    };
+    let asking = Asking::new(shard, key);
+    let reply = Reply::new(key, deadline_ns);
     let due = Due::new(key, deadline_ns);
-    match shard.send_asked::<A>(callee, due, make(Reply::new(key, deadline_ns))) {
-        Ok(()) => {}
-        Err(error) => {
-            // The message holds the reply, whose drop must not be taken for an answer.
-            let mut guard = guard;
-            guard.answered = true;
-            return Err(AskError::Send(error));
-        }
+    if let Err(error) = shard.send_asked::<A>(callee, due, move || make(reply)) {
+        asking.refuse(error);
     }
-    shard.waits_for(me, callee);
-    Ok(AskFuture { guard, timer: None, probed: false, kind: PhantomData })
+    asking
 }
 
-/// Has a shard work for an answer; none when the table of asks is full.
+/// Has a shard work for an answer; refused when the table of asks is full.
 pub(super) fn ask_shard<R: Send + 'static>(
     (shard, me): (&Shard, u64),
     at: usize,
     deadline_ns: u64,
     work: impl FnOnce(&Shard, Reply<R>) + Send + 'static,
-) -> Option<AskFuture<'_, R, ()>> {
-    let slot = shard.asks.borrow_mut().open(me, &shard.told)?;
-    let key = shard.key(slot);
+) -> Asking<'_, R, ()> {
     let callee = handle(at, 0, 0);
-    let guard = Guard { shard, me, callee, key, deadline_ns, answered: false };
+    let Some(key) = shard.open_ask((me, callee), deadline_ns) else {
+        return Asking::new(shard, NO_SLOT);
+    };
     let reply = Reply::new(key, deadline_ns);
     let job: Job = Box::new(move |there| work(there, reply));
     shard.send_control(callee, Control::Asked { key, job });
-    Some(AskFuture { guard, timer: None, probed: true, kind: PhantomData })
+    Asking::new(shard, key)
 }
 
 #[cfg(test)]
@@ -414,20 +544,30 @@ mod tests {
     use super::super::cancel::DUE_BITS;
     use super::*;
 
+    fn asked(asks: &mut Asks, told: &Told) -> Option<(u32, u32)> {
+        asks.open((9, 8), 7, told)
+    }
+
     #[test]
     fn a_slot_closes_once_and_knows_its_generation() {
         let mut asks = Asks::new(1);
         let told = Told::default();
-        let (slot, generation) = asks.open(9, &told).expect("room");
-        assert_eq!(asks.open(9, &told), None);
+        let (slot, generation) = asked(&mut asks, &told).expect("room");
+        assert_eq!(asked(&mut asks, &told), None);
         let key = u64::from(slot) << 32 | u64::from(generation);
         assert!(asks.is_open(Due::new(key, 0)));
-        assert!(matches!(asks.put(key, Got::Dropped), Ok(9)));
-        assert!(matches!(asks.close(key), Got::Dropped));
-        assert!(!asks.is_open(Due::new(key, 0)) && matches!(asks.close(key), Got::Nothing));
-        assert!(asks.put(key, Got::Dropped).is_err());
-        assert_eq!(asks.open_count(), 0);
-        assert_eq!(asks.open(9, &told), Some((0, 1)));
+        let waits = asks.slot(key).expect("open");
+        waits.answer.put(5u8);
+        waits.stage = Stage::Answered;
+        assert_eq!(asks.unread(), 1);
+        assert_eq!(asks.take::<u8>(key), (5, 9, None));
+        assert!(!asks.is_open(Due::new(key, 0)) && asks.close(key).is_none());
+        assert!(asks.slot(key).is_none());
+        assert_eq!((asks.open_count(), asks.unread()), (0, 0));
+        assert_eq!(asked(&mut asks, &told), Some((0, 1)));
+        assert_eq!(asks.young, [0], "once, however often it was used");
+        let closed = asks.close(1).expect("open");
+        assert_eq!((closed.stage, closed.asker, closed.callee), (Stage::Waits, 9, 8));
     }
 
     /// A message says 8 bits of the generation: one that comes round must not be taken for one that was cancelled.
@@ -439,11 +579,11 @@ mod tests {
         assert!(!told.add(key(7), (1, Due::new(key(7), 9)), 1), "full");
         let crowd = told.crowd(key(7), 1).expect("full");
         assert!(told.take_over(crowd.clone(), 0).is_empty());
-        assert_eq!(asks.open(9, &told), Some((0, 1)), "0 looks like 256");
+        assert_eq!(asked(&mut asks, &told), Some((0, 1)), "0 looks like 256");
         assert_eq!((told.take(key(1)), told.take(key(256)).is_some()), (None, true));
         asks.close(key(1));
         asks.slots[0].generation = 512;
-        assert_eq!((asks.open(9, &told), told.len()), (Some((0, 512)), 0));
+        assert_eq!((asked(&mut asks, &told), told.len()), (Some((0, 512)), 0));
         assert!(told.add(key(7), (1, Due::new(key(7), 9)), 1));
         assert_eq!((told.take_over(crowd, 9 << DUE_BITS).len(), told.len()), (1, 0));
     }

@@ -51,9 +51,37 @@ impl<'a> Cx<'a> {
 
     /// `CLOCK_MONOTONIC` now, ns. About 20 ns.
     pub fn fresh_ns(&mut self) -> u64 {
-        let now_ns = self.shard.clock_ns();
-        self.shard.now_ns.set(now_ns);
-        now_ns
+        self.shard.read_ns()
+    }
+
+    /// How what the running handler has in hand came here: its message, or what its later poll waited for. Valid
+    /// in every handler and hook; after an `await` it is of the poll that runs. A few loads.
+    #[must_use]
+    pub fn path(&self) -> crate::Path {
+        self.shard.path()
+    }
+
+    /// When this turn began, `CLOCK_MONOTONIC` ns: the stamp that ended the turn before, within 0.2 us of the clock and
+    /// never before an earlier turn of this core. One load. With `Config::turn_stamps` off it is the last look at
+    /// the clock.
+    #[inline]
+    #[must_use]
+    pub fn turn_ns(&self) -> u64 {
+        self.shard.turn_began_ns()
+    }
+
+    /// Switches the stamps of this shard's turns off, or on again. While they are off, paths and [`Cx::turn_ns`] have
+    /// the resolution of a look, as with `Config::turn_stamps` off, and no long turn is told of.
+    pub fn set_turn_stamps(&mut self, on: bool) {
+        self.shard.set_stamps(on);
+    }
+
+    /// `CLOCK_MONOTONIC` as this shard has last looked at it, ns: free, and behind by as long as this turn has run
+    /// and some 2 us more. For deadlines that need not be exact.
+    #[inline]
+    #[must_use]
+    pub const fn recent_ns(&self) -> u64 {
+        self.shard.seen_ns()
     }
 
     /// Index of the shard.
@@ -124,15 +152,16 @@ impl<'a> Cx<'a> {
 
     /// Asks another agent and suspends the handler until the answer or the deadline. The deadline
     /// travels with the message: a callee that gets to it later skips it. Dropping the future tells the
-    /// callee too. A deadline more than 20 days ahead is one in 20 days.
+    /// callee too. A deadline more than 20 days ahead is one in 20 days. Allocates for an answer of more than 32
+    /// bytes, and for a message of more than 16 that is handed back.
+    #[inline]
     pub fn ask<A: Agent, R: Send + 'static, F: FnOnce(Reply<R>) -> A::Msg>(
         &mut self,
         to: Addr<A>,
         deadline_ns: u64,
         make: F,
     ) -> impl Future<Output = Result<R, AskError<A::Msg>>> + use<'a, A, R, F> {
-        let asked = ask::ask::<A, R, F>((self.shard, self.me), to.0, deadline_ns, make);
-        async move { asked?.await }
+        ask::ask::<A, R, F>((self.shard, self.me), to.0, deadline_ns, make)
     }
 
     /// Suspends the handler until the other agents that are ready have had their turn.
@@ -229,7 +258,7 @@ impl<'a> Cx<'a> {
         let (shard, me) = (self.shard, self.me);
         let placed = shard.place(placement);
         let deadline_ns = shard.clock_ns().saturating_add(SPAWN_WAIT_NS);
-        let asked = placed.and_then(|at| {
+        let asked = placed.map(|at| {
             ask::ask_shard((shard, me), at, deadline_ns, move |there, reply| {
                 let cx = &mut Cx::new(there, u64::MAX);
                 if !reply.is_cancelled(cx) {

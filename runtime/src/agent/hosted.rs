@@ -12,9 +12,8 @@ use crate::channel::envelope::{Deliver, Envelope};
 use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{ACK_MAX, Ack, arrears};
-use crate::shard::marks::FRESH;
 use crate::shard::slab::{AgentType, Header, Role};
-use crate::shard::suspended::{Outcome, Pending};
+use crate::shard::suspended::{Again, Outcome, Pending};
 
 /// Time before a message that could not be passed on is tried again, ns.
 const RETRY_NS: u64 = 1_000_000;
@@ -34,10 +33,16 @@ pub(crate) struct Asked<A: Agent> {
 pub(crate) struct Token {
     pub(crate) token: u64,
     pub(crate) life: u32,
+    /// When it was put into the queue; 0 when turns are not stamped.
+    pub(crate) fired_ns: u64,
 }
 
-/// A poll for an agent that waits.
-pub(crate) struct WakeUp;
+/// A poll for an agent that waits, and how what it waited for came here: 0 when turns are not stamped.
+#[derive(Default)]
+pub(crate) struct WakeUp {
+    pub(crate) published_ns: u64,
+    pub(crate) seen_ns: u64,
+}
 
 impl<A: Agent> Deliver for ToAgent<A> {
     #[inline]
@@ -192,9 +197,9 @@ impl Deliver for Token {
         let me = handle(shard.index, generation, index);
         // SAFETY: the slot is occupied by an agent of this kind, and nobody else uses its state: it is not
         // busy.
-        hook(shard, header, me, |kind, place| unsafe {
-            (kind.timer)(shard, place, me, self.token)
-        });
+        let on_timer =
+            |kind: &'static AgentType, place| unsafe { (kind.timer)(shard, place, me, self.token) };
+        shard.with_in_hand((0, self.fired_ns), || hook(shard, header, me, on_timer));
     }
 }
 
@@ -205,7 +210,7 @@ impl Deliver for WakeUp {
         let (index, generation) = (index_of(to), generation_of(to));
         let header = shard.slab.header(index);
         if let Some(header) = header.filter(|header| header.generation.get() == generation) {
-            shard.resume(header, index);
+            shard.resume(header, index, (self.published_ns, self.seen_ns));
         }
     }
 }
@@ -282,7 +287,7 @@ impl Shard {
         let mut pending = header.pending.take().unwrap_or_else(|| self.scratch.pending());
         self.add_waiting(u64::from(item.is_message()));
         pending.items.push_back(item);
-        pending.since_ns.push_back(self.since_ns().min(self.seen_ns()));
+        pending.arrivals.push_back(self.arrival(true));
         header.pending.set(Some(pending));
     }
 
@@ -313,28 +318,29 @@ impl Shard {
     }
 
     /// Polls a suspended handler, and gives its agent what waited behind it, within the budget of a turn.
-    fn resume(&self, header: &Header, index: u32) {
+    fn resume(&self, header: &Header, index: u32, way: (u64, u64)) {
         header.unqueue();
         if header.is_down() {
             return;
         }
         let Some(mut pending) = header.pending.take() else { return header.set_busy(false) };
-        if let Some(suspended) = pending.suspended.take() {
+        if pending.suspended.is_some() {
             let me = handle(self.index, header.generation.get(), index);
             header.count_poll();
-            self.begin_turn(header, me);
             let waker = self.waker(me);
-            let outcome = self.scratch.resume(suspended, &mut Context::from_waker(&waker));
-            self.end_turn(header);
-            match outcome {
-                Outcome::Waits(suspended) => {
-                    pending.suspended = Some(suspended);
-                    return header.pending.set(Some(pending));
-                }
-                Outcome::Done(Ok(())) => {}
+            let context = &mut Context::from_waker(&waker);
+            let again = self.with_in_hand(way, || {
+                self.begin_turn(header, me);
+                let again = self.scratch.resume(&mut pending.suspended, context);
+                self.end_turn(header);
+                again
+            });
+            match again {
+                Again::Waits => return header.pending.set(Some(pending)),
+                Again::Done(Ok(())) => {}
                 end => {
                     header.pending.set(Some(pending));
-                    let panicked = matches!(end, Outcome::Panicked);
+                    let panicked = matches!(end, Again::Panicked);
                     let why = if panicked { End::Panicked } else { End::Stopped };
                     return self.end_agent(index, why);
                 }
@@ -348,6 +354,10 @@ impl Shard {
     fn catch_up(&self, header: &Header, index: u32, mut pending: Box<Pending>) {
         let generation = header.generation.get();
         let since_ns = self.since_ns();
+        let done = || {
+            self.set_since(since_ns);
+            self.drop_hand();
+        };
         self.begin_budget();
         loop {
             // A handler of an item may have suspended or failed, or ended the agent and lost what it had.
@@ -356,20 +366,22 @@ impl Shard {
                     pending.put_before(*newer);
                 }
                 header.pending.set(Some(pending));
-                break self.set_since(since_ns);
+                break done();
             }
             let ended = header.generation.get() != generation;
             if !ended && !pending.items.is_empty() && !self.may_continue() {
                 header.pending.set(Some(pending));
                 header.set_busy(true);
-                self.make_ready(handle(self.index, generation, index));
-                break self.set_since(since_ns);
+                done();
+                break self.make_ready(handle(self.index, generation, index));
             }
             let Some(item) = pending.items.pop_front() else {
                 self.scratch.recycle(pending);
-                break self.set_since(since_ns);
+                break done();
             };
-            self.set_since(pending.since_ns.pop_front().unwrap_or(FRESH));
+            let arrival = pending.arrivals.pop_front().unwrap_or_default();
+            self.set_since(arrival.seen_ns);
+            self.take_in_hand(arrival);
             self.remove_waiting(u64::from(item.is_message()));
             item.deliver(self);
         }

@@ -135,7 +135,7 @@ impl Shard {
     ) -> Result<(), SendError<A::Msg>> {
         match due {
             None => self.send::<A>(to, msg),
-            Some(due) => self.send_asked::<A>(to, due, msg),
+            Some(due) => self.send_asked::<A>(to, due, || msg),
         }
     }
 }
@@ -143,12 +143,12 @@ impl Shard {
 /// Takes what an agent was told before it came; its messages wait on.
 fn take_control(header: &Header) -> Vec<Envelope> {
     let Some(mut pending) = header.pending.take() else { return Vec::new() };
-    let since_ns = std::mem::take(&mut pending.since_ns);
+    let arrivals = std::mem::take(&mut pending.arrivals);
     let (mut control, items) = (Vec::new(), std::mem::take(&mut pending.items));
-    for (item, since_ns) in items.into_iter().zip(since_ns) {
+    for (item, arrival) in items.into_iter().zip(arrivals) {
         if item.is_message() {
             pending.items.push_back(item);
-            pending.since_ns.push_back(since_ns);
+            pending.arrivals.push_back(arrival);
         } else {
             control.push(item);
         }

@@ -5,7 +5,8 @@
 //! A value of any `Send` type: in place when it has at most 32 bytes, boxed otherwise.
 
 use std::any::TypeId;
-use std::mem::{ManuallyDrop, MaybeUninit, align_of, size_of};
+use std::mem::{MaybeUninit, align_of, size_of};
+use std::ptr;
 
 /// Words in place. With its type and its drop a parcel has 48 bytes less the key beside it.
 const WORDS: usize = 4;
@@ -18,13 +19,14 @@ struct Kind {
     drop: unsafe fn(*mut Space),
 }
 
-/// The value.
+/// The value, or none. It is written and read where it lies: a copy of a parcel in wide loads would wait for the
+/// narrow stores that have filled it.
 pub(crate) struct Parcel {
-    kind: &'static Kind,
+    kind: Option<&'static Kind>,
     space: Space,
 }
 
-// SAFETY: `Parcel::new` takes only values that are Send.
+// SAFETY: `Parcel::put` takes only values that are Send.
 unsafe impl Send for Parcel {}
 
 trait Packed: Send + Sized + 'static {
@@ -35,10 +37,22 @@ trait Packed: Send + Sized + 'static {
 impl<T: Send + 'static> Packed for T {}
 
 impl Parcel {
+    pub(crate) const fn none() -> Self {
+        Self { kind: None, space: [MaybeUninit::uninit(); WORDS] }
+    }
+
     /// Packs a value. Allocates if it has more than 32 bytes.
     pub(crate) fn new<T: Send + 'static>(value: T) -> Self {
-        let mut space: Space = [MaybeUninit::uninit(); WORDS];
-        let place = space.as_mut_ptr();
+        let mut parcel = Self::none();
+        parcel.put(value);
+        parcel
+    }
+
+    /// Packs a value into one that holds none.
+    #[inline]
+    pub(crate) fn put<T: Send + 'static>(&mut self, value: T) {
+        debug_assert!(self.kind.is_none(), "a reply answers once");
+        let place = self.space.as_mut_ptr();
         if const { <T as Packed>::IN_PLACE } {
             // SAFETY: the space is large enough and aligned enough for T.
             unsafe { place.cast::<T>().write(value) };
@@ -46,35 +60,40 @@ impl Parcel {
             // SAFETY: a Box is one word.
             unsafe { place.cast::<Box<T>>().write(Box::new(value)) };
         }
-        Self { kind: const { &<T as Packed>::KIND }, space }
+        self.kind = Some(const { &<T as Packed>::KIND });
     }
 
-    /// Takes the value out; the parcel comes back when it holds another type.
-    pub(crate) fn open<T: Send + 'static>(self) -> Result<T, Self> {
-        if (self.kind.id)() != TypeId::of::<T>() {
-            return Err(self);
+    /// Takes the value out; none when there is none, or it is of another type and stays.
+    #[inline]
+    pub(crate) fn take<T: Send + 'static>(&mut self) -> Option<T> {
+        let kind = self.kind?;
+        // A type may have several copies of its constant.
+        if !ptr::eq(kind, const { &<T as Packed>::KIND }) && (kind.id)() != TypeId::of::<T>() {
+            return None;
         }
-        let mut this = ManuallyDrop::new(self);
-        let place = this.space.as_mut_ptr();
+        self.kind = None;
+        let place = self.space.as_mut_ptr();
         if const { <T as Packed>::IN_PLACE } {
-            // SAFETY: `new` has put a T there, as the kind says, and it is read this once: no drop follows.
-            Ok(unsafe { place.cast::<T>().read() })
+            // SAFETY: `put` has put a T there, as the kind said, and it is read this once: no drop follows.
+            Some(unsafe { place.cast::<T>().read() })
         } else {
             // SAFETY: as above, a Box of T.
-            Ok(*unsafe { place.cast::<Box<T>>().read() })
+            Some(*unsafe { place.cast::<Box<T>>().read() })
         }
     }
 }
 
 impl Drop for Parcel {
     fn drop(&mut self) {
-        // SAFETY: the kind was made for the type in the space, which nobody has taken.
-        unsafe { (self.kind.drop)(&raw mut self.space) };
+        if let Some(kind) = self.kind {
+            // SAFETY: the kind was made for the type in the space, which nobody has taken.
+            unsafe { (kind.drop)(&raw mut self.space) };
+        }
     }
 }
 
 /// # Safety
-/// `space` holds what `Parcel::new` of a `T` has put there, and nobody uses it again.
+/// `space` holds what `Parcel::put` of a `T` has put there, and nobody uses it again.
 unsafe fn drop_in<T: Send + 'static>(space: *mut Space) {
     if const { <T as Packed>::IN_PLACE } {
         // SAFETY: the caller's duty.
@@ -94,12 +113,13 @@ mod tests {
     #[test]
     fn what_was_packed_comes_out_once_whatever_its_size() {
         let value = Arc::new(());
-        let small = Parcel::new(Arc::clone(&value));
-        let large = Parcel::new((Arc::clone(&value), [7u64; 9]));
+        let mut small = Parcel::new(Arc::clone(&value));
+        let mut large = Parcel::new((Arc::clone(&value), [7u64; 9]));
         assert_eq!(Arc::strong_count(&value), 3);
-        let Err(small) = small.open::<u64>() else { panic!("another type") };
-        assert!(Arc::ptr_eq(&small.open::<Arc<()>>().ok().expect("this type"), &value));
-        let (inner, words) = large.open::<(Arc<()>, [u64; 9])>().ok().expect("this type");
+        assert_eq!(small.take::<u64>(), None, "another type");
+        assert!(Arc::ptr_eq(&small.take::<Arc<()>>().expect("this type"), &value));
+        assert!(small.take::<Arc<()>>().is_none(), "once");
+        let (inner, words) = large.take::<(Arc<()>, [u64; 9])>().expect("this type");
         assert_eq!((Arc::strong_count(&inner), words[8]), (2, 7));
         drop(inner);
         drop(Parcel::new([const { MaybeUninit::<u128>::uninit() }; 3]));

@@ -122,12 +122,21 @@ impl Envelope {
     }
 }
 
+/// A value on its way into a cell. Were it dropped when a queue panics on the way there, it would have to lie on the
+/// stack, and its copy from there would wait for the stores that made it.
+const fn undropped<T>(value: T) -> ManuallyDrop<T> {
+    ManuallyDrop::new(value)
+}
+
 impl Queue<Envelope> {
     /// Adds a message.
     #[inline]
     pub(crate) fn send<T: Deliver>(&self, to: u64, value: T) {
+        let value = undropped(value);
         // SAFETY: the cell is the queue's and holds no value.
-        self.push_in_place(|cell| unsafe { Envelope::write(cell, to, value) });
+        self.push_in_place(|cell| unsafe {
+            Envelope::write(cell, to, ManuallyDrop::into_inner(value))
+        });
     }
 
     /// Hands the first message to its addressee; `false` when there is none.
@@ -142,8 +151,11 @@ impl Producer<Envelope> {
     /// Adds a message. The caller has seen that there is room.
     #[inline]
     pub(crate) fn send<T: Deliver>(&mut self, to: u64, value: T) {
+        let value = undropped(value);
         // SAFETY: the cell is the ring's and holds no value.
-        self.push_in_place(|cell| unsafe { Envelope::write(cell, to, value) });
+        self.push_in_place(|cell| unsafe {
+            Envelope::write(cell, to, ManuallyDrop::into_inner(value))
+        });
     }
 }
 

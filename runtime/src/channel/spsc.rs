@@ -4,7 +4,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
+use crate::sync::{Arc, AtomicU64, AtomicUsize, Ordering, UnsafeCell};
 
 /// Cells behind the one that is written whose memory is being fetched from the consumer's core.
 #[cfg(not(loom))]
@@ -15,9 +15,20 @@ const AHEAD: usize = 8;
 #[derive(Debug)]
 struct Line(AtomicUsize);
 
+/// What was published together, and when.
+#[derive(Debug)]
+struct Publication {
+    /// The cell behind its last one.
+    upto: AtomicUsize,
+    at_ns: AtomicU64,
+}
+
 #[derive(Debug)]
 struct Ring<T> {
     cells: Box<[UnsafeCell<MaybeUninit<T>>]>,
+    /// As many as cells, or none. Each stands for a cell or more that was not given back, so that a place is used
+    /// again when its publication has been read.
+    publications: Box<[Publication]>,
     mask: usize,
     /// Next cell to read; written by the consumer.
     head: Line,
@@ -38,6 +49,8 @@ pub(crate) struct Producer<T> {
     tail: usize,
     published: usize,
     head_cache: usize,
+    /// Publications so far.
+    publications: usize,
 }
 
 /// The reading end.
@@ -46,16 +59,46 @@ pub(crate) struct Consumer<T> {
     ring: Arc<Ring<T>>,
     head: usize,
     tail_cache: usize,
+    /// Publications looked at, and what the last of them has said.
+    publications: usize,
+    upto: usize,
+    at_ns: u64,
+}
+
+/// How far a ring reaches, for whoever holds neither end.
+#[derive(Debug)]
+pub(crate) struct Gauge<T>(Arc<Ring<T>>);
+
+#[cfg(not(loom))]
+impl<T> Gauge<T> {
+    /// Cells published so far.
+    pub(crate) fn published(&self) -> usize {
+        // Relaxed: a count, by which no cell is touched.
+        self.0.tail.0.load(Ordering::Relaxed)
+    }
 }
 
 /// A ring of `slots` cells, a power of two.
 pub(crate) fn channel<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
+    make(slots, 0)
+}
+
+/// A ring that says when its cells were published.
+pub(crate) fn dated<T: Send>(slots: usize) -> (Producer<T>, Consumer<T>) {
+    make(slots, slots)
+}
+
+fn make<T: Send>(slots: usize, publications: usize) -> (Producer<T>, Consumer<T>) {
     assert!(slots.is_power_of_two(), "indices are masked");
     let cells = (0..slots).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect();
     let line = || Line(AtomicUsize::new(0));
-    let ring = Arc::new(Ring { cells, mask: slots - 1, head: line(), tail: line() });
-    let producer = Producer { ring: Arc::clone(&ring), tail: 0, published: 0, head_cache: 0 };
-    (producer, Consumer { ring, head: 0, tail_cache: 0 })
+    let publication = |_| Publication { upto: AtomicUsize::new(0), at_ns: AtomicU64::new(0) };
+    let publications = (0..publications).map(publication).collect();
+    let (head, tail) = (line(), line());
+    let ring = Arc::new(Ring { cells, publications, mask: slots - 1, head, tail });
+    let shared = Arc::clone(&ring);
+    let producer = Producer { ring: shared, tail: 0, published: 0, head_cache: 0, publications: 0 };
+    (producer, Consumer { ring, head: 0, tail_cache: 0, publications: 0, upto: 0, at_ns: 0 })
 }
 
 impl<T> Producer<T> {
@@ -96,9 +139,28 @@ impl<T> Producer<T> {
         self.tail = self.tail.wrapping_add(1);
     }
 
+    /// Whether something was pushed that is not visible yet.
+    #[inline]
+    pub(crate) const fn has_news(&self) -> bool {
+        self.published != self.tail
+    }
+
+    /// [`Producer::publish`], dated: whoever sees the cells sees when that was.
+    pub(crate) fn publish_at(&mut self, now_ns: u64) -> bool {
+        let publication = self.ring.publications.get(self.publications & self.ring.mask);
+        if let Some(publication) = publication.filter(|_| self.has_news()) {
+            // Relaxed: the store of tail makes them visible, and the load of head has shown that the consumer is done
+            // with what was here.
+            publication.upto.store(self.tail, Ordering::Relaxed);
+            publication.at_ns.store(now_ns, Ordering::Relaxed);
+            self.publications = self.publications.wrapping_add(1);
+        }
+        self.publish()
+    }
+
     /// Makes every pushed cell visible; `false` when there was nothing new.
     pub(crate) fn publish(&mut self) -> bool {
-        if self.published == self.tail {
+        if !self.has_news() {
             return false;
         }
         // Pairs with the Acquire in `Consumer::pop`.
@@ -125,6 +187,31 @@ impl<T> Consumer<T> {
         // Pairs with the Release in `Producer::publish`.
         self.tail_cache = self.ring.tail.0.load(Ordering::Acquire);
         self.tail_cache.wrapping_sub(self.head)
+    }
+
+    /// Published cells that wait, as far as was last seen.
+    pub(crate) const fn known(&self) -> usize {
+        self.tail_cache.wrapping_sub(self.head)
+    }
+
+    /// When the next cell was published, which has been seen: asked for every cell, or none. 0 when the ring does
+    /// not say.
+    pub(crate) fn published_ns(&mut self) -> u64 {
+        while self.head >= self.upto && self.head != self.tail_cache {
+            let publications = &self.ring.publications;
+            let Some(next) = publications.get(self.publications & self.ring.mask) else { break };
+            // Relaxed: the load of tail has shown the cell that they are of.
+            self.upto = next.upto.load(Ordering::Relaxed);
+            self.at_ns = next.at_ns.load(Ordering::Relaxed);
+            self.publications = self.publications.wrapping_add(1);
+        }
+        self.at_ns
+    }
+
+    /// A view on how far the ring reaches.
+    #[cfg(not(loom))]
+    pub(crate) fn gauge(&self) -> Gauge<T> {
+        Gauge(Arc::clone(&self.ring))
     }
 
     /// Whether every cell holds a published value.
@@ -196,6 +283,38 @@ impl<T> Drop for Consumer<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    /// However the two ends take turns, and however often the ring comes round.
+    #[test]
+    fn each_value_has_the_date_of_its_publication() {
+        for slots in [1, 2, 8] {
+            let (mut producer, mut consumer) = dated(slots);
+            let (mut bits, mut date, mut read) = (1u64, 1, 0);
+            for _ in 0..100_000 {
+                bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                match bits >> 62 {
+                    0 => _ = producer.push(date),
+                    1 => date += u64::from(producer.publish_at(date)),
+                    2 if consumer.has_some() => {
+                        let published_ns = consumer.published_ns();
+                        assert_eq!(consumer.pop(), Some(published_ns));
+                        read += 1;
+                    }
+                    _ => consumer.release(),
+                }
+            }
+            assert!(read > 5_000, "{read}");
+        }
+    }
+
+    #[test]
+    fn a_ring_without_dates_says_none() {
+        let (mut producer, mut consumer) = channel(2);
+        assert_eq!(producer.push(1), Ok(()));
+        assert!(producer.publish_at(7) && consumer.has_some());
+        assert_eq!((consumer.known(), consumer.gauge().published()), (1, 1));
+        assert_eq!((consumer.published_ns(), consumer.pop()), (0, Some(1)));
+    }
 
     #[test]
     fn full_gives_back_and_unpublished_is_unseen() {
@@ -280,6 +399,43 @@ mod tests {
                     expected += 1;
                 });
                 if !read {
+                    consumer.release();
+                    thread::yield_now();
+                }
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// Each value was published in the publication whose number is its own: the date of a later one is not taken for
+    /// it, nor that of one whose place it has.
+    #[test]
+    fn loom_values_have_the_date_of_their_publication() {
+        loom::model(|| {
+            let (mut producer, mut consumer) = dated(2);
+            let sender = thread::spawn(move || {
+                let (mut next, mut date) = (0, 1);
+                while next < 4 {
+                    match producer.push(Box::new(date)) {
+                        Ok(()) => next += 1,
+                        Err(_) => thread::yield_now(),
+                    }
+                    // The second and the third come together, if there is room.
+                    if next != 2 && producer.publish_at(date) {
+                        date += 1;
+                    }
+                    if next == 2 && !producer.has_room() && producer.publish_at(date) {
+                        date += 1;
+                    }
+                }
+            });
+            let mut read = 0;
+            while read < 4 {
+                if consumer.has_some() {
+                    let date = consumer.published_ns();
+                    assert_eq!(consumer.pop().map(|value| *value), Some(date));
+                    read += 1;
+                } else {
                     consumer.release();
                     thread::yield_now();
                 }

@@ -4,7 +4,7 @@
 //! Each core counts for itself what it has sent, in a word per slot of the target, and takes it back when the
 //! target says what was read ([`Ack`]). No word is shared, so that a send touches no other core's memory.
 
-use std::alloc::{Layout, handle_alloc_error};
+use std::alloc::Layout;
 use std::cell::Cell;
 use std::slice;
 
@@ -158,13 +158,14 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(agents_max: u32) -> Self {
+    /// `None` when the system has no address space left.
+    pub(crate) fn new(agents_max: u32) -> Option<Self> {
         let slots = u32::try_from(chunks_max(agents_max) * CHUNK_SLOTS).unwrap_or(u32::MAX);
         let Ok(layout) = Layout::array::<Word>(slots as usize) else {
             unreachable!("a word has 4 bytes, and a slot's number 32 bits");
         };
-        let Some(pages) = Pages::reserve(layout.size()) else { handle_alloc_error(layout) };
-        Self { pages, slots, used: Cell::new(0) }
+        let pages = Pages::reserve(layout.size())?;
+        Some(Self { pages, slots, used: Cell::new(0) })
     }
 
     /// The word of a slot; `None` when no shard has such a slot.
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_word_counts_one_generation_only() {
-        let lane = Lane::new(2);
+        let lane = Lane::new(2).expect("address space");
         let word = lane.word(1).expect("in the first chunk");
         word.renew(7);
         assert_eq!(word.reserve(7, 1), Ok(()));

@@ -55,6 +55,17 @@ impl Marks {
         moves
     }
 
+    /// Whether all that was noted is read.
+    #[inline]
+    pub(crate) const fn is_read_out(&self) -> bool {
+        self.read.get() >= self.noted.get()
+    }
+
+    /// How many values are behind those that were read, of `all` so far.
+    pub(crate) const fn behind(&self, all: usize) -> u64 {
+        (all as u64).saturating_sub(self.read.get())
+    }
+
     /// Since when the value read last has been seen to wait, ns.
     #[inline]
     pub(crate) const fn since_ns(&self) -> u64 {

@@ -3,14 +3,18 @@
 //! Everything here is touched by the shard's own thread only, in short borrows that never span user code.
 
 pub(crate) mod control;
+mod end;
 mod held;
 pub(crate) mod idle;
 pub(crate) mod lane;
 pub(crate) mod marks;
+mod pace;
+pub(crate) mod path;
 pub(crate) mod pin;
 pub(crate) mod run;
 pub(crate) mod shared;
 pub(crate) mod slab;
+pub(crate) mod stamp;
 pub(crate) mod suspended;
 mod timers;
 mod turn;
@@ -22,17 +26,18 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::agent::{
-    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, WakeUp, generation_of, handle,
+    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, generation_of, handle,
     index_of, shard_of,
 };
 use crate::agent::{Asked, Control, Due, End, Told};
 use crate::channel::envelope::{Deliver, Envelope};
 use crate::channel::outbox::Outbox;
 use crate::channel::queue::Queue;
-use crate::channel::spsc::{Consumer, Producer};
+use crate::channel::spsc::{Consumer, Gauge, Producer};
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::error::SendError;
+use crate::error::{SendError, StartError};
+use crate::observe::{NoObserver, Observer};
 use crate::op::Ops;
 use crate::stats::ShardStats;
 use crate::timer::Wheel;
@@ -42,8 +47,10 @@ pub use held::Held;
 use control::ControlRings;
 use lane::{Ack, Lane, Refused, Word, reservations};
 use marks::Marks;
+use path::{Again, Hand};
 use shared::{Beat, Shared};
 use slab::{AgentType, Role, Slab};
+use stamp::Stamps;
 use suspended::Scratch;
 
 thread_local! {
@@ -73,6 +80,11 @@ pub(crate) struct Shard {
     /// Its age, in the unit of a header.
     age: Cell<u32>,
     sampler: Sampler,
+    stamps: Stamps,
+    hand: Hand,
+    /// Stamped turns of this length are told to the observer, ns.
+    long_turn_ns: u64,
+    observer: RefCell<Box<dyn Observer>>,
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
@@ -92,6 +104,8 @@ pub(crate) struct Shard {
     receiving: Cell<bool>,
     /// Ages of what lies in the rings of the other shards.
     ring_marks: Box<[Marks]>,
+    /// How far they reach.
+    gauges: Box<[Option<Gauge<Envelope>>]>,
     /// What this shard has sent to each shard's agents and does not know to be read.
     lanes: Vec<Lane>,
     wheel: RefCell<Wheel>,
@@ -119,6 +133,8 @@ struct Line {
     debt_ns: Cell<u64>,
     /// Up to which place in the queue messages of rings lie: those that come later must not overtake them.
     again: Cell<usize>,
+    /// How these came here, if turns are stamped.
+    arrivals: Again,
 }
 
 impl Line {
@@ -128,6 +144,7 @@ impl Line {
             marks: Marks::new(),
             debt_ns: Cell::new(0),
             again: Cell::new(0),
+            arrivals: Again::default(),
         }
     }
 
@@ -138,6 +155,23 @@ impl Line {
     /// Notes that so many places were read.
     fn read(&self, places: u32) {
         self.again.set(self.again.get().saturating_sub(places as usize));
+    }
+}
+
+/// A place in a mailbox that is counted, and given back unless a message takes it.
+struct Place<'a>(&'a Word);
+
+impl Place<'_> {
+    #[expect(clippy::unnecessary_wraps, reason = "the end of a send")]
+    fn keep<E>(self) -> Result<(), E> {
+        std::mem::forget(self);
+        Ok(())
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.release_one();
     }
 }
 
@@ -197,9 +231,18 @@ impl Shard {
         peers: Vec<Arc<Shared>>,
         links: Links,
         clock: Clock,
-    ) -> Rc<Self> {
+    ) -> Result<Rc<Self>, StartError> {
+        let no_room = || StartError::Kernel {
+            action: "reserve address space for credits and timers (Config::agents_max, timers_max)",
+            source: std::io::Error::last_os_error(),
+        };
+        let lanes = peers.iter().map(|_| Lane::new(config.agents_max)).collect::<Option<Vec<_>>>();
+        let lanes = lanes.ok_or_else(no_room)?;
         let now_ns = clock.now_ns();
+        let wheel = Wheel::new(now_ns, config.timers_max).ok_or_else(no_room)?;
         let acks_out = links.acks_out.into_iter();
+        let gauges = links.consumers.iter().map(|ring| ring.as_ref().map(Consumer::gauge));
+        let stamps = Stamps::new(config.turn_stamps, &clock);
         let shard = Rc::new(Self {
             index,
             runtime,
@@ -210,6 +253,13 @@ impl Shard {
             kins: RefCell::default(),
             bonds: Cell::new(0),
             clock,
+            stamps,
+            hand: Hand::default(),
+            long_turn_ns: match config.long_turn_ns {
+                0 => u64::MAX,
+                long_turn_ns => long_turn_ns,
+            },
+            observer: RefCell::new(Box::new(NoObserver)),
             seen_ns: Cell::new(now_ns),
             since_ns: Cell::new(marks::FRESH),
             age: Cell::new(0),
@@ -225,8 +275,9 @@ impl Shard {
             fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
-            lanes: peers.iter().map(|_| Lane::new(config.agents_max)).collect(),
-            wheel: RefCell::new(Wheel::new(now_ns, config.timers_max)),
+            gauges: gauges.collect(),
+            lanes,
+            wheel: RefCell::new(wheel),
             producers: RefCell::new(links.producers),
             consumers: RefCell::new(links.consumers),
             acks_in: RefCell::new(links.acks_in),
@@ -241,7 +292,7 @@ impl Shard {
             config,
         });
         shard.enter();
-        shard
+        Ok(shard)
     }
 
     /// Makes this the shard of the calling thread, for wakers.
@@ -292,27 +343,36 @@ impl Shard {
         })
     }
 
-    /// [`Shard::send`] of a message that asks.
-    #[inline]
+    /// [`Shard::send`] of a message that asks, which is made when there is room for it: one that must be given back
+    /// would be put together on the stack.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "the message is made in its cell")]
     pub(crate) fn send_asked<A: Agent>(
         &self,
         to: u64,
         due: Due,
-        msg: A::Msg,
+        make: impl FnOnce() -> A::Msg,
     ) -> Result<(), SendError<A::Msg>> {
-        let word = match self.reserve_place::<A>(to) {
-            Ok(word) => word,
-            Err(refused) => return Err(refused.with(msg)),
+        let place = match self.reserve_place::<A>(to) {
+            Ok(word) => Place(word),
+            Err(refused) => return Err(refused.with(make())),
         };
-        let sent = if shard_of(to) == self.index {
-            self.send_local(A::CLASS, to, Asked::<A> { due, msg })
-        } else {
-            self.send_remote(to, Asked::<A> { due, msg })
-        };
-        sent.map_err(|Asked { msg, .. }| {
-            word.release_one();
-            SendError::RingFull(msg)
-        })
+        if shard_of(to) != self.index {
+            let sent = self.send_remote(to, Asked::<A> { due, msg: make() });
+            return match sent {
+                Ok(()) => place.keep(),
+                Err(Asked { msg, .. }) => Err(SendError::RingFull(msg)),
+            };
+        }
+        let queue = &self.lines[A::CLASS as usize].queue;
+        if queue.len() >= self.config.messages_max as usize {
+            self.stats.borrow_mut().ring_full += 1;
+            return Err(SendError::RingFull(make()));
+        }
+        let msg = make();
+        queue.send(self.mark(to), Asked::<A> { due, msg });
+        add(&self.counts.local, 1);
+        place.keep()
     }
 
     /// Counts a message to an agent, if its mailbox has room for one.
@@ -366,14 +426,21 @@ impl Shard {
     #[cold]
     pub(crate) fn queue_again(&self, class: Class, envelope: Envelope) {
         let line = &self.lines[class as usize];
+        self.keep_arrival(line);
         line.queue.push(envelope);
         line.again.set(line.queue.len());
     }
 
     /// The queue of an agent's class.
     fn queue_of(&self, to: u64) -> &Queue<Envelope> {
-        let kind = self.slab.header(index_of(to)).and_then(|header| header.kind.get());
-        &self.lines[kind.map_or(Class::Normal, |kind| kind.class) as usize].queue
+        let header = self.slab.header(index_of(to));
+        header.map_or(&self.lines[Class::Normal as usize].queue, |header| self.queue_by(header))
+    }
+
+    #[inline]
+    fn queue_by(&self, header: &slab::Header) -> &Queue<Envelope> {
+        let class = header.kind.get().map_or(Class::Normal, |kind| kind.class);
+        &self.lines[class as usize].queue
     }
 
     /// Has control come to an agent of this shard behind what was sent to it before.
@@ -400,9 +467,9 @@ impl Shard {
 
     /// Queues a task once.
     pub(crate) fn make_ready(&self, to: u64) {
-        let header = self.slab.header(index_of(to));
-        if header.is_some_and(|h| h.generation.get() == generation_of(to) && h.queue()) {
-            self.queue_of(to).send(self.mark(to), WakeUp);
+        let Some(header) = self.slab.header(index_of(to)) else { return };
+        if header.generation.get() == generation_of(to) && header.queue() {
+            self.queue_by(header).send(self.mark(to), self.wake_up());
         }
     }
 

@@ -4,26 +4,17 @@ use std::rc::Rc;
 
 use super::control::RETRY_NS;
 use super::idle::Idling;
-use super::slab::Role;
-use super::{CURRENT, Shard, add, marks};
-use crate::agent::{CLASSES, End, index_of, messages};
-use crate::observe::Observer;
-use crate::panics::{contain, drop_contained};
+use super::pace::{PASS_NS, Pace};
+use super::{Shard, add, marks};
+use crate::agent::{CLASSES, index_of};
 use crate::ring::{Doorbells, knock};
 use crate::timer::Fired;
 
-/// A pass over a queue ends after this, so that the others are looked at again, ns.
-const PASS_NS: u64 = 20_000;
-/// It ends after as many turns, so that messages to other cores are not kept back.
-const PASS_TURNS: u32 = 256;
 /// Turns between two looks at the other cores, once a pass has done what waited when it began: agents that
 /// keep each other busy keep nothing from other cores, and nothing of other cores waits for them.
 const TURNS_PER_GLANCE: u32 = 4;
 /// Messages behind the running one whose agents are being loaded.
 const AHEAD: usize = 16;
-/// Time between two looks at the clock that a pass aims at, ns, and most turns between them.
-const LOOK_NS: u64 = 2_000;
-const TURNS_PER_LOOK: u32 = 64;
 /// Counters are published at least this often while busy, ns.
 const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
@@ -52,21 +43,16 @@ pub struct ShardReport {
 }
 
 /// Runs until stopped and drained.
-pub(crate) fn run(
-    shard: &Rc<Shard>,
-    ring: &mut dyn Doorbells,
-    observer: &mut dyn Observer,
-    idling: Idling,
-) -> ShardReport {
+pub(crate) fn run(shard: &Rc<Shard>, ring: &mut dyn Doorbells, idling: Idling) -> ShardReport {
     let mut rounds = Rounds::new(shard, idling);
     loop {
-        match rounds.step(ring, observer) {
+        match rounds.step(ring) {
             Step::Busy => {}
             Step::Idle if rounds.look_on(ring) => {}
             Step::Idle => {
                 if let Some(wait_ns) = rounds.before_sleep(ring) {
                     ring.wait(wait_ns);
-                    rounds.after_sleep(ring, observer);
+                    rounds.after_sleep(ring);
                 }
             }
             Step::Sealed => ring.wait(Some(SEAL_WAIT_NS)),
@@ -101,6 +87,9 @@ pub(crate) struct Rounds {
     looked_ns: Option<u64>,
     idling: Idling,
     stopping: bool,
+    /// Whether the observer knows of the shard; turns of the last round.
+    started: bool,
+    turns: u32,
     /// Whether nothing was left to do when it sealed; none before.
     sealed: Option<bool>,
 }
@@ -118,16 +107,26 @@ impl Rounds {
             looked_ns: None,
             idling,
             stopping: false,
+            started: false,
+            turns: 0,
             sealed: None,
         }
     }
 
     /// Looks at every source of work once.
-    pub(crate) fn step(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) -> Step {
+    pub(crate) fn step(&mut self, ring: &mut dyn Doorbells) -> Step {
         let shard = &Rc::clone(&self.shard);
+        if !std::mem::replace(&mut self.started, true) {
+            shard.tell(|observer| observer.started());
+        }
         if let Some(drained) = self.sealed {
             let all = shard.peers.iter().all(|peer| peer.ending.is_sealed());
-            return if all { Step::Ended(shard.end(ring, drained)) } else { Step::Sealed };
+            if !all {
+                return Step::Sealed;
+            }
+            let report = shard.end(ring, drained);
+            shard.tell(|observer| observer.ended());
+            return Step::Ended(report);
         }
         self.stopping = shard.own().ending.is_stopping();
         if self.stopping {
@@ -149,12 +148,13 @@ impl Rounds {
         }
         // What it received in its middle has looked at the clock too.
         let now = shard.pass(now, ring).max(shard.seen_ns());
+        shard.arm_asks();
+        shard.end_round();
         shard.now_ns.set(0);
         shard.beat.runs(0, None);
-        let turns = shard.counts.turns.get() - turns;
-        let turns = u32::try_from(turns).unwrap_or(u32::MAX);
-        // The observer is the user's: what it panics with takes no shard down.
-        let _ = contain(|| observer.turn(now, turns));
+        let turns = u32::try_from(shard.counts.turns.get() - turns).unwrap_or(u32::MAX);
+        self.turns = turns;
+        shard.tell(|observer| observer.turn(now, turns));
         shard.publish_messages(ring);
         if now - self.published_ns > PUBLISH_NS {
             shard.publish_stats(ring, now - self.awake_since_ns);
@@ -168,6 +168,11 @@ impl Rounds {
         let busy = shard.has_work();
         self.looked_ns = (busy && now > began_ns).then_some(now);
         if shard.ops.flush(ring, busy, now) { Step::Busy } else { Step::Idle }
+    }
+
+    /// Turns of the last round.
+    pub(crate) const fn turns(&self) -> u32 {
+        self.turns
     }
 
     /// Says that the shard is about to sleep, and looks once more. Returns for how long it may, at most;
@@ -204,7 +209,7 @@ impl Rounds {
     }
 
     /// The shard has slept.
-    pub(crate) fn after_sleep(&mut self, ring: &mut dyn Doorbells, observer: &mut dyn Observer) {
+    pub(crate) fn after_sleep(&mut self, ring: &mut dyn Doorbells) {
         let shard = &Rc::clone(&self.shard);
         shard.own().sleep.awake();
         shard.knock_instead(ring, false);
@@ -212,7 +217,7 @@ impl Rounds {
         self.idling.note(now_ns - self.idle_since_ns);
         shard.stats.borrow_mut().parked_ns += now_ns - self.asleep_since_ns;
         let from_ns = self.asleep_since_ns;
-        let _ = contain(|| observer.parked(from_ns, now_ns));
+        shard.tell(|observer| observer.parked(from_ns, now_ns));
         (self.awake_since_ns, self.published_ns) = (now_ns, now_ns);
     }
 
@@ -222,46 +227,17 @@ impl Rounds {
         if self.stopping {
             return false;
         }
-        let (now_ns, found) = self.shard.look_on(ring, &self.idling, self.idle_since_ns);
+        let from_ns = self.idle_since_ns;
+        let (now_ns, found) = self.shard.look_on(ring, &self.idling, from_ns);
+        if now_ns > from_ns {
+            self.shard.tell(|observer| observer.spun(from_ns, now_ns));
+        }
         // What was not busy is not counted as such.
         self.awake_since_ns += now_ns - self.idle_since_ns;
         if found {
             self.idling.note(now_ns - self.idle_since_ns);
         }
         found
-    }
-}
-
-/// The time that a pass may take. Turns share looks at the clock, which costs as much as a message.
-struct Pace {
-    from_ns: u64,
-    now_ns: u64,
-    length_ns: u64,
-    turns: u32,
-    look_at: u32,
-    /// Turns that fit between two looks, as the last look has shown.
-    fit: u32,
-}
-
-impl Pace {
-    /// `fit` is what the last pass has shown.
-    const fn new((from_ns, length_ns): (u64, u64), fit: u32) -> Self {
-        Self { from_ns, now_ns: from_ns, length_ns, turns: 0, look_at: fit, fit }
-    }
-
-    /// Notes a turn; whether another may follow.
-    #[inline]
-    fn goes_on(&mut self, clock: impl FnOnce() -> u64) -> bool {
-        self.turns += 1;
-        if self.turns < self.look_at {
-            return true;
-        }
-        self.now_ns = clock();
-        let spent_ns = self.now_ns - self.from_ns;
-        let fit = LOOK_NS * u64::from(self.turns) / spent_ns.max(1);
-        self.fit = u32::try_from(fit).unwrap_or(u32::MAX).clamp(1, TURNS_PER_LOOK);
-        self.look_at = self.turns + self.fit;
-        spent_ns < self.length_ns && self.turns < PASS_TURNS
     }
 }
 
@@ -274,12 +250,19 @@ impl Shard {
         // Taken out: handlers run meanwhile, and none of them receives.
         let mut consumers = self.consumers.take();
         self.receiving.set(true);
+        let stamped = self.stamps.is_on();
         for (consumer, line) in consumers.iter_mut().zip(&self.ring_marks) {
             let Some(consumer) = consumer else { continue };
-            line.note(consumer.waiting(), now_ns);
+            let waiting = consumer.waiting();
+            if waiting > 0 {
+                line.note(waiting, self.arrivals_seen_ns(now_ns));
+            }
             let mut pace = Pace::new((now_ns, PASS_NS), self.fit.get());
             self.set_since(line.since_ns());
             while consumer.has_some() {
+                if stamped {
+                    self.note_arrival(consumer, line);
+                }
                 if line.read() {
                     self.set_since(line.since_ns());
                 }
@@ -295,6 +278,7 @@ impl Shard {
                 consumer.release();
             }
             now_ns = pace.now_ns;
+            self.end_arrivals();
         }
         self.set_since(marks::FRESH);
         self.receiving.set(false);
@@ -308,6 +292,7 @@ impl Shard {
             return;
         }
         let (jobs, wakes) = self.own().take_posted();
+        self.begin_jobs();
         wakes.into_iter().for_each(|wake| self.make_woken_ready(wake));
         jobs.into_iter().for_each(|job| job(self));
     }
@@ -324,7 +309,8 @@ impl Shard {
         let late = now_ns.saturating_sub(fired[0].deadline_ns);
         stats.timer_late_max_ns = stats.timer_late_max_ns.max(late);
         drop(stats);
-        fired.iter().for_each(|timer| self.give_timer(timer));
+        let fired_ns = self.fired_ns();
+        fired.iter().for_each(|timer| self.give_timer(timer, fired_ns));
     }
 
     /// Gives messages of this shard to its agents, class by class, until the queues are empty or the pass is
@@ -347,8 +333,8 @@ impl Shard {
                 continue;
             }
             let length_ns = if share < shares { due_ns - debt_ns } else { due_ns };
-            let end_ns = self.pass_of(class, (now_ns, length_ns), ring);
-            line.debt_ns.set((end_ns - now_ns).saturating_sub(length_ns));
+            let (end_ns, own_ns) = self.pass_of(class, (now_ns, length_ns), ring);
+            line.debt_ns.set(own_ns.saturating_sub(length_ns));
             now_ns = end_ns;
         }
         now_ns
@@ -359,23 +345,27 @@ impl Shard {
         self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
     }
 
-    /// Gives messages of a class to its agents for a while; returns the clock as last seen.
+    /// Gives messages of a class to its agents for a while; returns the clock as last seen, and the time that they
+    /// have had: what has come from other cores meanwhile is not theirs.
     fn pass_of(
         &self,
         class: usize,
         (from_ns, length_ns): (u64, u64),
         ring: &mut dyn Doorbells,
-    ) -> u64 {
+    ) -> (u64, u64) {
         let line = &self.lines[class];
         let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
         // Turns up to which this shard does what waited when it last looked at the others.
         let mut own = line.waiting();
-        let mut counted = 0;
+        let (mut counted, stamped) = (0, self.stamps.is_on());
         line.marks.note(line.queue.len(), from_ns);
         self.set_since(line.marks.since_ns());
         while !line.queue.is_empty() {
             if line.marks.read() {
                 self.set_since(line.marks.since_ns());
+            }
+            if stamped {
+                self.recall_arrival(line);
             }
             line.queue.deliver_next(self);
             if let Some(ahead) = line.queue.peek(AHEAD) {
@@ -389,7 +379,11 @@ impl Shard {
                 continue;
             }
             line.read(pace.turns - std::mem::replace(&mut counted, pace.turns));
+            self.drop_hand();
+            let arrived = self.counts.arrived.get();
             self.exchange(pace.now_ns, ring);
+            let arrived = self.counts.arrived.get() - arrived;
+            pace.others = pace.others.saturating_add(u32::try_from(arrived).unwrap_or(u32::MAX));
             if self.lines[..class].iter().any(|urgent| !urgent.queue.is_empty()) {
                 break;
             }
@@ -398,8 +392,9 @@ impl Shard {
         }
         self.fit.set(pace.fit);
         self.set_since(marks::FRESH);
+        self.drop_hand();
         line.read(pace.turns - counted);
-        pace.now_ns
+        (pace.now_ns, pace.own_ns())
     }
 
     /// Whether something is to be sent to other cores, or has come from them; the latter is looked at every few
@@ -425,7 +420,7 @@ impl Shard {
     }
 
     /// Makes this pass' messages visible and rings the bells of sleepers.
-    fn publish_messages(&self, ring: &mut dyn Doorbells) {
+    pub(super) fn publish_messages(&self, ring: &mut dyn Doorbells) {
         self.published.set(self.counts.sent.get());
         let (mut bells, mut missed) = (0, false);
         let mut acks = self.acks_out.borrow_mut();
@@ -435,7 +430,7 @@ impl Shard {
             let wanted = acks.publish_acks();
             let Some(producer) = producer else { continue };
             let control = self.control.publish(peer);
-            if !(producer.publish() | control | wanted) {
+            if !(self.publish_to(producer) | control | wanted) {
                 continue;
             }
             add(&self.counts.publications, 1);
@@ -473,7 +468,7 @@ impl Shard {
             || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
     }
 
-    fn publish_stats(&self, ring: &dyn Doorbells, busy_ns: u64) {
+    pub(super) fn publish_stats(&self, ring: &dyn Doorbells, busy_ns: u64) {
         let mut stats = self.stats.borrow_mut();
         stats.busy_ns += busy_ns;
         let calls = ring.calls();
@@ -499,74 +494,5 @@ impl Shard {
         let queues: usize = self.lines.iter().map(|line| line.queue.bytes()).sum();
         let messages = queues + lanes;
         self.slab.bytes() + self.scratch.held() + messages + self.wheel.borrow().bytes()
-    }
-
-    /// Refuses all that is new and says so; returns whether nothing was left to do.
-    fn seal(&self, ring: &mut dyn Doorbells) -> bool {
-        let drained = !self.has_work();
-        self.closed.set(true);
-        self.publish_messages(ring);
-        self.own().ending.seal();
-        self.peers.iter().for_each(|peer| knock(peer.event()));
-        drained
-    }
-
-    /// When all have sealed: counts what nobody will read, drops every task on its own thread and reports.
-    fn end(&self, ring: &mut dyn Doorbells, mut drained: bool) -> ShardReport {
-        let mut undelivered =
-            self.empty_rings() + self.empty_control() + self.asks.borrow().unread();
-        let stats = *self.stats.borrow();
-        let mut tasks_dropped = 0;
-        undelivered += self.empty_queue();
-        for index in self.slab.occupied() {
-            let Some(header) = self.slab.header(index) else { continue };
-            let Some(kind) = header.kind.get() else { continue };
-            tasks_dropped += u64::from(kind.role == Role::Task);
-            let pending = header.pending.take();
-            undelivered += pending.as_ref().map_or(0, |pending| messages(pending));
-            header.pending.set(pending);
-            self.end_agent(index, End::Killed);
-        }
-        undelivered += self.empty_queue();
-        // What ended with its agents here is counted as undelivered, and not a second time.
-        self.stats.borrow_mut().dead_letters = stats.dead_letters;
-        let ops_leaked = self.ops.end(ring);
-        drained &= undelivered == 0;
-        self.publish_stats(ring, 0);
-        CURRENT.set(None);
-        ShardReport {
-            core: self.own().core,
-            agents_live: stats.live_agents,
-            agents_panicked: stats.panicked,
-            messages_undelivered: undelivered,
-            tasks_dropped,
-            ops_leaked,
-            drained,
-        }
-    }
-
-    /// Drops what waits for its turn; returns the messages among it.
-    fn empty_queue(&self) -> u64 {
-        let mut left = 0;
-        while let Some(envelope) = self.lines.iter().find_map(|line| line.queue.pop()) {
-            left += u64::from(envelope.is_message());
-            drop_contained(envelope);
-        }
-        left
-    }
-
-    /// Drops what other shards have sent and this one has not taken; returns how much.
-    fn empty_rings(&self) -> u64 {
-        let mut left = 0;
-        for peer in 0..self.peers.len() {
-            loop {
-                let next = self.consumers.borrow_mut()[peer].as_mut().and_then(|ring| ring.pop());
-                let Some(envelope) = next else { break };
-                left += u64::from(envelope.is_message());
-                // Its drop is user code: a panic there must not keep the others waiting.
-                drop_contained(envelope);
-            }
-        }
-        left
     }
 }

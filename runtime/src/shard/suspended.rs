@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
 use super::Shard;
+use super::path::Arrival;
 use crate::agent::{Cx, Stop};
 use crate::channel::envelope::Envelope;
 use crate::panics::contain;
@@ -34,11 +35,18 @@ pub(crate) struct Suspended {
     drop: unsafe fn(NonNull<u8>),
 }
 
-/// How a poll ended.
+/// How a first poll ended.
 pub(crate) enum Outcome {
     Done(Result<(), Stop>),
     Panicked,
     Waits(Suspended),
+}
+
+/// How a later one ended.
+pub(crate) enum Again {
+    Done(Result<(), Stop>),
+    Panicked,
+    Waits,
 }
 
 /// What an agent that waits holds besides its state.
@@ -46,25 +54,25 @@ pub(crate) enum Outcome {
 pub(crate) struct Pending {
     pub(crate) suspended: Option<Suspended>,
     pub(crate) items: VecDeque<Envelope>,
-    /// Since when each item waits, ns.
-    pub(crate) since_ns: VecDeque<u64>,
+    /// How each item came here.
+    pub(crate) arrivals: VecDeque<Arrival>,
 }
 
 impl Pending {
     /// Drops timers and notices: they are of a life that is over.
     pub(crate) fn keep_messages(&mut self) {
-        let waiting = self.items.drain(..).zip(self.since_ns.drain(..));
+        let waiting = self.items.drain(..).zip(self.arrivals.drain(..));
         let messages = waiting.filter(|(item, _)| item.is_message());
-        let (items, since_ns) = messages.unzip();
-        (self.items, self.since_ns) = (items, since_ns);
+        let (items, arrivals) = messages.unzip();
+        (self.items, self.arrivals) = (items, arrivals);
     }
 
     /// Takes what a handler left when it suspended in the middle of catching up, and what was put back.
     pub(crate) fn put_before(&mut self, newer: Self) {
         self.suspended = newer.suspended.or(self.suspended.take());
-        for (item, since_ns) in newer.items.into_iter().zip(newer.since_ns).rev() {
+        for (item, arrival) in newer.items.into_iter().zip(newer.arrivals).rev() {
             self.items.push_front(item);
-            self.since_ns.push_front(since_ns);
+            self.arrivals.push_front(arrival);
         }
     }
 }
@@ -248,25 +256,20 @@ impl Scratch {
         Suspended { block, layout, poll: poll::<F>, drop: drop_future::<F> }
     }
 
-    /// Polls once more.
-    pub(crate) fn resume(&self, suspended: Suspended, context: &mut Context<'_>) -> Outcome {
+    /// Polls once more, where it lies: most wait again.
+    pub(crate) fn resume(&self, place: &mut Option<Suspended>, context: &mut Context<'_>) -> Again {
+        let Some(Suspended { block, poll, .. }) = place else { return Again::Done(Ok(())) };
         let again = contain(|| {
             // SAFETY: a Suspended holds a live future of the type that `poll` is for.
-            unsafe { (suspended.poll)(suspended.block, context) }
+            unsafe { poll(*block, context) }
         });
+        if let Some(Poll::Pending) = again {
+            return Again::Waits;
+        }
+        let dropped = place.take().is_none_or(|suspended| self.finish(suspended));
         match again {
-            Some(Poll::Pending) => Outcome::Waits(suspended),
-            Some(Poll::Ready(result)) => {
-                if self.finish(suspended) {
-                    Outcome::Done(result)
-                } else {
-                    Outcome::Panicked
-                }
-            }
-            None => {
-                self.finish(suspended);
-                Outcome::Panicked
-            }
+            Some(Poll::Ready(result)) if dropped => Again::Done(result),
+            _ => Again::Panicked,
         }
     }
 

@@ -14,7 +14,7 @@ const _: () = assert!(crate::agent::GENERATIONS <= 1 << 16);
 
 impl Shard {
     /// Gives a fired timer to its owner, unless the owner has been restarted since.
-    pub(super) fn give_timer(&self, timer: &Fired) {
+    pub(super) fn give_timer(&self, timer: &Fired, fired_ns: u64) {
         let owner = self.mark(timer.owner & !LIFE);
         let Some(header) = self.slab.header(index_of(owner)) else { return };
         let life = header.incarnation.get();
@@ -22,7 +22,7 @@ impl Shard {
             return;
         }
         match timer.token {
-            Some(token) => self.queue_of(owner).send(owner, Token { token, life }),
+            Some(token) => self.queue_of(owner).send(owner, Token { token, life, fired_ns }),
             None => self.make_ready(owner),
         }
     }

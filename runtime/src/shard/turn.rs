@@ -2,7 +2,9 @@
 
 use super::slab::Header;
 use super::{Shard, add};
-use crate::agent::account;
+use crate::agent::{AgentId, account};
+use crate::observe::{Observer, Queues};
+use crate::panics::contain;
 
 impl Shard {
     /// A turn of an agent begins.
@@ -11,14 +13,16 @@ impl Shard {
         self.now_ns.set(0);
         add(&self.counts.turns, 1);
         self.beat.runs(me, header.kind.get());
+        // With stamps each turn is a next one: without them they cost nothing here.
         if self.sampler.is_next() {
-            self.sampler.begin(self.clock_ns());
+            self.begin_noted(me);
         }
     }
 
     /// It ends.
     #[inline]
     pub(crate) fn end_turn(&self, header: &Header) {
+        self.end_stamped();
         if self.sampler.is_on() {
             self.sampler.end(header, self.clock_ns());
         }
@@ -49,7 +53,7 @@ impl Shard {
     /// Looks at the clock.
     #[inline]
     pub(crate) fn see(&self) -> u64 {
-        let now_ns = self.clock_ns();
+        let now_ns = if self.stamps.is_on() { self.see_stamped() } else { self.clock_ns() };
         self.seen_ns.set(now_ns);
         self.find_age();
         self.beat.at(now_ns);
@@ -94,8 +98,97 @@ impl Shard {
     /// The clock at the first look of this turn.
     pub(crate) fn turn_now_ns(&self) -> u64 {
         if self.now_ns.get() == 0 {
-            self.now_ns.set(self.clock_ns());
+            self.read_ns();
         }
         self.now_ns.get()
+    }
+
+    /// Looks at the clock in the middle of a turn. What follows is not stamped earlier.
+    pub(crate) fn read_ns(&self) -> u64 {
+        let now_ns = self.clock_ns();
+        self.now_ns.set(now_ns);
+        self.stamps.follow(now_ns);
+        now_ns
+    }
+
+    /// A turn begins: one stamp for its begin and for the end of the one before.
+    #[inline(never)]
+    fn begin_noted(&self, me: u64) {
+        if !self.stamps.is_on() {
+            return self.sampler.begin(self.clock_ns());
+        }
+        let now_ns = self.stamp();
+        self.hand.turn_ns.set(now_ns);
+        self.hand.agent.set(me);
+        self.hand.inside.set(true);
+        self.sampler.begin_stamped(now_ns);
+    }
+
+    /// It ends; the next stamp says when.
+    #[inline]
+    pub(super) fn end_stamped(&self) {
+        self.hand.inside.set(false);
+    }
+
+    /// The time between two turns, ns.
+    pub(crate) fn stamp(&self) -> u64 {
+        let now_ns = self.stamps.now_ns(&self.clock);
+        self.close_turn(now_ns);
+        now_ns
+    }
+
+    /// Ends the last turn if none has begun since.
+    pub(super) fn close_turn(&self, now_ns: u64) {
+        let agent = self.hand.agent.take();
+        let from_ns = self.hand.turn_ns.get();
+        let len_ns = now_ns.saturating_sub(from_ns);
+        if agent != 0 && len_ns >= self.long_turn_ns {
+            self.tell_long(agent, from_ns, len_ns);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn tell_long(&self, agent: u64, from_ns: u64, len_ns: u64) {
+        self.tell(|observer| observer.long_turn(AgentId::of(agent), from_ns, len_ns));
+    }
+
+    /// Ends the last turn of a round.
+    pub(super) fn end_round(&self) {
+        if self.hand.agent.get() != 0 {
+            self.stamp();
+        }
+    }
+
+    /// Closures of other threads run between turns, and begin now.
+    pub(super) fn begin_jobs(&self) {
+        if self.stamps.is_on() {
+            self.hand.turn_ns.set(self.stamp());
+        }
+    }
+
+    /// [`Shard::see`] with stamps.
+    #[inline(never)]
+    pub(super) fn see_stamped(&self) -> u64 {
+        let now_ns = self.stamps.see_ns(&self.clock);
+        self.close_turn(now_ns);
+        self.tell(|observer| observer.look(now_ns, &Queues::of(self)));
+        now_ns
+    }
+
+    /// Switches the stamps of turns off or on. A turn of before is not one that lasted until after.
+    pub(crate) fn set_stamps(&self, on: bool) {
+        self.hand.agent.set(0);
+        self.stamps.set_on(on, &self.clock);
+    }
+
+    /// Tells the observer, which is the user's: what it panics with takes no shard down.
+    pub(super) fn tell(&self, what: impl FnOnce(&mut dyn Observer)) {
+        let _ = contain(|| what(self.observer.borrow_mut().as_mut()));
+    }
+
+    /// Has an observer be told from now on.
+    pub(crate) fn observe(&self, observer: Box<dyn Observer>) {
+        drop(self.observer.replace(observer));
     }
 }

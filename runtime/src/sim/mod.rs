@@ -43,6 +43,8 @@
 
 mod failure;
 mod faults;
+#[cfg(test)]
+mod paths;
 mod ring;
 mod rng;
 mod seat;
@@ -64,6 +66,7 @@ use crate::agent::{Addr, Agent, Cx, MoveError};
 use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
 use crate::error::StartError;
+use crate::observe::Observer;
 use crate::panics::contain;
 use crate::ring::Event;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
@@ -150,7 +153,8 @@ impl Simulation {
         let seats = links.into_iter().enumerate().map(|(index, links)| {
             let clock = Rc::new(ManualClock::new(BEGIN_NS));
             let (place, theirs) = ((home.number(), index), Clock::Manual(Rc::clone(&clock)));
-            let shard = Shard::new(place, config.clone(), shared.clone(), links, theirs);
+            let shard = Shard::new(place, config.clone(), shared.clone(), links, theirs)
+                .expect("address space for a simulation");
             let ring = SimRing::new(index, config.uring_entries, Rc::clone(&air));
             Seat::new(shard, ring, clock)
         });
@@ -171,6 +175,13 @@ impl Simulation {
             stopping: None,
             _home: home,
         })
+    }
+
+    /// Has an observer told of what a shard does from now on.
+    pub fn observe(&mut self, shard: usize, observer: impl Observer) {
+        if let Some(shard) = self.seats.get(shard).and_then(Seat::shard) {
+            shard.observe(Box::new(observer));
+        }
     }
 
     /// Number of shards.

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::ring::SimRing;
 use super::trace::What;
 use crate::clock::ManualClock;
-use crate::observe::Observer;
 use crate::ring::{Doorbells, Event};
 use crate::shard::Shard;
 use crate::shard::idle::{Idle, Idling};
@@ -42,15 +41,6 @@ pub(super) struct Seat {
     /// The core is away until then.
     pub(super) stalled_until_ns: u64,
     live: Option<Live>,
-}
-
-/// The observer of a simulated shard: counts the turns of a round.
-struct Turns(u32);
-
-impl Observer for Turns {
-    fn turn(&mut self, _: u64, polls: u32) {
-        self.0 = polls;
-    }
 }
 
 impl Seat {
@@ -131,9 +121,8 @@ impl Seat {
         }
         let Some(live) = &mut self.live else { return What::Ended };
         live.shard.enter();
-        let mut turns = Turns(0);
         let (state, what) = match self.state {
-            State::Awake => live.round(now_ns, &mut turns),
+            State::Awake => live.round(now_ns),
             State::Idle => match live.rounds.before_sleep(&mut live.ring) {
                 None => (State::Awake, What::Stayed),
                 Some(wait_ns) => {
@@ -143,7 +132,7 @@ impl Seat {
                 }
             },
             State::Asleep(_) => {
-                live.rounds.after_sleep(&mut live.ring, &mut turns);
+                live.rounds.after_sleep(&mut live.ring);
                 (State::Awake, What::Woke)
             }
             State::Sealed(_) => (State::Awake, What::Waited),
@@ -166,13 +155,15 @@ impl Seat {
 }
 
 impl Live {
-    fn round(&mut self, now_ns: u64, turns: &mut Turns) -> (State, What) {
-        match self.rounds.step(&mut self.ring, turns) {
-            Step::Busy => (State::Awake, What::Round(turns.0.into())),
-            Step::Idle => (State::Idle, What::Round(turns.0.into())),
+    fn round(&mut self, now_ns: u64) -> (State, What) {
+        let step = self.rounds.step(&mut self.ring);
+        let round = What::Round(self.rounds.turns().into());
+        match step {
+            Step::Busy => (State::Awake, round),
+            Step::Idle => (State::Idle, round),
             Step::Sealed => {
                 self.ring.wait(Some(SEAL_WAIT_NS));
-                (State::Sealed(now_ns.saturating_add(SEAL_WAIT_NS)), What::Round(turns.0.into()))
+                (State::Sealed(now_ns.saturating_add(SEAL_WAIT_NS)), round)
             }
             Step::Ended(report) => (State::Ended(report), What::Ended),
         }

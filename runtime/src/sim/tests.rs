@@ -43,8 +43,17 @@ impl Agent for Player {
 
 /// Lets two agents on two shards throw `balls`; each throw finds the other shard asleep.
 fn play(seed: u64, faults: Faults, balls: u32) -> Result<(Simulation, u32), Failure> {
+    play_by(Config::default(), seed, faults, balls)
+}
+
+fn play_by(
+    config: Config,
+    seed: u64,
+    faults: Faults,
+    balls: u32,
+) -> Result<(Simulation, u32), Failure> {
     BALLS.set(0);
-    let mut sim = Simulation::new(seed, Config::default(), 2, faults).expect("the limits work");
+    let mut sim = Simulation::new(seed, config, 2, faults).expect("the limits work");
     let one = sim.spawn_on(0, move || Player { other: None, left: balls })?;
     let two = sim.spawn_on(1, move || Player { other: None, left: balls })?;
     sim.run_on(0, move |cx| {
@@ -68,6 +77,18 @@ fn the_same_seed_gives_the_same_run_and_another_another() {
         assert_eq!(hash(seed), hash(seed));
         assert_ne!(hash(seed).0, hash(seed + 1).0);
     }
+}
+
+#[test]
+fn stamps_change_nothing_in_a_run() {
+    let run = |turn_stamps, seed| {
+        let faults = Faults::drawn(&mut Rng::new(seed));
+        let config = Config { turn_stamps, ..Config::default() };
+        let (mut sim, balls) = play_by(config, seed, faults, 100).expect("no wake is lost");
+        let report = sim.shutdown().expect("ends");
+        (sim.trace_hash(), sim.steps(), sim.now_ns(), balls, report, sim.stats())
+    };
+    (0..40).for_each(|seed| assert_eq!(run(true, seed), run(false, seed), "seed {seed}"));
 }
 
 #[test]

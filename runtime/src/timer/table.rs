@@ -2,7 +2,7 @@
 //! A table that never moves: address space for all it may hold, memory for what was touched. A `Vec` that
 //! doubles copies every timer while the shard's messages wait.
 
-use std::alloc::{Layout, handle_alloc_error};
+use std::alloc::Layout;
 use std::marker::PhantomData;
 use std::slice;
 
@@ -35,12 +35,13 @@ pub(super) struct Table<T> {
 }
 
 impl<T: Zeroed> Table<T> {
-    pub(super) fn new(len: usize) -> Self {
+    /// `None` when the system has no address space left.
+    pub(super) fn new(len: usize) -> Option<Self> {
         let Ok(layout) = Layout::array::<T>(len.max(1)) else {
             unreachable!("less than 2^32 timers of less than a page");
         };
-        let Some(pages) = Pages::reserve(layout.size()) else { handle_alloc_error(layout) };
-        Self { pages, len, kind: PhantomData }
+        let pages = Pages::reserve(layout.size())?;
+        Some(Self { pages, len, kind: PhantomData })
     }
 
     #[inline]

@@ -135,21 +135,22 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
-    pub(crate) fn new(now_ns: u64, max: u32) -> Self {
+    /// `None` when the system has no address space left.
+    pub(crate) fn new(now_ns: u64, max: u32) -> Option<Self> {
         let max = max.min(TIMERS_MAX);
         // Block 0 is none, and one more is live while its timers go down a level.
         let blocks = max as usize + 2;
-        let mut rings = Table::new(LISTS as usize + blocks);
+        let mut rings = Table::new(LISTS as usize + blocks)?;
         for list in 0..LISTS {
             rings.all_mut()[list as usize] = Ring { prev: list, next: list };
         }
-        Self {
-            states: Table::new(max as usize),
-            dues: Table::new(max as usize),
-            blocks: Table::new(blocks),
+        Some(Self {
+            states: Table::new(max as usize)?,
+            dues: Table::new(max as usize)?,
+            blocks: Table::new(blocks)?,
             rings,
-            lives: Table::new(blocks),
-            free: Table::new(max as usize),
+            lives: Table::new(blocks)?,
+            free: Table::new(max as usize)?,
             frees: 0,
             fresh: 0,
             free_block: 0,
@@ -160,7 +161,7 @@ impl Wheel {
             now_tick: now_ns >> TICK_BITS,
             pending: 0,
             max,
-        }
+        })
     }
 
     pub(crate) const fn pending(&self) -> u32 {

@@ -248,6 +248,12 @@ impl<const MAILBOX: u32, const PAD: usize> Node<MAILBOX, PAD> {
             _ => Target::Large(cx.me()),
         };
         world(|w| w.seen(self.core.id, me));
+        let tailbeam_runtime::Path { published_ns, seen_ns, aside_ns, turn_ns } = cx.path();
+        let aside_ns = if aside_ns == 0 { turn_ns } else { aside_ns };
+        let in_order = published_ns <= seen_ns && seen_ns <= aside_ns && aside_ns <= turn_ns;
+        if !in_order || seen_ns == 0 || turn_ns != cx.turn_ns() {
+            world(|w| w.wrong(|| format!("it came by {:?}", cx.path())));
+        }
     }
 }
 

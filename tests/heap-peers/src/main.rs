@@ -3,6 +3,11 @@
 //! Every run is a process of its own, pinned; a round runs all variants in the order A B .. B A. A
 //! ratio is taken within a round, over the sum of its two runs; the cell is the median of the rounds
 //! with the distribution-free 95 % interval of the median.
+//!
+//! Where code lies changes a program by more than a sampler costs: two binaries that differ in nothing
+//! else were 4 % apart. `--layouts N` links every program N times, with its functions in an order of
+//! their own (`--shuffle-sections` of rust-lld), and takes another order in every round; so the interval
+//! is one over layouts too. Without it, it is one of this binary only.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -70,6 +75,8 @@ struct Plan {
     core: String,
     dir: PathBuf,
     only: Vec<String>,
+    /// Layouts of every program that take turns; 0: the one that cargo links.
+    layouts: usize,
 }
 
 fn main() -> ExitCode {
@@ -88,18 +95,66 @@ fn main() -> ExitCode {
         only: option("--only")
             .map(|o| o.split(';').map(str::to_owned).collect())
             .unwrap_or_default(),
+        layouts: option("--layouts").and_then(|n| n.parse().ok()).unwrap_or(0),
     };
+    if plan.layouts > 0 && !link_layouts(&plan) {
+        eprintln!("cannot link the layouts: `cargo rustc` failed, or the linker is not rust-lld");
+        return ExitCode::FAILURE;
+    }
     for program in programs.split(',') {
         table(&plan, program);
     }
     ExitCode::SUCCESS
 }
 
+fn kept(plan: &Plan) -> Vec<Variant> {
+    let only = |v: &Variant| plan.only.iter().any(|only| v.name.contains(only.as_str()));
+    variants().into_iter().filter(|v| plan.only.is_empty() || only(v)).collect()
+}
+
+/// Where a program of a layout lies; layouts count from 1.
+fn path(plan: &Plan, program: &str, layout: usize) -> PathBuf {
+    match layout {
+        0 => plan.dir.join(program),
+        _ => plan.dir.join("layouts").join(format!("{program}-{layout}")),
+    }
+}
+
+fn link_layouts(plan: &Plan) -> bool {
+    let mut programs: Vec<&str> = kept(plan).iter().map(|v| v.program).collect();
+    programs.sort_unstable();
+    programs.dedup();
+    if std::fs::create_dir_all(plan.dir.join("layouts")).is_err() {
+        return false;
+    }
+    let link = |program: &str, layout: usize| {
+        let order = format!("link-arg=-Wl,--shuffle-sections=.text*={layout}");
+        let cargo = Command::new("cargo")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .args([
+                "rustc",
+                "--quiet",
+                "--release",
+                "--locked",
+                "--bin",
+                program,
+                "--",
+                "-C",
+                &order,
+            ])
+            .status();
+        cargo.is_ok_and(|status| status.success())
+            && std::fs::copy(plan.dir.join(program), path(plan, program, layout)).is_ok()
+    };
+    programs.iter().all(|program| (1..=plan.layouts).all(|layout| link(program, layout)))
+}
+
 /// CPU time of a run, ns; `None` when the tool is not there or fails.
-fn run(plan: &Plan, program: &str, variant: &Variant) -> Option<f64> {
+fn run(plan: &Plan, program: &str, variant: &Variant, round: usize) -> Option<f64> {
     let full = if program == "json" { 12_000 } else { 30_000_000 };
     let size = if variant.slow { full / 50 } else { full };
-    let path = plan.dir.join(variant.program);
+    let layout = if plan.layouts == 0 { 0 } else { round % plan.layouts + 1 };
+    let path = path(plan, variant.program, layout);
     let mut command = match variant.wrapper {
         [] => Command::new(&path),
         [tool, rest @ ..] => {
@@ -118,26 +173,21 @@ fn run(plan: &Plan, program: &str, variant: &Variant) -> Option<f64> {
 }
 
 fn table(plan: &Plan, program: &str) {
-    let variants: Vec<Variant> = variants()
-        .into_iter()
-        .filter(|v| {
-            plan.only.is_empty() || plan.only.iter().any(|only| v.name.contains(only.as_str()))
-        })
-        .collect();
+    let variants = kept(plan);
     let mut sums: Vec<Vec<Option<f64>>> = variants.iter().map(|_| Vec::new()).collect();
     for round in 0..plan.rounds {
         let due = |v: &Variant| !v.slow || round % 10 == 0;
         let order = (0..variants.len()).chain((0..variants.len()).rev());
         let mut times = vec![Some(0.0); variants.len()];
         for at in order.filter(|&at| due(&variants[at])) {
-            let time = run(plan, program, &variants[at]);
+            let time = run(plan, program, &variants[at], round);
             times[at] = times[at].zip(time).map(|(sum, time)| sum + time);
         }
         for (at, time) in times.into_iter().enumerate() {
             sums[at].push(if due(&variants[at]) { time } else { None });
         }
     }
-    println!("\n{program}: CPU time, {} rounds", plan.rounds);
+    println!("\n{program}: CPU time, {} rounds, {} layouts", plan.rounds, plan.layouts.max(1));
     println!("| variant | ms | over its own allocator | over plain mimalloc |");
     println!("|---|---|---|---|");
     for (at, variant) in variants.iter().enumerate() {

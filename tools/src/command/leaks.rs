@@ -193,7 +193,7 @@ pub(super) fn export(
 }
 
 /// Writes what `produce` makes to stdout or into the file that was named.
-fn deliver(
+pub(super) fn deliver(
     args: &ExportArgs,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -270,16 +270,17 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
     match args.to {
         ExportFormat::Pprof => pprof::write(what, out),
         ExportFormat::Folded => folded::write(what, args.metric.into(), out),
-        ExportFormat::Firefox => {
-            let gz =
-                args.output.as_ref().is_some_and(|path| path.extension() == Some("gz".as_ref()));
-            if gz {
-                export::gzipped(out, |out| firefox::write(what, out))
-            } else {
-                firefox::write(what, out)
-            }
+        ExportFormat::Firefox if gz(args) => export::gzipped(out, |out| firefox::write(what, out)),
+        ExportFormat::Firefox => firefox::write(what, out),
+        ExportFormat::Timeline | ExportFormat::Hlog | ExportFormat::Openmetrics => {
+            unreachable!("these are of latency")
         }
     }
+}
+
+/// Whether the file's name asks for gzip.
+pub(super) fn gz(args: &ExportArgs) -> bool {
+    args.output.as_ref().is_some_and(|path| path.extension() == Some("gz".as_ref()))
 }
 
 #[cfg(test)]

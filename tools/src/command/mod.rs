@@ -4,6 +4,7 @@ mod certify;
 mod doctor;
 mod facts;
 mod heap_run;
+mod latency;
 mod leaks;
 mod program;
 mod record;
@@ -43,6 +44,9 @@ pub(crate) fn run(
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
+        Command::Latency(args) => latency::run(&args, &root, out),
+        Command::Counters(args) => latency::counters(&args, &root, out),
+        Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
         Command::Verify(args) => certify::verify(&args, &root, out),
@@ -83,11 +87,13 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     plan.open_max = args.open_max;
     plan.pending_max = args.pending_max;
     plan.seed = args.seed;
+    plan.observe.cost = args.own_cost.into();
     plan.heap = HeapPlan {
         sample_bytes: args.heap_sample,
         warm_up_ns: args.warm_up,
         horizon_ns: args.horizon,
     };
+    plan.slow.clone_from(&args.plant_slow);
     plan.plants = [args.plant_leak.as_slice(), &args.plant_decoy].concat();
     if let Some(gates) = gates(&args.gate)? {
         plan.gates = gates;

@@ -3,6 +3,7 @@
 pub mod certify;
 pub mod export;
 pub mod json;
+pub mod latency;
 pub mod leaks;
 pub mod program;
 pub mod text;

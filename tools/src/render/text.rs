@@ -9,13 +9,14 @@ use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
 use tailbeam_harness::evidence::RunSummary;
-use tailbeam_harness::report::{LatencyRow, Measured, Report, RunEnd, Spread};
+use tailbeam_harness::report::{LatencyRow, LittleSection, Measured, Report, RunEnd, Spread};
 use tailbeam_harness::verdict::{GateResult, GateVerdict, Outcomes, Overall};
 
+use super::latency as why;
 use super::units::{bytes, count, span, time};
 
 /// A figure, or `unknown` with its cause and remedy.
-fn figure<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
+pub(super) fn figure<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
     match measured {
         Measured::Known(value) => text(value),
         Measured::Unknown { unknown, remedy } => format!("unknown ({unknown}; {remedy})"),
@@ -67,8 +68,10 @@ pub(super) const fn word(verdict: GateVerdict) -> &'static str {
 /// Those of `out`.
 pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
+    why::matrix(&report.measured, out)?;
     gates(report, out)?;
     latency(&report.latency, out)?;
+    why::short(&report.attribution, out)?;
     load(report, out)?;
     agents(report, out)?;
     cores_and_memory(report, out)
@@ -125,7 +128,7 @@ fn gates(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "\nLatency (from the intended send instant; system = end to end - planned delay)"
@@ -192,15 +195,25 @@ fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         "Delivery  {} of attempts not refused",
         figure(&load.delivery, |d| format!("{:.4} %", d * 100.0))
     )?;
+    oldest(&load.oldest_open_ns, out)?;
+    little(&report.littles_law, out)
+}
+
+/// The age of the oldest unanswered request.
+pub(super) fn oldest(oldest_ns: &Measured<u64>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "Oldest    {} was the longest any request was open at a sample",
-        figure(&load.oldest_open_ns, |ns| time(*ns as f64))
-    )?;
+        figure(oldest_ns, |ns| time(*ns as f64))
+    )
+}
+
+/// Throughput x mean time against the number outstanding.
+pub(super) fn little(law: &Measured<LittleSection>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "Little    {}",
-        figure(&report.littles_law, |l| format!(
+        figure(law, |l| format!(
             "{:.1}/s x {} = {:.1} against {:.1} outstanding in {} samples: ratio {:.4} +- {:.4}",
             l.throughput_per_s,
             time(l.mean_open_s * 1e9),
@@ -213,7 +226,7 @@ fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-fn spread(s: &Spread) -> String {
+pub(super) fn spread(s: &Spread) -> String {
     format!(
         "min {} p1 {} p50 {} p99 {} max {} mean {:.2}, {} of {} agents with none",
         s.min,

@@ -1,247 +1,69 @@
 //! Elicitation: an agent asks another for an answer of an agreed shape.
 //!
 //! pending -> accepted | declined | cancelled | expired. Exactly one terminal transition, ever; whatever
-//! comes after it is refused with the state it met. Expiry is monotonic. The checks of a response
-//! run in this order (signature and nonce, which come with a later issue, belong between 3 and 4; the
-//! durable append belongs after 4 and before the reply):
-//! 1. still pending, 2. not expired, 3. the right party, 4. the answer fits the schema.
+//! comes after it is refused with the state it met. Expiry is monotonic.
+//!
+//! ```text
+//! asker -- create, signed --> [desk: reads, sender, limits] --> [owner: checks, state] -- asked --> addressee
+//! asker <-- settled, with the data -- [owner] <-- [desk] <-- answer, signed over the owner's challenge --'
+//! ```
+//!
+//! - [`Desk`] stands on the agent's core, [`Owner`] on the core that the asker's nonce chose
+//!   ([`Digest::owner`]). Both are plain values without locks, clocks or I/O: time is an argument, and what
+//!   has to be sent, logged and audited comes back as [`Effects`].
+//! - [`wire`] is the one encoding of a message; it is also what is signed. [`carry`] is that of a notice,
+//!   [`record`] that of an event.
+//! - A refusal is an outcome with a counter, not an error.
+//! - [`Elicitation`] is one of them without signatures.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use tailbeam_harness::protocol::elicitation::*;
+//!
+//! let keys = KeyRing::new(&RunSecret::new([7; 32]), 1);
+//! let mut owner = Owner::new(OwnerConfig::default(), keys.clone());
+//! let asker = Signer::new(1, &keys);
+//! let addressee = Signer::new(2, &keys);
+//! let (text, schema) = (Arc::from(&b"well?"[..]), Arc::from(&br#"{"type":"object"}"#[..]));
+//! let asked = asker.create(0, Ask { to: 2, now_ns: 100, timeout_ns: 1_000, message: text, schema });
+//! let output = owner.handle(100, &asked, 1);
+//! let notice = output.effects.notice.expect("the addressee is told");
+//! let answer = addressee.answer(&notice, 150, Say::Accept(b"{}"[..].into())).expect("it is asked");
+//! let output = owner.handle(150, &answer, 1);
+//! assert!(matches!(output.outcome, Outcome::Closed { state: State::Accepted, .. }));
+//! assert!(matches!(output.effects.notice, Some(Notice::Settled { to: 1, .. })));
+//! ```
 
-use std::sync::Arc;
+mod auth;
+pub mod carry;
+mod desk;
+mod event;
+mod holes;
+mod limit;
+mod message;
+mod nonces;
+mod owner;
+pub mod record;
+mod refusal;
+mod schema;
+mod signer;
+mod state;
+mod unsigned;
+pub mod wire;
 
-use serde_json::Value;
-
-/// Where an elicitation stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// No terminal event yet.
-    Pending,
-    /// Answered.
-    Accepted,
-    /// The addressee declined.
-    Declined,
-    /// The asker withdrew it.
-    Cancelled,
-    /// Its deadline passed.
-    Expired,
-}
-
-/// What the addressee may say.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// The data asked for.
-    Accept(Value),
-    /// No.
-    Decline,
-}
-
-/// What the asker gets; an accepted one carries the data.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Reply {
-    /// Elicitation.
-    pub id: u64,
-    /// Terminal state.
-    pub state: State,
-    /// Data of an accepted one.
-    pub data: Option<Value>,
-}
-
-/// Why an event was not taken. The state is unchanged.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// A terminal event came before.
-    #[error("the elicitation is {0:?} already")]
-    AlreadyTerminal(State),
-    /// The deadline has passed.
-    #[error("the elicitation has expired")]
-    Expired,
-    /// Only the addressee responds.
-    #[error("agent {0} is not the addressee")]
-    NotAddressee(u32),
-    /// Only the asker cancels.
-    #[error("agent {0} is not the asker")]
-    NotAsker(u32),
-    /// The data do not fit; the responder may try again.
-    #[error("the answer does not fit the schema: {0}")]
-    Schema(String),
-}
-
-/// A compiled JSON Schema, shared by all elicitations that use it.
-#[derive(Debug, Clone)]
-pub struct Schema(Arc<jsonschema::Validator>);
-
-impl Schema {
-    /// Compiles a schema. No reference is ever fetched.
-    ///
-    /// # Errors
-    /// What is wrong with the schema.
-    pub fn compile(schema: &Value) -> Result<Self, String> {
-        jsonschema::validator_for(schema)
-            .map(|validator| Self(Arc::new(validator)))
-            .map_err(|e| e.to_string())
-    }
-
-    fn check(&self, data: &Value) -> Result<(), Refusal> {
-        self.0.validate(data).map_err(|error| Refusal::Schema(error.to_string()))
-    }
-}
-
-/// One elicitation.
-#[derive(Debug, Clone)]
-pub struct Elicitation {
-    /// Id.
-    pub id: u64,
-    /// Asker.
-    pub from: u32,
-    /// Addressee.
-    pub to: u32,
-    /// When it was made, monotonic ns.
-    pub created_ns: u64,
-    /// When it expires, monotonic ns.
-    pub expires_ns: u64,
-    schema: Schema,
-    state: State,
-}
-
-impl Elicitation {
-    /// A pending elicitation.
-    #[must_use]
-    pub const fn create(
-        id: u64,
-        parties: (u32, u32),
-        created_ns: u64,
-        expires_ns: u64,
-        schema: Schema,
-    ) -> Self {
-        Self {
-            id,
-            from: parties.0,
-            to: parties.1,
-            created_ns,
-            expires_ns,
-            schema,
-            state: State::Pending,
-        }
-    }
-
-    /// Where it stands.
-    #[must_use]
-    pub const fn state(&self) -> State {
-        self.state
-    }
-
-    /// When it must be looked at, while it is pending.
-    #[must_use]
-    pub fn next_deadline(&self) -> Option<u64> {
-        (self.state == State::Pending).then_some(self.expires_ns)
-    }
-
-    fn pending(&self, now_ns: u64) -> Result<(), Refusal> {
-        match self.state {
-            State::Pending if now_ns < self.expires_ns => Ok(()),
-            State::Pending => Err(Refusal::Expired),
-            terminal => Err(Refusal::AlreadyTerminal(terminal)),
-        }
-    }
-
-    /// The addressee's response.
-    ///
-    /// # Errors
-    /// [`Refusal`]; after [`Refusal::Schema`] it is still pending.
-    pub fn respond(&mut self, now_ns: u64, by: u32, answer: Answer) -> Result<Reply, Refusal> {
-        self.pending(now_ns)?;
-        if by != self.to {
-            return Err(Refusal::NotAddressee(by));
-        }
-        let data = match answer {
-            Answer::Accept(data) => {
-                self.schema.check(&data)?;
-                self.state = State::Accepted;
-                Some(data)
-            }
-            Answer::Decline => {
-                self.state = State::Declined;
-                None
-            }
-        };
-        Ok(Reply { id: self.id, state: self.state, data })
-    }
-
-    /// The asker's withdrawal.
-    ///
-    /// # Errors
-    /// [`Refusal`].
-    pub fn cancel(&mut self, now_ns: u64, by: u32) -> Result<Reply, Refusal> {
-        self.pending(now_ns)?;
-        if by != self.from {
-            return Err(Refusal::NotAsker(by));
-        }
-        self.state = State::Cancelled;
-        Ok(Reply { id: self.id, state: self.state, data: None })
-    }
-
-    /// The clock; `true` when this made it expire.
-    pub fn expire(&mut self, now_ns: u64) -> bool {
-        let due = self.state == State::Pending && now_ns >= self.expires_ns;
-        if due {
-            self.state = State::Expired;
-        }
-        due
-    }
-}
-
+pub use auth::{AgentKey, Digest, KeyRing, RunSecret, Tag};
+pub use desk::{Desk, Turned};
+pub use event::{Audit, AuditRing, Event, What};
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    use super::*;
-
-    fn make() -> Elicitation {
-        let schema = Schema::compile(&json!({"type": "object", "required": ["response"]})).unwrap();
-        Elicitation::create(9, (1, 2), 100, 200, schema)
-    }
-
-    #[test]
-    fn the_answer_must_fit_and_comes_back_whole() {
-        let mut asked = make();
-        assert!(matches!(asked.respond(150, 2, Answer::Accept(json!(5))), Err(Refusal::Schema(_))));
-        assert_eq!(asked.next_deadline(), Some(200));
-        let data = json!({"response": "From agent_2"});
-        let reply = asked.respond(199, 2, Answer::Accept(data.clone())).unwrap();
-        assert_eq!((reply.state, reply.data), (State::Accepted, Some(data)));
-        assert_eq!(
-            asked.respond(199, 2, Answer::Decline),
-            Err(Refusal::AlreadyTerminal(State::Accepted))
-        );
-        assert_eq!(make().respond(200, 2, Answer::Decline), Err(Refusal::Expired));
-        assert!(Schema::compile(&json!({"type": 5})).is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn one_terminal_event_by_the_right_party(events in prop::collection::vec((0u8..4, 0u32..4, 0u64..300), 1..40)) {
-            let mut asked = make();
-            let mut terminal = 0;
-            let mut now = 0;
-            for (event, by, step) in events {
-                now += step % 30;
-                let before = asked.state();
-                let took = match event {
-                    0 => asked.respond(now, by, Answer::Accept(json!({"response": 1}))).is_ok(),
-                    1 => asked.respond(now, by, Answer::Decline).is_ok(),
-                    2 => asked.cancel(now, by).is_ok(),
-                    _ => asked.expire(now),
-                };
-                prop_assert_eq!(took, asked.state() != before);
-                terminal += u32::from(took);
-                if took {
-                    prop_assert_eq!(by == 2 || event > 1, true);
-                    prop_assert_eq!(by == 1 || event != 2, true);
-                    prop_assert_eq!(now >= 200, event == 3);
-                }
-            }
-            prop_assert!(terminal <= 1);
-        }
-    }
-}
+pub(crate) use holes::{Hole, Holes};
+pub use limit::{Limiter, Profile, Rate};
+pub use message::{
+    Cancel, Create, Id, Message, Nonce, Notice, Outcome, PAGE_MAX, PendingLine, Respond, Say,
+};
+pub use nonces::Nonces;
+pub use owner::{Counts, Effects, Output, Owner, OwnerConfig, RestoreError};
+pub use refusal::{Refusal, Severity};
+pub use schema::{Schema, SchemaCache};
+pub use signer::{Ask, Signer};
+pub use state::{State, Step, next};
+pub use unsigned::{Answer, Elicitation, Reply};

@@ -1,15 +1,18 @@
 #![expect(unsafe_code, reason = "one instruction on a word of the thread's own")]
 //! Exact totals and the countdown to the next sample, per thread.
 //!
-//! An allocation takes `size + 1` from the word `left` and adds 1 to `allocs`; a free adds to `freed`
-//! and `frees`: so no word is changed by both, which would make each wait for the one before
-//! (store-to-load forwarding). What `left` was granted less what is left is what was allocated, so the
-//! countdown is the counter. When it gets negative the slow path draws, or grants more.
+//! An allocation changes one word and a free another, each by one instruction; a word that both changed
+//! would make each wait for the one before (store-to-load forwarding). A word holds units that are left
+//! of a grant, and in its low 24 bits how many operations took from it; an operation on `size` bytes takes
+//! `size + 1` units. What was granted less what is left is the sum of the sizes and of the operations, so
+//! the countdown to the next sample is the counter. When a word gets negative, the slow path takes its
+//! count out, and draws or grants more.
 //!
 //! With `BY_CLASS` there are such words per power of two, and each counts down a Poisson process of its
 //! own; the union of independent Poisson processes is one, so it changes no object's chance.
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::collector::Thread;
@@ -20,8 +23,16 @@ use crate::record::heap::ClassTotals;
 pub(super) const CLASSES: usize = 62;
 /// Threads with cells of their own at one time; the others count by shared atomic additions.
 const THREADS: usize = 512;
-/// Units that a word is granted at most: so every large object makes it negative.
+/// Low bits of a word that count operations. No grant is above 2^23 units and each operation takes one at
+/// least, so the count stays below 2^24.
+const COUNT_BITS: u32 = 24;
+const COUNT: u64 = (1 << COUNT_BITS) - 1;
+/// Classes whose objects are not large: the others have no words of a thread's own.
+const OWN: usize = class(LARGE) + 1;
+/// Units that the word of allocations is granted at most.
 const GRANT_MAX: i64 = LARGE as i64;
+/// Units that the word of frees is granted.
+const GRANT_FREE: i64 = 1 << 23;
 /// Units that a word is granted while nobody samples. A thread notices the start of sampling after
 /// this many bytes.
 const GRANT_OFF: i64 = 1 << 17;
@@ -35,7 +46,22 @@ const fn class(size: usize) -> usize {
 /// Words that count a size: the first for all up to [`LARGE`], or those of the size's class.
 #[inline(always)]
 const fn words_of<const BY_CLASS: bool>(size: usize) -> usize {
-    if BY_CLASS { class(size) } else { 0 }
+    if !BY_CLASS {
+        return 0;
+    }
+    let class = class(size);
+    if class < OWN { class } else { OWN - 1 }
+}
+
+/// What an object that is not large takes from a word: `size + 1` units, less the 1 that it counts.
+#[inline(always)]
+const fn charge(size: usize) -> u64 {
+    (size as u64) << COUNT_BITS | COUNT
+}
+
+/// Units and count of a word.
+const fn parts(word: u64) -> (i64, u64) {
+    (word.cast_signed() >> COUNT_BITS, word & COUNT)
 }
 
 /// Whether objects of this size are always sampled, and counted apart.
@@ -46,7 +72,8 @@ pub(super) const fn is_large(size: usize) -> bool {
 
 /// What a thread keeps beside its cells.
 pub(super) struct Local {
-    cells: Cell<Option<&'static Cells>>,
+    /// [`NOBODYS`] until the thread took some, so that no hook asks whether there are any.
+    cells: Cell<&'static Cells>,
     /// All cells were taken when this thread first asked.
     refused: Cell<bool>,
     pub(super) thread: Thread,
@@ -54,24 +81,38 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) const fn new() -> Local {
-        Local { cells: Cell::new(None), refused: Cell::new(false), thread: Thread::new() }
+        Local { cells: Cell::new(&NOBODYS), refused: Cell::new(false), thread: Thread::new() }
+    }
+
+    /// The thread's own cells.
+    fn own(&self) -> Option<&'static Cells> {
+        Some(self.cells.get()).filter(|cells| !std::ptr::eq(*cells, &NOBODYS))
     }
 }
 
-/// Words of one class of one thread; all but `left` only rise.
+/// Words of one class of one thread.
 #[repr(C)]
 struct Words {
+    /// For allocations: negative as soon as the slow path must follow.
     left: AtomicU64,
-    allocs: AtomicU64,
+    /// For frees.
     freed: AtomicU64,
-    frees: AtomicU64,
 }
 
-/// What the slow path keeps per class.
+/// What the slow path keeps per class; all but `rest` and `mean` only rise.
 #[repr(C)]
 struct Behind {
     /// All units that `left` was ever granted.
     granted: AtomicU64,
+    /// Operations that were taken out of `left`.
+    counted: AtomicU64,
+    /// The same for `freed`.
+    freed_granted: AtomicU64,
+    freed_counted: AtomicU64,
+    /// Bytes that reallocated objects had before and have still: `left` is charged for growth only.
+    kept: AtomicU64,
+    /// Reallocations.
+    reallocs: AtomicU64,
     /// Units of the draw that did not fit into the grant.
     rest: AtomicU64,
     /// Mean of the draw, bits of an f32; 0: nothing was drawn.
@@ -84,32 +125,48 @@ struct Behind {
 struct Cells {
     /// First address and bytes of what a free looks up; no bytes while nobody samples.
     range: [AtomicUsize; 2],
-    words: [Words; CLASSES],
-    behind: [Behind; CLASSES],
-    /// Odd while `left` and `granted` disagree.
+    words: [Words; OWN],
+    behind: [Behind; OWN],
+    /// Odd while words and what is behind them disagree.
     turn: AtomicU32,
     /// Kernel id of the thread; 0: never taken.
     thread: AtomicI32,
 }
 
-static CELLS: [Cells; THREADS] = [const {
-    Cells {
-        range: [const { AtomicUsize::new(0) }; 2],
-        words: [const {
-            Words {
-                left: AtomicU64::new(0),
-                allocs: AtomicU64::new(0),
-                freed: AtomicU64::new(0),
-                frees: AtomicU64::new(0),
+impl Cells {
+    /// Cells that look up `span` bytes from 0, with words that stand at `word`.
+    const fn new(span: usize, word: u64) -> Cells {
+        const fn zero() -> AtomicU64 {
+            AtomicU64::new(0)
+        }
+        // A const item per array element: `word` cannot be one, so the array is made by its length.
+        let mut words = [const { Words { left: zero(), freed: zero() } }; OWN];
+        let mut at = 0;
+        while at < OWN {
+            words[at] = Words { left: AtomicU64::new(word), freed: AtomicU64::new(word) };
+            at += 1;
+        }
+        let behind = [const {
+            Behind {
+                granted: zero(),
+                counted: zero(),
+                freed_granted: zero(),
+                freed_counted: zero(),
+                kept: zero(),
+                reallocs: zero(),
+                rest: zero(),
+                mean: AtomicU32::new(0),
             }
-        }; CLASSES],
-        behind: [const {
-            Behind { granted: AtomicU64::new(0), rest: AtomicU64::new(0), mean: AtomicU32::new(0) }
-        }; CLASSES],
-        turn: AtomicU32::new(0),
-        thread: AtomicI32::new(0),
+        }; OWN];
+        let range = [AtomicUsize::new(0), AtomicUsize::new(span)];
+        Cells { range, words, behind, turn: AtomicU32::new(0), thread: AtomicI32::new(0) }
     }
-}; THREADS];
+}
+
+static CELLS: [Cells; THREADS] = [const { Cells::new(0, 0) }; THREADS];
+/// Stand-in of threads that have no cells: every word is negative and every address looked up, so every
+/// operation goes the slow way, which counts it elsewhere and makes the word -1 again.
+static NOBODYS: Cells = Cells::new(usize::MAX, u64::MAX);
 /// 1 once a thread counts by class.
 static BY_CLASS_USED: AtomicU32 = AtomicU32::new(0);
 /// Cells that were ever taken.
@@ -155,16 +212,15 @@ pub(super) fn look_up(base: usize, span: usize) {
 
 /// Ends what the calling thread was granted while nobody sampled: its next allocation is a trial.
 pub(super) fn notice(local: &Local) {
-    if let Some(cells) = local.cells.get() {
-        (0..CLASSES).for_each(|at| cells.fill(at, 0, None));
+    if let Some(cells) = local.own() {
+        (0..OWN).for_each(|at| cells.fill(at, 0, None));
     }
 }
 
 /// Whether a free of the block must look it up; also true when the thread has no cells.
 #[inline(always)]
 pub(super) fn may_be_recorded(local: &Local, address: usize) -> bool {
-    let Some(cells) = local.cells.get() else { return true };
-    let [base, span] = &cells.range;
+    let [base, span] = &local.cells.get().range;
     address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
 }
 
@@ -174,23 +230,27 @@ pub(super) fn in_range(address: usize) -> bool {
     address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
 }
 
-/// Counts an allocation; true when [`slow_alloc`] must follow.
+/// Counts an allocation of an object that is not large; true when [`slow_alloc`] must follow, as it must
+/// for a large one, which is not counted here.
 #[inline(always)]
 pub(super) fn count_alloc<const BY_CLASS: bool>(local: &Local, size: usize) -> bool {
-    let Some(cells) = local.cells.get() else { return true };
-    let words = &cells.words[words_of::<BY_CLASS>(size)];
-    add(&words.allocs, 1);
-    take_from(&words.left, (size as u64).wrapping_add(1))
+    is_large(size)
+        || take_from::<false>(local.cells.get(), words_of::<BY_CLASS>(size), charge(size))
 }
 
-/// Counts a free of an object that is not large; false when the thread has no cells.
+/// Counts a free of an object that is not large, where [`may_be_recorded`] was false; true when
+/// [`refill_freed`] must follow.
 #[inline(always)]
 pub(super) fn count_free<const BY_CLASS: bool>(local: &Local, size: usize) -> bool {
-    let Some(cells) = local.cells.get() else { return false };
-    let words = &cells.words[words_of::<BY_CLASS>(size)];
-    add(&words.freed, size as u64);
-    add(&words.frees, 1);
-    true
+    take_from::<true>(local.cells.get(), words_of::<BY_CLASS>(size), charge(size))
+}
+
+/// Grants more frees of objects of this size.
+#[cold]
+pub(super) fn refill_freed<const BY_CLASS: bool>(local: &Local, size: usize) {
+    if let Some(cells) = local.own() {
+        cells.fill_freed(words_of::<BY_CLASS>(size));
+    }
 }
 
 /// Adds to a word that only this thread writes: a load and a store, no locked instruction.
@@ -201,20 +261,25 @@ fn add(word: &AtomicU64, more: u64) {
 
 /// Takes from a word that only this thread writes; true when it is negative now.
 #[inline(always)]
-fn take_from(word: &AtomicU64, less: u64) -> bool {
+fn take_from<const FREED: bool>(cells: &Cells, at: usize, less: u64) -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        // The compiler loads, subtracts, stores and tests; one instruction does all of it.
+        // The compiler loads, subtracts, stores and tests; one instruction does all of it. The first pair's
+        // place is part of the instruction: no register is computed unless there are several.
+        let pair = std::ptr::from_ref(cells).cast::<u8>().wrapping_add(at * size_of::<Words>());
         // SAFETY: an aligned word that only this thread writes; readers see the value before or after.
         unsafe {
-            std::arch::asm!("sub qword ptr [{word}], {less}", "js {negative}",
-                word = in(reg) word.as_ptr(), less = in(reg) less,
+            std::arch::asm!("sub qword ptr [{pair} + {offset}], {less}", "js {negative}",
+                pair = in(reg) pair, less = in(reg) less,
+                offset = const offset_of!(Cells, words) + if FREED { offset_of!(Words, freed) } else { 0 },
                 negative = label { return true }, options(nostack));
         }
         false
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
+        let words = &cells.words[at];
+        let word = if FREED { &words.freed } else { &words.left };
         let next = word.load(Ordering::Relaxed).wrapping_sub(less);
         word.store(next, Ordering::Relaxed);
         next.cast_signed() < 0
@@ -222,24 +287,21 @@ fn take_from(word: &AtomicU64, less: u64) -> bool {
 }
 
 /// Counts a reallocation as an allocation that is charged for what it grew by, unless it is large now;
-/// true when [`slow_alloc`] must follow. The free of the old block is counted apart.
+/// true when [`slow_alloc`] must follow. The free of the old block is counted apart, and before: so the
+/// thread has cells unless there are none.
 #[inline(always)]
 pub(super) fn count_realloc<const BY_CLASS: bool>(local: &Local, old: usize, size: usize) -> bool {
-    let Some(cells) = local.cells.get() else { return true };
+    let cells = local.cells.get();
     if is_large(size) {
         return true;
     }
     let at = words_of::<BY_CLASS>(size);
-    let (words, granted) = (&cells.words[at], &cells.behind[at].granted);
-    // The units of the old block were charged at its birth: grant them once more.
-    let given = old.min(size) as u64 + 1;
-    let mut negative = false;
-    cells.exclusive(|| {
-        add(granted, given);
-        add(&words.allocs, 1);
-        negative = take_from(&words.left, size as u64 + 1 - given);
-    });
-    negative
+    // The units of the old block were charged at its birth.
+    let kept = old.min(size);
+    // Without cells the slow path counts it elsewhere, and nobody reads these.
+    add(&cells.behind[at].kept, kept as u64);
+    add(&cells.behind[at].reallocs, 1);
+    take_from::<false>(cells, at, ((size - kept) as u64) << COUNT_BITS)
 }
 
 /// A counted allocation that is to be continued.
@@ -248,8 +310,6 @@ pub(super) struct Counted {
     pub(super) size: usize,
     /// Units it was charged: size + 1, or what a reallocation grew by.
     pub(super) units: u64,
-    /// It is a reallocation.
-    pub(super) grown: bool,
 }
 
 /// Continues a counted allocation: fills the word again, and says whether the object is sampled, with
@@ -261,23 +321,21 @@ pub(super) fn slow_alloc<const BY_CLASS: bool>(
     draws: &impl Draws,
 ) -> Option<f32> {
     let at = words_of::<BY_CLASS>(counted.size);
-    let Some(cells) = local.cells.get() else {
-        if is_large(counted.size) || take::<BY_CLASS>(local).is_none() {
-            count_wide::<BY_CLASS>(counted.size);
-            return fresh_trial(local, counted, draws);
-        }
-        // Counted now, with nothing granted: the word is negative, as it must be here.
-        let _ = count_alloc::<BY_CLASS>(local, counted.size);
-        return slow_alloc::<BY_CLASS>(local, Counted { grown: false, ..counted }, draws);
-    };
     if is_large(counted.size) {
-        if !counted.grown {
-            uncount_alloc::<BY_CLASS>(local, counted.size);
-        }
         count_wide::<BY_CLASS>(counted.size);
         return fresh_trial(local, counted, draws);
     }
-    let left = cells.words[at].left.load(Ordering::Relaxed).cast_signed();
+    let Some(cells) = local.own() else {
+        NOBODYS.words[at].left.store(u64::MAX, Ordering::Relaxed);
+        if take::<BY_CLASS>(local).is_none() {
+            count_wide::<BY_CLASS>(counted.size);
+            return fresh_trial(local, counted, draws);
+        }
+        // Counted now, where nothing may be granted: a fresh word is negative then, as it must be here.
+        let _ = count_alloc::<BY_CLASS>(local, counted.size);
+        return slow_alloc::<BY_CLASS>(local, counted, draws);
+    };
+    let (left, _) = parts(cells.words[at].left.load(Ordering::Relaxed));
     if draws.exact() {
         cells.fill(at, 0, None);
         return fresh_trial(local, counted, draws);
@@ -317,22 +375,30 @@ fn fresh_trial(local: &Local, counted: Counted, draws: &impl Draws) -> Option<f3
 
 /// Takes the count of an allocation back.
 pub(super) fn uncount_alloc<const BY_CLASS: bool>(local: &Local, size: usize) {
-    if let Some(cells) = local.cells.get() {
-        let words = &cells.words[words_of::<BY_CLASS>(size)];
-        add(&words.allocs, u64::MAX);
-        add(&words.left, (size as u64).wrapping_add(1));
+    match local.own().filter(|_| !is_large(size)) {
+        Some(cells) => {
+            let behind = &cells.behind[words_of::<BY_CLASS>(size)];
+            cells.exclusive(|| {
+                add(&behind.counted, u64::MAX);
+                add(&behind.granted, (size as u64 + 1).wrapping_neg());
+            });
+        }
+        None => {
+            let wide = &WIDE[wide_of::<BY_CLASS>(size)];
+            wide.allocs.fetch_sub(1, Ordering::Relaxed);
+            wide.allocated.fetch_sub(size as u64, Ordering::Relaxed);
+        }
     }
 }
 
-/// Counts a free of a large object, or of a thread that had no cells.
-#[cold]
+/// Counts any free: of a large object, of a thread that has no cells yet.
 pub(super) fn slow_free<const BY_CLASS: bool>(local: &Local, size: usize) {
     if is_large(size) || take::<BY_CLASS>(local).is_none() {
         let wide = &WIDE[wide_of::<BY_CLASS>(size)];
         wide.frees.fetch_add(1, Ordering::Relaxed);
         wide.freed.fetch_add(size as u64, Ordering::Relaxed);
-    } else {
-        let _ = count_free::<BY_CLASS>(local, size);
+    } else if count_free::<BY_CLASS>(local, size) {
+        refill_freed::<BY_CLASS>(local, size);
     }
 }
 
@@ -359,15 +425,27 @@ impl Cells {
 
     /// Sets what is left of a class to `units` at most; the rest waits.
     fn fill(&self, at: usize, units: i64, mean: Option<f32>) {
-        let (words, behind) = (&self.words[at], &self.behind[at]);
+        let behind = &self.behind[at];
         let grant = units.min(GRANT_MAX);
-        self.exclusive(|| {
-            let left = words.left.load(Ordering::Relaxed);
-            add(&behind.granted, grant.cast_unsigned().wrapping_sub(left));
-            words.left.store(grant.cast_unsigned(), Ordering::Relaxed);
-        });
+        self.grant(&self.words[at].left, grant, (&behind.granted, &behind.counted));
         behind.rest.store((units - grant).cast_unsigned(), Ordering::Relaxed);
         behind.mean.store(mean.unwrap_or(0.0).to_bits(), Ordering::Relaxed);
+    }
+
+    fn fill_freed(&self, at: usize) {
+        let behind = &self.behind[at];
+        let sums = (&behind.freed_granted, &behind.freed_counted);
+        self.grant(&self.words[at].freed, GRANT_FREE, sums);
+    }
+
+    /// Makes a word stand at `grant` units and no operation.
+    fn grant(&self, word: &AtomicU64, grant: i64, (granted, counted): (&AtomicU64, &AtomicU64)) {
+        self.exclusive(|| {
+            let (units, count) = parts(word.load(Ordering::Relaxed));
+            add(granted, (grant - units).cast_unsigned());
+            add(counted, count);
+            word.store(grant.cast_unsigned() << COUNT_BITS, Ordering::Relaxed);
+        });
     }
 
     fn look_up(&self) {
@@ -379,14 +457,21 @@ impl Cells {
     }
 
     fn words_now(&self, at: usize) -> Sums {
-        let words = &self.words[at];
+        let (words, behind) = (&self.words[at], &self.behind[at]);
+        let now = |word: &AtomicU64| word.load(Ordering::Acquire);
         // Frees first: what is freed was allocated before.
-        let (freed, frees) =
-            (words.freed.load(Ordering::Acquire), words.frees.load(Ordering::Acquire));
-        let allocs = words.allocs.load(Ordering::Relaxed);
-        let granted = self.behind[at].granted.load(Ordering::Relaxed);
-        let units = granted.wrapping_sub(words.left.load(Ordering::Relaxed));
-        Sums { allocated: units.wrapping_sub(allocs), allocs, freed, frees }
+        let (units, count) = parts(now(&words.freed));
+        let frees = now(&behind.freed_counted).wrapping_add(count);
+        let freed = now(&behind.freed_granted).wrapping_sub(units.cast_unsigned());
+        let (units, count) = parts(now(&words.left));
+        let counted = now(&behind.counted).wrapping_add(count);
+        let charged = now(&behind.granted).wrapping_sub(units.cast_unsigned());
+        Sums {
+            allocated: charged.wrapping_sub(counted).wrapping_add(now(&behind.kept)),
+            allocs: counted.wrapping_add(now(&behind.reallocs)),
+            freed: freed.wrapping_sub(frees),
+            frees,
+        }
     }
 
     /// Counts of a class. One operation that runs meanwhile may be half counted.
@@ -408,8 +493,8 @@ impl Cells {
 
 /// Cells for the calling thread: its own, fresh ones, or those of a thread that is gone.
 fn take<const BY_CLASS: bool>(local: &Local) -> Option<&'static Cells> {
-    if local.refused.get() || local.cells.get().is_some() {
-        return local.cells.get();
+    if local.refused.get() || local.own().is_some() {
+        return local.own();
     }
     BY_CLASS_USED.fetch_or(u32::from(BY_CLASS), Ordering::Relaxed);
     let own = super::threads::id();
@@ -426,7 +511,7 @@ fn take<const BY_CLASS: bool>(local: &Local) -> Option<&'static Cells> {
         }
         Err(_) => inherit(own),
     };
-    local.cells.set(cells);
+    local.cells.set(cells.unwrap_or(&NOBODYS));
     local.refused.set(cells.is_none());
     cells
 }
@@ -479,12 +564,21 @@ fn sums(class: usize) -> Sums {
         allocated: WIDE[class].allocated.load(Ordering::Acquire),
         allocs: WIDE[class].allocs.load(Ordering::Acquire),
     };
-    CELLS[..used].iter().fold(wide, |sums, cells| sums.plus(cells.read(class)))
+    let own = if class < OWN { &CELLS[..used] } else { &[] };
+    own.iter().fold(wide, |sums, cells| sums.plus(cells.read(class)))
 }
 
 /// Sums over all classes.
 pub(super) fn all() -> Sums {
     (0..CLASSES).map(sums).fold(Sums::default(), Sums::plus)
+}
+
+/// Sums of the thread whose cells these are; `None` before its first allocation.
+pub(super) fn own(local: &Local) -> Option<Sums> {
+    let cells = local.own()?;
+    // Unless threads count by class, the first words hold all up to `LARGE`.
+    let classes = if BY_CLASS_USED.load(Ordering::Relaxed) == 0 { 1 } else { CLASSES };
+    Some((0..classes).map(|at| cells.words_now(at)).fold(Sums::default(), Sums::plus))
 }
 
 /// Totals of every class. Unless threads count by class, the first one holds all up to [`LARGE`].

@@ -6,13 +6,17 @@
 //!
 //! A block is mimalloc's unless its address lies in the range; one compare tells on free. The fast path
 //! adds to mimalloc one changed word on allocation, and that compare and one changed word on free.
+//!
+//! The methods are calls of functions that get size and alignment in registers and end in a jump into
+//! mimalloc. So a caller holds one call, as with mimalloc alone, and no frame is built.
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::hint::cold_path;
 use std::ptr::NonNull;
 
 use super::cells::{
-    Counted, Local, count_alloc, count_free, in_range, is_large, may_be_recorded, slow_alloc,
-    slow_free, uncount_alloc,
+    Counted, Local, count_alloc, count_free, count_realloc, in_range, is_large, may_be_recorded,
+    refill_freed, slow_alloc, slow_free, uncount_alloc,
 };
 use super::sampler::{Fresh, Sampler, sampler};
 use super::unwind::Registers;
@@ -40,70 +44,147 @@ pub(super) fn local<T>(with: impl FnOnce(&Local) -> T) -> T {
 // SAFETY: each method returns a block of the layout from mimalloc or from the range, or null, and
 // takes back the same; none unwinds: the hooks do not panic on any input.
 unsafe impl<const BY_CLASS: bool> GlobalAlloc for TailbeamAlloc<BY_CLASS> {
-    // Not inlined: a call each, whose last step is the jump into mimalloc. Inlined into its callers the
-    // same code made a JSON program 17 % slower than mimalloc, as a call 1.3 % (10 rounds, ABBA).
-    #[inline(never)]
+    #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if local(|local| count_alloc::<BY_CLASS>(local, layout.size())) {
-            return finish_alloc::<BY_CLASS>(layout, false);
-        }
-        plain::alloc(layout)
+        alloc::<BY_CLASS>(layout.size(), layout.align())
     }
 
-    #[inline(never)]
+    #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if local(|local| count_alloc::<BY_CLASS>(local, layout.size())) {
-            return finish_alloc::<BY_CLASS>(layout, true);
-        }
-        plain::alloc_zeroed(layout)
+        alloc_zeroed::<BY_CLASS>(layout.size(), layout.align())
     }
 
-    #[inline(never)]
+    #[inline(always)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let size = layout.size();
-        if is_large(size) || local(|local| may_be_recorded(local, pointer.addr())) {
-            // SAFETY: the caller's contract for `dealloc`.
-            return unsafe { finish_free::<BY_CLASS>(pointer, layout) };
-        }
-        // It has cells, or the block might be recorded.
-        let _ = local(|local| count_free::<BY_CLASS>(local, size));
-        // SAFETY: the caller gives a block of this allocator that is not in the range, so it is
-        // mimalloc's.
-        unsafe { plain::free(pointer) }
+        // SAFETY: the caller's contract for `dealloc`.
+        unsafe { free::<BY_CLASS>(pointer, layout.size()) }
     }
 
-    #[inline(never)]
+    #[inline(always)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if is_large(layout.size()) || local(|local| may_be_recorded(local, pointer.addr())) {
-            // SAFETY: the caller's contract for `realloc`.
-            return unsafe { realloc::recorded::<BY_CLASS>(pointer, layout, new_size) };
-        }
-        // SAFETY: the block is mimalloc's, as in dealloc, and was allocated with this alignment.
-        let grown = unsafe { plain::realloc(pointer, layout, new_size) };
-        match NonNull::new(grown) {
-            Some(grown) => realloc::counted::<BY_CLASS>(grown, layout, new_size),
-            None => grown,
-        }
+        // SAFETY: the caller's contract for `realloc`.
+        unsafe { resize::<BY_CLASS>(pointer, layout, new_size) }
     }
 }
 
-/// The slow path of an allocation: a block of mimalloc, or one in the range.
+#[inline(never)]
+fn alloc<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
+    // Two branches: as one condition the compiler computes both sides and joins them.
+    if !plain::is_small(size) {
+        return alloc_larger::<BY_CLASS>(size, align);
+    }
+    if !plain::natural(align) {
+        return alloc_larger::<BY_CLASS>(size, align);
+    }
+    if local(|local| count_alloc::<BY_CLASS>(local, size)) {
+        cold_path();
+        return finish_alloc::<BY_CLASS>(size, align);
+    }
+    plain::alloc_small(size)
+}
+
+#[inline(never)]
+fn alloc_larger<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
+    if local(|local| count_alloc::<BY_CLASS>(local, size)) {
+        cold_path();
+        return finish_alloc::<BY_CLASS>(size, align);
+    }
+    plain::alloc(size, align)
+}
+
+#[inline(never)]
+fn alloc_zeroed<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
+    if local(|local| count_alloc::<BY_CLASS>(local, size)) {
+        cold_path();
+        return finish_zeroed::<BY_CLASS>(size, align);
+    }
+    plain::alloc_zeroed(size, align)
+}
+
+/// # Safety
+/// As `GlobalAlloc::dealloc`.
+#[inline(never)]
+unsafe fn free<const BY_CLASS: bool>(pointer: *mut u8, size: usize) {
+    if is_large(size) || local(|local| may_be_recorded(local, pointer.addr())) {
+        cold_path();
+        // SAFETY: the caller's contract.
+        return unsafe { finish_free::<BY_CLASS>(pointer, size) };
+    }
+    if local(|local| count_free::<BY_CLASS>(local, size)) {
+        cold_path();
+        // SAFETY: the caller's contract, for a block that is not in the range.
+        return unsafe { free_and_refill::<BY_CLASS>(pointer, size) };
+    }
+    // SAFETY: the caller gives a block of this allocator that is not in the range, so it is mimalloc's.
+    unsafe { plain::free(pointer) }
+}
+
+/// # Safety
+/// As `GlobalAlloc::dealloc`, for a block of mimalloc whose free is counted.
 #[cold]
 #[inline(never)]
-fn finish_alloc<const BY_CLASS: bool>(layout: Layout, zeroed: bool) -> *mut u8 {
-    let size = layout.size();
-    let counted = Counted { size, units: size as u64 + 1, grown: false };
-    let registers = Registers::here();
+unsafe fn free_and_refill<const BY_CLASS: bool>(pointer: *mut u8, size: usize) {
+    local(|local| refill_freed::<BY_CLASS>(local, size));
+    // SAFETY: the caller's.
+    unsafe { plain::free(pointer) }
+}
+
+/// # Safety
+/// As `GlobalAlloc::realloc`.
+#[inline(never)]
+unsafe fn resize<const BY_CLASS: bool>(pointer: *mut u8, layout: Layout, new: usize) -> *mut u8 {
+    if is_large(layout.size()) || local(|local| may_be_recorded(local, pointer.addr())) {
+        cold_path();
+        // SAFETY: the caller's contract.
+        return unsafe { realloc::recorded::<BY_CLASS>(pointer, layout, new) };
+    }
+    // SAFETY: the block is mimalloc's, as in free, and was allocated with this alignment.
+    let grown = unsafe { plain::realloc(pointer, layout, new) };
+    let Some(block) = NonNull::new(grown) else { return grown };
+    let (freed, grew) = local(|local| {
+        let freed = count_free::<BY_CLASS>(local, layout.size());
+        (freed, count_realloc::<BY_CLASS>(local, layout.size(), new))
+    });
+    if freed {
+        local(|local| refill_freed::<BY_CLASS>(local, layout.size()));
+    }
+    if grew {
+        return realloc::finish::<BY_CLASS>(block, layout, new);
+    }
+    grown
+}
+
+#[cold]
+#[inline(never)]
+fn finish_alloc<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
+    finish::<BY_CLASS>(size, align, Registers::here(), false)
+}
+
+#[cold]
+#[inline(never)]
+fn finish_zeroed<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
+    finish::<BY_CLASS>(size, align, Registers::here(), true)
+}
+
+/// The slow path of an allocation: a block of mimalloc, or one in the range.
+#[inline(always)]
+fn finish<const BY_CLASS: bool>(
+    size: usize,
+    align: usize,
+    registers: Registers,
+    zeroed: bool,
+) -> *mut u8 {
+    let counted = Counted { size, units: size as u64 + 1 };
     let trial = local(|local| slow_alloc::<BY_CLASS>(local, counted, &sampler()));
     let sampled = sampler().zip(trial);
-    if let Some(block) = sampled.and_then(|it| placed(it, size, layout.align(), registers)) {
+    if let Some(block) = sampled.and_then(|it| placed(it, size, align, registers)) {
         if zeroed {
             // SAFETY: a slot of at least this size that nobody else has.
             unsafe { block.as_ptr().write_bytes(0, size) };
         }
         return block.as_ptr();
     }
-    let block = if zeroed { plain::alloc_zeroed(layout) } else { plain::alloc(layout) };
+    let block = if zeroed { plain::alloc_zeroed(size, align) } else { plain::alloc(size, align) };
     let Some(fresh) = NonNull::new(block) else {
         local(|local| uncount_alloc::<BY_CLASS>(local, size));
         plain::settled();
@@ -150,12 +231,10 @@ pub(super) fn noted(
 /// As `GlobalAlloc::dealloc`.
 #[cold]
 #[inline(never)]
-unsafe fn finish_free<const BY_CLASS: bool>(pointer: *mut u8, layout: Layout) {
-    let (address, size) = (pointer.addr(), layout.size());
+unsafe fn finish_free<const BY_CLASS: bool>(pointer: *mut u8, size: usize) {
+    let address = pointer.addr();
     let in_range = local(|local| {
-        if is_large(size) || !count_free::<BY_CLASS>(local, size) {
-            slow_free::<BY_CLASS>(local, size);
-        }
+        slow_free::<BY_CLASS>(local, size);
         let sampler = sampler()?;
         let in_range = in_range(address) && !sampler.exact();
         if in_range {

@@ -54,5 +54,5 @@ pub use alone::Totals;
 pub use config::{HeapConfig, HeapError, OnFork};
 pub use global::TailbeamAlloc;
 pub use session::{HeapSession, name_owner, owner_ended, start};
-pub use totals::{Live, live};
+pub use totals::{Live, ThreadTotals, live, this_thread};
 pub use unwind::Registers;

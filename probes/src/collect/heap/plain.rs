@@ -11,29 +11,46 @@ use libmimalloc_sys::{
 };
 
 /// Whether mimalloc aligns a block of the size well enough without being asked.
-const fn natural(layout: Layout) -> bool {
-    layout.align() <= 8
+pub(super) const fn natural(align: usize) -> bool {
+    align <= 8
+}
+
+/// Largest size that [`alloc_small`] takes (mimalloc.h, `MI_SMALL_SIZE_MAX`).
+const SMALL: usize = 128 * size_of::<*const ()>();
+
+/// Whether [`alloc_small`] takes a size, of an alignment that is [`natural`].
+#[inline(always)]
+pub(super) const fn is_small(size: usize) -> bool {
+    size <= SMALL
+}
+
+/// A block of a small size: `mi_malloc` would look at the size once more and jump once more.
+#[inline(always)]
+pub(super) fn alloc_small(size: usize) -> *mut u8 {
+    debug_assert!(size <= SMALL);
+    // SAFETY: takes any size up to SMALL.
+    unsafe { mi_malloc_small(size).cast() }
 }
 
 #[inline(always)]
-pub(super) fn alloc(layout: Layout) -> *mut u8 {
-    if natural(layout) {
+pub(super) fn alloc(size: usize, align: usize) -> *mut u8 {
+    if natural(align) {
         // SAFETY: takes any size.
-        unsafe { mi_malloc(layout.size()).cast() }
+        unsafe { mi_malloc(size).cast() }
     } else {
         // SAFETY: takes any size and a power of two.
-        unsafe { mi_malloc_aligned(layout.size(), layout.align()).cast() }
+        unsafe { mi_malloc_aligned(size, align).cast() }
     }
 }
 
 #[inline(always)]
-pub(super) fn alloc_zeroed(layout: Layout) -> *mut u8 {
-    if natural(layout) {
+pub(super) fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
+    if natural(align) {
         // SAFETY: takes any size.
-        unsafe { mi_zalloc(layout.size()).cast() }
+        unsafe { mi_zalloc(size).cast() }
     } else {
         // SAFETY: takes any size and a power of two.
-        unsafe { mi_zalloc_aligned(layout.size(), layout.align()).cast() }
+        unsafe { mi_zalloc_aligned(size, align).cast() }
     }
 }
 
@@ -41,7 +58,7 @@ pub(super) fn alloc_zeroed(layout: Layout) -> *mut u8 {
 /// The block is mimalloc's, of this layout.
 #[inline(always)]
 pub(super) unsafe fn realloc(pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-    if layout.align() <= 8 {
+    if natural(layout.align()) {
         // SAFETY: the caller's.
         unsafe { mi_realloc(pointer.cast(), new_size).cast() }
     } else {
@@ -86,7 +103,8 @@ pub(super) fn refusals() -> u64 {
 }
 
 unsafe extern "C" {
-    /// mimalloc.h; libmimalloc-sys declares it behind a feature that brings another crate.
+    // mimalloc.h; libmimalloc-sys declares them behind a feature that brings another crate.
+    fn mi_malloc_small(size: usize) -> *mut c_void;
     fn mi_register_error(handler: Option<extern "C" fn(c_int, *mut c_void)>, argument: *mut c_void);
     fn mi_process_info(
         elapsed: *mut usize,

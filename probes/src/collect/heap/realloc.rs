@@ -6,42 +6,33 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 
-use super::cells::{
-    Counted, Local, count_free, count_realloc, in_range, is_large, slow_alloc, slow_free,
-};
+use super::cells::{Counted, count_realloc, in_range, slow_alloc, slow_free};
 use super::global::{local, noted, placed};
 use super::plain;
 use super::sampler::{Sampler, sampler};
 use super::unwind::Registers;
 
 /// Counts the reallocation of a block that was not recorded; the grown block may be sampled.
-#[inline(always)]
-pub(super) fn counted<const BY_CLASS: bool>(
-    block: NonNull<u8>,
-    old: Layout,
-    new_size: usize,
-) -> *mut u8 {
+fn counted<const BY_CLASS: bool>(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
     let slow = local(|local| {
-        free_only::<BY_CLASS>(local, old.size());
+        slow_free::<BY_CLASS>(local, old.size());
         count_realloc::<BY_CLASS>(local, old.size(), new_size)
     });
     if slow { finish::<BY_CLASS>(block, old, new_size) } else { block.as_ptr() }
 }
 
-#[inline(always)]
-fn free_only<const BY_CLASS: bool>(local: &Local, size: usize) {
-    if is_large(size) || !count_free::<BY_CLASS>(local, size) {
-        slow_free::<BY_CLASS>(local, size);
-    }
-}
-
 fn charged(old: usize, new_size: usize) -> Counted {
-    Counted { size: new_size, units: new_size.saturating_sub(old) as u64, grown: true }
+    Counted { size: new_size, units: new_size.saturating_sub(old) as u64 }
 }
 
+/// Continues a counted reallocation: the grown block may be sampled.
 #[cold]
 #[inline(never)]
-fn finish<const BY_CLASS: bool>(block: NonNull<u8>, old: Layout, new_size: usize) -> *mut u8 {
+pub(super) fn finish<const BY_CLASS: bool>(
+    block: NonNull<u8>,
+    old: Layout,
+    new_size: usize,
+) -> *mut u8 {
     let registers = Registers::here();
     let charged = charged(old.size(), new_size);
     let trial = local(|local| slow_alloc::<BY_CLASS>(local, charged, &sampler()));
@@ -148,7 +139,7 @@ unsafe fn from_range<const BY_CLASS: bool>(
     let slot = (lives && !sampler.stays_outside(new_size))
         .then(|| sampler.slot_for(new_size, layout.align()))
         .flatten();
-    let target = slot.map_or_else(|| plain::alloc(new), NonNull::as_ptr);
+    let target = slot.map_or_else(|| plain::alloc(new.size(), new.align()), NonNull::as_ptr);
     if target.is_null() {
         return target;
     }
@@ -167,7 +158,7 @@ unsafe fn from_range<const BY_CLASS: bool>(
 /// Counts a reallocation whose object is recorded already: no new trial.
 fn count_only<const BY_CLASS: bool>(old: usize, new_size: usize) {
     local(|local| {
-        free_only::<BY_CLASS>(local, old);
+        slow_free::<BY_CLASS>(local, old);
         if count_realloc::<BY_CLASS>(local, old, new_size) {
             slow_alloc::<BY_CLASS>(local, charged(old, new_size), &sampler());
         }

@@ -32,6 +32,25 @@ pub fn live() -> Result<Live, Unavailable> {
     })
 }
 
+/// What the calling thread has allocated so far, live or not, without objects above 128 KiB: those are
+/// counted for all threads together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThreadTotals {
+    /// Objects, reallocations included.
+    pub objects: u64,
+    /// Requested bytes.
+    pub bytes: u64,
+}
+
+/// The calling thread's own totals, some loads of its own words; `None` where
+/// [`TailbeamAlloc`](super::TailbeamAlloc) does not serve it. The difference of two readings on one
+/// thread is exact, up to one object that a signal handler interrupts.
+#[must_use]
+pub fn this_thread() -> Option<ThreadTotals> {
+    let sums = super::global::local(cells::own)?;
+    Some(ThreadTotals { objects: sums.allocs, bytes: sums.allocated })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -76,8 +76,7 @@ impl World {
     fn alloc(&mut self, object: &Object) {
         self.truth[object.site as usize] += object.size as u64;
         if count_alloc::<CLASSES>(&self.local, object.size) {
-            let counted =
-                Counted { size: object.size, units: object.size as u64 + 1, grown: false };
+            let counted = Counted { size: object.size, units: object.size as u64 + 1 };
             let met = slow_alloc::<CLASSES>(&self.local, counted, &Drawing(&self.collector));
             if let Some(mean) = met {
                 self.born(object, mean);
@@ -90,7 +89,7 @@ impl World {
         self.truth[object.site as usize] += size as u64;
         self.truth[object.site as usize] -= old as u64;
         let slow = count_realloc::<CLASSES>(&self.local, old, size);
-        let counted = Counted { size, units: size.saturating_sub(old) as u64, grown: true };
+        let counted = Counted { size, units: size.saturating_sub(old) as u64 };
         let met = slow
             .then(|| slow_alloc::<CLASSES>(&self.local, counted, &Drawing(&self.collector)))
             .flatten();

@@ -82,7 +82,7 @@ impl Model {
 fn agrees_with_a_sorted_map() {
     let now_ns = 1_000_000;
     let mut model = Model {
-        wheel: Wheel::new(now_ns, 20_000),
+        wheel: Wheel::new(now_ns, 20_000).expect("address space"),
         pending: BTreeMap::new(),
         stale: Vec::new(),
         now_ns,
@@ -116,7 +116,7 @@ fn agrees_with_a_sorted_map() {
 /// A timer that went down from level to level and one that was set near its end.
 #[test]
 fn equal_deadlines_fire_in_the_order_in_which_they_were_set() {
-    let mut wheel = Wheel::new(0, 100);
+    let mut wheel = Wheel::new(0, 100).expect("address space");
     let deadline_ns = 3_000_000_000_000;
     let mut out = Vec::new();
     for owner in 0..60u64 {
@@ -130,7 +130,7 @@ fn equal_deadlines_fire_in_the_order_in_which_they_were_set() {
 
 #[test]
 fn what_is_due_when_it_is_set_fires_with_the_next_look() {
-    let mut wheel = Wheel::new(1 << 40, 8);
+    let mut wheel = Wheel::new(1 << 40, 8).expect("address space");
     for (owner, deadline_ns) in [(0, 3), (1, 2), (2, 3), (3, 1 << 39)] {
         assert!(wheel.insert(deadline_ns, owner, None).is_some());
     }
@@ -142,7 +142,7 @@ fn what_is_due_when_it_is_set_fires_with_the_next_look() {
 
 #[test]
 fn more_due_timers_than_room_come_in_the_order_of_their_ticks() {
-    let mut wheel = Wheel::new(0, 10_000);
+    let mut wheel = Wheel::new(0, 10_000).expect("address space");
     for owner in 0..10_000u64 {
         let deadline_ns = (owner * 7_919 % 10_000) << TICK_BITS;
         assert!(wheel.insert(deadline_ns, owner, None).is_some());
@@ -162,7 +162,7 @@ fn more_due_timers_than_room_come_in_the_order_of_their_ticks() {
 
 #[test]
 fn the_bound_and_the_room_hold() {
-    let mut wheel = Wheel::new(0, 2);
+    let mut wheel = Wheel::new(0, 2).expect("address space");
     assert!(wheel.insert(5, 1, Some(2)).is_some() && wheel.insert(5, 1, Some(2)).is_some());
     assert!(wheel.insert(5, 1, Some(2)).is_none());
     let mut out = Vec::new();

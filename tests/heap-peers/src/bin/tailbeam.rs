@@ -1,21 +1,13 @@
 //! Ours: counting only, or sampling with the mean of the fourth argument, or exact (1).
 
-use tailbeam_probes::collect::heap::{HeapConfig, TailbeamAlloc, start};
+use tailbeam_probes::collect::heap::TailbeamAlloc;
+
+#[path = "../sampled.rs"]
+mod sampled;
 
 #[global_allocator]
 static ALLOCATOR: TailbeamAlloc = TailbeamAlloc;
 
 fn main() {
-    tailbeam_heap_peers::main_of(|| {
-        let mean = std::env::args().nth(4).and_then(|mean| mean.parse::<u32>().ok()).unwrap_or(0);
-        let path = std::env::temp_dir().join(format!("heap-peers-{}.tbh", std::process::id()));
-        let config = match mean {
-            0 => return None,
-            1 => HeapConfig::exact(&path),
-            mean_bytes => HeapConfig { mean_bytes, ..HeapConfig::new(&path) },
-        };
-        let session = start(&config).expect("starts");
-        std::fs::remove_file(&path).expect("the mapping stays");
-        Some(session)
-    });
+    tailbeam_heap_peers::main_of(sampled::session);
 }

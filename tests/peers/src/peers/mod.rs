@@ -32,6 +32,8 @@ pub(crate) enum Peer {
     TokioMt,
     /// Tailbeam's runtime
     Tailbeam,
+    /// Tailbeam's runtime with a time stamp per turn
+    TailbeamStamped,
     /// monoio, a runtime per core
     Monoio,
     /// glommio, an executor per core
@@ -90,7 +92,8 @@ pub(crate) fn begin(peer: Peer, work: Work, job: Job) -> Result<Begun, String> {
     match peer {
         Peer::TokioCt => tasks::begin::<tokio::CurrentThread>(work, job),
         Peer::TokioMt => tokio_mt::begin(work, job),
-        Peer::Tailbeam => tailbeam::begin(work, job),
+        Peer::Tailbeam => tailbeam::begin(work, job, false),
+        Peer::TailbeamStamped => tailbeam::begin(work, job, true),
         Peer::Monoio => tasks::begin::<monoio::Monoio>(work, job),
         Peer::Glommio => glommio::begin(work, job),
         Peer::Compio => tasks::begin::<compio::Compio>(work, job),

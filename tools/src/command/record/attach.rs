@@ -39,7 +39,7 @@ pub(super) fn run(process: u32, args: &Record, root: &Path, err: &mut dyn Write)
     };
     let mut recording = Recording::begin(watch, &start, args, &dir);
     let (reason, code) = until_told(&told, &mut recording);
-    recording.end(reason, clock::monotonic_ns(), &mut Watch::total);
+    recording.end(reason, clock::monotonic_ns(), Some(&mut Watch::total));
     signals.close();
     let ended_unix_ns = clock::realtime_ns();
     recorded.end = Some(Ending { ended_unix_ns, code: None, signal: None });

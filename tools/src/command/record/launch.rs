@@ -64,10 +64,14 @@ pub(super) fn run(
     }
     let mut status = None;
     // The totals are those of children that were waited for.
-    recording.end("program ended", clock::monotonic_ns(), &mut |watch: &Watch| {
-        status = Some(child.wait());
-        watch.total()
-    });
+    recording.end(
+        "program ended",
+        clock::monotonic_ns(),
+        Some(&mut |watch: &Watch| {
+            status = Some(child.wait());
+            watch.total()
+        }),
+    );
     let status = status.unwrap_or_else(|| child.wait()).map_err(failed)?;
     signals.end();
     Ok((status, recording.told()))

@@ -70,6 +70,9 @@ pub(super) struct Recording {
     told: Vec<String>,
 }
 
+/// Gives the kernel's totals at the end.
+type Totals<'a> = &'a mut dyn FnMut(&Watch) -> Option<ProgramTotal>;
+
 impl Recording {
     /// Begins to write what `watch` sees.
     pub(super) fn begin(watch: Watch, start: &ProgramStart, args: &Record, dir: &Path) -> Self {
@@ -129,7 +132,7 @@ impl Recording {
     pub(super) fn step(&mut self, now_ns: u64) {
         let Some((watch, log)) = &mut self.parts else { return };
         if self.stop_ns.is_some_and(|stop| now_ns >= stop) {
-            self.end("duration", now_ns, &mut |_| None);
+            self.end("duration", now_ns, None);
             return;
         }
         if now_ns < self.next_ns {
@@ -149,17 +152,12 @@ impl Recording {
             self.parts = None;
         } else if full {
             self.told.push("recorded in part: the recording has reached --max-disk".to_owned());
-            self.end("disk budget", now_ns, &mut |_| None);
+            self.end("disk budget", now_ns, None);
         }
     }
 
     /// Takes the last look and seals the run; `total` gives the kernel's totals, where there are any.
-    pub(super) fn end(
-        &mut self,
-        reason: &str,
-        now_ns: u64,
-        total: &mut dyn FnMut(&Watch) -> Option<ProgramTotal>,
-    ) {
+    pub(super) fn end(&mut self, reason: &str, now_ns: u64, total: Option<Totals<'_>>) {
         let Some((mut watch, mut log)) = self.parts.take() else { return };
         let batch = watch.last_look(now_ns);
         self.threads += batch.tick.born.len();
@@ -169,7 +167,7 @@ impl Recording {
             reason: reason.to_owned(),
             ended_unix_ns: clock::realtime_ns(),
             end_ns: now_ns,
-            total: total(&watch),
+            total: total.and_then(|total| total(&watch)),
             samples_left_out: watch.samples_without_stack(),
             self_ns: self.self_ns,
         };

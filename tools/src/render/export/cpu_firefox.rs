@@ -122,14 +122,14 @@ fn thread(export: &CpuExport<'_>, row: usize, own: &[(u64, usize)], main: bool) 
 }
 
 fn counters(program: &Program) -> Vec<Value> {
-    let one = |name, about, of: fn(&Window) -> &Sum| counter(program, (name, about), of);
-    let all = [
-        one("cpu_us", "CPU time of all threads, us", |window| &window.cpu),
-        one("wait_us", "Ready to run without a CPU, us", |window| &window.wait),
-        one("switches", "Context switches of all threads", |window| &window.switches),
-        one("faults", "Page faults without a disk", |window| &window.faults),
+    type Take = fn(&Window) -> &Sum;
+    let all: [(&str, &str, Take); 4] = [
+        ("cpu_us", "CPU time of all threads, us", |window| &window.cpu),
+        ("wait_us", "Ready to run without a CPU, us", |window| &window.wait),
+        ("switches", "Context switches of all threads", |window| &window.switches),
+        ("faults", "Page faults without a disk", |window| &window.faults),
     ];
-    all.into_iter().flatten().collect()
+    all.into_iter().filter_map(|(name, about, of)| counter(program, (name, about), of)).collect()
 }
 
 /// A counter; a window that is not known is left out, not 0.

@@ -1,10 +1,14 @@
-//! A heap or CPU profile in the formats of other people's tools: functions over `Write`, no file is opened here.
+//! A heap profile, a CPU profile, and latency over time, in the formats of other people's tools: functions over `Write`,
+//! no file is opened here.
 
 pub mod cpu;
 pub mod cpu_firefox;
 pub mod firefox;
 pub mod folded;
+pub mod hlog;
+pub mod openmetrics;
 pub mod pprof;
+pub mod timeline;
 
 use std::io::{self, Write};
 

@@ -11,9 +11,9 @@ use tailbeam_runtime::{Addr, Agent, Config, Cores, Cx, NoObserver, Runtime, Stop
 use super::{Begun, Job, Work};
 use crate::sheet::Sheet;
 
-/// Starts `work`. The runtime lives as long as the process.
-pub(crate) fn begin(work: Work, job: Job) -> Result<Begun, String> {
-    let runtime = match start(work, job) {
+/// Starts `work`, with stamped turns or without. The runtime lives as long as the process.
+pub(crate) fn begin(work: Work, job: Job, stamped: bool) -> Result<Begun, String> {
+    let runtime = match start(work, job, stamped) {
         Ok(runtime) => runtime,
         Err(why) => return Ok(Begun::NotRun(why)),
     };
@@ -33,7 +33,7 @@ pub(crate) fn begin(work: Work, job: Job) -> Result<Begun, String> {
 }
 
 /// With room for what `work` needs, as the peers have it.
-fn start(work: Work, job: Job) -> Result<Runtime, String> {
+fn start(work: Work, job: Job, stamped: bool) -> Result<Runtime, String> {
     let agents = match work {
         Work::Spawn | Work::Idle => job.crowd,
         _ => job.agents,
@@ -43,6 +43,7 @@ fn start(work: Work, job: Job) -> Result<Runtime, String> {
         agents_max: agents.saturating_add(1_024),
         timers_max: job.crowd.saturating_mul(2).max(1 << 18),
         messages_max: 1 << 24,
+        turn_stamps: stamped,
         peer_ring_slots: match work {
             Work::Ask => (2 * agents).next_power_of_two().clamp(4_096, 1 << 20),
             _ => 4_096,

@@ -28,7 +28,7 @@ impl Agent for Client {
         let mut n = 0;
         loop {
             self.1.ask();
-            let deadline_ns = cx.now_ns() + DEADLINE_NS;
+            let deadline_ns = cx.recent_ns() + DEADLINE_NS;
             n = cx.ask(self.0, deadline_ns, |reply| (n, reply)).await.map_err(|_| {
                 self.1.sheet().refused();
                 Stop

@@ -1,0 +1,76 @@
+//! How many requests are in which leg of their way, for Little's law: counts that need no stamps.
+//!
+//! Each core counts what it did itself, so each word has one writer and costs a load and a store. The
+//! controller reads the words of all cores at once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What can happen to a request, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Step {
+    /// It was given to the runtime.
+    Sent = 0,
+    /// The responder's turn took it.
+    Taken = 1,
+    /// Its answer was sent, or it was dropped without one.
+    Answered = 2,
+    /// The asker's turn took its answer, late or not, or there is none to come.
+    Closed = 3,
+}
+
+/// Number of steps.
+const STEPS: usize = 4;
+
+/// The counts of one core.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Legs([AtomicU64; STEPS]);
+
+impl Legs {
+    /// Counts a step; only on the core that these counts belong to.
+    #[inline]
+    pub(crate) fn count(&self, step: Step) {
+        let word = &self.0[step as usize];
+        // Release: who sees a step sees those before it, also on another core.
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+
+    /// Takes a step back that did not happen.
+    pub(crate) fn uncount(&self, step: Step) {
+        let word = &self.0[step as usize];
+        word.store(word.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Release);
+    }
+}
+
+/// Requests that are sent and not taken, taken and not answered, answered and not in hand.
+pub(crate) fn occupied(cores: &[Legs]) -> [u64; STEPS - 1] {
+    // Last step first: what is seen to have left a leg is then seen to have come into it.
+    let mut sums = [0u64; STEPS];
+    for step in (0..STEPS).rev() {
+        let counts = cores.iter().map(|core| core.0[step].load(Ordering::Acquire));
+        sums[step] = counts.fold(0, u64::wrapping_add);
+    }
+    std::array::from_fn(|leg| sums[leg].saturating_sub(sums[leg + 1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_in_one_leg_at_a_time() {
+        let cores = [Legs::default(), Legs::default()];
+        assert_eq!(occupied(&cores), [0, 0, 0]);
+        cores[0].count(Step::Sent);
+        cores[0].count(Step::Sent);
+        assert_eq!(occupied(&cores), [2, 0, 0]);
+        cores[1].count(Step::Taken);
+        assert_eq!(occupied(&cores), [1, 1, 0]);
+        cores[1].count(Step::Answered);
+        assert_eq!(occupied(&cores), [1, 0, 1]);
+        cores[0].count(Step::Closed);
+        cores[0].uncount(Step::Sent);
+        assert_eq!(occupied(&cores), [0, 0, 0]);
+    }
+}

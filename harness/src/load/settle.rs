@@ -1,0 +1,59 @@
+//! How a request ends in the counts, the histograms and the stages.
+
+use super::exchange::Exchange;
+use super::latency::Parties;
+use super::open::Open;
+use super::recorder::{Recorder, Series};
+use super::workload::{Settled, Workload};
+
+/// Counts a request that could not be sent. `exhausted`: the generator's own table was full.
+pub(super) fn fail(r: &mut Recorder, exhausted: bool) {
+    r.second.outcomes.error += 1;
+    r.second.generator_exhausted += u64::from(exhausted);
+    r.judge_unanswered();
+}
+
+/// Counts a request that was answered in its time.
+pub(super) fn settle<W: Workload>(
+    r: &mut Recorder,
+    settled: Settled,
+    open: &Open,
+    exchange: &Exchange<W>,
+) {
+    let stamps = &exchange.stamps;
+    let now_ns = stamps.closed_ns;
+    r.closed(open.sent_ns, now_ns);
+    let outcomes = &mut r.second.outcomes;
+    match settled {
+        Settled::Ok => outcomes.ok += 1,
+        Settled::Declined => outcomes.declined += 1,
+        Settled::Cancelled => {
+            outcomes.cancelled += 1;
+            return;
+        }
+        Settled::Refused => {
+            outcomes.refused += 1;
+            return;
+        }
+        Settled::Error => {
+            outcomes.error += 1;
+            r.judge_unanswered();
+            return;
+        }
+    }
+    let local = open.local as usize;
+    r.completions[local] = r.completions[local].saturating_add(1);
+    let end_to_end = now_ns - open.intended_ns;
+    r.record(Series::EndToEnd, end_to_end);
+    r.record(Series::ReplyPath, now_ns.saturating_sub(stamps.answered_ns));
+    // Before its due instant it used less than the plan's delay: what the system took is not known then.
+    if stamps.answered_ns < stamps.due_ns {
+        r.second.early_answers += 1;
+        return;
+    }
+    let system = end_to_end.saturating_sub(open.planned_ns);
+    r.system(open.local, system);
+    r.judge(system);
+    let parties = Parties { asker: exchange.from, responder: exchange.to };
+    r.staged(parties, stamps, open.drawn, exchange.counts.as_deref());
+}

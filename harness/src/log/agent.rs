@@ -1,0 +1,317 @@
+//! The log as an agent: takes events, answers when they are as durable as was asked for.
+//!
+//! Its core is its own: nothing here waits in a system call (io_uring's kernel threads sync), but its turns
+//! and those threads take time that agents elsewhere do not miss. While a write or a sync is under way the
+//! agent takes further messages: they are the next batch.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use tailbeam_runtime::fs::File;
+use tailbeam_runtime::{Addr, Agent, Cx, OpError, Reply, Stop};
+
+use super::core::{Action, Core, CoreCounts, Entry, LogConfig};
+use super::disk;
+use super::format::Header;
+
+/// What became of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// It has this number and is as durable as the log's configuration says.
+    Kept(u64),
+    /// The queue was full, or it is too large, or the log is dead: here it is again.
+    Back(Box<Entry>),
+    /// The log died with it: whether it is on the disk is not known.
+    Lost,
+}
+
+/// How the log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What was counted.
+    pub counts: CoreCounts,
+    /// Events that wait or are under way.
+    pub held: usize,
+    /// Whether it has given up.
+    pub dead: bool,
+    /// What the kernel said last when something failed.
+    pub last_error: Option<String>,
+}
+
+/// What the log takes.
+#[derive(Debug)]
+pub enum LogMsg {
+    /// An event, and who waits for its receipt; nobody with [`None`].
+    Append(Box<Entry>, Option<Reply<Receipt>>),
+    /// How it is.
+    Health(Reply<Box<Health>>),
+    /// The writer has nothing to do until this instant, ns.
+    #[doc(hidden)]
+    Due(u64),
+}
+
+/// The agent. Spawn it on a core that hosts no others.
+pub struct LogAgent {
+    shared: Rc<Shared>,
+    timer: Option<u64>,
+}
+
+struct Shared {
+    config: LogConfig,
+    dir: PathBuf,
+    /// Wall clock minus monotonic clock when the log was opened, ns.
+    wall_ns: i64,
+    state: RefCell<State>,
+}
+
+struct State {
+    core: Core,
+    receipts: VecDeque<(u64, Reply<Receipt>)>,
+    /// A writer is under way.
+    busy: bool,
+    file: Option<Rc<File>>,
+    /// The next segment, made ahead.
+    ready: Option<(u32, Rc<File>)>,
+    /// It is being made: nobody else may touch its file, whose zeros are still being written.
+    making: bool,
+    /// The writer, when it waits for that.
+    waits: Option<Waker>,
+    last_error: Option<OpError>,
+}
+
+impl std::fmt::Debug for LogAgent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogAgent").field("dir", &self.shared.dir).finish_non_exhaustive()
+    }
+}
+
+impl LogAgent {
+    /// A log in `dir` that goes on at `next_seq` in segment `next_segment` (what [`super::recover_dir`]
+    /// found). `wall_ns`: wall clock minus monotonic clock, ns. Make it where it is spawned.
+    #[must_use]
+    pub fn new(config: LogConfig, dir: PathBuf, next: (u64, u32), wall_ns: i64) -> Self {
+        let core = Core::new(config, next.0, next.1);
+        let receipts = VecDeque::new();
+        let state = State {
+            core,
+            receipts,
+            busy: false,
+            file: None,
+            ready: None,
+            making: false,
+            waits: None,
+            last_error: None,
+        };
+        let state = RefCell::new(state);
+        Self { shared: Rc::new(Shared { config, dir, wall_ns, state }), timer: None }
+    }
+
+    fn health(&self) -> Health {
+        let state = self.shared.state.borrow();
+        Health {
+            counts: *state.core.counts(),
+            held: state.core.held(),
+            dead: state.core.is_dead(),
+            last_error: state.last_error.as_ref().map(ToString::to_string),
+        }
+    }
+
+    fn append(&self, entry: Entry, reply: Option<Reply<Receipt>>, cx: &mut Cx<'_>) {
+        let mut state = self.shared.state.borrow_mut();
+        match (state.core.offer(cx.now_ns(), entry), reply) {
+            (Ok(seq), Some(reply)) => state.receipts.push_back((seq, reply)),
+            (Err(entry), Some(reply)) => drop(reply.send(cx, Receipt::Back(Box::new(entry)))),
+            // Nobody asked to be told; the core counts what it refuses.
+            (Ok(_) | Err(_), None) => {}
+        }
+        state.receive(cx);
+    }
+
+    /// Starts the writer if there is something to write now, or sees to it that it starts when there is.
+    async fn work(&mut self, cx: &mut Cx<'_>) {
+        let now_ns = cx.now_ns();
+        let due = {
+            let state = self.shared.state.borrow();
+            if state.busy { Err(None) } else { state.core.due_at(now_ns) }
+        };
+        match due {
+            Ok(()) => self.start(cx).await,
+            Err(Some(at_ns)) if self.timer.is_none_or(|set_ns| set_ns > at_ns) => {
+                self.timer = cx.notify_at(at_ns, at_ns).ok().map(|_| at_ns);
+                // No room for a timer: the batch goes at once rather than never.
+                if self.timer.is_none() {
+                    self.start(cx).await;
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    async fn start(&self, cx: &mut Cx<'_>) {
+        self.shared.state.borrow_mut().busy = true;
+        let (shared, me) = (Rc::clone(&self.shared), cx.me::<Self>());
+        let spawned =
+            cx.spawn_with(async move |cx: &mut Cx<'_>| write(&shared, Some(me), cx).await);
+        if spawned.is_err() {
+            // No room for a task: the agent writes itself and takes no message meanwhile.
+            write(&self.shared, None, cx).await;
+        }
+    }
+}
+
+impl State {
+    /// Answers whoever waits for what is acknowledged.
+    fn receive(&mut self, cx: &mut Cx<'_>) {
+        let (acked, dead) = (self.core.acked(), self.core.is_dead());
+        while let Some((seq, _)) = self.receipts.front()
+            && (dead || *seq < acked)
+            && let Some((seq, reply)) = self.receipts.pop_front()
+        {
+            let receipt = if seq < acked { Receipt::Kept(seq) } else { Receipt::Lost };
+            // An asker that has given up is no loss: the event is where it is.
+            drop(reply.send(cx, receipt));
+        }
+    }
+}
+
+/// Does what the core says until it has nothing to do.
+async fn write(shared: &Rc<Shared>, me: Option<Addr<LogAgent>>, cx: &mut Cx<'_>) {
+    loop {
+        let action = shared.state.borrow_mut().core.next(cx.fresh_ns());
+        match action {
+            Action::Rotate { segment, first_seq } => {
+                let begun = rotate(shared, segment, first_seq, cx).await;
+                let mut state = shared.state.borrow_mut();
+                state.core.rotated(begun.is_ok());
+                state.note(begun);
+            }
+            Action::Write { at, bytes } => {
+                let file = shared.state.borrow().file.clone();
+                let file = file.expect("the core writes to a segment that was begun");
+                let (written, bytes) = file.write_at(bytes, at).await;
+                let mut state = shared.state.borrow_mut();
+                state.core.wrote(written.is_ok(), bytes);
+                state.note(written.map(drop));
+            }
+            Action::Sync => {
+                let file = shared.state.borrow().file.clone();
+                let synced = file.expect("the core syncs what it wrote").sync_data().await;
+                let mut state = shared.state.borrow_mut();
+                state.core.synced(synced.is_ok());
+                state.note(synced);
+            }
+            Action::Wait(until_ns) => {
+                shared.state.borrow_mut().busy = false;
+                if let (Some(at_ns), Some(me)) = (until_ns, me) {
+                    // A full mailbox holds messages that start the writer as well.
+                    drop(me.try_send(cx, LogMsg::Due(at_ns)));
+                }
+                return;
+            }
+            Action::Dead => {
+                let mut state = shared.state.borrow_mut();
+                state.busy = false;
+                state.receive(cx);
+                return;
+            }
+        }
+        shared.state.borrow_mut().receive(cx);
+    }
+}
+
+impl State {
+    fn note(&mut self, result: Result<(), OpError>) {
+        if let Err(error) = result {
+            self.last_error = Some(error);
+        }
+    }
+}
+
+async fn rotate(
+    shared: &Rc<Shared>,
+    segment: u32,
+    first_seq: u64,
+    cx: &mut Cx<'_>,
+) -> Result<(), OpError> {
+    let ready = made(shared).await;
+    let file = match ready {
+        Some((number, file)) if number == segment => file,
+        _ => disk::prepare(cx, &shared.dir, segment, shared.config.segment_bytes).await?,
+    };
+    let mono_ns = cx.fresh_ns();
+    let real_ns = mono_ns.saturating_add_signed(shared.wall_ns);
+    let header = Header { segment, first_seq, mono_ns, real_ns };
+    disk::begin(&file, header, shared.config.key).await?;
+    let old = shared.state.borrow_mut().file.replace(file);
+    if let Some(old) = old.and_then(|old| Rc::try_unwrap(old).ok()) {
+        // What was acknowledged in it was synced; that it closes badly says nothing of the new one.
+        let closed = old.close().await;
+        shared.state.borrow_mut().note(closed);
+    }
+    make_ahead(shared, segment + 1, cx);
+    Ok(())
+}
+
+/// The segment that was made ahead, once nobody writes zeros to it any more.
+async fn made(shared: &Shared) -> Option<(u32, Rc<File>)> {
+    std::future::poll_fn(|context| {
+        let mut state = shared.state.borrow_mut();
+        if state.making {
+            state.waits = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(state.ready.take())
+    })
+    .await
+}
+
+fn make_ahead(shared: &Rc<Shared>, next: u32, cx: &mut Cx<'_>) {
+    shared.state.borrow_mut().making = true;
+    let maker = Rc::clone(shared);
+    let spawned = cx.spawn_with(async move |cx: &mut Cx<'_>| {
+        let made = disk::prepare(cx, &maker.dir, next, maker.config.segment_bytes).await;
+        let mut state = maker.state.borrow_mut();
+        state.making = false;
+        // One that failed is made again when it is needed; then the core counts the error.
+        state.ready = made.ok().map(|file| (next, file));
+        if let Some(writer) = state.waits.take() {
+            writer.wake();
+        }
+    });
+    if spawned.is_err() {
+        // No room for a task: it is made when it is needed.
+        shared.state.borrow_mut().making = false;
+    }
+}
+
+impl Agent for LogAgent {
+    type Msg = LogMsg;
+    const MAILBOX: u32 = 16_384;
+
+    async fn on(&mut self, msg: LogMsg, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        match msg {
+            LogMsg::Append(entry, reply) => {
+                self.append(*entry, reply, cx);
+                self.work(cx).await;
+            }
+            LogMsg::Health(reply) => drop(reply.send(cx, Box::new(self.health()))),
+            LogMsg::Due(_) => self.work(cx).await,
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {
+        self.timer = None;
+        let me = cx.me::<Self>();
+        // A full mailbox holds messages that start the writer as well.
+        drop(me.try_send(cx, LogMsg::Due(0)));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "agent_tests.rs"]
+mod tests;

@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::super::twin::{Fault, Twin};
+use super::*;
+
+fn config(durability: Durability, ack: Ack) -> LogConfig {
+    LogConfig {
+        durability,
+        ack,
+        queue_max: 20,
+        queue_bytes_max: 4_096,
+        batch_max: 6,
+        batch_bytes_max: 600,
+        segment_bytes: 1_024,
+        payload_max: 300,
+        failures_max: 3,
+        key: LogKey([3; 16]),
+    }
+}
+
+fn entry(payload: &[u8]) -> Entry {
+    Entry { kind: 1, version: 1, payload: payload.into() }
+}
+
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![
+        Just(Durability::None),
+        Just(Durability::PerEvent),
+        (0u64..3).prop_map(|wait_ns| Durability::Batch { wait_ns })
+    ]
+}
+
+fn fault() -> impl Strategy<Value = Fault> {
+    prop_oneof![
+        12 => Just(Fault::None),
+        1 => (0usize..400).prop_map(Fault::Short),
+        1 => Just(Fault::Refuse),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    /// Whatever fails and whenever the power goes: what was acknowledged after a sync is there, once, in
+    /// order and as it was; nothing is there that was not offered; the sums close.
+    #[test]
+    fn what_was_acknowledged_is_there(
+        durability in durability(), before: bool, seed: u64,
+        steps in prop::collection::vec((0usize..330, 0usize..3, fault()), 1..120),
+    ) {
+        let ack = if before { Ack::Before } else { Ack::After };
+        let mut core = Core::new(config(durability, ack), 0, 0);
+        let mut disk = Twin::new(LogKey([3; 16]), 1_024);
+        let mut offered: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        let mut acked = 0;
+        let mut dead = false;
+        for (now, (len, offers, fault)) in steps.into_iter().enumerate() {
+            for n in 0..offers {
+                let payload = vec![(now + n).to_le_bytes()[0]; len];
+                let room = core.room();
+                match core.offer(now as u64, entry(&payload)) {
+                    Ok(seq) => { prop_assert_eq!(offered.insert(seq, payload), None); }
+                    Err(back) => {
+                        prop_assert_eq!(&back.payload[..], &payload[..], "given back");
+                        prop_assert!(room == 0 || len > 300 || core.queue_bytes + record_len(len) > 4_096);
+                    }
+                }
+            }
+            disk.step(&mut core, now as u64, fault);
+            dead |= core.is_dead();
+            prop_assert!(core.held() <= 20 && core.queue_bytes <= 4_096);
+            prop_assert!(dead || core.acked() >= acked, "never taken back");
+            acked = core.acked();
+            let counts = core.counts();
+            prop_assert_eq!(counts.offered, counts.refused + counts.lost + core.front_seq + core.held() as u64);
+        }
+        let durable = core.front_seq;
+        let mut bits = seed;
+        disk.cut(|| { bits = bits.rotate_left(7).wrapping_mul(0x9e37_79b9_7f4a_7c15); bits & 4 != 0 });
+        let (records, found) = disk.read();
+        let synced = durability != Durability::None;
+        if synced {
+            for (seq, payload) in offered.range(..durable) {
+                let read = records.iter().find(|(read, _)| read == seq);
+                prop_assert_eq!(read.map(|(_, payload)| payload), Some(payload), "{} of {}: {:?}", seq, durable, found);
+            }
+            prop_assert!(found.damage.iter().all(|damage| !damage.acknowledged), "{:?}", found);
+        }
+        prop_assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        for (seq, payload) in &records {
+            prop_assert_eq!(offered.get(seq), Some(payload));
+        }
+        // What is between the records that were read and is not there is named.
+        let missing: u64 = found.damage.iter().filter_map(|d| d.missing).map(|(from, to)| to - from).sum();
+        let last = records.last().map_or(0, |(seq, _)| seq + 1);
+        prop_assert_eq!(missing + records.len() as u64, last.max(found.next_seq.min(last + missing)));
+    }
+}
+
+fn run(core: &mut Core, disk: &mut Twin) {
+    while disk.step(core, 1 << 40, Fault::None) {}
+}
+
+#[test]
+fn each_durability_has_its_writes_and_syncs() {
+    let wait_ns = 0;
+    for (durability, writes, syncs) in [
+        (Durability::None, 2, 0),
+        (Durability::Batch { wait_ns }, 2, 2),
+        (Durability::PerEvent, 12, 12),
+    ] {
+        let mut core = Core::new(config(durability, Ack::After), 0, 0);
+        let mut disk = Twin::new(LogKey([3; 16]), 1_024);
+        for n in 0..12 {
+            assert_eq!(core.offer(0, entry(&[n; 8])), Ok(u64::from(n)));
+            assert_eq!(core.acked(), 0);
+        }
+        run(&mut core, &mut disk);
+        let counts = *core.counts();
+        assert_eq!(
+            (counts.writes, counts.syncs, core.acked()),
+            (writes, syncs, 12),
+            "{durability:?}"
+        );
+        assert_eq!(disk.read().0.len(), 12);
+    }
+}
+
+#[test]
+fn acknowledged_before_means_before_and_a_wait_is_kept() {
+    let mut core = Core::new(config(Durability::Batch { wait_ns: 50 }, Ack::Before), 7, 3);
+    let mut disk = Twin::new(LogKey([3; 16]), 1_024);
+    core.offer(100, entry(b"a")).unwrap();
+    assert_eq!(core.acked(), 8);
+    assert_eq!(core.next(149), Action::Wait(Some(150)));
+    assert!(disk.step(&mut core, 150, Fault::None), "begins segment 3");
+    for _ in 0..5 {
+        core.offer(150, entry(b"b")).unwrap();
+    }
+    assert!(disk.step(&mut core, 150, Fault::None));
+    assert_eq!(core.next(150), Action::Sync);
+    core.synced(true);
+    assert_eq!((core.counts().batch_most, core.held()), (6, 0), "a full batch does not wait");
+    assert_eq!(core.next(150), Action::Wait(None));
+}
+
+#[test]
+fn a_failed_sync_is_not_tried_again_and_its_events_go_to_a_new_segment() {
+    let mut core = Core::new(config(Durability::Batch { wait_ns: 0 }, Ack::After), 0, 0);
+    let mut disk = Twin::new(LogKey([3; 16]), 1_024);
+    for n in 0..4u8 {
+        core.offer(0, entry(&[n; 4])).unwrap();
+    }
+    for fault in [Fault::None, Fault::None, Fault::Refuse] {
+        disk.step(&mut core, 0, fault);
+    }
+    assert_eq!((core.acked(), core.counts().failures), (0, 1));
+    assert!(matches!(core.next(0), Action::Rotate { segment: 1, first_seq: 0 }));
+    core.rotated(false);
+    assert!(matches!(core.next(0), Action::Rotate { segment: 2, first_seq: 0 }));
+    core.rotated(false);
+    assert_eq!((core.next(0), core.room(), core.counts().lost), (Action::Dead, 0, 4));
+    assert_eq!(core.offer(0, entry(b"x")), Err(entry(b"x")));
+    assert_eq!(core.acked(), 0, "what was lost is not acknowledged");
+}

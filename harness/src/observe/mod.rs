@@ -1,0 +1,245 @@
+//! What each core notes about itself: counters, time off the CPU, turns that kept it, and what noting costs.
+//!
+//! The runtime calls a [`CoreObserver`] on the shard's own thread. What it keeps stands in a thread-local, as
+//! descriptors and rings belong to the thread that opened them; the controller takes a window's notes by a
+//! job on that thread. A tick comes with a pass of the shard when its time has come: one comparison per pass
+//! otherwise, and no thread of its own. Fixed room everywhere; what found none is counted.
+
+mod notes;
+mod sources;
+mod tick;
+
+use std::cell::{Cell, RefCell};
+
+use tailbeam_probes::analyse::overhead::Detail;
+use tailbeam_probes::clock;
+use tailbeam_probes::collect::perf::Support;
+use tailbeam_probes::record::latency::LongTurn;
+use tailbeam_runtime::{AgentId, Observer, Queues};
+
+pub(crate) use notes::Notes;
+use notes::Parks;
+pub(crate) use sources::Missing;
+use sources::Sources;
+use tick::{Meters, Raw};
+
+use crate::plan::ObservePlan;
+
+/// How a core is observed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setup {
+    pub(crate) on: bool,
+    pub(crate) tick_ns: u64,
+    /// Ticks that a window may have; one more makes the last one longer.
+    pub(crate) ticks: usize,
+}
+
+impl Setup {
+    /// As the plan wants it, in a run of this length.
+    pub(crate) fn new(plan: &ObservePlan, duration_ns: u64) -> Self {
+        let tick_ns = plan.tick_ns(duration_ns).max(1);
+        // A window is closed with a second, which may come late.
+        let ticks = (plan.window_ns() + 5_000_000_000) / tick_ns;
+        let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).clamp(16, 4_096);
+        Self { on: plan.on, tick_ns, ticks }
+    }
+
+    /// Distance of ticks at this detail, ns; `None` without ticks.
+    fn tick_at(&self, detail: Option<Detail>) -> Option<u64> {
+        match detail? {
+            Detail::Stages => None,
+            Detail::Slow => Some(self.tick_ns.max(SLOW_TICK_NS)),
+            Detail::Ticks | Detail::Full => Some(self.tick_ns),
+        }
+    }
+}
+
+/// Distance of ticks when they are to cost little, ns.
+const SLOW_TICK_NS: u64 = 1_000_000_000;
+
+/// The observer of a shard: what the runtime calls.
+#[derive(Debug)]
+pub(crate) struct CoreObserver {
+    meters: Meters,
+}
+
+impl CoreObserver {
+    pub(crate) const fn new(setup: Setup) -> Self {
+        Self { meters: Meters::new(setup.tick_ns) }
+    }
+
+    /// A round or a sleep ended. A busy shard has looked at its queues before; of one that has not, nothing
+    /// waits.
+    #[inline]
+    fn idle(&mut self, now_ns: u64) {
+        if self.meters.overdue(now_ns) {
+            self.tick(now_ns, 0);
+        }
+    }
+
+    #[cold]
+    fn tick(&mut self, now_ns: u64, queued: u64) {
+        let meters = &mut self.meters;
+        meters.skip(now_ns);
+        with(|core| core.tick(meters, now_ns, queued));
+    }
+}
+
+impl Observer for CoreObserver {
+    fn turn(&mut self, now_ns: u64, polls: u32) {
+        self.meters.turned(now_ns, polls);
+        self.idle(now_ns);
+    }
+
+    fn parked(&mut self, from_ns: u64, to_ns: u64) {
+        self.meters.parked(from_ns, to_ns);
+        with(|core| core.parked(from_ns, to_ns));
+        self.idle(to_ns);
+    }
+
+    fn spun(&mut self, from_ns: u64, to_ns: u64) {
+        self.meters.spun(from_ns, to_ns);
+        self.idle(to_ns);
+    }
+
+    fn long_turn(&mut self, _: AgentId, from_ns: u64, len_ns: u64) {
+        with(|core| core.long_turn(from_ns, len_ns));
+    }
+
+    fn look(&mut self, now_ns: u64, queues: &Queues<'_>) {
+        if self.meters.due(now_ns) {
+            self.meters.turning(now_ns);
+            self.tick(now_ns, queues.ready());
+        }
+    }
+
+    fn ended(&mut self) {
+        close();
+    }
+}
+
+/// What the thread of a shard keeps while it is observed.
+#[derive(Debug)]
+pub(crate) struct Core {
+    sources: Sources,
+    parks: Parks,
+    notes: Box<Notes>,
+    /// The next tick ends an interval of which nothing is wanted.
+    fresh: bool,
+    tick_ns: u64,
+}
+
+thread_local! {
+    static CORE: RefCell<Option<Core>> = const { RefCell::new(None) };
+    /// The agent that ran last, and when its turn began.
+    static RUNNING: Cell<(u32, u64)> = const { Cell::new((u32::MAX, 0)) };
+}
+
+/// Runs `f` on what this thread keeps; nothing happens where it keeps nothing.
+pub(crate) fn with<R: Default>(f: impl FnOnce(&mut Core) -> R) -> R {
+    CORE.with(|cell| cell.borrow_mut().as_mut().map_or_else(R::default, f))
+}
+
+/// Says which agent of the workload a turn runs.
+#[inline]
+pub(crate) fn runs(agent: u32, turn_ns: u64) {
+    RUNNING.set((agent, turn_ns));
+}
+
+/// Opens the sources of the calling thread, if it is to be observed. What it did not get it says.
+pub(crate) fn open(setup: Setup) -> Vec<Missing> {
+    if !setup.on {
+        return Vec::new();
+    }
+    let (sources, missing) = Sources::open();
+    let (parks, notes) = (Parks::new(), Box::new(Notes::new(setup.ticks)));
+    CORE.set(Some(Core { sources, parks, notes, fresh: true, tick_ns: setup.tick_ns }));
+    missing
+}
+
+/// Sets how much this thread notes: opens its sources or closes them, and how often it reads them. What it
+/// did not get it says.
+pub(crate) fn set_detail(detail: Option<Detail>, setup: Setup) -> Vec<Missing> {
+    let Some(tick_ns) = setup.tick_at(detail) else {
+        close();
+        return Vec::new();
+    };
+    let is_open = with(|core| {
+        core.tick_ns = tick_ns;
+        true
+    });
+    if is_open { Vec::new() } else { open(Setup { tick_ns, ..setup }) }
+}
+
+/// Closes them: descriptors are closed and rings unmapped when it returns.
+pub(crate) fn close() {
+    drop(CORE.take());
+}
+
+impl Core {
+    /// Reads everything and keeps what came since the last tick.
+    fn tick(&mut self, meters: &mut Meters, now_ns: u64, queued: u64) {
+        let began = clock::monotonic_ns();
+        let switched = self.drain();
+        let raw = Raw {
+            counters: self.sources.counters(now_ns),
+            schedule: self.sources.schedule(),
+            switched: switched.then(|| self.parks.take()),
+            queued,
+            ..meters.take(now_ns)
+        };
+        if !std::mem::take(&mut self.fresh) {
+            self.notes.keep(raw);
+        }
+        meters.set_tick_ns(self.tick_ns);
+        let took = clock::monotonic_ns().saturating_sub(began);
+        meters.cost(took);
+        self.notes.cost(took);
+    }
+
+    /// Notes a sleep, and empties the ring of switches before sleeps fill it.
+    fn parked(&mut self, from_ns: u64, to_ns: u64) {
+        if self.parks.parked(from_ns, to_ns) {
+            let began = clock::monotonic_ns();
+            self.drain();
+            self.notes.cost(clock::monotonic_ns().saturating_sub(began));
+        }
+    }
+
+    /// Empties the ring of switches into the notes; whether there is one.
+    fn drain(&mut self) -> bool {
+        let (parks, notes) = (&mut self.parks, &mut self.notes);
+        let lost = self.sources.drain(|off| parks.off(&off, notes));
+        self.parks.drained(lost.unwrap_or(0));
+        lost.is_some()
+    }
+
+    /// Notes a turn that kept the core.
+    fn long_turn(&mut self, from_ns: u64, len_ns: u64) {
+        // A turn of something else than an agent of the workload leaves the one before in its place.
+        let (agent, turn_ns) = RUNNING.get();
+        let agent = if turn_ns >= from_ns { agent } else { u32::MAX };
+        self.notes.long_turn(LongTurn { agent, from_ns, len_ns });
+    }
+
+    /// Hands over the notes of a window for empty ones.
+    pub(crate) fn take(&mut self, mut empty: Box<Notes>) -> Box<Notes> {
+        empty.clear();
+        std::mem::replace(&mut self.notes, empty)
+    }
+
+    /// Forgets what was noted: a run begins.
+    pub(crate) fn restart(&mut self) {
+        self.notes.clear();
+        self.sources.restart();
+        self.fresh = true;
+    }
+
+    /// What is counted.
+    pub(crate) fn support(&self) -> &Support {
+        self.sources.support()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,93 @@
+//! The sources of a core's thread: opened on it, read by it, closed by dropping.
+
+use tailbeam_probes::Unavailable;
+use tailbeam_probes::collect::perf::{
+    CounterBackend, Delta, OffCpu, Reading, Rules, Support, SwitchRing, ThreadOptions, between,
+    open_thread, rules,
+};
+use tailbeam_probes::collect::schedstat::{Schedstat, Schedule};
+
+/// Bytes of the ring of switches: room for 4,096. As many rings as cores fit under `perf_event_mlock_kb`.
+const RING: usize = 256 << 10;
+/// Records read by one drain; more come with the next.
+const DRAIN_MAX: u64 = 16_384;
+
+/// Something that a core cannot tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) thing: String,
+    pub(crate) why: Unavailable,
+}
+
+/// What is open.
+pub(super) struct Sources {
+    backend: Box<dyn CounterBackend>,
+    rules: Rules,
+    before: Option<Reading>,
+    ring: Option<SwitchRing>,
+    schedstat: Option<Schedstat>,
+    schedule: Option<Schedule>,
+}
+
+impl std::fmt::Debug for Sources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sources").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl Sources {
+    /// Opens what the host allows for the calling thread.
+    pub(super) fn open() -> (Self, Vec<Missing>) {
+        let (backend, refused) = open_thread(ThreadOptions::default());
+        let mut missing: Vec<Missing> = backend
+            .support()
+            .missing()
+            .map(|(kind, why)| Missing { thing: kind.name().to_owned(), why: why.clone() })
+            .collect();
+        let mut note = |thing: &str, why: Unavailable| {
+            missing.push(Missing { thing: thing.to_owned(), why });
+        };
+        if let Some(why) = refused {
+            note("counter group", why);
+        }
+        let ring = SwitchRing::open(RING).map_err(|why| note("time off the CPU", why)).ok();
+        let schedstat = Schedstat::own().map_err(|why| note("schedstat", why)).ok();
+        // The thread is pinned, so where it is now is where it stays.
+        let cpu = u32::try_from(rustix::thread::sched_getcpu()).ok();
+        let sources =
+            Self { backend, rules: rules(cpu), before: None, ring, schedstat, schedule: None };
+        (sources, missing)
+    }
+
+    pub(super) fn support(&self) -> &Support {
+        self.backend.support()
+    }
+
+    /// What the counters counted since the last call; `None` at the first.
+    pub(super) fn counters(&mut self, now_ns: u64) -> Option<Delta> {
+        let mut now = Reading::default();
+        self.backend.read(now_ns, &mut now);
+        let before = self.before.replace(now)?;
+        Some(between(self.backend.support(), &self.rules, &before, &now))
+    }
+
+    /// Time on the CPU and ready without it since the last call, ns.
+    pub(super) fn schedule(&mut self) -> Option<(u64, u64)> {
+        let now = self.schedstat.as_ref()?.read().ok()?;
+        let since = now.since(&self.schedule.replace(now)?)?;
+        Some((since.run_ns, since.wait_ns))
+    }
+
+    /// Gives each interval off the CPU since the last call; how many records were lost. `None` without a
+    /// ring.
+    pub(super) fn drain(&mut self, each: impl FnMut(OffCpu)) -> Option<u64> {
+        let drained = self.ring.as_mut()?.drain(DRAIN_MAX, each);
+        // What is no record at all is lost as well.
+        Some(drained.lost + drained.broken)
+    }
+
+    /// Forgets what was read: the next interval begins with the next call.
+    pub(super) fn restart(&mut self) {
+        (self.before, self.schedule) = (None, None);
+    }
+}

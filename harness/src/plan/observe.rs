@@ -1,0 +1,88 @@
+//! How a run observes its cores and requests.
+
+use serde::{Deserialize, Serialize};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// A run longer than this takes its ticks once a second and keeps fewer requests whole.
+const LONG_NS: u64 = 3_600 * SECOND;
+
+/// How a run observes its cores and requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ObservePlan {
+    /// Whether it does at all.
+    pub on: bool,
+    /// Distance between two ticks of a core, ns; `None` takes 100 ms, 1 s in runs longer than an hour.
+    pub tick_ns: Option<u64>,
+    /// Length of a window on disk, ns; `None` takes 10 s.
+    pub window_ns: Option<u64>,
+    /// Requests kept whole per core and window: drawn ones, and as many late ones. `None` takes 64, 16 in
+    /// runs longer than an hour. The slowest 8 come besides.
+    pub exemplars: Option<u32>,
+    /// How its own cost is measured.
+    #[serde(default)]
+    pub cost: CostPlan,
+}
+
+/// How a run measures what measuring costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CostPlan {
+    /// Not at all.
+    Off,
+    /// In each window but the first one second is without, beside one with it.
+    #[default]
+    Pairs,
+    /// The same seconds compared, and nothing is switched: this must find no difference.
+    Same,
+}
+
+impl Default for ObservePlan {
+    fn default() -> Self {
+        Self { on: true, tick_ns: None, window_ns: None, exemplars: None, cost: CostPlan::Pairs }
+    }
+}
+
+/// The slowest requests kept whole per core and window.
+pub(crate) const TOP: usize = 8;
+/// Bounds of the three values.
+pub(super) const TICK: (u64, u64) = (10 * MS, 10 * SECOND);
+pub(super) const WINDOW: (u64, u64) = (SECOND, 600 * SECOND);
+pub(super) const EXEMPLARS_MAX: u64 = 1_024;
+
+impl ObservePlan {
+    /// Distance between two ticks in a run of this length, ns.
+    #[must_use]
+    pub fn tick_ns(&self, duration_ns: u64) -> u64 {
+        let usual = if duration_ns > LONG_NS { SECOND } else { 100 * MS };
+        self.tick_ns.unwrap_or(usual)
+    }
+
+    /// Length of a window, ns.
+    #[must_use]
+    pub fn window_ns(&self) -> u64 {
+        self.window_ns.unwrap_or(10 * SECOND)
+    }
+
+    /// Requests drawn, and late ones, kept whole per core and window in a run of this length.
+    #[must_use]
+    pub fn exemplars(&self, duration_ns: u64) -> usize {
+        let usual = if duration_ns > LONG_NS { 16 } else { 64 };
+        self.exemplars.unwrap_or(usual) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_runs_keep_less() {
+        let plan = ObservePlan::default();
+        assert_eq!((plan.tick_ns(LONG_NS), plan.exemplars(LONG_NS)), (100 * MS, 64));
+        assert_eq!((plan.tick_ns(LONG_NS + 1), plan.exemplars(LONG_NS + 1)), (SECOND, 16));
+        let asked = ObservePlan { tick_ns: Some(7), ..plan };
+        assert_eq!(asked.tick_ns(LONG_NS + 1), 7);
+    }
+}

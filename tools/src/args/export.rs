@@ -1,0 +1,98 @@
+//! Flags of `export`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::{SymbolArgs, duration};
+use crate::render::export::pprof::Metric;
+
+/// Format of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// profile.proto, gzipped: go tool pprof, speedscope, Pyroscope
+    Pprof,
+    /// Folded stacks: flamegraph.pl, inferno, speedscope
+    Folded,
+    /// Firefox Profiler
+    Firefox,
+    /// Latency for the Firefox Profiler: slow requests' stages, long turns, times off the CPU, counters
+    Timeline,
+    /// Latency as an HdrHistogram interval log
+    Hlog,
+    /// The run as OpenMetrics with time stamps: promtool tsdb create-blocks-from openmetrics
+    Openmetrics,
+}
+
+impl ExportFormat {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Pprof => "pprof",
+            Self::Folded => "folded",
+            Self::Firefox => "firefox",
+            Self::Timeline => "timeline",
+            Self::Hlog => "hlog",
+            Self::Openmetrics => "openmetrics",
+        }
+    }
+}
+
+impl ExportFormat {
+    /// Whether it is of latency and not of the heap.
+    pub(crate) const fn is_latency(self) -> bool {
+        matches!(self, Self::Timeline | Self::Hlog | Self::Openmetrics)
+    }
+}
+
+/// Value of a folded stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FoldedMetric {
+    /// Bytes that live
+    InuseSpace,
+    /// Objects that live
+    InuseObjects,
+    /// Bytes allocated since the start
+    AllocSpace,
+    /// Objects allocated since the start
+    AllocObjects,
+}
+
+impl From<FoldedMetric> for Metric {
+    fn from(metric: FoldedMetric) -> Self {
+        match metric {
+            FoldedMetric::InuseSpace => Self::InuseSpace,
+            FoldedMetric::InuseObjects => Self::InuseObjects,
+            FoldedMetric::AllocSpace => Self::AllocSpace,
+            FoldedMetric::AllocObjects => Self::AllocObjects,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Id, unique prefix, @last, @last~N, a directory with heap.tbh, or RUN@2h
+    pub(crate) run: String,
+    /// Format
+    #[arg(long, visible_alias = "format", value_enum)]
+    pub(crate) to: ExportFormat,
+    /// The CPU profile, where a run has a heap as well
+    #[arg(long, conflicts_with_all = ["base", "metric"])]
+    pub(crate) cpu: bool,
+    /// File; stdout when not given or `-`
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Run, or RUN@2h, to subtract
+    #[arg(long, value_name = "RUN")]
+    pub(crate) base: Option<String>,
+    /// Value of folded stacks; pprof has all four
+    #[arg(long, value_enum, default_value = "inuse-space")]
+    pub(crate) metric: FoldedMetric,
+    /// Latency from this time after the start on; whole windows
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) from: Option<u64>,
+    /// Latency up to this time after the start
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) until: Option<u64>,
+    #[command(flatten)]
+    pub(crate) how: SymbolArgs,
+}

@@ -1,0 +1,95 @@
+//! Flags of `soak`.
+
+use clap::{Args, ValueEnum};
+use tailbeam_harness::plan::{CostPlan, Plant, SlowPlant, Span};
+
+use crate::args::{
+    CoreList, Format, ProgressMode, cores, count, decoy, duration, plant, sample_bytes, slow, span,
+};
+
+/// How a run measures what its own measuring costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OwnCost {
+    /// In each window of 10 s one second without measuring, beside one with it
+    Pairs,
+    /// The same seconds compared with nothing switched: this must find no difference
+    Same,
+    /// Not at all
+    Off,
+}
+
+impl From<OwnCost> for CostPlan {
+    fn from(how: OwnCost) -> Self {
+        match how {
+            OwnCost::Pairs => Self::Pairs,
+            OwnCost::Same => Self::Same,
+            OwnCost::Off => Self::Off,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Soak {
+    /// Workload; the first one listed by an error is the default
+    #[arg(long)]
+    pub(crate) workload: Option<String>,
+    /// Agents, all live at once (10_000, 10k, 1m)
+    #[arg(long, default_value = "10k", value_parser = count)]
+    pub(crate) agents: u64,
+    /// Time during which requests are due
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    pub(crate) duration: u64,
+    /// Think time, a range
+    #[arg(long, default_value = "1s..5s", value_parser = span)]
+    pub(crate) think: Span,
+    /// Responder's planned delay, a range; the workload's own when not given
+    #[arg(long, value_parser = span)]
+    pub(crate) delay: Option<Span>,
+    /// Deadline of a request
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: u64,
+    /// Cores: auto, or a list such as 0,2-5
+    #[arg(long, default_value = "auto", value_parser = cores)]
+    pub(crate) cores: CoreList,
+    /// Seed of every draw
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Gates instead of the default ones, such as 'p99<300ms,delivery>=99.9%'
+    #[arg(long, value_name = "GATES")]
+    pub(crate) gate: Vec<String>,
+    /// Open requests an agent may have
+    #[arg(long, default_value_t = 16)]
+    pub(crate) open_max: u32,
+    /// Requests a responder may hold
+    #[arg(long, default_value_t = 64)]
+    pub(crate) pending_max: u32,
+    /// Mean distance between heap samples (64KiB, 512KiB), or off
+    #[arg(long, default_value = "64KiB", value_name = "BYTES", value_parser = sample_bytes)]
+    pub(crate) heap_sample: u32,
+    /// The program may fill its structures this long before leaks are judged [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) warm_up: Option<u64>,
+    /// A backlog may last this long and is no leak [default: 30m]
+    #[arg(long, value_parser = duration)]
+    pub(crate) horizon: Option<u64>,
+    /// Plant a leak, to test the detector: kind=forgotten-insert,rate=2MB/h,agent=17 (kinds: forgotten-insert,
+    /// rc-cycle, growing-vec, forgotten-task, orphan, c-library; agent=all)
+    #[arg(long, value_name = "PLANT", value_parser = plant)]
+    pub(crate) plant_leak: Vec<Plant>,
+    /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation
+    #[arg(long, value_name = "DECOY", value_parser = decoy)]
+    pub(crate) plant_decoy: Vec<Plant>,
+    /// Plant slowness, to test the attribution: kind=compute,ms=5,agent=17,every=10 (kinds: compute, alloc,
+    /// faults, timer, flood)
+    #[arg(long, value_name = "SLOW", value_parser = slow)]
+    pub(crate) plant_slow: Vec<SlowPlant>,
+    /// How the run measures what its own measuring costs
+    #[arg(long, value_enum, default_value = "pairs", value_name = "HOW")]
+    pub(crate) own_cost: OwnCost,
+    /// Progress on stderr
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) progress: ProgressMode,
+    /// Format of the report
+    #[arg(long, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
