@@ -85,6 +85,6 @@ fn with_a_heap_the_cpu_profile_is_asked_for() {
     let heap = bench.tailbeam(&["export", "@last", "--to", "folded"]).output().unwrap();
     assert_eq!((cpu.status.code(), heap.status.code()), (Some(0), Some(0)));
     let report = bench.report("@last");
-    assert!(!sampled(&report) || text(&cpu.stdout).contains(";three "), "{}", text(&cpu.stdout));
-    assert!(!text(&heap.stdout).contains(";three "));
+    assert!(!sampled(&report) || text(&cpu.stdout).contains(";three;"), "{}", text(&cpu.stdout));
+    assert!(!text(&heap.stdout).contains(";three;"));
 }
