@@ -66,6 +66,7 @@ pub(crate) struct Consumer<T> {
 }
 
 /// How far a ring reaches, for whoever holds neither end.
+#[cfg(not(loom))]
 #[derive(Debug)]
 pub(crate) struct Gauge<T>(Arc<Ring<T>>);
 
@@ -190,6 +191,7 @@ impl<T> Consumer<T> {
     }
 
     /// Published cells that wait, as far as was last seen.
+    #[cfg(not(loom))]
     pub(crate) const fn known(&self) -> usize {
         self.tail_cache.wrapping_sub(self.head)
     }
