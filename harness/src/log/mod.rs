@@ -5,7 +5,7 @@
 //!          restart: segment files --> [scan: records in order, damage with its place] --> owner
 //! ```
 //!
-//! - [`format`]: segments and records, every byte under a checksum that only this log's key makes.
+//! - [`mod@format`]: segments and records, every byte under a checksum that only this log's key makes.
 //! - [`scan`]: reads segments back; what is damaged is named with its offset and the sequence numbers that
 //!   are missing, never skipped in silence.
 //! - [`Core`]: decides what to write, when to sync, what is acknowledged. Pure: time is an argument.
