@@ -196,12 +196,17 @@ impl<T> Consumer<T> {
         self.tail_cache.wrapping_sub(self.head)
     }
 
-    /// When the next cell was published, which has been seen: asked for every cell, or none. 0 when the ring does
-    /// not say.
+    /// When the next cell was published, which has been seen; asked for every cell. After cells that were not asked for
+    /// those that are on their way may get a later date, no more. 0 when the ring does not say.
     pub(crate) fn published_ns(&mut self) -> u64 {
-        while self.head >= self.upto && self.head != self.tail_cache {
-            let publications = &self.ring.publications;
-            let Some(next) = publications.get(self.publications & self.ring.mask) else { break };
+        // One of as many publications as there are cells is that of the next one.
+        for _ in 0..self.ring.publications.len() {
+            if self.head < self.upto || self.head == self.tail_cache {
+                break;
+            }
+            let Some(next) = self.ring.publications.get(self.publications & self.ring.mask) else {
+                break;
+            };
             // Relaxed: the load of tail has shown the cell that they are of.
             self.upto = next.upto.load(Ordering::Relaxed);
             self.at_ns = next.at_ns.load(Ordering::Relaxed);

@@ -111,14 +111,15 @@ impl Shard {
         self.hand.published_ns.set(ring.published_ns());
     }
 
-    /// Makes what was sent to a peer visible there, with the time if turns are stamped.
+    /// Makes what was sent to a peer visible there, with the time if the ring is a dated one. Also while stamps are
+    /// switched off: a reader that is on counts every publication.
     #[inline]
     pub(super) fn publish_to(&self, producer: &mut Producer<Envelope>) -> bool {
-        if self.stamps.is_on() && producer.has_news() {
-            producer.publish_at(self.stamp())
-        } else {
-            producer.publish()
+        if !producer.has_news() {
+            return false;
         }
+        let at_ns = if self.stamps.is_on() { self.stamp() } else { self.seen_ns() };
+        producer.publish_at(at_ns)
     }
 
     /// The ring's messages are read.
