@@ -279,8 +279,8 @@ fn damage_and_foreign_runs_are_said_and_lose_nothing_else() {
     let run = only_run(store.path());
     let segment = run.join("seg/0000.log");
     let whole = fs::read(&segment).unwrap();
-    // Cut inside the last frames: the window stays, the end is gone.
-    fs::write(&segment, &whole[..whole.len() - 500]).unwrap();
+    // Cut inside the per-agent counts: the window stays, the end is gone.
+    fs::write(&segment, &whole[..whole.len() - 8_900]).unwrap();
     let (code, out, _) = tailbeam(store.path(), "report @last");
     assert_eq!(code, 4, "{out}");
     assert!(

@@ -27,10 +27,10 @@ pub(crate) struct CertifyArgs {
     #[arg(long)]
     pub(crate) github: bool,
     /// Print a shipped policy and stop
-    #[arg(long, value_name = "NAME", exclusive = true)]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["first", "run", "key"])]
     pub(crate) print_policy: Option<String>,
     /// Make a key pair, FILE and FILE.pub, and stop
-    #[arg(long, value_name = "FILE", exclusive = true)]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["first", "run", "key"])]
     pub(crate) new_key: Option<PathBuf>,
     /// Format
     #[arg(long, value_enum, default_value = "table")]

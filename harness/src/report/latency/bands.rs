@@ -232,7 +232,7 @@ fn name(what: What, manifest: &Manifest) -> (String, &'static str) {
         What::Books => ("by who asked = by who answered".to_owned(), "requests"),
         What::Order => ("requests with stamps out of order".to_owned(), "requests"),
         What::Windows => ("windows there = windows expected".to_owned(), "windows"),
-        What::Stages { band } => (format!("tables = whole requests, {}", NAMES[band]), "ns"),
+        What::Stages { band } => (format!("tables = whole requests, {}", NAMES[band]), "share"),
         What::Parts { shard } => (on("turns + parked + looking + tick <= wall", shard), "ns"),
         What::Ticks { shard } => (on("ticks leave no gap", shard), "ns"),
         What::OnOff { shard } => (on("task-clock + off CPU = wall", shard), "ns"),

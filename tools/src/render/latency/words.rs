@@ -17,6 +17,9 @@ pub(super) fn signed(ns: &f64) -> String {
 
 /// A figure of a comparison in its unit.
 pub(super) fn figure(value: Option<f64>, unit: &str) -> String {
+    if let (Some(value), "share") = (value, unit) {
+        return format!("{:.2} %", value * 100.0);
+    }
     match (value, unit) {
         (None, _) => "-".to_owned(),
         (Some(ns), "ns") if ns < 0.0 => signed(&ns),
@@ -40,6 +43,9 @@ fn three(n: f64) -> String {
 
 /// The same with a sign.
 pub(super) fn difference(value: Option<f64>, unit: &str) -> String {
+    if let (Some(value), "share") = (value, unit) {
+        return format!("{:+.2} %", value * 100.0);
+    }
     match (value, unit) {
         (None, _) => "-".to_owned(),
         (Some(ns), "ns") => signed(&ns),
