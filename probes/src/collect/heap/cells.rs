@@ -12,7 +12,6 @@
 //! own; the union of independent Poisson processes is one, so it changes no object's chance.
 
 use std::cell::Cell;
-use std::mem::offset_of;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::collector::Thread;
@@ -271,7 +270,8 @@ fn take_from<const FREED: bool>(cells: &Cells, at: usize, less: u64) -> bool {
         unsafe {
             std::arch::asm!("sub qword ptr [{pair} + {offset}], {less}", "js {negative}",
                 pair = in(reg) pair, less = in(reg) less,
-                offset = const offset_of!(Cells, words) + if FREED { offset_of!(Words, freed) } else { 0 },
+                offset = const std::mem::offset_of!(Cells, words)
+                    + if FREED { std::mem::offset_of!(Words, freed) } else { 0 },
                 negative = label { return true }, options(nostack));
         }
         false
