@@ -6,8 +6,10 @@ use super::judge::Judged;
 use crate::verdict::GateVerdict;
 
 /// The judgement as JUnit XML.
-#[must_use]
-pub fn junit(judged: &Judged) -> String {
+///
+/// # Errors
+/// In words: a name of the policy holds what XML cannot.
+pub fn junit(judged: &Judged) -> Result<String, String> {
     let mut suite = TestSuite::new(format!("{} v{}", judged.policy.name, judged.policy.version));
     for gate in &judged.gates {
         let kind = match gate.result.verdict {
@@ -30,6 +32,5 @@ pub fn junit(judged: &Judged) -> String {
     }
     let mut report = Report::new("tailbeam certify");
     report.add_test_suite(suite);
-    // Names come from a policy and may hold what XML cannot; then there is no document.
-    report.to_string().unwrap_or_default()
+    report.to_string().map_err(|error| error.to_string())
 }

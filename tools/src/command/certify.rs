@@ -35,7 +35,7 @@ pub(crate) fn certify(args: &CertifyArgs, root: &Path, out: &mut dyn Write) -> O
         None => None,
     };
     if let Some(file) = &args.junit {
-        write(file, certify::junit(&judged).as_bytes(), 0o644)?;
+        write_junit(&judged, file)?;
     }
     match args.format {
         Format::Table => text::judged(&judged, signed.as_deref(), out)?,
@@ -121,6 +121,21 @@ fn new_key(file: &Path, out: &mut dyn Write) -> Outcome {
         Path::new(&public).display()
     )?;
     Ok(0)
+}
+
+/// Writes the JUnit file of this judgement over that of an earlier one: CI runs again and again.
+fn write_junit(judged: &Judged, file: &Path) -> Result<(), Failure> {
+    let failed = |cause: String| {
+        let path = file.display();
+        Failure::new(
+            1,
+            format!(
+                "cannot write {path}\n  cause: {cause}\n  remedy: name a writable file, and gates in plain text"
+            ),
+        )
+    };
+    let xml = certify::junit(judged).map_err(failed)?;
+    fs::write(file, xml).map_err(|error| failed(error.to_string()))
 }
 
 /// Writes a file that must not exist.
