@@ -58,6 +58,8 @@ pub enum Told {
     Began {
         /// Process of the thread that made it.
         parent: u32,
+        /// That thread.
+        by: u32,
     },
     /// The thread ended.
     Ended,
@@ -132,7 +134,10 @@ fn told(kind: u32, misc: u16, body: &[u8]) -> Option<Event> {
             let told = Told::Name { name: text(front.get(8..)?), exec: misc & BIT_13 != 0 };
             (half(front, 0)?, half(front, 4)?, told)
         }
-        FORK => (half(front, 0)?, half(front, 8)?, Told::Began { parent: half(front, 4)? }),
+        FORK => {
+            let told = Told::Began { parent: half(front, 4)?, by: half(front, 12)? };
+            (half(front, 0)?, half(front, 8)?, told)
+        }
         EXIT => (half(front, 0)?, half(front, 8)?, Told::Ended),
         MMAP2 => (half(front, 0)?, half(front, 4)?, map(misc, front)?),
         _ if misc & BIT_13 != 0 => (process, thread, Told::Left { preempted: misc & BIT_14 != 0 }),
@@ -192,7 +197,10 @@ mod tests {
         let mut fork = halves(&[10, 5, 11, 6]);
         fork.extend(98u64.to_ne_bytes());
         let fork = event(FORK, 0, &fork).unwrap();
-        assert_eq!((fork.process, fork.thread, fork.told), (10, 11, Told::Began { parent: 5 }));
+        assert_eq!(
+            (fork.process, fork.thread, fork.told),
+            (10, 11, Told::Began { parent: 5, by: 6 })
+        );
         let switch = event(SWITCH, BIT_13 | BIT_14, &[]).unwrap();
         assert_eq!((switch.thread, switch.told), (6, Told::Left { preempted: true }));
         assert_eq!(event(SWITCH, 0, &[]).unwrap().told, Told::Came);

@@ -256,13 +256,14 @@ impl Watch {
                 self.table.row(process, thread, at_ns, false);
                 self.table.name(thread, &name);
             }
-            Told::Began { parent } => {
+            Told::Began { parent, by } => {
                 if parent != process {
                     self.stacks.forked(parent, process);
                     self.add_process(process);
                 }
                 self.table.began(thread, at_ns);
                 self.table.row(process, thread, at_ns, false);
+                self.table.inherit_name(thread, by);
             }
             Told::Ended => {
                 self.table.ended(thread, at_ns);

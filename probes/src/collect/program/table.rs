@@ -129,6 +129,17 @@ impl Table {
         }
     }
 
+    /// A thread has the name of the one that made it until it takes another; one that ends before it is looked at
+    /// says no other.
+    pub(super) fn inherit_name(&mut self, thread: u32, by: u32) {
+        if self.live.get(&thread).is_none_or(|thread| !thread.name.is_empty()) {
+            return;
+        }
+        if let Some(name) = self.live.get(&by).map(|maker| maker.name.clone()) {
+            self.name(thread, &name);
+        }
+    }
+
     /// A record says that the thread has ended.
     pub(super) fn ended(&mut self, thread: u32, at_ns: u64) {
         if let Some(thread) = self.live.get_mut(&thread) {
