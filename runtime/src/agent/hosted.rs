@@ -186,9 +186,11 @@ impl Deliver for Token {
             return;
         }
         if header.role() == Some(Role::Forward) {
-            // It took the count of its lives along.
+            // It took the count of its lives along. The new core goes by a clock of its own, and sees this now.
             let new = header.waits_for.get();
-            let job = move |shard: &Shard| self.deliver(new, shard);
+            let job = move |shard: &Shard| {
+                Self { fired_ns: shard.fired_ns(), ..self }.deliver(new, shard);
+            };
             return shard.send_control(new, Control::Job(Box::new(job)));
         }
         if header.is_busy() {

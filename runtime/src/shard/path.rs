@@ -173,7 +173,7 @@ impl Shard {
     }
 
     /// When something fires now, ns; 0 without stamps.
-    pub(super) fn fired_ns(&self) -> u64 {
+    pub(crate) fn fired_ns(&self) -> u64 {
         if self.stamps.is_on() { self.stamp() } else { 0 }
     }
 
