@@ -21,6 +21,7 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+use crate::compare_args::{CompareArgs, ScaleArgs};
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
 pub(crate) use crate::soak_args::Soak;
@@ -84,6 +85,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam top\n  tailbeam top --pid 4711\n  tailbeam top @last --once\n\nKeys: q ends, p pauses, s or > and < choose the column to sort by."
     )]
     Top(TopArgs),
+    /// Run two sides in randomised pairs of processes, and say which is better at what
+    #[command(
+        after_help = "Examples:\n  tailbeam compare elicitation wait_for_messages --agents 10000\n  tailbeam compare elicit ask --duration 20s --pairs 10\n  tailbeam compare --a-bin ./tailbeam.old --b-bin ./tailbeam.new\n  tailbeam compare 20261124-07,20261124-08 @last~1,@last\n  tailbeam compare --from @last --format md\n\nExit codes: 3 when B is worse in a metric, 4 when that cannot be said of one, 0 when B is nowhere worse."
+    )]
+    Compare(Box<CompareArgs>),
+    /// Run fleets from 10 agents to a million: what they cost, where it bends, what limits
+    #[command(
+        after_help = "Examples:\n  tailbeam scale --to 1000000\n  tailbeam scale --to 100k --points 9 --duration 20s\n  tailbeam scale --from @last --format md\n\nExit codes: 0 when every fleet ran, 4 when one could not and is unknown."
+    )]
+    Scale(Box<ScaleArgs>),
     /// Judge recorded runs under a policy, and sign what came of it
     #[command(
         after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."

@@ -7,7 +7,7 @@ use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge
 
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    figures, latency, leaks,
+    degradation, figures, latency, leaks,
 };
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
@@ -82,10 +82,13 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     });
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
+    let gates = gates.unwrap_or(&run.plan.gates);
+    let degradation = degradation::rows(&run, degradation::margin(gates));
     let mut results = Vec::new();
-    for gate in gates.unwrap_or(&run.plan.gates) {
+    for gate in gates {
         results.push(match gate {
             Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
+            Gate::Degradation { .. } => degradation::gate(gate, &degradation),
             gate => judge(gate, &material, little.known().cloned())?,
         });
     }
@@ -105,7 +108,8 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
             .collect(),
         littles_law: little,
         cores: material.cores,
-        memory: figures::memory(&run, material.whole_s),
+        memory: figures::memory(&run, material.whole_s, outcomes.ok + outcomes.declined),
+        degradation,
         gates: results,
         validity,
         verdict,
@@ -368,6 +372,7 @@ fn judge(
             verdict::fairness(gate, *max_over_min, spread, m.issuing_s)
         }
         Gate::Leaks { .. } => unreachable!("judged from the heap and not from frames"),
+        Gate::Degradation { .. } => unreachable!("judged over the windows, before this"),
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);
             let sends = verdict::Sends {

@@ -7,12 +7,14 @@
 mod build;
 mod cost;
 pub mod counters;
+mod degradation;
 mod figures;
 pub mod latency;
 mod leaks;
 
 pub use build::{ReportError, build};
 pub use cost::{CostSection, Signed, cost};
+pub use degradation::DegradationRow;
 pub use leaks::leak_config;
 
 use serde::{Deserialize, Serialize};
@@ -77,6 +79,8 @@ pub struct Report {
     pub cores: Vec<CoreRow>,
     /// Memory of the process.
     pub memory: MemorySection,
+    /// Whether it got worse while it ran, by series.
+    pub degradation: Vec<DegradationRow>,
     /// Gates, in the order asked for.
     pub gates: Vec<GateResult>,
     /// Validity checks.
@@ -275,6 +279,8 @@ pub struct MemorySection {
     pub live_last_bytes: Measured<u64>,
     /// CPU time of the process over the run / wall time x cores.
     pub cpu_share: Measured<f64>,
+    /// CPU time of the process per terminal reply, ns.
+    pub cpu_per_request_ns: Measured<f64>,
     /// Of that, the part of everything but the shards.
     pub housekeeping_share: Measured<f64>,
 }

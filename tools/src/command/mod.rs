@@ -1,6 +1,8 @@
 //! One function per command; values in, exit code out.
 
 mod certify;
+mod child;
+mod compare;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -8,6 +10,7 @@ mod latency;
 mod leaks;
 mod program;
 mod record;
+mod scale;
 mod target;
 mod top;
 
@@ -48,6 +51,8 @@ pub(crate) fn run(
         Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Compare(args) => compare::run(&args, workloads, &root, out, err),
+        Command::Scale(args) => scale::run(&args, workloads, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
         Command::Verify(args) => certify::verify(&args, &root, out),
         Command::Runs(runs) => {
