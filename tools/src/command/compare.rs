@@ -27,7 +27,7 @@ use super::{Outcome, Watch};
 use crate::Failure;
 use crate::args::{ProgressMode, duration};
 use crate::compare_args::{CompareArgs, PageFormat, Shared};
-use crate::render::{self, json, pages};
+use crate::render::{json, pages};
 
 /// The workload whose setting is swept before it is compared.
 const POLLS: &str = "wait_for_messages";
@@ -503,8 +503,8 @@ fn show(store: &Store, recipe: &Recipe, format: PageFormat, out: &mut dyn Write)
     let comparison = Book::new(store).compared(recipe);
     match format {
         PageFormat::Json => json::document_of((SCHEMA, VERSION), &comparison, out)?,
-        PageFormat::Table => render::pages::text(&pages::comparison(&comparison), out)?,
-        PageFormat::Md => render::pages::markdown(&pages::comparison(&comparison), out)?,
+        PageFormat::Table => pages::text(&pages::comparison(&comparison), out)?,
+        PageFormat::Md => pages::markdown(&pages::comparison(&comparison), out)?,
     }
     Ok(comparison.verdict.exit_code())
 }

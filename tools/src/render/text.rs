@@ -74,7 +74,8 @@ pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     why::short(&report.attribution, out)?;
     load(report, out)?;
     agents(report, out)?;
-    cores_and_memory(report, out)
+    cores_and_memory(report, out)?;
+    super::degradation::degradation(&report.degradation, out)
 }
 
 fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
