@@ -37,7 +37,8 @@ fn data(store: &Path, command: &str, output: &Output) -> Value {
     let schema = run(store, &format!("{command} --schema"));
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     let schema = jsonschema::validator_for(&schema).unwrap();
-    let errors: Vec<String> = schema.iter_errors(&value).map(|e| format!("{e} at {}", e.instance_path())).collect();
+    let errors: Vec<String> =
+        schema.iter_errors(&value).map(|e| format!("{e} at {}", e.instance_path())).collect();
     assert!(errors.is_empty(), "{}", errors.join("\n"));
     value["data"].clone()
 }
@@ -68,7 +69,8 @@ fn pairs_share_their_schedule_and_a_comparison_is_computed_anew_from_its_runs() 
     }
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path();
-    let output = run(store, &format!("compare elicit ask --pairs 2 --aa 1 --seed 7 {LOAD} {THINK}"));
+    let output =
+        run(store, &format!("compare elicit ask --pairs 2 --aa 1 --seed 7 {LOAD} {THINK}"));
     let found = data(store, "compare", &output);
     // Two pairs are too few for any claim.
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
@@ -86,8 +88,12 @@ fn pairs_share_their_schedule_and_a_comparison_is_computed_anew_from_its_runs() 
     for side in found["outcomes"].as_array().unwrap() {
         assert_eq!((&side["closed"], &side["runs"]), (&true.into(), &2.into()), "{side}");
     }
-    let keys: Vec<&str> =
-        found["differences"].as_array().unwrap().iter().map(|d| d["key"].as_str().unwrap()).collect();
+    let keys: Vec<&str> = found["differences"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|d| d["key"].as_str().unwrap())
+        .collect();
     assert_eq!(keys, ["workload"], "nothing else differs");
     let again = run(store, "compare --from @last --format json");
     assert_eq!((data(store, "compare", &again), again.status.code()), (found.clone(), Some(4)));
@@ -120,7 +126,8 @@ fn a_side_that_cannot_run_is_left_out_by_its_rule_and_ends_after_a_bound() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let line = format!("compare --a-bin {PROGRAM} --b-bin /bin/false --pairs 1 --aa 0 {LOAD} {THINK}");
+    let line =
+        format!("compare --a-bin {PROGRAM} --b-bin /bin/false --pairs 1 --aa 0 {LOAD} {THINK}");
     let output = run(dir.path(), &line);
     let found = data(dir.path(), "compare", &output);
     assert_eq!(output.status.code(), Some(4));
@@ -138,7 +145,11 @@ fn bad_sides_get_one_clear_error_and_the_right_code() {
         ("compare elicit ask --pairs 0", 2, "0 pairs"),
         ("compare @last ask", 1, "no run named @last"),
         ("compare --from @last", 1, "no run named @last"),
-        ("compare elicit ask --b-args --nonsense --pairs 1 --duration 1s --cool-down 0ms", 2, "--nonsense"),
+        (
+            "compare elicit ask --b-args --nonsense --pairs 1 --duration 1s --cool-down 0ms",
+            2,
+            "--nonsense",
+        ),
         ("scale --to 1", 2, "--to is 1"),
         ("scale --points 1", 2, "--points"),
         ("scale --from @last", 1, "no run named @last"),
@@ -157,7 +168,8 @@ fn a_stop_keeps_what_was_measured() {
     }
     let dir = tempfile::tempdir().unwrap();
     let line = "compare elicit ask --agents 50 --duration 30s --pairs 6 --cool-down 0ms --format json -- --timeout 500ms --delay 0ms";
-    let child = command(dir.path(), line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child =
+        command(dir.path(), line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Until its first run has begun.
     for _ in 0..200 {
         if fs::read_dir(dir.path()).unwrap().count() > 1 {
@@ -191,7 +203,10 @@ fn a_series_has_every_fleet_and_one_that_cannot_run_is_unknown() {
     for point in found["points"].as_array().unwrap() {
         assert_eq!(point["cost"]["live_min"], point["agents"], "{point}");
     }
-    assert!(found["limit"]["causes"].as_array().is_some_and(|causes| !causes.is_empty()), "{found}");
+    assert!(
+        found["limit"]["causes"].as_array().is_some_and(|causes| !causes.is_empty()),
+        "{found}"
+    );
     let again = run(store, "scale --from @last --format json");
     assert_eq!(data(store, "scale", &again), found);
     let page = text(&run(store, "scale --from @last").stdout);
@@ -207,7 +222,10 @@ fn without_memory(store: &Path) {
     }
     let small = tempfile::NamedTempFile::new().unwrap();
     fs::write(small.path(), "MemTotal: 2000000 kB\nMemAvailable: 1000000 kB\n").unwrap();
-    let line = format!("scale --to 2m --points 2 --refine 0 {} {THINK}", LOAD.replace("--agents 300 ", ""));
+    let line = format!(
+        "scale --to 2m --points 2 --refine 0 {} {THINK}",
+        LOAD.replace("--agents 300 ", "")
+    );
     let script = format!(
         "mount --bind {} /proc/meminfo && exec \"$PROGRAM\" --store \"$STORE\" {line}",
         small.path().display()

@@ -122,7 +122,7 @@ pub struct Effect {
     pub flip_p: f64,
     /// Standard deviation of `ln(b / a)`.
     pub sd: f64,
-    /// Smallest ratio away from 1 that so many pairs find in four of five comparisons.
+    /// Smallest ratio away from 1 that so many pairs find in four of five comparisons, above the noise floor.
     pub detectable: f64,
 }
 
@@ -224,6 +224,14 @@ fn noise_floor(aa: &[f64]) -> Measured<f64> {
     )
 }
 
+/// What can be found has to be above the floor as well, with room for its own error.
+fn above_floor(effect: Effect, pairs: usize, floor: &Measured<f64>) -> Effect {
+    let n = pairs as f64;
+    let room = quantile(POWER, n - 1.0) * effect.sd / n.sqrt();
+    let least = floor.known().map_or(1.0, |floor| (floor.ln() + room).exp());
+    Effect { detectable: effect.detectable.max(least), ..effect }
+}
+
 /// The figures of one metric in one pair.
 pub(super) type Two<'a> = (&'a Measured<f64>, &'a Measured<f64>);
 
@@ -240,7 +248,8 @@ pub(super) fn judge(metric: Metric, pairs: &[Two<'_>], aa: &[Two<'_>]) -> Metric
         let logs = known.iter().map(|pair| take(pair).ln()).sum::<f64>();
         Measured::Known((logs / known.len() as f64).exp())
     };
-    let found = effect(&d).map_or_else(
+    let floor = noise_floor(&aa);
+    let found = effect(&d).map(|effect| above_floor(effect, d.len(), &floor)).map_or_else(
         || Measured::unknown(format!("{} pairs have this figure", d.len()), "run more pairs"),
         Measured::Known,
     );
@@ -250,7 +259,7 @@ pub(super) fn judge(metric: Metric, pairs: &[Two<'_>], aa: &[Two<'_>]) -> Metric
         b: side(|pair| pair.1),
         pairs: d.len() as u64,
         effect: found,
-        floor: noise_floor(&aa),
+        floor,
         floor_pairs: aa.len() as u64,
         drift_p: mann_kendall(&d).map(|test| test.p),
         band: metric.band(),

@@ -49,11 +49,13 @@ fn count(judged: Judged, of: impl Iterator<Item = Vec<(f64, f64)>>) -> usize {
 
 /// The line of the issue: AR(1) noise without a trend, 4,000 windows, at most 10 % false degradations.
 #[test]
+#[expect(clippy::print_stderr, reason = "the counts are what the test is for")]
 fn noise_without_a_trend_is_rarely_called_a_degradation() {
     for phi in [0.0, 0.3, 0.6, 0.9] {
         for sd in [1.0, 10.0] {
             let runs = (0..200).map(|seed| series(seed, 4_000, (phi, sd), |_| 0.0));
             let false_alarms = count(Judged::Degrades, runs);
+            eprintln!("phi {phi}, sd {sd} %: {false_alarms} false degradations of 200");
             assert!(false_alarms <= 20, "{false_alarms} of 200 at phi {phi}, sd {sd} %");
         }
     }
@@ -61,11 +63,13 @@ fn noise_without_a_trend_is_rarely_called_a_degradation() {
 
 /// And the power: 10 % per day are found, within a day of noise of 5 % that remembers, and within 4,000 windows.
 #[test]
+#[expect(clippy::print_stderr, reason = "the counts are what the test is for")]
 fn ten_per_cent_a_day_are_found() {
     for (phi, sd, windows) in [(0.0, 5.0, 4_000), (0.6, 5.0, 4_000), (0.9, 5.0, 8_640)] {
         let runs =
             (0..100).map(|seed| series(seed, windows, (phi, sd), |hours| 10.0 * hours / 24.0));
         let found = count(Judged::Degrades, runs);
+        eprintln!("phi {phi}, sd {sd} %, {windows} windows: {found} of 100 found");
         assert!(found >= 90, "{found} of 100 at phi {phi}");
     }
     // Three days, and the throughput falls instead.
