@@ -328,7 +328,9 @@ pub(crate) fn parse(
         attack.args_override_self(true).mut_arg("agents", |arg| arg.default_value("1k"))
     };
     let command = Cli::command().mut_subcommand("soak", soak).mut_subcommand("attack", attack);
-    Cli::from_arg_matches(&command.try_get_matches_from(presets::expand(args))?)
+    let args = presets::expand(args, &command)
+        .map_err(|text| clap::Error::raw(ErrorKind::Io, format!("{text}\n")))?;
+    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
 }
 
 /// What a person reads who typed something that cannot be.

@@ -31,6 +31,7 @@ mod progress;
 mod protocol_args;
 mod record_args;
 pub mod render;
+mod scenario;
 mod soak_args;
 mod top;
 

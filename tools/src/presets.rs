@@ -2,6 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
+use crate::scenario;
+
 /// A named shape.
 pub(crate) struct Preset {
     pub(crate) name: &'static str,
@@ -73,18 +75,36 @@ pub(crate) const PRESETS: [Preset; 12] = [
     },
 ];
 
-/// The command line with the flags of its preset before its own, so that its own go before. A name that is
-/// not known stays, for the command to refuse.
-pub(crate) fn expand(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// The command line with the flags of its preset and its scenario file before its own, so that its own go
+/// before. A preset that is not known stays, for the command to refuse.
+///
+/// # Errors
+/// What is wrong with the scenario file.
+pub(crate) fn expand(
+    args: impl IntoIterator<Item = OsString>,
+    cli: &clap::Command,
+) -> Result<Vec<OsString>, String> {
     let mut args: Vec<OsString> = args.into_iter().collect();
     let Some(command) = args.iter().position(|arg| COMMANDS.iter().any(|name| arg == name)) else {
-        return args;
+        return Ok(args);
     };
-    if let Some(preset) = named(&args).and_then(|name| find(&name)) {
-        let flags = preset.flags.split(' ').map(OsString::from);
-        args.splice(command + 1..=command, flags);
+    let mut flags = Vec::new();
+    if let Some(path) = scenario::named(&args) {
+        let name = path.to_string_lossy();
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            format!(
+                "cannot read the scenario {name}\n  cause: {error}\n  remedy: name a TOML file with the flags of a soak"
+            )
+        })?;
+        let soak = cli.find_subcommand("soak").expect("a command of ours");
+        flags = scenario::flags(&name, &text, soak)?;
     }
-    args
+    if let Some(preset) = named(&args).or_else(|| named(&flags)).and_then(|name| find(&name)) {
+        let preset = preset.flags.split(' ').map(OsString::from);
+        flags.splice(0..0, preset);
+    }
+    args.splice(command + 1..=command, flags);
+    Ok(args)
 }
 
 /// Commands that take presets.
@@ -113,10 +133,13 @@ pub(crate) fn names() -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
     use super::*;
 
     fn line(text: &str) -> String {
-        let args = expand(text.split(' ').map(OsString::from));
+        let cli = crate::args::Cli::command();
+        let args = expand(text.split(' ').map(OsString::from), &cli).unwrap();
         args.iter().map(|arg| arg.to_str().unwrap()).collect::<Vec<_>>().join(" ")
     }
 
@@ -132,5 +155,32 @@ mod tests {
         assert_eq!(line("tailbeam soak --preset none"), "tailbeam soak --preset none");
         assert_eq!(line("tailbeam report --preset compare"), "tailbeam report --preset compare");
         assert_eq!(line("tailbeam soak"), "tailbeam soak");
+    }
+
+    #[test]
+    fn a_scenario_comes_between_its_preset_and_the_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s.toml");
+        std::fs::write(&path, "preset = \"compare\"\nagents = 7\n").unwrap();
+        let flags = find("compare").unwrap().flags;
+        let given = format!("tailbeam soak --scenario {} --agents 9", path.display());
+        let rest = given.strip_prefix("tailbeam soak").unwrap();
+        assert_eq!(
+            line(&given),
+            format!("tailbeam soak {flags} --preset=compare --agents=7{rest}")
+        );
+        let cli = crate::args::Cli::command();
+        let missing = "tailbeam soak --scenario /nowhere".split(' ').map(OsString::from);
+        assert!(expand(missing, &cli).unwrap_err().contains("/nowhere"));
+    }
+
+    #[test]
+    fn every_preset_is_a_plan_that_can_be_run() {
+        use clap::Parser as _;
+        for preset in &PRESETS {
+            let words = ["tailbeam", "soak"].into_iter().chain(preset.flags.split(' '));
+            let cli = crate::args::Cli::try_parse_from(words);
+            assert!(cli.is_ok(), "{}: {:?}", preset.name, cli.err());
+        }
     }
 }

@@ -62,6 +62,9 @@ pub(crate) struct ProtocolArgs {
     /// A named shape: the flags of `tailbeam presets`; those beside it go before
     #[arg(long, value_name = "NAME")]
     pub(crate) preset: Option<String>,
+    /// A TOML file with the flags of a soak (agents = "20k", preset = "compare", ..)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<std::path::PathBuf>,
     /// When the event log syncs
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) durability: Durability,

@@ -510,6 +510,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             lowered,
         };
         writer.window(now_ns, &record, &self.sets, &self.latency.take())?;
+        self.logs.tidy(self.plan.timeout_ns);
         self.sets.iter_mut().flatten().for_each(Histogram::clear);
         self.window = Window {
             number: record.window + 1,
@@ -578,12 +579,15 @@ fn nap(ns: u64) {
     std::thread::park_timeout(Duration::from_nanos(ns.min(NAP_NS)));
 }
 
-/// Writes the last frames. The runtime has ended by now, so its own report is part of them.
+/// Writes the last frames. The runtime has ended by now, so its own report is part of them, and what the
+/// protocol's logs say when they are read again.
 pub(super) fn seal(
     mut measured: Measured,
+    logs: &Logs,
     drained: bool,
     agents_panicked: u64,
 ) -> Result<PathBuf, DriveError> {
+    measured.protocol.extend(logs.replay());
     let end = EndRecord {
         reason: measured.reason.to_owned(),
         issued_ns: measured.issued_ns,

@@ -28,7 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Logs {
     dir: Option<PathBuf>,
-    keep: bool,
+    pub(super) keep: bool,
+    /// One per owner.
+    pub(super) dirs: Vec<PathBuf>,
+    pub(super) key: Option<LogKey>,
+    /// Bytes that were taken away on the way.
+    pub(super) tidied: u64,
     logs: Vec<Addr<LogAgent>>,
 }
 
@@ -85,6 +90,7 @@ impl<W: Workload> Controller<'_, W> {
         let key = LogKey(RunSecret::new(secret).log_key());
         let dir = root.join(format!(".log-{}-{}", std::process::id(), clock::monotonic_ns()));
         self.logs.dir = Some(dir.clone());
+        self.logs.key = Some(key);
         self.logs.keep = self.plan.protocol.keep_log;
         let mut middles = Vec::with_capacity(self.shards);
         for shard in 0..self.shards {
@@ -126,6 +132,7 @@ impl<W: Workload> Controller<'_, W> {
             .on(shard, move |cx| cx.spawn(LogAgent::new(config, place, (0, 0), wall_ns)).ok())?
             .ok_or_else(|| self.no_room())?;
         self.logs.logs.push(log);
+        self.logs.dirs.push(dir.clone());
         // The first segment is made before the load begins.
         let begun = self.answer(shard, async move |cx: &mut Cx<'_>| {
             let entry = Box::new(Entry { kind: MARK, version: 1, payload: Box::new([]) });

@@ -19,6 +19,7 @@ mod last;
 mod latency;
 mod middles;
 mod readings;
+mod replay;
 mod room;
 mod spawn;
 mod watch;
@@ -126,13 +127,14 @@ pub(crate) fn run_beside<W: Workload, T: Send>(
                 let said = besides.join().map_err(|_| DriveError::BesidePanicked)?;
                 Ok((measured, said))
             })
+            .map(|(measured, said)| (measured, said, std::mem::take(&mut controller.logs)))
         },
     );
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
-    let (measured, said) = outcome?;
-    Ok((controller::seal(measured, drained, panicked)?, said))
+    let (measured, said, logs) = outcome?;
+    Ok((controller::seal(measured, &logs, drained, panicked)?, said))
 }
 
 /// The latency limits that the plan's gates need counted exactly.
