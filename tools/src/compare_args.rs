@@ -48,16 +48,16 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareArgs {
-    /// Side A: a workload, a preset, or stored runs (@last, an id, several with commas)
+    /// Side A: a workload, a preset, a scenario file (.toml), or stored runs (@last, an id, several with commas)
     pub(crate) a: Option<String>,
     /// Side B
     pub(crate) b: Option<String>,
     /// Compute a stored comparison anew from its runs: id, unique prefix, @last or @last~N
     #[arg(long, value_name = "COMPARISON", conflicts_with_all = ["a", "b", "a_bin", "b_bin"])]
     pub(crate) from: Option<String>,
-    /// Agents, all live at once (10_000, 10k, 1m)
-    #[arg(long, default_value = "10k", value_parser = count)]
-    pub(crate) agents: u64,
+    /// Agents, all live at once (10_000, 10k, 1m) [default: the preset's, else 10k]
+    #[arg(long, value_parser = count)]
+    pub(crate) agents: Option<u64>,
     /// Pairs; a claim needs 6
     #[arg(long, default_value_t = 6)]
     pub(crate) pairs: usize,

@@ -25,6 +25,21 @@ const RUN_FIXED_BYTES: u64 = 128 << 10;
 /// State of the heap sampler, a file that is mapped: 12.4 MB with room for 65,536 samples.
 const HEAP_BYTES: u64 = 13 << 20;
 
+/// Bytes of both events of an elicitation in its log, with their frames and without its text: 2 x 32 of frames,
+/// 84 and 66 of fields, schema and data (`protocol::elicitation::record`), rounded up.
+const EVENTS_BYTES: f64 = 320.0;
+
+/// Disk of the event logs, bytes: what is kept of them on the way.
+fn log_needed(plan: &Plan) -> u64 {
+    let kept_ns = super::replay::KEEP_NS.saturating_add(plan.timeout_ns);
+    let kept_ns = if plan.protocol.keep_log { u64::MAX } else { kept_ns };
+    let kept_s = plan.duration_ns.min(kept_ns) as f64 / 1e9;
+    let each = EVENTS_BYTES + f64::from(plan.protocol.message_bytes);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let bytes = (plan.rate_per_s() * kept_s * each * 1.2) as u64;
+    if matches!(&*plan.workload, "elicitation" | "wait_for_messages") { bytes } else { 0 }
+}
+
 /// Disk of the heap's state and of the copies that are kept on the way, bytes.
 fn heap_needed(plan: &Plan) -> u64 {
     let copies = super::heap::copies(plan.duration_ns.saturating_add(plan.timeout_ns));
@@ -58,6 +73,7 @@ fn disk_needed(plan: &Plan, cores: u64) -> u64 {
         .saturating_add(plan.agents.saturating_mul(SEAL_PER_AGENT_BYTES))
         .saturating_add(RUN_FIXED_BYTES)
         .saturating_add(heap_needed(plan))
+        .saturating_add(log_needed(plan))
 }
 
 /// Refuses a plan that memory cannot hold. What could not be read does not refuse.

@@ -19,6 +19,7 @@ pub use leaks::leak_config;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::records::CountRecord;
 use crate::verdict::{GateResult, Outcomes, Overall, Validity};
 
 /// Name of the JSON document that `report --format json` prints.
@@ -67,6 +68,10 @@ pub struct Report {
     pub agents: AgentsSection,
     /// Offered and served load.
     pub load: LoadSection,
+    /// What the protocol's own parts counted (owners, desks, boxes, log), over all cores; empty for workloads
+    /// without, and for runs that were not sealed. Times in ns.
+    #[serde(default)]
+    pub protocol: Vec<CountRecord>,
     /// What could be measured when the run was recorded.
     pub measured: latency::Recorded,
     /// Where the time of the slowest requests went.

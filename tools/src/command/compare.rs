@@ -124,7 +124,7 @@ fn sides(
     Ok((a, b))
 }
 
-/// A workload, stored runs, or else a preset.
+/// A workload, a scenario file, stored runs, or else a preset.
 fn side(
     name: &str,
     flags: &str,
@@ -146,6 +146,9 @@ fn side(
     };
     if workloads.iter().any(|workload| workload.name() == name) {
         return Ok(given("--workload"));
+    }
+    if name.ends_with(".toml") {
+        return Ok(given("--scenario"));
     }
     let ids: Result<Vec<String>, _> = name.split(',').map(|run| id_of(store, run)).collect();
     match ids {
@@ -182,9 +185,8 @@ fn stored_trials(a: &[String], b: &[String]) -> Vec<Trial> {
 }
 
 /// What every run has: nothing is measured beside the requests, and nothing gated but what closes the sums.
-fn defaults(shared: &Shared, agents: u64, seed: u64) -> Vec<(&'static str, String)> {
+fn defaults(shared: &Shared, agents: Option<u64>, seed: u64) -> Vec<(&'static str, String)> {
     let mut defaults = vec![
-        ("--agents", agents.to_string()),
         ("--duration", format!("{}ms", shared.duration / 1_000_000)),
         ("--seed", seed.to_string()),
         ("--heap-sample", "off".to_owned()),
@@ -194,11 +196,17 @@ fn defaults(shared: &Shared, agents: u64, seed: u64) -> Vec<(&'static str, Strin
     if let Some(preset) = &shared.preset {
         defaults.insert(0, ("--preset", preset.clone()));
     }
+    defaults.extend(agents.map(|agents| ("--agents", agents.to_string())));
     defaults
 }
 
 /// The flags of one run.
-pub(super) fn flags(shared: &Shared, agents: u64, seed: u64, side: &[String]) -> Vec<String> {
+pub(super) fn flags(
+    shared: &Shared,
+    agents: Option<u64>,
+    seed: u64,
+    side: &[String],
+) -> Vec<String> {
     let given: Vec<String> = shared.flags.iter().chain(side).cloned().collect();
     merged(&defaults(shared, agents, seed), &given)
 }

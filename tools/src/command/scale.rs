@@ -69,7 +69,7 @@ pub(super) fn run(
         version: VERSION,
         id,
         started: rfc3339(now_ns),
-        shared: flags(&args.shared, args.to, args.shared.seed, &side),
+        shared: flags(&args.shared, None, args.shared.seed, &side),
         limit_ns: args.limit,
         runs: Vec::new(),
         stopped: false,
@@ -126,7 +126,7 @@ fn measure(
         })?;
     let quiet = args.shared.progress == ProgressMode::None;
     let mut one = |agents: u64, recipe: &mut ScaleRecipe| -> Result<(), Failure> {
-        let ran = launcher.run(None, &flags(&args.shared, agents, args.shared.seed, side));
+        let ran = launcher.run(None, &flags(&args.shared, Some(agents), args.shared.seed, side));
         let text = match &ran.run {
             Measured::Known(id) => match cost_of(store, &ran.run) {
                 Measured::Known(cost) => format!("{id}  {}", pages::brief(&cost.figures)),

@@ -1,5 +1,6 @@
 //! Rendering: plain values in, text out, over any `Write`.
 
+pub mod attack;
 pub mod certify;
 mod degradation;
 pub mod export;
