@@ -551,6 +551,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
+        // Whoever looks for messages again and again does so no more.
+        self.end_load(0)?;
         self.unobserve()?;
         let mut measured = Measured {
             writer,

@@ -95,8 +95,8 @@ pub(crate) enum HostMsg<W: Workload> {
     Batch(Vec<Box<Exchange<W>>>, Option<u64>),
     /// A notice that no exchange carries.
     Told(Box<Notice>),
-    /// A request is pending at its owner under this id.
-    Made(Id, u64),
+    /// A request is pending at its owner under this id; its bytes, as a message is aligned to 8.
+    Made([u8; 16], u64),
     /// A request was withdrawn: its exchange does not come home with an answer.
     Withdrawn(u64),
 }
@@ -414,7 +414,7 @@ impl<W: Workload> Agent for Hosted<W> {
             }
             HostMsg::Made(id, key) => {
                 let _tag = owner::scope(self.owner);
-                self.inner.made(id, key, cx);
+                self.inner.made(Id::from_bytes(id), key, cx);
             }
             HostMsg::Withdrawn(key) => self.withdrawn(key, cx),
         }
