@@ -12,7 +12,7 @@ pub(crate) struct Preset {
 }
 
 /// All of them (what the original assessment ran, with its figures; see the notes of each).
-pub(crate) const PRESETS: [Preset; 12] = [
+pub(crate) const PRESETS: [Preset; 13] = [
     Preset {
         name: "soak",
         about: "the endurance run: any other agent is asked, 3,030 requests/s of 10,000 agents",
@@ -21,7 +21,7 @@ pub(crate) const PRESETS: [Preset; 12] = [
     Preset {
         name: "compare",
         about: "fan-in on 101 names, 30,300 requests/s of 10,000 agents",
-        flags: "--agents 10k --think 100ms..500ms --delay 10ms..50ms --timeout 5s --targets 101",
+        flags: "--agents 10k --think 100ms..500ms --delay 10ms..50ms --timeout 5s --targets 101 --pending-max 4096 --open-max 64",
     },
     Preset {
         name: "burst-ring",
@@ -36,12 +36,17 @@ pub(crate) const PRESETS: [Preset; 12] = [
     Preset {
         name: "fan-in",
         about: "10,000 workers ask 100 experts, 25,000 requests/s",
-        flags: "--agents 10100 --think 300ms..500ms --delay 1ms..7ms --timeout 5s --targets 100",
+        flags: "--agents 10100 --think 300ms..500ms --delay 1ms..7ms --timeout 5s --targets 100 --pending-max 4096 --open-max 64",
+    },
+    Preset {
+        name: "fan-out",
+        about: "each agent asks 5 others at once, 3,030 requests/s of 2,000 agents",
+        flags: "--agents 2k --fan-out 5 --think 1s..5s --delay 100ms..500ms --timeout 10s",
     },
     Preset {
         name: "hot-spot",
         about: "2 agents are asked by all, 300 requests/s each of 2,000 agents",
-        flags: "--agents 2k --think 3s..3600ms --delay 10ms..50ms --timeout 5s --targets 2",
+        flags: "--agents 2k --think 3s..3600ms --delay 10ms..50ms --timeout 5s --targets 2 --pending-max 4096",
     },
     Preset {
         name: "realistic",

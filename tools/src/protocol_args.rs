@@ -95,6 +95,9 @@ pub(crate) struct ProtocolArgs {
     /// When agents ask
     #[arg(long, value_enum, default_value = "cycle")]
     pub(crate) arrivals: When,
+    /// How many are asked at each instant
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) fan_out: u32,
     /// Time between two looks of a poller
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = duration)]
     pub(crate) poll_interval: u64,
@@ -153,7 +156,7 @@ impl ProtocolArgs {
             When::Poisson => Arrivals::Poisson,
             When::Closed => Arrivals::Closed,
         };
-        ShapePlan { targets: self.targets, arrivals }
+        ShapePlan { targets: self.targets, arrivals, fan_out: self.fan_out }
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) fn flags(
     command: &clap::Command,
 ) -> Result<Vec<OsString>, String> {
     let place = |at: usize| {
-        let before = &text[..at.min(text.len())];
+        let before = text.get(..at).unwrap_or(text);
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         format!("{name}:{line}:{column}")
@@ -197,6 +197,19 @@ mod tests {
             let error = read(text).unwrap_err();
             assert!(error.starts_with(place), "{text:?}: {error}");
             assert!(error.contains(says) && error.contains("remedy:"), "{text:?}: {error}");
+        }
+    }
+
+    /// Every beginning of a scenario, and each with one character changed, is read or refused.
+    #[test]
+    fn no_text_makes_it_panic() {
+        let text = "preset = \"compare\"\nthink = '1s..5s' # \u{e9}\ngate = [\"p99<1s\", 5]\nx.y = 1\n";
+        for (at, _) in text.char_indices() {
+            drop(read(&text[..at]));
+            for other in ["", "\"", "\u{1F980}", "[", "=", "\0", "\n"] {
+                let rest: String = text[at..].chars().skip(1).collect();
+                drop(read(&format!("{}{other}{rest}", &text[..at])));
+            }
         }
     }
 

@@ -1,7 +1,8 @@
 //! The housekeeping thread's part of a run.
 
+mod seal;
+
 use std::marker::PhantomData;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,13 +25,14 @@ use super::writer::{PerAgent, RunWriter};
 use super::{Alive, Control, DriveError, Progress};
 use crate::evidence::Store;
 use crate::evidence::records::{
-    CountRecord, EndRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown,
-    WindowRecord,
+    CountRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown, WindowRecord,
 };
 use crate::load::latency::{BOUND_NS, draw_every};
 use crate::load::slow::flooded;
 use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
 use crate::plan::{LogCore, Plan};
+
+pub(super) use seal::seal;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -551,6 +553,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
+        // Whoever looks for messages again and again does so no more.
+        self.end_load(0)?;
         self.unobserve()?;
         let mut measured = Measured {
             writer,
@@ -577,29 +581,4 @@ impl<'a, W: Workload> Controller<'a, W> {
 /// Sleeps, but not so long that a stop would be seen late.
 fn nap(ns: u64) {
     std::thread::park_timeout(Duration::from_nanos(ns.min(NAP_NS)));
-}
-
-/// Writes the last frames. The runtime has ended by now, so its own report is part of them, and what the
-/// protocol's logs say when they are read again.
-pub(super) fn seal(
-    mut measured: Measured,
-    logs: &Logs,
-    drained: bool,
-    agents_panicked: u64,
-) -> Result<PathBuf, DriveError> {
-    measured.protocol.extend(logs.replay());
-    let end = EndRecord {
-        reason: measured.reason.to_owned(),
-        issued_ns: measured.issued_ns,
-        open_at_stop: measured.open_at_stop,
-        lost: measured.lost,
-        drained,
-        agents_panicked,
-        planted: measured.planted,
-        slowed: measured.slowed,
-        protocol: measured.protocol,
-    };
-    let now_ns = clock::monotonic_ns();
-    measured.writer.finish(now_ns, &measured.agents, &end)?;
-    Ok(measured.writer.dir().to_owned())
 }

@@ -7,6 +7,8 @@ use crate::plan::{Plan, TOP};
 /// (`soak --agents 1000000 --think 30s..60s`), and 56 B came with the attribution of latency; a half more for
 /// agents with a larger state.
 const BYTES_PER_AGENT: u64 = 1_550;
+/// What an agent that signs has besides: its key ready to sign (about 640 bytes), its limits, its texts.
+const KEY_BYTES: u64 = 1_200;
 /// Fixed costs: rings, histograms, program text.
 const BYTES_FIXED: u64 = 64 << 20;
 /// Largest bytes of one window's histograms per core (2 cores wrote 12 to 25 kB) and of its record.
@@ -47,9 +49,10 @@ fn heap_needed(plan: &Plan) -> u64 {
 }
 
 /// Memory that `plan` needs, bytes.
-const fn memory_needed(plan: &Plan) -> u64 {
+fn memory_needed(plan: &Plan) -> u64 {
     let heap = if plan.heap.sample_bytes == 0 { 0 } else { HEAP_BYTES };
-    plan.agents.saturating_mul(BYTES_PER_AGENT).saturating_add(BYTES_FIXED + heap)
+    let key = if plan.workload == "elicitation" { KEY_BYTES } else { 0 };
+    plan.agents.saturating_mul(BYTES_PER_AGENT + key).saturating_add(BYTES_FIXED + heap)
 }
 
 /// Bytes of a core's window.

@@ -95,8 +95,8 @@ pub(crate) enum HostMsg<W: Workload> {
     Batch(Vec<Box<Exchange<W>>>, Option<u64>),
     /// A notice that no exchange carries.
     Told(Box<Notice>),
-    /// A request is pending at its owner under this id.
-    Made(Id, u64),
+    /// A request is pending at its owner under this id; its bytes, as a message is aligned to 8.
+    Made([u8; 16], u64),
     /// A request was withdrawn: its exchange does not come home with an answer.
     Withdrawn(u64),
 }
@@ -131,14 +131,16 @@ impl<W: Workload> Hosted<W> {
         let end_ns = recorder::with(|r| r.end_ns);
         let mut burst = BURST;
         while self.next_ns < end_ns && burst > 0 && self.next_ns <= cx.fresh_ns() {
-            let sent = self.send(cx);
-            if self.fleet.plan.shape.arrivals == Arrivals::Closed && sent {
+            let k = u64::from(self.k);
+            for _ in 0..self.fleet.plan.shape.fan_out {
+                let sent = self.send(cx);
                 self.k = self.k.wrapping_add(1);
-                return;
+                burst = burst.saturating_sub(1);
+                if self.fleet.plan.shape.arrivals == Arrivals::Closed && sent {
+                    return;
+                }
             }
-            self.next_ns += self.draw().distance_ns(u64::from(self.k), &self.fleet.plan);
-            self.k = self.k.wrapping_add(1);
-            burst -= 1;
+            self.next_ns += self.draw().distance_ns(k, &self.fleet.plan);
         }
         if self.next_ns < end_ns && cx.notify_at(self.next_ns, TICK).is_err() {
             recorder::with(|r| r.second.generator_exhausted += 1);
@@ -414,7 +416,7 @@ impl<W: Workload> Agent for Hosted<W> {
             }
             HostMsg::Made(id, key) => {
                 let _tag = owner::scope(self.owner);
-                self.inner.made(id, key, cx);
+                self.inner.made(Id::from_bytes(id), key, cx);
             }
             HostMsg::Withdrawn(key) => self.withdrawn(key, cx),
         }

@@ -152,7 +152,7 @@ impl Plan {
     /// Requests per second that the schedule asks for; of a closed loop, the most that it can.
     #[must_use]
     pub fn rate_per_s(&self) -> f64 {
-        self.askers() as f64 * 1e9 / self.cycle_ns().max(1.0)
+        self.askers() as f64 * f64::from(self.shape.fan_out) * 1e9 / self.cycle_ns().max(1.0)
     }
 
     /// Mean time between two requests of an agent, ns.
@@ -240,6 +240,13 @@ impl Plan {
             let remedy = "name 2 agents or more, and no more than the run has";
             within("--targets", u64::from(first), (2, self.askers()), remedy)?;
         }
+        let closed = self.shape.arrivals == Arrivals::Closed;
+        within(
+            "--fan-out",
+            u64::from(self.shape.fan_out),
+            (1, if closed { 1 } else { shape::FAN_OUT_MAX }),
+            "a closed loop asks one at a time",
+        )?;
         within(
             "--message-bytes",
             u64::from(protocol.message_bytes),

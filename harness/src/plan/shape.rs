@@ -30,14 +30,25 @@ pub enum Arrivals {
 }
 
 /// The shape of a load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShapePlan {
     /// Who is asked.
     pub targets: Targets,
     /// When.
     pub arrivals: Arrivals,
+    /// How many are asked at each instant, one request each.
+    pub fan_out: u32,
 }
+
+impl Default for ShapePlan {
+    fn default() -> Self {
+        Self { targets: Targets::default(), arrivals: Arrivals::default(), fan_out: 1 }
+    }
+}
+
+/// Requests of one instant at most: they are sent in one turn.
+pub(super) const FAN_OUT_MAX: u64 = 64;
 
 impl Targets {
     /// Of so many agents, how many are asked.

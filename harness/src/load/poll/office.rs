@@ -193,10 +193,10 @@ impl Office {
             }
             Next::LookAt(at_ns) | Next::WakeOrAt(at_ns) => at_ns,
         };
-        // Nothing comes any more once all deadlines are over.
+        // Nothing comes any more once all deadlines are over, or the run is.
         let end_ns = recorder::with(|r| r.end_ns);
         let plan = &self.fleet.plan;
-        if now_ns < end_ns.saturating_add(plan.timeout_ns + LINGER_NS) {
+        if end_ns != 0 && now_ns < end_ns.saturating_add(plan.timeout_ns + LINGER_NS) {
             call.timer = cx.notify_at(at_ns, u64::from(receiver)).ok();
         }
     }

@@ -64,7 +64,7 @@ pub(crate) fn profile(plan: &Plan) -> Profile {
     match plan.protocol.limits {
         LimitPlan::Stock => Profile::STOCK,
         LimitPlan::Load => {
-            let cycle = plan.cycle_ns().max(1.0);
+            let cycle = (plan.cycle_ns() / f64::from(plan.shape.fan_out)).max(1.0);
             let share = plan.shape.targets.asked(plan.askers()) as f64 / plan.askers() as f64;
             #[expect(
                 clippy::cast_possible_truncation,

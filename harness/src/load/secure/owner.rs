@@ -130,7 +130,7 @@ impl Ownership {
                 let to = self.fleet.address(notice.to());
                 if let Notice::Asked { id, .. } = &notice {
                     // An asker that is full does not hear of it, and cannot withdraw.
-                    drop(exchange.home.try_send(cx, HostMsg::Made(*id, exchange.key)));
+                    drop(exchange.home.try_send(cx, HostMsg::Made(id.to_bytes(), exchange.key)));
                 }
                 exchange.body = Body::Request(Asked::Notice(notice));
                 middle::pass_on(to, exchange, cx);
