@@ -13,6 +13,21 @@ pub(super) fn fail(r: &mut Recorder, exhausted: bool) {
     r.judge_unanswered();
 }
 
+/// Counts a request that was not sent, because something before that ended it.
+pub(super) fn unsent(r: &mut Recorder, settled: Settled) {
+    match settled {
+        Settled::Refused => r.second.outcomes.refused += 1,
+        _ => fail(r, false),
+    }
+}
+
+/// Counts a request that its asker has withdrawn.
+pub(super) fn withdrawn(r: &mut Recorder, open: &Open, now_ns: u64) {
+    r.second.outcomes.cancelled += 1;
+    r.closed(open.sent_ns, now_ns);
+    r.latency.withdrawn(now_ns.saturating_sub(open.sent_ns));
+}
+
 /// Counts a request that was answered in its time.
 pub(super) fn settle<W: Workload>(
     r: &mut Recorder,

@@ -84,13 +84,18 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs it; `None` where the host has no io_uring.
 pub(crate) fn run(plan: &Plan) -> Option<Ran> {
+    run_with::<Echo>(plan)
+}
+
+/// Runs it with agents of `W`.
+pub(crate) fn run_with<W: Workload>(plan: &Plan) -> Option<Ran> {
     if tailbeam_runtime::features::probe().is_err() {
         return None;
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
-    let dir = drive::run::<Echo>(plan, &store, &Control::default(), &mut |_| {}).unwrap();
+    let dir = drive::run::<W>(plan, &store, &Control::default(), &mut |_| {}).unwrap();
     let run = read_run(&dir).unwrap();
     let (windows, damage) = read_latency(&dir).unwrap();
     assert!(damage.is_empty() && run.damage.is_empty(), "{damage:?} {:?}", run.damage);
