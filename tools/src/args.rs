@@ -7,6 +7,7 @@
 
 mod export;
 mod latency;
+mod report;
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -27,6 +28,7 @@ pub(crate) use crate::soak_args::Soak;
 
 pub(crate) use export::{ExportArgs, ExportFormat};
 pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
+pub(crate) use report::{ReportArgs, ReportFormat};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -54,9 +56,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam record -- ./server --port 80\n  tailbeam record --pid 4711 --duration 30s\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nA program's output and exit code are its own; 128 + N after signal N. One that cannot be recorded\nis not started: exit 1 with the cause. With --pid: 0 when the time is up or the process has ended,\n130 and 143 after SIGINT and SIGTERM; the run is whole in any case."
     )]
     Record(Box<Record>),
-    /// Recompute a run's report from its frames
+    /// Recompute a run's report from its frames, as a table, text, Markdown, JSON, or one HTML page
     #[command(
-        after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json"
+        after_help = "Examples:\n  tailbeam report @last\n  tailbeam report @last -o report.html\n  tailbeam report 20261124 --format json\n  tailbeam report RUN/certificate.dsse.json -o certificate.html"
     )]
     Report(ReportArgs),
     /// Which sites leak, whose objects, how fast, and how sure that is
@@ -120,28 +122,6 @@ pub(crate) enum ProgressMode {
     Plain,
     /// Nothing
     None,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReportArgs {
-    /// Id, unique prefix, @last or @last~N
-    #[arg(required_unless_present = "schema")]
-    pub(crate) run: Option<String>,
-    /// Gates instead of the plan's own
-    #[arg(long, value_name = "GATES")]
-    pub(crate) gate: Vec<String>,
-    /// Format
-    #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-    /// Print the JSON Schema of `--format json` and stop
-    #[arg(long)]
-    pub(crate) schema: bool,
-    /// Of a recorded program: directory with the files that ran, or their debug files; searched first
-    #[arg(long, value_name = "DIR")]
-    pub(crate) symbols: Vec<PathBuf>,
-    /// Of a recorded program: rows of each table
-    #[arg(long, default_value_t = 20)]
-    pub(crate) top: usize,
 }
 
 /// How frames get their names.

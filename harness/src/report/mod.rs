@@ -7,13 +7,19 @@
 mod build;
 mod cost;
 pub mod counters;
+mod curve;
 mod figures;
 pub mod latency;
 mod leaks;
+mod timeline;
+mod whole;
 
 pub use build::{ReportError, build};
 pub use cost::{CostSection, Signed, cost};
+pub use curve::Curve;
 pub use leaks::leak_config;
+pub use timeline::{CoreLine, CoreMap, Event, LatencyLine, LoadLine, MemoryLine, Timeline};
+pub use whole::{Whole, whole};
 
 use serde::{Deserialize, Serialize};
 

@@ -8,6 +8,7 @@ mod latency;
 mod leaks;
 mod program;
 mod record;
+mod report;
 mod target;
 mod top;
 
@@ -23,10 +24,10 @@ use tailbeam_harness::drive::{Control, DriveErrorKind};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{HeapPlan, Plan};
-use tailbeam_harness::report::{self, Report};
-use tailbeam_harness::verdict::{Gate, parse_gates};
+use tailbeam_harness::report::build;
+use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
-use crate::args::{Cli, Command, Format, ProgressMode, ReportArgs, RunsCommand, Soak};
+use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, RunsCommand, Soak};
 use crate::progress::Shown;
 use crate::{Failure, render};
 
@@ -42,7 +43,7 @@ pub(crate) fn run(
     match cli.command {
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
         Command::Record(args) => record::run(&args, &root, err),
-        Command::Report(args) => show(&args, &root, out),
+        Command::Report(args) => report::run(&args, &root, out, err),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
         Command::Latency(args) => latency::run(&args, &root, out),
         Command::Counters(args) => latency::counters(&args, &root, out),
@@ -132,42 +133,31 @@ fn soak(
         };
         Failure::new(code, error)
     })?;
-    let report = report::build(&dir, None).map_err(|error| Failure::new(6, error))?;
-    print(&report, args.format, out)?;
+    let verdict = printed(&dir, args.format, out)?;
     if args.progress != ProgressMode::None {
         let _ = writeln!(err, "run: {}", dir.display());
     }
     Ok(match signal {
         SIGINT => 130,
         SIGTERM => 143,
-        _ => report.verdict.exit_code(),
+        _ => verdict.exit_code(),
     })
 }
 
-fn print(report: &Report, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+/// Prints the report of a run that has just ended; what `report` prints of it later is the same.
+fn printed(dir: &Path, format: Format, out: &mut dyn Write) -> Result<Overall, Failure> {
     match format {
-        Format::Table => render::text::report(report, out)?,
-        Format::Json => render::json::report(report, out)?,
+        Format::Table => {
+            let report = build(dir, None).map_err(|error| Failure::new(6, error))?;
+            render::text::report(&report, out)?;
+            Ok(report.verdict)
+        }
+        Format::Json => {
+            let (whole, verdict) = report::whole(dir, None)?;
+            report::document(&whole, ReportFormat::Json, out)?;
+            Ok(verdict)
+        }
     }
-    Ok(())
-}
-
-fn show(args: &ReportArgs, root: &Path, out: &mut dyn Write) -> Outcome {
-    if args.schema {
-        out.write_all(render::json::REPORT_SCHEMA.as_bytes())?;
-        return Ok(0);
-    }
-    let gates = gates(&args.gate)?;
-    let name = args.run.as_deref().unwrap_or("@last");
-    let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
-    let dir = store.resolve(name).map_err(|error| Failure::new(1, error))?;
-    if let Some(shown) = program::report(&dir, (args.format, args.top), &args.symbols, out) {
-        return shown;
-    }
-    let report = report::build(&dir, gates.as_deref())
-        .map_err(|error| Failure::new(if error.is_corrupt() { 6 } else { 2 }, error))?;
-    print(&report, args.format, out)?;
-    Ok(report.verdict.exit_code())
 }
 
 fn list(root: &Path, format: Format, out: &mut dyn Write) -> Outcome {

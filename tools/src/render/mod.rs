@@ -5,6 +5,7 @@ pub mod export;
 pub mod json;
 pub mod latency;
 pub mod leaks;
+pub mod page;
 pub mod program;
 pub mod text;
 pub mod units;
