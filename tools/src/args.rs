@@ -8,6 +8,7 @@
 mod export;
 mod latency;
 mod report;
+mod runs;
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+pub(crate) use crate::demo_args::DemoArgs;
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
 pub(crate) use crate::soak_args::Soak;
@@ -29,6 +31,7 @@ pub(crate) use crate::soak_args::Soak;
 pub(crate) use export::{ExportArgs, ExportFormat};
 pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
 pub(crate) use report::{ReportArgs, ReportFormat};
+pub(crate) use runs::{FsckArgs, GcArgs, Runs, RunsCommand, TagArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -46,6 +49,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// A minute that shows what it finds: a planted leak and a planted slow agent
+    #[command(
+        after_help = "Examples:\n  tailbeam demo\n  tailbeam demo --format json\n\nNeeds no privileges and no configuration. Exit code: 0 when both were found, 4 when not."
+    )]
+    Demo(DemoArgs),
     /// Load live agents with an open-loop schedule, record, judge
     #[command(
         after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
@@ -96,7 +104,7 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam verify @last --key me.pem.pub\n\nExit code: the verdict's (0, 3, 4) if everything holds, or else 6."
     )]
     Verify(VerifyArgs),
-    /// The runs of a store
+    /// The runs of a store: list, show, tag, pin, remove, check
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
     Doctor(Doctor),
@@ -244,22 +252,6 @@ pub(crate) struct LeaksArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Runs {
-    #[command(subcommand)]
-    pub(crate) command: RunsCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RunsCommand {
-    /// List the runs, oldest first
-    List {
-        /// Format
-        #[arg(long, value_enum, default_value = "table")]
-        format: Format,
-    },
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Exit with 5 when a check fails
     #[arg(long)]
@@ -343,6 +335,17 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
         return Err("a duration lies between 0 and 30 years".to_owned());
     }
     Ok((value * scale).round() as u64)
+}
+
+/// An age: a duration, or days.
+pub(crate) fn age(text: &str) -> Result<u64, String> {
+    match text.strip_suffix('d') {
+        Some(days) => duration(&format!(
+            "{}h",
+            days.parse::<f64>().map_err(|_| "write an age such as 30d or 12h")? * 24.0
+        )),
+        None => duration(text).map_err(|_| "write an age such as 30d or 12h".to_owned()),
+    }
 }
 
 /// What clap prints is one line; the whole error names cause and remedy.

@@ -26,6 +26,7 @@
 mod args;
 mod certify_args;
 mod command;
+mod demo_args;
 mod progress;
 mod record_args;
 pub mod render;

@@ -7,11 +7,14 @@
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
 //! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
 //! | | of such a run the frames are those of `tailbeam_probes::record::program`, see [`ProgramLog`] |
+//! | `../marks.json` | tags and pins of the store's runs, beside them: see [`Marks`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
+mod check;
 mod intervals;
 mod latency;
+mod marks;
 mod program;
 mod read;
 mod recorded;
@@ -19,8 +22,10 @@ pub mod records;
 mod store;
 mod time;
 
+pub use check::{Checked, Finding, Health, check};
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
+pub use marks::{Mark, Marks, TagError};
 pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program, read_program};
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};

@@ -1,6 +1,7 @@
 //! One function per command; values in, exit code out.
 
 mod certify;
+mod demo;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -9,6 +10,7 @@ mod leaks;
 mod program;
 mod record;
 mod report;
+mod runs;
 mod target;
 mod top;
 
@@ -27,7 +29,7 @@ use tailbeam_harness::plan::{HeapPlan, Plan};
 use tailbeam_harness::report::build;
 use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
-use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, RunsCommand, Soak};
+use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak};
 use crate::progress::Shown;
 use crate::{Failure, render};
 
@@ -39,8 +41,10 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
+    let given = cli.store.is_some();
     let root = store_root(cli.store);
     match cli.command {
+        Command::Demo(args) => demo::run(&args, workloads, (&root, given), out, err),
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => report::run(&args, &root, out, err),
@@ -51,10 +55,7 @@ pub(crate) fn run(
         Command::Export(args) => leaks::export(&args, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
         Command::Verify(args) => certify::verify(&args, &root, out),
-        Command::Runs(runs) => {
-            let RunsCommand::List { format } = runs.command;
-            list(&root, format, out)
-        }
+        Command::Runs(args) => runs::run(args.command, &root, out),
         Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
     }
@@ -118,11 +119,45 @@ fn soak(
     })?;
     let plan = plan(args, *workload)?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
+    let ran = drive(&plan, *workload, &store, args.progress, err)?;
+    let verdict = printed(&ran.dir, args.format, out)?;
+    if args.progress != ProgressMode::None {
+        let _ = writeln!(err, "run: {}", ran.dir.display());
+    }
+    Ok(ran.exit_code().unwrap_or_else(|| verdict.exit_code()))
+}
+
+/// A run that has ended.
+struct Ran {
+    dir: PathBuf,
+    /// The signal that ended it, or 0.
+    signal: i32,
+}
+
+impl Ran {
+    /// That of the signal that ended it.
+    const fn exit_code(&self) -> Option<u8> {
+        match self.signal {
+            SIGINT => Some(130),
+            SIGTERM => Some(143),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a plan to its end, or to a signal.
+fn drive(
+    plan: &Plan,
+    workload: &dyn AnyWorkload,
+    store: &Store,
+    progress: ProgressMode,
+    err: &mut dyn Write,
+) -> Result<Ran, Failure> {
     let control = Control::default();
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
-    let mut shown = Shown::new(args.progress, terminal);
-    let ran = workload.run(&plan, &store, &control, &mut |progress| shown.show(progress, err));
+    let mut shown = Shown::new(progress, terminal);
+    let ran = workload.run(plan, store, &control, &mut |progress| shown.show(progress, err));
     shown.end();
     let signal = signals.end();
     let dir = ran.map_err(|error| {
@@ -133,15 +168,7 @@ fn soak(
         };
         Failure::new(code, error)
     })?;
-    let verdict = printed(&dir, args.format, out)?;
-    if args.progress != ProgressMode::None {
-        let _ = writeln!(err, "run: {}", dir.display());
-    }
-    Ok(match signal {
-        SIGINT => 130,
-        SIGTERM => 143,
-        _ => verdict.exit_code(),
-    })
+    Ok(Ran { dir, signal })
 }
 
 /// Prints the report of a run that has just ended; what `report` prints of it later is the same.
@@ -158,17 +185,6 @@ fn printed(dir: &Path, format: Format, out: &mut dyn Write) -> Result<Overall, F
             Ok(verdict)
         }
     }
-}
-
-fn list(root: &Path, format: Format, out: &mut dyn Write) -> Outcome {
-    let runs = Store::open_existing(root)
-        .and_then(|store| store.list())
-        .map_err(|error| Failure::new(1, error))?;
-    match format {
-        Format::Table => render::text::runs(&runs, out)?,
-        Format::Json => render::json::runs(&runs, out)?,
-    }
-    Ok(0)
 }
 
 /// Turns signals into the control's flags while a run lasts.

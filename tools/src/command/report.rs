@@ -115,7 +115,10 @@ fn heap(dir: &Path, gates: Option<&[Gate]>, whole: &Whole) -> Value {
     leaks::summary(dir, &whole.report.run.id, &config).unwrap_or_else(|failure| {
         let line = |name: &str| {
             let mut lines = failure.text.lines();
-            lines.find_map(|line| line.trim().strip_prefix(name)).unwrap_or(&failure.text).to_owned()
+            lines
+                .find_map(|line| line.trim().strip_prefix(name))
+                .unwrap_or(&failure.text)
+                .to_owned()
         };
         json!({"unknown": line("cause: "), "remedy": line("remedy: ")})
     })
@@ -125,7 +128,11 @@ fn heap(dir: &Path, gates: Option<&[Gate]>, whole: &Whole) -> Value {
 ///
 /// # Errors
 /// Those of `out`.
-pub(super) fn document(document: &Value, format: ReportFormat, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn document(
+    document: &Value,
+    format: ReportFormat,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     match format {
         ReportFormat::Json => {
             serde_json::to_writer_pretty(&mut *out, document)?;
@@ -158,7 +165,11 @@ fn read(path: &Path) -> Result<Value, Failure> {
     let Some(payload) = value.get("payload").and_then(Value::as_str) else {
         let schema = value.get("schema").and_then(Value::as_str).unwrap_or_default();
         let ours = schema.starts_with("tailbeam.") || value.get("predicateType").is_some();
-        return if ours { Ok(value) } else { Err(unreadable("it names no schema of ours".to_owned())) };
+        return if ours {
+            Ok(value)
+        } else {
+            Err(unreadable("it names no schema of ours".to_owned()))
+        };
     };
     let payload = STANDARD.decode(payload).map_err(|error| unreadable(error.to_string()))?;
     serde_json::from_slice(&payload).map_err(|error| unreadable(error.to_string()))

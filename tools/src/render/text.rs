@@ -8,7 +8,6 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
-use tailbeam_harness::evidence::RunSummary;
 use tailbeam_harness::report::{LatencyRow, LittleSection, Measured, Report, RunEnd, Spread};
 use tailbeam_harness::verdict::{GateResult, GateVerdict, Outcomes, Overall};
 
@@ -317,24 +316,4 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         figure(&memory.cpu_share, share),
         figure(&memory.housekeeping_share, share)
     )
-}
-
-/// Writes the list of runs.
-///
-/// # Errors
-/// Those of `out`.
-pub fn runs(runs: &[RunSummary], out: &mut dyn Write) -> io::Result<()> {
-    let row = |run: &RunSummary| {
-        vec![
-            run.id.clone(),
-            run.started.clone(),
-            run.workload.clone(),
-            run.end.clone(),
-            count(run.agents),
-            span(run.planned_s as f64),
-            bytes(run.bytes as f64),
-        ]
-    };
-    let header = ["run", "started", "workload", "end", "agents", "planned", "size"];
-    writeln!(out, "{}", table(&header, runs.iter().map(row), 4))
 }

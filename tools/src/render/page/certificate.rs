@@ -13,7 +13,10 @@ pub(super) fn judged(doc: &Doc<'_>) -> Page {
 pub(super) fn statement(doc: &Doc<'_>) -> Page {
     let facts = vec![
         Fact::new("Issued", [doc.figure("/predicate/issued", Unit::Text)]),
-        Fact::new("Judged by", [Figure::text("tailbeam "), doc.figure("/predicate/judged_by", Unit::Text)]),
+        Fact::new(
+            "Judged by",
+            [Figure::text("tailbeam "), doc.figure("/predicate/judged_by", Unit::Text)],
+        ),
         Fact::new("Scope", [doc.figure("/predicate/scope", Unit::Text)]),
     ];
     let mut files = Table::new("Files that the signature covers", &["file", "SHA-256"], 2);
@@ -76,7 +79,9 @@ fn caveats(doc: &Doc<'_>, root: &str) -> Vec<String> {
     for run in doc.list(&format!("{root}/runs")) {
         let name = run["name"].as_str().unwrap_or_default();
         let words = |key: &str| run[key].as_array().into_iter().flatten().filter_map(Value::as_str);
-        caveats.extend(words("lacks").chain(words("caveats")).map(|text| format!("run {name}: {text}")));
+        caveats.extend(
+            words("lacks").chain(words("caveats")).map(|text| format!("run {name}: {text}")),
+        );
         let broken = run["validity"].as_array().into_iter().flatten();
         for check in broken.filter(|check| check["holds"] == false) {
             let word = |key: &str| check[key].as_str().unwrap_or_default();
@@ -121,7 +126,18 @@ fn gates(doc: &Doc<'_>, root: &str) -> Section {
 }
 
 fn runs(doc: &Doc<'_>, root: &str) -> Section {
-    let columns = ["name", "run", "workload", "started", "host", "plan (SHA-256)", "measured", "agents", "planned", "seed"];
+    let columns = [
+        "name",
+        "run",
+        "workload",
+        "started",
+        "host",
+        "plan (SHA-256)",
+        "measured",
+        "agents",
+        "planned",
+        "seed",
+    ];
     let mut table = Table::new("Runs", &columns, 6);
     for index in 0..doc.list(&format!("{root}/runs")).len() {
         let of = |key: &str, unit| doc.figure(&format!("{root}/runs/{index}/{key}"), unit);

@@ -205,10 +205,8 @@ impl<'a> Doc<'a> {
 
     /// The figure at a pointer.
     pub(super) fn figure(&self, at: &str, unit: Unit) -> Figure {
-        self.value(at).map_or_else(
-            || Figure::text("-").toned(Tone::Unknown),
-            |value| figure(value, at, unit),
-        )
+        self.value(at)
+            .map_or_else(|| Figure::text("-").toned(Tone::Unknown), |value| figure(value, at, unit))
     }
 }
 
@@ -231,11 +229,7 @@ fn figure(value: &Value, at: &str, unit: Unit) -> Figure {
         },
         Value::String(text) => plain(text.clone()),
         Value::Object(_) => match unknown(value) {
-            Some(why) => Figure {
-                why: Some(why),
-                tone: Tone::Unknown,
-                ..Figure::text("unknown")
-            },
+            Some(why) => Figure { why: Some(why), tone: Tone::Unknown, ..Figure::text("unknown") },
             None => Figure::text(value.to_string()),
         },
         Value::Array(list) => {

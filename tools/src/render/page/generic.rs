@@ -29,7 +29,11 @@ pub(super) fn page(doc: &Doc<'_>, schema: &str) -> Page {
         verdict: verdict.map(|word| (word.to_owned(), String::new())),
         facts: Vec::new(),
         trust: Vec::new(),
-        caveats: caveats.into_iter().flatten().filter_map(|of| Some(of.as_str()?.to_owned())).collect(),
+        caveats: caveats
+            .into_iter()
+            .flatten()
+            .filter_map(|of| Some(of.as_str()?.to_owned()))
+            .collect(),
         sections: vec![Section {
             id: "all",
             title: "What it holds".to_owned(),
@@ -49,7 +53,9 @@ fn below(at: &str, key: &str) -> String {
 fn is_plain(value: &Value) -> bool {
     match value {
         Value::Object(map) => map.contains_key("unknown"),
-        Value::Array(list) => list.iter().all(|item| !item.is_object() && !item.is_array()) && list.len() <= 12,
+        Value::Array(list) => {
+            list.iter().all(|item| !item.is_object() && !item.is_array()) && list.len() <= 12
+        }
         _ => true,
     }
 }
@@ -119,7 +125,7 @@ fn listed(doc: &Doc<'_>, list: &[Value], at: &str, name: &str, depth: usize) -> 
     let mut deeper = Vec::new();
     for (index, map) in maps.iter().take(ROWS_MAX).enumerate() {
         let cell = |key: &&str| match map.contains_key(*key) {
-            true => self::cell(doc, &below(&format!("{at}/{index}"), key), key),
+            true => cell(doc, &below(&format!("{at}/{index}"), key), key),
             false => Figure::text(""),
         };
         table.rows.push(ordered.iter().map(cell).collect());
@@ -128,7 +134,9 @@ fn listed(doc: &Doc<'_>, list: &[Value], at: &str, name: &str, depth: usize) -> 
             for (key, of) in map.iter().filter(|(_, of)| !is_plain(of)) {
                 let at = below(&format!("{at}/{index}"), key);
                 match of {
-                    Value::Array(list) => inner.extend(listed(doc, list, &at, &spoken(key), depth + 1)),
+                    Value::Array(list) => {
+                        inner.extend(listed(doc, list, &at, &spoken(key), depth + 1))
+                    }
                     of => walk(doc, of, &at, &mut inner, depth + 1),
                 }
             }

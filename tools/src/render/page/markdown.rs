@@ -82,7 +82,9 @@ impl Kind {
             match c {
                 '\n' | '\r' | '\t' => safe.push(' '),
                 c if c.is_control() => safe.push('\u{fffd}'),
-                '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~' if self == Self::Markdown => {
+                '\\' | '`' | '*' | '_' | '[' | ']' | '<' | '>' | '|' | '#' | '~'
+                    if self == Self::Markdown =>
+                {
                     safe.push('\\');
                     safe.push(c);
                 }
@@ -153,7 +155,8 @@ impl Kind {
                 blocks.iter().try_for_each(|block| self.block(block, out))
             }
             Block::Card(card) => {
-                let badge = card.badge.as_ref().map_or_else(String::new, |word| format!("{word}  "));
+                let badge =
+                    card.badge.as_ref().map_or_else(String::new, |word| format!("{word}  "));
                 self.heading(3, &format!("{badge}{}", card.title), out)?;
                 card.blocks.iter().try_for_each(|block| self.block(block, out))
             }
@@ -164,10 +167,12 @@ impl Kind {
         if !table.caption.is_empty() {
             writeln!(out, "{}\n", self.strong(&table.caption))?;
         }
-        let cells = |row: &Vec<Figure>| row.iter().map(|cell| self.escape(&cell.text)).collect::<Vec<_>>();
+        let cells =
+            |row: &Vec<Figure>| row.iter().map(|cell| self.escape(&cell.text)).collect::<Vec<_>>();
         match self {
             Self::Markdown => {
-                let names: Vec<String> = table.columns.iter().map(|name| self.escape(name)).collect();
+                let names: Vec<String> =
+                    table.columns.iter().map(|name| self.escape(name)).collect();
                 let rule = |index| if index < table.words { "---" } else { "---:" };
                 let rules: Vec<&str> = (0..names.len()).map(rule).collect();
                 writeln!(out, "| {} |\n| {} |", names.join(" | "), rules.join(" | "))?;
@@ -188,7 +193,8 @@ impl Kind {
     fn chart(self, chart: &Chart, out: &mut dyn Write) -> io::Result<()> {
         let table = match chart {
             Chart::Lines(lines) => {
-                let rows = lines.lines.iter().map(|line| (line.name.clone(), summary(&line.points)));
+                let rows =
+                    lines.lines.iter().map(|line| (line.name.clone(), summary(&line.points)));
                 spread(&lines.title, "line", lines.unit, rows)
             }
             Chart::Heat(heat) => {

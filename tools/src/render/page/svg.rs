@@ -305,11 +305,7 @@ fn placed(parts: &[Part], left: f64, wide: f64) -> Vec<(&Part, f64, f64)> {
 }
 
 /// Number of the step of a share; 0 is nothing.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "between 0 and LEVELS"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and LEVELS")]
 fn level(share: f64) -> usize {
     (share.clamp(0.0, 1.0) * LEVELS as f64).round() as usize
 }

@@ -62,7 +62,10 @@ fn facts(doc: &Doc<'_>) -> Vec<Fact> {
         ),
         Fact::new(
             "Found 4 times of 5",
-            [doc.figure(&at("/blind/rate_80_bytes_per_h"), Unit::BytesPerHour), Figure::text(" at one site")],
+            [
+                doc.figure(&at("/blind/rate_80_bytes_per_h"), Unit::BytesPerHour),
+                Figure::text(" at one site"),
+            ],
         ),
     ]
 }
@@ -142,7 +145,11 @@ fn call(call: &Value) -> String {
 }
 
 fn agents(doc: &Doc<'_>, site: usize, of: &Value) -> Option<Block> {
-    let mut table = Table::new("Whose the survivors are", &["agent", "verdict", "sampled", "bytes", "share"], 2);
+    let mut table = Table::new(
+        "Whose the survivors are",
+        &["agent", "verdict", "sampled", "bytes", "share"],
+        2,
+    );
     for index in 0..of["agents"].as_array()?.len().min(8) {
         let at = |path: &str| data(&format!("/leaks/sites/{site}/agents/{index}{path}"));
         table.rows.push(vec![

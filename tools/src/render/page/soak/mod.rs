@@ -67,7 +67,11 @@ fn identity(doc: &Doc<'_>) -> Vec<Fact> {
         Fact::new("Started", [run("started", Unit::Text)]),
         Fact::new(
             "Measured",
-            [run("measured_s", Unit::Seconds), Figure::text(" of "), run("planned_s", Unit::Seconds)],
+            [
+                run("measured_s", Unit::Seconds),
+                Figure::text(" of "),
+                run("planned_s", Unit::Seconds),
+            ],
         ),
         Fact::new("Ended", [run("end", Unit::Text)]),
         Fact::new(
@@ -153,8 +157,7 @@ fn lost(doc: &Doc<'_>) -> String {
 
 fn caveats(doc: &Doc<'_>) -> Vec<String> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let mut caveats: Vec<String> =
-        doc.list(&data("/caveats")).iter().filter_map(text).collect();
+    let mut caveats: Vec<String> = doc.list(&data("/caveats")).iter().filter_map(text).collect();
     for check in doc.list(&data("/validity")).iter().filter(|check| check["holds"] == false) {
         let (name, text) = (check["name"].as_str(), check["text"].as_str());
         caveats.push(format!("{}: {}", name.unwrap_or_default(), text.unwrap_or_default()));
@@ -199,17 +202,20 @@ fn gates(doc: &Doc<'_>, run: &str) -> Section {
         ]);
         if tone != Tone::Good {
             let more = doc.number(&at("needs_more_s"));
-            let more = more.map_or_else(String::new, |s| format!("; needs {} more", Unit::Seconds.write(s)));
+            let more = more
+                .map_or_else(String::new, |s| format!("; needs {} more", Unit::Seconds.write(s)));
             let word = |key: &str| gate[key].as_str().unwrap_or_default();
             reasons.push(format!("{}: {}{more}", word("gate"), word("reason")));
         }
     }
-    let mut checks = Table::new("What must hold for them to mean anything", &["check", "holds", "seen"], 3);
+    let mut checks =
+        Table::new("What must hold for them to mean anything", &["check", "holds", "seen"], 3);
     for index in 0..doc.list(&data("/validity")).len() {
         let at = |key: &str| data(&format!("/validity/{index}/{key}"));
         let holds = doc.figure(&at("holds"), Unit::Text);
         let tone = if holds.text == "yes" { Tone::Plain } else { Tone::Bad };
-        let (name, text) = (doc.figure(&at("name"), Unit::Text), doc.figure(&at("text"), Unit::Text));
+        let (name, text) =
+            (doc.figure(&at("name"), Unit::Text), doc.figure(&at("text"), Unit::Text));
         checks.rows.push(vec![name, holds.toned(tone), text]);
     }
     let mut blocks = vec![Block::Table(table)];
@@ -233,9 +239,13 @@ fn latency(doc: &Doc<'_>, run: &str) -> Section {
     for index in 0..doc.list(&data("/latency")).len() {
         let at = |key: &str| data(&format!("/latency/{index}/{key}"));
         let series = doc.figure(&at("series"), Unit::Text);
-        let mut row = vec![Figure::text(series.text.replace('_', " ")), doc.figure(&at("count"), Unit::Count)];
+        let mut row = vec![
+            Figure::text(series.text.replace('_', " ")),
+            doc.figure(&at("count"), Unit::Count),
+        ];
         row.extend(
-            ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "mean_ns"].map(|key| doc.figure(&at(key), Unit::Ns)),
+            ["p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "mean_ns"]
+                .map(|key| doc.figure(&at(key), Unit::Ns)),
         );
         row.push(doc.figure(&at("overflow"), Unit::Count));
         table.rows.push(row);

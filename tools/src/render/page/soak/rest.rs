@@ -6,13 +6,23 @@ use super::data;
 use super::time::why;
 use crate::render::page::{Block, Doc, Fact, Figure, Section, Table, Unit};
 
-const OUTCOMES: [&str; 9] =
-    ["attempts", "ok", "declined", "cancelled", "expired", "refused", "lost", "error", "open_at_stop"];
+const OUTCOMES: [&str; 9] = [
+    "attempts",
+    "ok",
+    "declined",
+    "cancelled",
+    "expired",
+    "refused",
+    "lost",
+    "error",
+    "open_at_stop",
+];
 
 pub(super) fn load(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = vec![Block::Facts(rates(doc))];
     if doc.is_known(&data("/load/outcomes")) {
-        let mut table = Table::new("Every request and what became of it", &["outcome", "requests"], 1);
+        let mut table =
+            Table::new("Every request and what became of it", &["outcome", "requests"], 1);
         for key in OUTCOMES {
             let figure = doc.figure(&data(&format!("/load/outcomes/{key}")), Unit::Count);
             table.rows.push(vec![Figure::text(key.replace('_', " ")), figure]);
@@ -43,19 +53,29 @@ fn rates(doc: &Doc<'_>) -> Vec<Fact> {
         Fact::new("Oldest open request", of("oldest_open_ns", Unit::Ns)),
         Fact::new("Refused by the bound of open requests", of("refused_open_bound", Unit::Count)),
         Fact::new("Answers that found no room", of("answers_undelivered", Unit::Count)),
-        Fact::new("Runtime memory of an agent", [doc.figure(&data("/agents/bytes_per_agent"), Unit::Bytes)]),
-        Fact::new("Resident memory by agent", [doc.figure(&data("/agents/rss_per_agent"), Unit::Bytes)]),
+        Fact::new(
+            "Runtime memory of an agent",
+            [doc.figure(&data("/agents/bytes_per_agent"), Unit::Bytes)],
+        ),
+        Fact::new(
+            "Resident memory by agent",
+            [doc.figure(&data("/agents/rss_per_agent"), Unit::Bytes)],
+        ),
     ]
 }
 
 fn fairness(doc: &Doc<'_>) -> Table {
-    let columns = ["requests of an agent", "min", "p1", "p50", "p99", "max", "mean", "agents with none"];
+    let columns =
+        ["requests of an agent", "min", "p1", "p50", "p99", "max", "mean", "agents with none"];
     let mut table = Table::new("Fairness", &columns, 1);
     for of in ["completions", "attempts"] {
         let at = data(&format!("/agents/{of}"));
         let mut row = vec![Figure::text(of)];
         if doc.is_known(&at) {
-            row.extend(["min", "p1", "p50", "p99", "max"].map(|key| doc.figure(&format!("{at}/{key}"), Unit::Count)));
+            row.extend(
+                ["min", "p1", "p50", "p99", "max"]
+                    .map(|key| doc.figure(&format!("{at}/{key}"), Unit::Count)),
+            );
             row.push(doc.figure(&format!("{at}/mean"), Unit::Number));
             row.push(doc.figure(&format!("{at}/zero"), Unit::Count));
         } else {
@@ -105,14 +125,18 @@ pub(super) fn counters(doc: &Doc<'_>, run: &str) -> Section {
 
 fn counted(doc: &Doc<'_>, core: usize, of: &Value) -> Table {
     let caption = format!("Core {}", of["core"]);
-    let mut table = Table::new(&caption, &["counter", "quality", "count", "per second", "per request"], 2);
+    let mut table =
+        Table::new(&caption, &["counter", "quality", "count", "per second", "per request"], 2);
     let list = of["total"]["counters"].as_array().map_or(0, Vec::len);
     for index in 0..list {
         let at = |key: &str| data(&format!("/counters/cores/{core}/total/counters/{index}/{key}"));
-        let mut row = vec![doc.figure(&at("name"), Unit::Text), doc.figure(&at("quality"), Unit::Text)];
+        let mut row =
+            vec![doc.figure(&at("name"), Unit::Text), doc.figure(&at("quality"), Unit::Text)];
         let why = doc.get(&at("unknown")).and_then(Value::as_str);
         let remedy = doc.get(&at("remedy")).and_then(Value::as_str).unwrap_or_default();
-        for (key, unit) in [("count", Unit::Number), ("per_s", Unit::Number), ("per_request", Unit::Number)] {
+        for (key, unit) in
+            [("count", Unit::Number), ("per_s", Unit::Number), ("per_request", Unit::Number)]
+        {
             let mut figure = doc.figure(&at(key), unit);
             if figure.raw.is_none() && key == "count" {
                 figure.text = "unknown".to_owned();
@@ -128,7 +152,8 @@ fn counted(doc: &Doc<'_>, core: usize, of: &Value) -> Table {
 pub(super) fn cost(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = Vec::new();
     if doc.is_known(&data("/cost")) {
-        let mut table = Table::new("With measuring, less without", &["of", "mean", "low", "high"], 1);
+        let mut table =
+            Table::new("With measuring, less without", &["of", "mean", "low", "high"], 1);
         let rows = [
             ("CPU time, share of the cores", "cpu_share", Unit::SignedShare),
             ("CPU time of a request", "cpu_per_request_ns", Unit::SignedNs),
@@ -138,12 +163,18 @@ pub(super) fn cost(doc: &Doc<'_>, run: &str) -> Section {
         ];
         for (name, key, unit) in rows {
             let mut row = vec![Figure::text(name)];
-            row.extend(["mean", "low", "high"].map(|part| doc.figure(&data(&format!("/cost/{key}/{part}")), unit)));
+            row.extend(
+                ["mean", "low", "high"]
+                    .map(|part| doc.figure(&data(&format!("/cost/{key}/{part}")), unit)),
+            );
             table.rows.push(row);
         }
         let facts = vec![
             Fact::new("Pairs of seconds", [doc.figure(&data("/cost/pairs"), Unit::Count)]),
-            Fact::new("Switched off in one of each", [doc.figure(&data("/cost/switched"), Unit::Text)]),
+            Fact::new(
+                "Switched off in one of each",
+                [doc.figure(&data("/cost/switched"), Unit::Text)],
+            ),
         ];
         blocks.extend([Block::Facts(facts), Block::Table(table)]);
         let lowered = doc.list(&data("/cost/lowered")).iter().filter_map(Value::as_str);
@@ -168,14 +199,21 @@ pub(super) fn host(doc: &Doc<'_>) -> Section {
     let mut blocks = Vec::new();
     let mut measured = Table::new("What could be measured here", &["area", "how"], 2);
     for index in 0..doc.list(&data("/measured/matrix")).len() {
-        let of = |key: &str| doc.figure(&data(&format!("/measured/matrix/{index}/{key}")), Unit::Text);
+        let of =
+            |key: &str| doc.figure(&data(&format!("/measured/matrix/{index}/{key}")), Unit::Text);
         measured.rows.push(vec![of("area"), of("text")]);
     }
     if !measured.rows.is_empty() {
         blocks.push(Block::Table(measured));
     }
-    blocks.push(Block::Fold("Fingerprint of the host".to_owned(), vec![tree(doc, &data("/host"), "Host")]));
-    blocks.push(Block::Fold("The plan, as it was frozen".to_owned(), vec![tree(doc, &data("/plan"), "Plan")]));
+    blocks.push(Block::Fold(
+        "Fingerprint of the host".to_owned(),
+        vec![tree(doc, &data("/host"), "Host")],
+    ));
+    blocks.push(Block::Fold(
+        "The plan, as it was frozen".to_owned(),
+        vec![tree(doc, &data("/plan"), "Plan")],
+    ));
     Section {
         id: "host",
         title: "Host and plan".to_owned(),
@@ -187,7 +225,9 @@ pub(super) fn host(doc: &Doc<'_>) -> Section {
 
 /// Everything below a pointer, one row for each value.
 fn tree(doc: &Doc<'_>, at: &str, caption: &str) -> Block {
-    let Some(value) = doc.get(at) else { return Block::Text("This document does not hold it.".to_owned()) };
+    let Some(value) = doc.get(at) else {
+        return Block::Text("This document does not hold it.".to_owned());
+    };
     let mut table = Table::new(caption, &["what", "value"], 2);
     walk(doc, value, at, "", &mut table);
     Block::Table(table)

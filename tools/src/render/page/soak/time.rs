@@ -164,7 +164,9 @@ pub(super) fn curves(doc: &Doc<'_>) -> Option<Block> {
         let name = match (word("part"), word("series")) {
             ("whole", "system") => "system, whole run".to_owned(),
             ("whole", _) => "end to end, whole run".to_owned(),
-            (part, _) => format!("system, {part} part ({} to {})", second("from_s"), second("to_s")),
+            (part, _) => {
+                format!("system, {part} part ({} to {})", second("from_s"), second("to_s"))
+            }
         };
         let at = data(&format!("/curves/{index}/ns"));
         let x = points(doc, &data(&format!("/curves/{index}/ranks")));
@@ -196,21 +198,46 @@ pub(super) fn cores(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = Vec::new();
     if doc.is_known(&data("/timeline")) {
         let maps = [
-            ("turns_ratio", "Time in turns of agents", "Share of each slot that a core spent in turns of agents; at the right its mean."),
-            ("waited_ratio", "Time ready to run without the CPU", "Share of each slot in which the core's thread could have run while another had the CPU: other programs, the host, or our own housekeeping."),
+            (
+                "turns_ratio",
+                "Time in turns of agents",
+                "Share of each slot that a core spent in turns of agents; at the right its mean.",
+            ),
+            (
+                "waited_ratio",
+                "Time ready to run without the CPU",
+                "Share of each slot in which the core's thread could have run while another had the CPU: other programs, the host, or our own housekeeping.",
+            ),
         ];
-        blocks.extend(maps.into_iter().filter_map(|(key, title, about)| map(doc, key, title, about)));
+        blocks
+            .extend(maps.into_iter().filter_map(|(key, title, about)| map(doc, key, title, about)));
     }
     let columns = [
-        "core", "agents", "cpu", "busy", "waited", "outside", "turns", "doorbells", "io_uring_enter",
-        "timer late, max", "panics", "dead letters",
+        "core",
+        "agents",
+        "cpu",
+        "busy",
+        "waited",
+        "outside",
+        "turns",
+        "doorbells",
+        "io_uring_enter",
+        "timer late, max",
+        "panics",
+        "dead letters",
     ];
     let mut table = Table::new("Cores over the whole run", &columns, 1);
     for index in 0..doc.list(&data("/cores")).len() {
         let figure = |key: &str, unit| doc.figure(&data(&format!("/cores/{index}/{key}")), unit);
         let mut row = vec![figure("core", Unit::Count), figure("agents", Unit::Count)];
-        row.extend(["cpu_share", "busy_share", "waited_share", "outside_share"].map(|key| figure(key, Unit::Share)));
-        row.extend(["turns_per_s", "doorbells_per_s", "enters_per_s"].map(|key| figure(key, Unit::PerSecond)));
+        row.extend(
+            ["cpu_share", "busy_share", "waited_share", "outside_share"]
+                .map(|key| figure(key, Unit::Share)),
+        );
+        row.extend(
+            ["turns_per_s", "doorbells_per_s", "enters_per_s"]
+                .map(|key| figure(key, Unit::PerSecond)),
+        );
         row.push(figure("timer_late_max_ns", Unit::Ns));
         row.extend(["panicked", "dead_letters"].map(|key| figure(key, Unit::Count)));
         table.rows.push(row);

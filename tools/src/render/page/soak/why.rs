@@ -103,7 +103,11 @@ fn stages(doc: &Doc<'_>) -> Table {
 fn conservation(doc: &Doc<'_>) -> Block {
     let checks = doc.list(&data("/stages/conservation/checks"));
     let ok = checks.iter().filter(|check| check["holds"] == "OK").count();
-    let mut table = Table::new("Comparisons", &["check", "holds", "unit", "first", "second", "allowed", "from"], 3);
+    let mut table = Table::new(
+        "Comparisons",
+        &["check", "holds", "unit", "first", "second", "allowed", "from"],
+        3,
+    );
     for (index, check) in checks.iter().enumerate() {
         let at = |key: &str| data(&format!("/stages/conservation/checks/{index}/{key}"));
         let unit = match check["unit"].as_str() {
@@ -124,7 +128,10 @@ fn conservation(doc: &Doc<'_>) -> Block {
     let facts = vec![
         Fact::new("Does it add up", [verdict(doc, &data("/stages/conservation/holds"))]),
         Fact::new("Comparisons that hold", [Figure::text(format!("{ok} of {}", checks.len()))]),
-        Fact::new("Clocks agree within", [doc.figure(&data("/stages/conservation/clock_ns"), Unit::Ns)]),
+        Fact::new(
+            "Clocks agree within",
+            [doc.figure(&data("/stages/conservation/clock_ns"), Unit::Ns)],
+        ),
     ];
     let misfits = checks.iter().filter_map(|check| {
         Some(format!("{}: {}", check["name"].as_str()?, check["misfit"].as_str()?))
@@ -147,11 +154,15 @@ fn causes(doc: &Doc<'_>) -> Option<Block> {
     let at = format!("/stages/bands/{last}");
     let name = doc.str(&data(&format!("{at}/name")));
     if !doc.is_known(&data(&format!("{at}/causes"))) {
-        return Some(Block::Text(format!("What the requests {name} waited behind: {}", why(doc, &format!("{at}/causes")))));
+        return Some(Block::Text(format!(
+            "What the requests {name} waited behind: {}",
+            why(doc, &format!("{at}/causes"))
+        )));
     }
     let waits = format!("{at}/causes/waits");
     let caption = format!("What the requests {name} waited behind, mean per request");
-    let mut table = Table::new(&caption, &["stage", "behind", "agent", "core", "mean", "error", "requests"], 2);
+    let mut table =
+        Table::new(&caption, &["stage", "behind", "agent", "core", "mean", "error", "requests"], 2);
     for index in 0..doc.list(&data(&waits)).len() {
         let at = |key: &str| data(&format!("{waits}/{index}/{key}"));
         table.rows.push(vec![
@@ -165,7 +176,9 @@ fn causes(doc: &Doc<'_>) -> Option<Block> {
         ]);
     }
     if table.rows.is_empty() {
-        return Some(Block::Text(format!("The requests {name} waited behind nothing that was recorded one by one.")));
+        return Some(Block::Text(format!(
+            "The requests {name} waited behind nothing that was recorded one by one."
+        )));
     }
     Some(Block::Table(table))
 }
@@ -194,6 +207,9 @@ fn outliers(doc: &Doc<'_>) -> Block {
     }
     match table.rows.is_empty() {
         true => Block::Text("No slow request was written down whole.".to_owned()),
-        false => Block::Fold(format!("The {} slowest requests, one by one", list.len()), vec![Block::Table(table)]),
+        false => Block::Fold(
+            format!("The {} slowest requests, one by one", list.len()),
+            vec![Block::Table(table)],
+        ),
     }
 }
