@@ -10,6 +10,7 @@ mod folded;
 mod latency;
 #[path = "../latency/fixture.rs"]
 mod latency_fixture;
+mod page;
 mod pprof;
 mod programs;
 

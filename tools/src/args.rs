@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Counters(CountersArgs),
     /// The heap or CPU profile of a run, or its latency over time, in another tool's format
     #[command(
-        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog\n  tailbeam export @last --to csv --rows cores -o cores.csv"
     )]
     Export(ExportArgs),
     /// Live: the cores of a run, or the threads of a process
@@ -108,6 +108,20 @@ pub(crate) enum Command {
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
     Doctor(Doctor),
+    /// Completions for a shell
+    #[command(
+        after_help = "Examples:\n  tailbeam completions bash > /etc/bash_completion.d/tailbeam\n  tailbeam completions zsh > ~/.zfunc/_tailbeam\n  tailbeam completions fish > ~/.config/fish/completions/tailbeam.fish"
+    )]
+    Completions {
+        /// Shell
+        shell: clap_complete::Shell,
+    },
+    /// Man pages, one for each command
+    #[command(after_help = "Examples:\n  tailbeam man man1 && man -l man1/tailbeam.1")]
+    Man {
+        /// Directory to write them to
+        dir: PathBuf,
+    },
 }
 
 /// How a result is printed.
@@ -265,16 +279,23 @@ pub(crate) struct Doctor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CoreList(pub(crate) Option<Vec<usize>>);
 
-/// Parses a command line; the workloads are named in soak's help.
+/// All flags; the workloads are named in soak's help.
+pub(crate) fn command(workloads: &[&'static dyn AnyWorkload]) -> clap::Command {
+    let list: Vec<String> =
+        workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
+    let help = match list.is_empty() {
+        true => EXIT_CODES.to_owned(),
+        false => format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n")),
+    };
+    Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help))
+}
+
+/// Parses a command line.
 pub(crate) fn parse(
     args: impl IntoIterator<Item = OsString>,
     workloads: &[&'static dyn AnyWorkload],
 ) -> Result<Cli, clap::Error> {
-    let list: Vec<String> =
-        workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
-    let help = format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n"));
-    let command = Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help));
-    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+    Cli::from_arg_matches(&command(workloads).try_get_matches_from(args)?)
 }
 
 /// What a person reads who typed something that cannot be.

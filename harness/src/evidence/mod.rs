@@ -30,7 +30,7 @@ pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program
 pub use read::{ReadRunError, RunFrames, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
-pub use time::rfc3339;
+pub use time::{rfc3339, rfc3339_ms};
 
 /// The heap sampler's state in a run directory.
 pub const HEAP_STATE: &str = "heap.tbh";

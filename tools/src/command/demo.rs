@@ -48,7 +48,15 @@ pub(super) fn run(
     let ran = drive(&plan, *workload, &store, args.progress, err)?;
     let (whole, _) = report::whole(&ran.dir, None)?;
     let frames = read_run(&ran.dir).map_err(|error| Failure::new(6, error))?;
-    let end = frames.end.unwrap_or_else(|| unreachable!("drive seals the run or fails"));
+    let Some(end) = frames.end else {
+        return Err(Failure::new(
+            6,
+            format!(
+                "run {} has no end\n  cause: its last frame cannot be read\n  remedy: `tailbeam runs fsck {}` says where",
+                frames.manifest.id, frames.manifest.id
+            ),
+        ));
+    };
     let found = Found {
         leak: end.planted.first().map(|truth| leak(&whole["data"], truth)),
         slow: end.slowed.first().map(|truth| slow(&whole["data"], truth)),

@@ -285,7 +285,11 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
         ExportFormat::Folded => folded::write(what, args.metric.into(), out),
         ExportFormat::Firefox if gz(args) => export::gzipped(out, |out| firefox::write(what, out)),
         ExportFormat::Firefox => firefox::write(what, out),
-        ExportFormat::Timeline | ExportFormat::Hlog | ExportFormat::Openmetrics => {
+        ExportFormat::Timeline
+        | ExportFormat::Hlog
+        | ExportFormat::Openmetrics
+        | ExportFormat::Csv
+        | ExportFormat::Jsonl => {
             unreachable!("these are of latency")
         }
     }

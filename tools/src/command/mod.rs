@@ -11,6 +11,7 @@ mod program;
 mod record;
 mod report;
 mod runs;
+mod setup;
 mod target;
 mod top;
 
@@ -58,6 +59,8 @@ pub(crate) fn run(
         Command::Runs(args) => runs::run(args.command, &root, out),
         Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
+        Command::Completions { shell } => setup::completions(shell, out),
+        Command::Man { dir } => setup::man(&dir, out),
     }
 }
 
