@@ -23,6 +23,7 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+use crate::config::{self, Effective};
 pub(crate) use crate::demo_args::DemoArgs;
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
@@ -45,6 +46,15 @@ pub(crate) struct Cli {
     /// Directory of runs
     #[arg(long, global = true, env = "TAILBEAM_STORE", value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// File of settings instead of ./tailbeam.toml
+    #[arg(long, global = true, env = "TAILBEAM_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What `config` shows: every flag that has a value before anything is typed.
+    #[arg(skip)]
+    pub(crate) settings: Vec<Effective>,
+    /// Files that may hold settings, the weakest first.
+    #[arg(skip)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -108,6 +118,8 @@ pub(crate) enum Command {
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
     Doctor(Doctor),
+    /// Settings from files, the environment and defaults
+    Config(ConfigArgs),
     /// Completions for a shell
     #[command(
         after_help = "Examples:\n  tailbeam completions bash > /etc/bash_completion.d/tailbeam\n  tailbeam completions zsh > ~/.zfunc/_tailbeam\n  tailbeam completions fish > ~/.config/fish/completions/tailbeam.fish"
@@ -266,6 +278,32 @@ pub(crate) struct LeaksArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Every flag that has a value before anything is typed
+    #[command(
+        after_help = "Examples:\n  tailbeam config show --origin\n  tailbeam --config ci.toml config show --format json\n\nA flag wins over the environment, that over ./tailbeam.toml or --config FILE, that over\n$XDG_CONFIG_HOME/tailbeam/config.toml, that over /etc/tailbeam/config.toml."
+    )]
+    Show {
+        /// Say where each value is from
+        #[arg(long)]
+        origin: bool,
+        /// Format
+        #[arg(long, value_enum, default_value = "table")]
+        format: Format,
+    },
+    /// The files that may hold settings, the strongest last, and which of them are there
+    Path,
+    /// Look whether the files can be used
+    Check,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Exit with 5 when a check fails
     #[arg(long)]
@@ -290,12 +328,38 @@ pub(crate) fn command(workloads: &[&'static dyn AnyWorkload]) -> clap::Command {
     Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help))
 }
 
-/// Parses a command line.
+/// Why a command line is no command.
+#[derive(Debug)]
+pub(crate) enum Unparsed {
+    /// clap's answer; help and version are results.
+    Flags(clap::Error),
+    /// A file of settings cannot be used.
+    Config(String),
+}
+
+impl From<clap::Error> for Unparsed {
+    fn from(error: clap::Error) -> Self {
+        Self::Flags(error)
+    }
+}
+
+/// Parses a command line; what it does not say, files of settings may.
 pub(crate) fn parse(
     args: impl IntoIterator<Item = OsString>,
     workloads: &[&'static dyn AnyWorkload],
-) -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches(&command(workloads).try_get_matches_from(args)?)
+) -> Result<Cli, Unparsed> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = command(workloads);
+    let files = config::files(&args);
+    let settings = config::read(&files, config::named(&args).as_deref(), &command);
+    let settings = settings.map_err(Unparsed::Config)?;
+    let command = config::apply(command, &settings);
+    let mut cli = Cli::from_arg_matches(&command.clone().try_get_matches_from(args)?)?;
+    if let Command::Config(_) = cli.command {
+        cli.settings = config::effective(&command, &settings);
+        cli.files = files;
+    }
+    Ok(cli)
 }
 
 /// What a person reads who typed something that cannot be.

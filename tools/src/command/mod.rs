@@ -59,6 +59,7 @@ pub(crate) fn run(
         Command::Runs(args) => runs::run(args.command, &root, out),
         Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
+        Command::Config(args) => setup::config(&args.command, (&cli.settings, &cli.files), out),
         Command::Completions { shell } => setup::completions(shell, out),
         Command::Man { dir } => setup::man(&dir, out),
     }

@@ -1,14 +1,17 @@
-//! Completions for shells and pages for man, from the flags themselves.
+//! Settings, completions for shells and pages for man, all from the flags themselves.
 
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap_complete::Shell;
 
 use super::Outcome;
 use crate::Failure;
-use crate::args;
+use crate::args::{self, ConfigCommand, Format};
+use crate::config::Effective;
+use crate::render::json::document;
+use crate::render::text::table;
 
 /// Name that the shell completes.
 const NAME: &str = "tailbeam";
@@ -41,5 +44,45 @@ pub(super) fn man(dir: &Path, out: &mut dyn Write) -> Outcome {
         dir.display(),
         dir.join("tailbeam.1").display()
     )?;
+    Ok(0)
+}
+
+/// Shows settings. That the files can be used has been found before: a command with others does not run.
+pub(super) fn config(
+    command: &ConfigCommand,
+    (settings, files): (&[Effective], &[PathBuf]),
+    out: &mut dyn Write,
+) -> Outcome {
+    match command {
+        ConfigCommand::Show { format: Format::Json, .. } => {
+            document("tailbeam.config", &settings, out)?
+        }
+        ConfigCommand::Show { origin, .. } => {
+            let row = |of: &Effective| {
+                let mut row = vec![of.key.clone(), of.value.clone()];
+                row.extend(origin.then(|| of.origin.clone()));
+                row
+            };
+            let header = &["flag", "value", "origin"][..if *origin { 3 } else { 2 }];
+            writeln!(out, "{}", table(header, settings.iter().map(row), 3))?;
+        }
+        ConfigCommand::Path => {
+            for file in files {
+                let there = if file.is_file() { "" } else { "  (not there)" };
+                writeln!(out, "{}{there}", file.display())?;
+            }
+        }
+        ConfigCommand::Check => {
+            let there: Vec<String> = files
+                .iter()
+                .filter(|file| file.is_file())
+                .map(|file| file.display().to_string())
+                .collect();
+            match there.is_empty() {
+                true => writeln!(out, "no file holds settings")?,
+                false => writeln!(out, "can be used: {}", there.join(", "))?,
+            }
+        }
+    }
     Ok(0)
 }
