@@ -27,7 +27,7 @@ fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
     measured.known().map_or_else(|| "unknown".to_owned(), text)
 }
 
-pub(super) fn table(
+pub(crate) fn table(
     header: &[&str],
     rows: impl Iterator<Item = Vec<String>>,
     left: usize,

@@ -400,7 +400,7 @@ mod tests {
             marks: vec![(1.0, "</svg><script>x</script>".to_owned())],
         };
         let drawn = chart(&Chart::Lines(lines), "x").into_string();
-        assert_eq!(drawn.matches("<path class=\"l s0\" d=\"M6").count(), 1, "{drawn}");
+        assert_eq!(drawn.matches("<path class=\"l s0\" d=\"M151").count(), 1, "{drawn}");
         assert_eq!(drawn.matches("<circle").count(), 3);
         assert!(!drawn.contains("<script") && !drawn.contains("<b>"), "{drawn}");
     }
