@@ -7,7 +7,7 @@ use crate::args::{Format, ProgressMode, count, duration};
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Agents, all live at once
-    #[arg(long, default_value = "10k", value_parser = count)]
+    #[arg(long, default_value = "2k", value_parser = count)]
     pub(crate) agents: u64,
     /// Time during which requests are due
     #[arg(long, default_value = "40s", value_parser = duration)]

@@ -45,8 +45,7 @@ fn a_demo_finds_the_planted_leak_and_the_planted_slow_agent() {
     );
     assert_eq!(output.status.code(), Some(0), "{err}");
     let (leak, slow) = (&data["leak"], &data["slow"]);
-    let agents = leak["site"]["agents"].as_array().unwrap();
-    assert!(agents.iter().any(|of| of["agent"] == leak["planted"]["agent"]), "{leak:#}");
+    assert!(leak["their_share"].as_f64().unwrap() > 0.9, "{leak:#}");
     assert!(
         leak["site"]["function"].as_str().unwrap().contains("plant"),
         "{}",

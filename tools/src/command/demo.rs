@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tailbeam_harness::evidence::records::{PlantedRecord, SlowedRecord};
 use tailbeam_harness::evidence::{Store, read_run};
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::{HeapPlan, Plan, Plant, PlantKind, SlowKind, SlowPlant};
+use tailbeam_harness::plan::{HeapPlan, Plan, Plant, PlantKind, SlowKind, SlowPlant, Span};
 use tailbeam_harness::verdict::Gate;
 
 use super::{Outcome, drive, report};
@@ -19,8 +19,13 @@ use crate::args::{DemoArgs, Format};
 use crate::render::demo as view;
 use crate::render::json::document;
 
-/// Growth of the planted leak, bytes/h: 4 MB in the measured part of the run.
+/// Growth of the planted leak, bytes/h: 6 MB in the run.
 const LEAK: f64 = 600e6;
+/// Agents that leak. One alone has a turn every other second and leaks in lumps, and half a minute of lumps
+/// looks like a structure that fills up.
+const LEAKERS: u64 = 10;
+/// Part of a site's survivors that must be theirs for the leak to count as found.
+const THEIRS: f64 = 0.9;
 /// Growth that the demo's gate allows, bytes/h: tables that still fill up in the first minute are below it.
 const LIMIT: f64 = 100e6;
 /// How long the slow agent computes for each request that it answers, ns.
@@ -58,7 +63,7 @@ pub(super) fn run(
         ));
     };
     let found = Found {
-        leak: end.planted.first().map(|truth| leak(&whole["data"], truth)),
+        leak: (!end.planted.is_empty()).then(|| leak(&whole["data"], &end.planted)),
         slow: end.slowed.first().map(|truth| slow(&whole["data"], truth)),
     };
     let prefix = prefix(root, given);
@@ -97,6 +102,8 @@ fn plan(args: &DemoArgs, workload: &dyn AnyWorkload) -> Plan {
     let mut plan = Plan::soak(workload.name());
     plan.agents = args.agents;
     plan.duration_ns = args.duration;
+    // Short cycles, for the same reason.
+    plan.think = Span::ms(200, 1_000);
     plan.delay = workload.default_delay();
     // As leaks of short runs are judged: see `LeakConfig::for_run`.
     plan.heap = HeapPlan {
@@ -104,52 +111,52 @@ fn plan(args: &DemoArgs, workload: &dyn AnyWorkload) -> Plan {
         warm_up_ns: Some(args.duration / 6),
         horizon_ns: Some(args.duration / 4),
     };
-    let agents = args.agents.max(3);
-    plan.plants = vec![Plant {
+    let agents = args.agents.max(LEAKERS + 2);
+    let first = (agents - LEAKERS) / 3;
+    let leaker = |agent| Plant {
         kind: PlantKind::ForgottenInsert,
-        bytes_per_h: LEAK,
-        agent: Some(agents / 3),
-    }];
-    let agent = u32::try_from(agents / 3 * 2).unwrap_or(u32::MAX);
+        bytes_per_h: LEAK / LEAKERS as f64,
+        agent: Some(agent),
+    };
+    plan.plants = (first..first + LEAKERS).map(leaker).collect();
+    let agent = u32::try_from(agents - 2).unwrap_or(u32::MAX);
     plan.slow = vec![SlowPlant { kind: SlowKind::Compute, ns: SLOW_NS, agent, every: 1 }];
     plan.gates.retain(|gate| !matches!(gate, Gate::Leaks { .. }));
     plan.gates.push(Gate::Leaks { below: LIMIT });
     plan
 }
 
-/// The leak that was planted, and the worst that was found; it counts as found where its agent is named.
-fn leak(data: &Value, truth: &PlantedRecord) -> Value {
-    let agent = truth.plant.agent.map_or_else(String::new, |agent| agent.to_string());
-    let sites = data["leaks"]["sites"].as_array().into_iter().flatten();
+/// The leak that was planted, and the worst that was found; it counts as found where a LEAK's survivors are
+/// those agents'.
+fn leak(data: &Value, truth: &[PlantedRecord]) -> Value {
+    let agents: Vec<String> =
+        truth.iter().filter_map(|of| of.plant.agent).map(|agent| agent.to_string()).collect();
     let is_leak = |of: &Value| of["finding"]["verdict"] == "LEAK";
-    let leaks: Vec<&Value> = sites
-        .filter(|site| {
-            is_leak(site) || site["agents"].as_array().is_some_and(|of| of.iter().any(is_leak))
-        })
+    let owners = |site: &Value| site["agents"].as_array().cloned().unwrap_or_default();
+    let leaks: Vec<&Value> = data["leaks"]["sites"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter(|site| is_leak(site) || owners(site).iter().any(is_leak))
         .collect();
-    let of_agent = |site: &&&Value| {
-        let agents = site["agents"].as_array().into_iter().flatten();
-        agents
-            .max_by(|a, b| share(a).total_cmp(&share(b)))
-            .is_some_and(|of| of["agent"] == agent.as_str())
+    let theirs = |site: &Value| -> f64 {
+        let own = |of: &&Value| agents.iter().any(|agent| of["agent"] == agent.as_str());
+        owners(site).iter().filter(own).filter_map(|of| of["share"]["estimate"].as_f64()).sum()
     };
-    let site = leaks.iter().find(of_agent).or(leaks.first()).copied();
-    let planted = json!({
-        "kind": truth.plant.kind.name(), "agent": agent, "objects": truth.objects, "bytes": truth.bytes,
-        "rate_bytes_per_h": truth.plant.bytes_per_h,
-    });
-    let why = data["leaks"]["unknown"].as_str();
+    let site = leaks.iter().find(|site| theirs(site) >= THEIRS).or(leaks.first()).copied();
+    let sum = |of: fn(&PlantedRecord) -> u64| truth.iter().map(of).sum::<u64>();
     json!({
-        "found": site.as_ref().is_some_and(|site| of_agent(&site)),
-        "planted": planted,
+        "found": site.is_some_and(|site| theirs(site) >= THEIRS),
+        "planted": {
+            "kind": truth.first().map(|of| of.plant.kind.name()), "agents": agents,
+            "objects": sum(|of| of.objects), "bytes": sum(|of| of.bytes),
+            "rate_bytes_per_h": truth.iter().map(|of| of.plant.bytes_per_h).sum::<f64>(),
+        },
         "leaks": leaks.len(),
+        "their_share": site.map(theirs),
         "site": site,
-        "unknown": why,
+        "unknown": data["leaks"]["unknown"].as_str(),
     })
-}
-
-fn share(agent: &Value) -> f64 {
-    agent["share"]["estimate"].as_f64().unwrap_or(0.0)
 }
 
 /// The slow agent that was planted, and the one that weighs most by its service; it counts as found where
@@ -210,16 +217,18 @@ mod tests {
 
     fn site(verdict: &str, agent: &str) -> Value {
         json!({"finding": {"verdict": verdict}, "agents": [
-            {"agent": "5", "share": {"estimate": 0.1}, "finding": {"verdict": "CLEAN"}},
-            {"agent": agent, "share": {"estimate": 0.9}, "finding": {"verdict": "CLEAN"}},
+            {"agent": "5", "share": {"estimate": 0.05}, "finding": {"verdict": "CLEAN"}},
+            {"agent": agent, "share": {"estimate": 0.95}, "finding": {"verdict": "CLEAN"}},
         ]})
     }
 
     #[test]
-    fn only_the_planted_agent_counts_as_found() {
+    fn only_what_was_planted_counts_as_found() {
         let (planted, slowed) = truth();
-        let found =
-            |sites: Value| leak(&json!({"leaks": {"sites": sites}}), &planted)["found"] == true;
+        let found = |sites: Value| {
+            leak(&json!({"leaks": {"sites": sites}}), std::slice::from_ref(&planted))["found"]
+                == true
+        };
         assert!(found(json!([site("LEAK", "99"), site("LEAK", "17")])));
         assert!(!found(json!([site("LEAK", "99")])) && !found(json!([site("SUSPECT", "17")])));
         assert!(!found(json!([])));

@@ -73,10 +73,10 @@ fn leak(of: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
     let planted = &of["planted"];
     writeln!(
         out,
-        "\nLeak      {}\n  planted {} in agent {}: {}, {} objects, {}",
+        "\nLeak      {}\n  planted {} in agents {}: {}, {} objects, {}",
         found(of),
         planted["kind"].as_str().unwrap_or("?"),
-        planted["agent"].as_str().unwrap_or("?"),
+        agents(&planted["agents"]),
         rate(&planted["rate_bytes_per_h"]),
         count(planted["objects"].as_u64().unwrap_or(0)),
         bytes(planted["bytes"].as_f64().unwrap_or(0.0))
@@ -98,22 +98,11 @@ fn leak(of: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
         ),
         false => "rate unknown".to_owned(),
     };
-    let agents = site["agents"].as_array().into_iter().flatten();
-    let most = agents.max_by(|a, b| {
-        let share = |of: &Value| of["share"]["estimate"].as_f64().unwrap_or(0.0);
-        share(a).total_cmp(&share(b))
-    });
-    let most = most.map_or_else(
-        || "no agent".to_owned(),
-        |of| {
-            format!(
-                "agent {} ({} of it)",
-                of["agent"].as_str().unwrap_or("?"),
-                Unit::Share.write(of["share"]["estimate"].as_f64().unwrap_or(0.0))
-            )
-        },
-    );
-    writeln!(out, "  found   LEAK in {most}: {growth}")?;
+    let theirs = of["their_share"].as_f64().unwrap_or(0.0);
+    let owners: Vec<Value> =
+        site["agents"].as_array().into_iter().flatten().map(|of| of["agent"].clone()).collect();
+    writeln!(out, "  found   LEAK in agents {}: {growth}", agents(&Value::Array(owners)))?;
+    writeln!(out, "  theirs  {} of what stays there", Unit::Share.write(theirs))?;
     writeln!(
         out,
         "  where   {}  {}",
@@ -129,6 +118,20 @@ fn leak(of: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
             |p| if p > 0.0 { format!("{p:.0e}") } else { "below 1e-300".to_owned() }
         )
     )
+}
+
+/// Names of agents; of many the first and the last.
+fn agents(list: &Value) -> String {
+    let mut names: Vec<&str> =
+        list.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    names.sort_by_key(|name| (name.len(), *name));
+    match names.as_slice() {
+        [] => "(none)".to_owned(),
+        [first, .., last] if names.len() > 3 => {
+            format!("{first} to {last} ({} of them)", names.len())
+        }
+        few => few.join(", "),
+    }
 }
 
 fn rate(value: &Value) -> String {

@@ -56,7 +56,7 @@ pub fn write(leaks: &Leaks<'_>, by: By, objects: bool, out: &mut dyn Write) -> i
 }
 
 /// Sites that a report shows.
-const SITES_MAX: usize = 20;
+const SITES_MAX: usize = 8;
 /// Rows of what lives that it shows.
 const ROWS_MAX: usize = 20;
 /// Calls of a stack that it shows.
@@ -76,6 +76,13 @@ pub fn summary(leaks: &Leaks<'_>) -> Value {
     for site in value["sites"].as_array_mut().into_iter().flatten() {
         let (calls, agents) = (cut(site, "stack", CALLS_MAX), cut(site, "agents", AGENTS_MAX));
         site["calls_left_out"] = json!(calls);
+        for call in site["stack"].as_array_mut().into_iter().flatten() {
+            // A page shows people's names of things.
+            if let Some(call) = call.as_object_mut() {
+                call.remove("mangled");
+                call.remove("module");
+            }
+        }
         site["agents_left_out"] = json!(site["agents_left_out"].as_u64().unwrap_or(0) + agents);
         // It depends on the host that reads the run and not on the run.
         if let Some(site) = site.as_object_mut() {

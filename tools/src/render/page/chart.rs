@@ -34,6 +34,8 @@ pub struct Lines {
     pub lines: Vec<Line>,
     /// An area between two of the lines.
     pub band: Option<Area>,
+    /// Where the x axis ends at least.
+    pub end: f64,
     /// Instants with a name.
     pub marks: Vec<(f64, String)>,
 }

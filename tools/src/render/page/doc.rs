@@ -50,6 +50,7 @@ impl Unit {
             Self::Count => whole(value),
             Self::Share => format!("{} %", digits(value * 100.0)),
             Self::SignedShare => format!("{:+.2} %", value * 100.0),
+            Self::PerSecond if value == 0.0 => "0/s".to_owned(),
             Self::PerSecond if value.abs() < 10.0 => format!("{value:.2}/s"),
             Self::PerSecond => format!("{}/s", whole(value.round())),
             Self::Number | Self::Text => number(value),
@@ -111,7 +112,9 @@ fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 1e15 => format!("{value:e}"),
         _ if value.fract() == 0.0 => whole(value),
+        v if v >= 1_000.0 => whole(value.round()),
         v if v >= 100.0 => format!("{value:.1}"),
+        v if v >= 10.0 => format!("{value:.2}"),
         v if v >= 0.01 => format!("{value:.4}"),
         _ => format!("{value:.2e}"),
     }

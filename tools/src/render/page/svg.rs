@@ -17,7 +17,7 @@ const HEIGHT: f64 = 236.0;
 /// Steps of a map's colour.
 const LEVELS: usize = 8;
 /// Lines with at most so many points show them.
-const DOTS_MAX: usize = 40;
+const DOTS_MAX: usize = 24;
 /// Narrower parts of a bar have no room for their name.
 const NAMED_SHARE: f64 = 0.11;
 
@@ -130,7 +130,7 @@ fn path(points: &[(f64, f64)]) -> String {
 fn end_of(lines: &Lines) -> f64 {
     let own = lines.lines.iter().filter_map(|line| line.x.as_ref()?.last().copied());
     let shared = lines.x.last().map(|(_, to)| *to);
-    shared.into_iter().chain(own).fold(0.0, f64::max)
+    shared.into_iter().chain(own).fold(lines.end, f64::max)
 }
 
 fn lines(lines: &Lines, id: &str) -> Markup {
@@ -143,7 +143,11 @@ fn lines(lines: &Lines, id: &str) -> Markup {
         @for (mark, name) in &lines.marks {
             @let x = place_x(lines, *mark, end);
             line.mark x1=(px(x)) x2=(px(x)) y1=(px(TOP)) y2=(px(HEIGHT - BOTTOM)) {}
-            text.mark x=(px(x + 4.0)) y=(px(TOP + 10.0)) { (name) }
+            @if x > 0.8 * WIDTH {
+                text.mark.end x=(px(x - 4.0)) y=(px(TOP + 10.0)) { (name) }
+            } @else {
+                text.mark x=(px(x + 4.0)) y=(px(TOP + 10.0)) { (name) }
+            }
         }
         @for (number, (line, pieces)) in lines.lines.iter().zip(&drawn).enumerate() {
             g data-line=(line.at) data-name=(line.name) {
@@ -193,7 +197,12 @@ fn grid(lines: &Lines, y: &Axis, end: f64) -> Markup {
         @for value in &x {
             @let at = place_x(lines, *value, end);
             line.tick x1=(px(at)) x2=(px(at)) y1=(px(HEIGHT - BOTTOM)) y2=(px(HEIGHT - BOTTOM + 4.0)) {}
-            text.x x=(px(at)) y=(px(HEIGHT - BOTTOM + 18.0)) { (name(*value)) }
+            // The last name would be cut by the edge.
+            @if at > WIDTH - RIGHT - 14.0 {
+                text.y x=(px(WIDTH - 2.0)) y=(px(HEIGHT - BOTTOM + 18.0)) { (name(*value)) }
+            } @else {
+                text.x x=(px(at)) y=(px(HEIGHT - BOTTOM + 18.0)) { (name(*value)) }
+            }
         }
     }
 }
@@ -222,10 +231,12 @@ fn band(drawn: &[Vec<Vec<(f64, f64)>>], area: super::Area) -> Markup {
 fn legend(lines: &Lines) -> Markup {
     html! {
         table.legend {
-            caption.hidden { (lines.title) ": smallest, median and largest point" }
+            caption.hidden { "Lines of " (lines.title) }
             thead { tr {
                 th scope="col" { "line" }
-                @for name in ["smallest", "median", "largest"] { th.n scope="col" { (name) } }
+                @if !lines.ranks {
+                    @for name in ["smallest", "median", "largest"] { th.n scope="col" { (name) } }
+                }
             } }
             tbody {
                 @for (number, line) in lines.lines.iter().enumerate() {
@@ -237,6 +248,7 @@ fn legend(lines: &Lines) -> Markup {
                             (line.name)
                         }
                         @match summary(&line.points) {
+                            _ if lines.ranks => {}
                             Some((low, middle, high)) => {
                                 @for value in [low, middle, high] { td.n { (lines.unit.write(value)) } }
                             }
@@ -304,10 +316,13 @@ fn placed(parts: &[Part], left: f64, wide: f64) -> Vec<(&Part, f64, f64)> {
     placed
 }
 
-/// Number of the step of a share; 0 is nothing.
+/// A share below this is nothing.
+const NOTHING: f64 = 0.01;
+
+/// Number of the step of a share, rounded up; 0 is nothing.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and LEVELS")]
 fn level(share: f64) -> usize {
-    (share.clamp(0.0, 1.0) * LEVELS as f64).round() as usize
+    if share < NOTHING { 0 } else { (share.clamp(0.0, 1.0) * LEVELS as f64).ceil() as usize }
 }
 
 fn heat(heat: &Heat, id: &str) -> Markup {
@@ -339,16 +354,16 @@ fn heat(heat: &Heat, id: &str) -> Markup {
     html! {
         (canvas(id, (WIDTH, bottom + 26.0), &html! {}, &inner))
         ul.keys {
-            @for step in [0, 2, 4, 6, 8] {
+            li { "empty: not observed, or under 1 %" }
+            @for step in [1, 2, 4, 6, 8] {
                 li {
                     svg.swatch viewBox="0 0 14 12" aria-hidden="true" {
                         rect.empty x="0.5" y="0.5" width="13" height="11" {}
                         rect class={ "h" (step) } width="14" height="12" {}
                     }
-                    (step * 100 / LEVELS) " %"
+                    "to " (Unit::Share.write(step as f64 / LEVELS as f64))
                 }
             }
-            li { "empty: not observed, or nothing" }
         }
     }
 }
@@ -397,6 +412,7 @@ mod tests {
             unit: Unit::Number,
             lines: vec![line],
             band: None,
+            end: 0.0,
             marks: vec![(1.0, "</svg><script>x</script>".to_owned())],
         };
         let drawn = chart(&Chart::Lines(lines), "x").into_string();
@@ -407,7 +423,7 @@ mod tests {
 
     #[test]
     fn equal_cells_are_one_shape() {
-        let row = vec![Some(0.5), Some(0.51), None, Some(1.0), Some(0.0)];
+        let row = vec![Some(0.5), Some(0.49), None, Some(1.0), Some(0.0)];
         let heat = Heat {
             title: "t".to_owned(),
             about: "a".to_owned(),

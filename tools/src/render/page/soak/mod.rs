@@ -100,19 +100,29 @@ fn identity(doc: &Doc<'_>) -> Vec<Fact> {
 
 /// Host, counters, losses, gaps and our own cost: what each figure is worth.
 fn trust(doc: &Doc<'_>) -> Vec<Fact> {
-    let row = |area: &str| {
-        let rows = doc.list(&data("/measured/matrix"));
-        let found = rows.iter().position(|row| row["area"] == area);
-        found.map(|index| doc.figure(&data(&format!("/measured/matrix/{index}/text")), Unit::Text))
+    let unknown: Vec<&str> =
+        doc.list(&data("/measured/unknown")).iter().filter_map(|of| of["thing"].as_str()).collect();
+    let hardware = ["cycles", "instructions", "cache-misses", "branch-misses"];
+    let absent = hardware.iter().filter(|name| unknown.iter().any(|of| of.contains(*name))).count();
+    let counters = match absent {
+        0 if doc.list(&data("/measured/matrix")).is_empty() => {
+            Figure::text("unknown").toned(Tone::Unknown)
+        }
+        0 => Figure::text("all counted"),
+        4 => Figure::text("none: not measured here"),
+        n => Figure::text(format!("{n} of 4 not measured here")),
+    };
+    let machine = data("/host/virtual_machine");
+    let machine = match doc.get(&machine) {
+        Some(_) => doc.figure(&machine, Unit::Text),
+        None => Figure::text("unknown").toned(Tone::Unknown),
     };
     let gaps = doc.list(&data("/timeline/events")).iter().filter(|event| event["kind"] == "gap");
     let (count, length) =
         gaps.fold((0, 0.0), |(n, s), gap| (n + 1, s + gap["len_s"].as_f64().unwrap_or(0.0)));
     let mut facts = vec![
-        Fact::new(
-            "Counters",
-            [row("counters").unwrap_or_else(|| Figure::text("unknown").toned(Tone::Unknown))],
-        ),
+        Fact::new("Virtual machine", [machine]),
+        Fact::new("Hardware counters", [counters]),
         Fact::new(
             "Gaps from outside",
             [Figure::text(match count {
@@ -162,15 +172,7 @@ fn caveats(doc: &Doc<'_>) -> Vec<String> {
         let (name, text) = (check["name"].as_str(), check["text"].as_str());
         caveats.push(format!("{}: {}", name.unwrap_or_default(), text.unwrap_or_default()));
     }
-    for of in doc.list(&data("/measured/unknown")) {
-        let part = |key: &str| of[key].as_str().unwrap_or_default();
-        caveats.push(format!(
-            "not measured: {}: {}; remedy: {}",
-            part("thing"),
-            part("unknown"),
-            part("remedy")
-        ));
-    }
+    caveats.extend(unmeasured(doc));
     for place in ["/stages/caveats", "/leaks/caveats"] {
         let more = doc.get(&data(place)).and_then(Value::as_array);
         caveats.extend(more.into_iter().flatten().filter_map(text));
@@ -184,9 +186,24 @@ fn caveats(doc: &Doc<'_>) -> Vec<String> {
     caveats
 }
 
+/// What was not measured, each cause once.
+fn unmeasured(doc: &Doc<'_>) -> Vec<String> {
+    let mut causes: Vec<(String, Vec<&str>)> = Vec::new();
+    for of in doc.list(&data("/measured/unknown")) {
+        let part = |key: &str| of[key].as_str().unwrap_or_default();
+        let cause = format!("{}; remedy: {}", part("unknown"), part("remedy"));
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, things)) => things.push(part("thing")),
+            None => causes.push((cause, vec![part("thing")])),
+        }
+    }
+    let said = causes.into_iter();
+    said.map(|(cause, things)| format!("not measured: {}: {cause}", things.join(", "))).collect()
+}
+
 fn gates(doc: &Doc<'_>, run: &str) -> Section {
     let columns = ["gate", "required", "measured", "result", "judged on", "blocks"];
-    let mut table = Table::new("Gates", &columns, 4);
+    let mut table = Table::new("What was asked and what was found", &columns, 4);
     let mut reasons = Vec::new();
     for (index, gate) in doc.list(&data("/gates")).iter().enumerate() {
         let at = |key: &str| data(&format!("/gates/{index}/{key}"));

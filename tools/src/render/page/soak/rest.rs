@@ -21,12 +21,11 @@ const OUTCOMES: [&str; 9] = [
 pub(super) fn load(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = vec![Block::Facts(rates(doc))];
     if doc.is_known(&data("/load/outcomes")) {
-        let mut table =
-            Table::new("Every request and what became of it", &["outcome", "requests"], 1);
-        for key in OUTCOMES {
-            let figure = doc.figure(&data(&format!("/load/outcomes/{key}")), Unit::Count);
-            table.rows.push(vec![Figure::text(key.replace('_', " ")), figure]);
-        }
+        let names = OUTCOMES.map(|key| key.replace('_', " "));
+        let columns = names.each_ref().map(String::as_str);
+        let mut table = Table::new("Every request and what became of it", &columns, 0);
+        let figure = |key: &str| doc.figure(&data(&format!("/load/outcomes/{key}")), Unit::Count);
+        table.rows.push(OUTCOMES.map(figure).into());
         blocks.push(Block::Table(table));
     } else {
         blocks.push(Block::Text(why(doc, "/load/outcomes")));

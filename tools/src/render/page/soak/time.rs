@@ -7,6 +7,9 @@ use crate::render::page::{
     Area, Block, Chart, Doc, Figure, Heat, Line, Lines, Section, Table, Tone, Unit,
 };
 
+/// Curves are drawn from this rank on.
+const RANK_MIN: f64 = 0.05;
+
 /// Numbers of a list; what is null is not known.
 fn points(doc: &Doc<'_>, at: &str) -> Vec<Option<f64>> {
     doc.list(at).iter().map(Value::as_f64).collect()
@@ -29,7 +32,7 @@ struct Picture<'a> {
     band: Option<Area>,
 }
 
-fn picture(doc: &Doc<'_>, what: &Picture<'_>, marks: &[(f64, String)]) -> Block {
+fn picture(doc: &Doc<'_>, what: &Picture<'_>, marks: &[(f64, String)], end: f64) -> Block {
     let at = |key: &str| data(&format!("/timeline/{}/{key}", what.of));
     let lines = what.lines.iter().map(|(key, name)| Line {
         name: (*name).to_owned(),
@@ -47,6 +50,7 @@ fn picture(doc: &Doc<'_>, what: &Picture<'_>, marks: &[(f64, String)]) -> Block 
         unit: what.unit,
         lines: lines.collect(),
         band: what.band,
+        end,
         marks: marks.to_vec(),
     }))
 }
@@ -99,7 +103,10 @@ pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = Vec::new();
     if doc.is_known(&data("/timeline")) {
         let marks = marks(doc);
-        blocks.extend(PICTURES.iter().map(|what| picture(doc, what, &marks)));
+        let ends = ["load", "latency", "memory"]
+            .map(|of| spans(doc, of).last().map_or(0.0, |last| last.1));
+        let end = ends.into_iter().fold(0.0, f64::max);
+        blocks.extend(PICTURES.iter().map(|what| picture(doc, what, &marks, end)));
         let missing = doc.list(&data("/timeline/memory/unknown")).iter();
         let missing: Vec<String> = missing
             .map(|pair| {
@@ -132,8 +139,8 @@ pub(super) fn why(doc: &Doc<'_>, at: &str) -> String {
 fn marks(doc: &Doc<'_>) -> Vec<(f64, String)> {
     let events = doc.list(&data("/timeline/events")).iter();
     let mark = |event: &Value| Some((event["at_s"].as_f64()?, event["kind"].as_str()?.to_owned()));
-    // More names than that cover the lines; the table has all.
-    events.filter_map(mark).take(8).collect()
+    // More names than that cover the lines; the table has all. The drain is the end of the lines anyway.
+    events.filter_map(mark).filter(|(_, kind)| kind != "drain").take(8).collect()
 }
 
 fn events(doc: &Doc<'_>) -> Block {
@@ -170,17 +177,20 @@ pub(super) fn curves(doc: &Doc<'_>) -> Option<Block> {
         };
         let at = data(&format!("/curves/{index}/ns"));
         let x = points(doc, &data(&format!("/curves/{index}/ranks")));
+        // The very fastest requests say nothing and would stretch the axis by decades.
+        let first =
+            x.iter().position(|rank| rank.is_some_and(|rank| rank > RANK_MIN)).unwrap_or(x.len());
         lines.push(Line {
             name,
-            points: points(doc, &at),
+            points: points(doc, &at).split_off(first),
             at,
-            x: Some(x.into_iter().map(|rank| rank.unwrap_or(0.0)).collect()),
+            x: Some(x.into_iter().skip(first).map(|rank| rank.unwrap_or(0.0)).collect()),
         });
     }
     (!lines.is_empty()).then(|| {
         Block::Chart(Chart::Lines(Lines {
             title: "Latency by percentile (both axes logarithmic)".to_owned(),
-            about: "To the right are the slowest requests: each step of the axis has a tenth of the requests above it. A line ends where only its maximum would be left. First and last part are there to look at; whether a run became slower is a gate's business.".to_owned(),
+            about: "To the right are the slowest requests: each step of the axis has a tenth of the requests above it. A line begins at the 10th percentile and ends where only its maximum would be left. First and last part are there to look at; whether a run became slower is a gate's business.".to_owned(),
             x: Vec::new(),
             x_at: (String::new(), String::new()),
             ranks: true,
@@ -188,6 +198,7 @@ pub(super) fn curves(doc: &Doc<'_>) -> Option<Block> {
             unit: Unit::Ns,
             lines,
             band: None,
+            end: 0.0,
             marks: Vec::new(),
         }))
     })

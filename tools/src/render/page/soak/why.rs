@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::data;
 use super::time::{verdict, why};
-use crate::render::page::{Bars, Block, Chart, Doc, Fact, Figure, Part, Row, Section, Table, Unit};
+use crate::render::page::{
+    Bars, Block, Card, Chart, Doc, Fact, Figure, Part, Row, Section, Table, Unit,
+};
 
 pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
     let blocks = if doc.is_known(&data("/stages")) {
@@ -126,7 +128,6 @@ fn conservation(doc: &Doc<'_>) -> Block {
         ]);
     }
     let facts = vec![
-        Fact::new("Does it add up", [verdict(doc, &data("/stages/conservation/holds"))]),
         Fact::new("Comparisons that hold", [Figure::text(format!("{ok} of {}", checks.len()))]),
         Fact::new(
             "Clocks agree within",
@@ -136,15 +137,16 @@ fn conservation(doc: &Doc<'_>) -> Block {
     let misfits = checks.iter().filter_map(|check| {
         Some(format!("{}: {}", check["name"].as_str()?, check["misfit"].as_str()?))
     });
-    let mut blocks = vec![Block::Table(table)];
+    let mut blocks = vec![Block::Facts(facts)];
     let misfits: Vec<String> = misfits.collect();
     if !misfits.is_empty() {
         blocks.push(Block::List(misfits));
     }
-    Block::Card(crate::render::page::Card {
-        title: "Does it add up?".to_owned(),
-        badge: None,
-        blocks: vec![Block::Facts(facts), Block::Fold("All comparisons".to_owned(), blocks)],
+    blocks.push(Block::Fold("All comparisons".to_owned(), vec![Block::Table(table)]));
+    Block::Card(Card {
+        title: "Do the stages add up to the latency?".to_owned(),
+        badge: Some(doc.str(&data("/stages/conservation/holds")).to_owned()),
+        blocks,
     })
 }
 
