@@ -13,6 +13,7 @@ mod latency_fixture;
 mod page;
 mod pprof;
 mod programs;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::path::Path;

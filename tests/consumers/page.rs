@@ -33,6 +33,19 @@ fn browser() -> Option<(PathBuf, PathBuf)> {
     both
 }
 
+/// What a command prints as JSON; null where it prints none.
+fn command(words: &[&str]) -> Value {
+    let words = std::iter::once("tailbeam").chain(words.iter().copied()).map(OsString::from);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    tailbeam::run(words, tailbeam::workloads![tailbeam::Elicit], &mut out, &mut err);
+    assert!(
+        !String::from_utf8_lossy(&err).starts_with("error"),
+        "{}",
+        String::from_utf8_lossy(&err)
+    );
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
 /// The document of a run whose names are hostile, with a heap that leaks.
 fn document(dir: &Path) -> Value {
     let mut run = Run::new();
@@ -44,16 +57,7 @@ fn document(dir: &Path) -> Value {
         of.remedy = HOSTILE.to_owned();
     }
     run.write(dir);
-    let words = ["tailbeam", "report", "--format", "json"].map(OsString::from).into_iter();
-    let (mut out, mut err) = (Vec::new(), Vec::new());
-    tailbeam::run(
-        words.chain([dir.as_os_str().to_owned()]),
-        tailbeam::workloads![tailbeam::Elicit],
-        &mut out,
-        &mut err,
-    );
-    let mut document: Value = serde_json::from_slice(&out)
-        .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&err)));
+    let mut document = command(&["report", dir.to_str().unwrap(), "--format", "json"]);
     let made = Made::new(|snapshot| {
         snapshot.command = HOSTILE.to_owned();
         snapshot.owner_names = (0..100).map(|owner| (owner, HOSTILE.to_owned())).collect();
@@ -178,5 +182,28 @@ fn a_page_that_was_tampered_with_is_found() {
             _ => !view["violations"].as_array().unwrap().is_empty(),
         };
         assert!(found, "{what}: {seen:#}");
+    }
+}
+
+#[test]
+fn the_page_of_a_certificate_and_of_any_document_hold_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, run_dir) = (dir.path().join("store"), dir.path().join("store/run"));
+    fs::create_dir_all(&run_dir).unwrap();
+    document(&run_dir);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let key = dir.path().join("key.pem");
+    command(&["certify", "--new-key", &text(&key)]);
+    command(&["certify", &text(&run_dir), "--key", &text(&key)]);
+    let certificate =
+        command(&["report", &text(&run_dir.join("certificate.dsse.json")), "--format", "json"]);
+    assert!(certificate["predicate"]["verdict"].is_string(), "{certificate:#}");
+    let runs = command(&["--store", &text(&store), "runs", "list", "--format", "json"]);
+    for (document, wanted) in [(certificate, "INCONCLUSIVE"), (runs, "<script>")] {
+        let (page, json) = written(&document, dir.path());
+        let Some(seen) = open(&page, &json) else { return };
+        holds(&seen);
+        assert!(seen["text"].as_str().unwrap().contains(wanted), "{wanted}");
+        valid(&page);
     }
 }

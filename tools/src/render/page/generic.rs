@@ -20,8 +20,10 @@ pub(super) fn page(doc: &Doc<'_>, schema: &str) -> Page {
     let verdict = doc.get(&format!("{root}/verdict")).and_then(Value::as_str);
     let caveats = doc.get(&format!("{root}/caveats")).and_then(Value::as_array);
     let mut blocks = Vec::new();
-    if let Some(value) = doc.get(root) {
-        walk(doc, value, root, &mut blocks, 0);
+    match doc.get(root) {
+        Some(Value::Array(list)) => blocks = listed(doc, list, root, &kind, 0),
+        Some(value) => walk(doc, value, root, &mut blocks, 0),
+        None => {}
     }
     Page {
         kind: format!("Document: {kind}"),

@@ -212,7 +212,7 @@ fn card(card: &Card, id: &str) -> Markup {
 
 fn table(table: &Table) -> Markup {
     html! {
-        div.scroll role="region" tabindex="0" aria-label=(table.caption) {
+        div.scroll role="group" tabindex="0" aria-label=(table.caption) {
             table {
                 caption { (table.caption) }
                 thead { tr {

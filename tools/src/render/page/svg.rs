@@ -43,7 +43,7 @@ fn figure(id: &str, title: &str, about: &str, inner: &Markup) -> Markup {
 /// What scrolls when the page is narrower than the picture.
 fn canvas(id: &str, size: (f64, f64), extra: &Markup, inner: &Markup) -> Markup {
     html! {
-        div.scroll role="region" tabindex="0" aria-labelledby={ (id) "-t" } {
+        div.scroll role="group" tabindex="0" aria-labelledby={ (id) "-t" } {
             svg role="img" aria-labelledby={ (id) "-t" } aria-describedby={ (id) "-d" }
                 viewBox={ "0 0 " (size.0) " " (size.1) } {
                 (extra)
