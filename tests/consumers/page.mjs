@@ -57,7 +57,9 @@ for (const [colorScheme, width] of views) {
     // The cursor over the pictures says what the document holds.
     const plot = tab.locator(".plot").first();
     if (await plot.count()) {
-      const box = await plot.locator("svg").boundingBox();
+      const picture = plot.locator("svg[role=img]");
+      await picture.scrollIntoViewIfNeeded();
+      const box = await picture.boundingBox();
       await tab.mouse.move(box.x + box.width / 2, box.y + box.height / 2);
       seen.cursor = await plot.locator("output").textContent();
     }

@@ -354,7 +354,18 @@ fn heat(heat: &Heat, id: &str) -> Markup {
     html! {
         (canvas(id, (WIDTH, bottom + 26.0), &html! {}, &inner))
         ul.keys {
-            li { "empty: not observed, or under 1 %" }
+            li {
+                svg.swatch viewBox="0 0 14 12" aria-hidden="true" {
+                    rect.none width="14" height="12" {}
+                }
+                "not observed"
+            }
+            li {
+                svg.swatch viewBox="0 0 14 12" aria-hidden="true" {
+                    rect.empty x="0.5" y="0.5" width="13" height="11" {}
+                }
+                "under 1 %"
+            }
             @for step in [1, 2, 4, 6, 8] {
                 li {
                     svg.swatch viewBox="0 0 14 12" aria-hidden="true" {
@@ -368,22 +379,22 @@ fn heat(heat: &Heat, id: &str) -> Markup {
     }
 }
 
-/// Cells of a row, one path for each step of colour.
+/// Cells of a row, one path for each step of colour, and one for what is not known.
 fn levels(cells: &[Option<f64>], (left, wide): (f64, f64), (y, high): (f64, f64)) -> Markup {
     let cell = wide / cells.len().max(1) as f64;
-    let mut paths = vec![String::new(); LEVELS + 1];
+    let (mut paths, mut unknown) = (vec![String::new(); LEVELS + 1], String::new());
     let mut index = 0;
     while index < cells.len() {
-        let Some(step) = cells[index].map(level) else {
-            index += 1;
-            continue;
-        };
-        let same = cells[index..].iter().take_while(|of| of.map(level) == Some(step)).count();
+        let step = cells[index].map(level);
+        let same = cells[index..].iter().take_while(|of| of.map(level) == step).count();
         let (x, w) = (left + index as f64 * cell, same as f64 * cell);
-        let _ = write!(paths[step], "M{} {}h{}v{}h-{}Z", px(x), px(y), px(w), px(high), px(w));
+        let d = step.map_or(&mut unknown, |step| &mut paths[step]);
+        // Writing to a string cannot fail.
+        let _ = write!(d, "M{} {}h{}v{}h-{}Z", px(x), px(y), px(w), px(high), px(w));
         index += same;
     }
     html! {
+        @if !unknown.is_empty() { path.none d=(unknown) {} }
         @for (step, d) in paths.iter().enumerate().skip(1).filter(|(_, d)| !d.is_empty()) {
             path class={ "h" (step) } d=(d) {}
         }
@@ -431,7 +442,7 @@ mod tests {
             rows: vec![("core 1".to_owned(), row)],
         };
         let drawn = chart(&Chart::Heat(heat), "x").into_string();
-        assert_eq!(drawn.matches("<path").count(), 2, "{drawn}");
+        assert_eq!(drawn.matches("<path").count(), 3, "{drawn}");
         assert!(drawn.contains("<path class=\"h4\""));
     }
 

@@ -212,7 +212,7 @@ pub(super) fn cores(doc: &Doc<'_>, run: &str) -> Section {
             (
                 "turns_ratio",
                 "Time in turns of agents",
-                "Share of each slot that a core spent in turns of agents; at the right its mean.",
+                "Share of each slot that a core spent in turns of agents; at the right its mean. A run that measures what measuring costs does not observe its cores in part of the time.",
             ),
             (
                 "waited_ratio",
