@@ -342,7 +342,8 @@ impl Shard {
 
     /// Whether another core has sent something.
     fn is_called(&self) -> bool {
-        self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
+        self.control.has_some()
+            || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
     }
 
     /// Gives messages of a class to its agents for a while; returns the clock as last seen, and the time that they
