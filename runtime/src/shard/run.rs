@@ -156,8 +156,9 @@ impl Rounds {
         self.turns = turns;
         shard.tell(|observer| observer.turn(now, turns));
         shard.publish_messages(ring);
-        if now - self.published_ns > PUBLISH_NS {
-            shard.publish_stats(ring, now - self.awake_since_ns);
+        // By the counter it may be some ns earlier than what the clock has said a moment ago.
+        if now.saturating_sub(self.published_ns) > PUBLISH_NS {
+            shard.publish_stats(ring, now.saturating_sub(self.awake_since_ns));
             (self.published_ns, self.awake_since_ns) = (now, now);
         }
         // Before the look for work: an agent that is always ready must not outlive the drain.
@@ -183,7 +184,7 @@ impl Rounds {
             shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
         let now_ns = shard.clock_ns();
-        shard.publish_stats(ring, now_ns - self.awake_since_ns);
+        shard.publish_stats(ring, now_ns.saturating_sub(self.awake_since_ns));
         (self.awake_since_ns, self.asleep_since_ns) = (now_ns, now_ns);
         shard.beat.at(0);
         let sleep = &shard.own().sleep;
