@@ -26,6 +26,9 @@ const REFINE_NS: u64 = 100_000_000;
 /// Time over which it is measured first, ns: once per process.
 const CALIBRATE_NS: u64 = 2_000_000;
 
+/// Whether this build has them at all.
+pub(crate) const BUILT: bool = !cfg!(feature = "bare");
+
 /// Where the stamps of turns come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StampSource {
@@ -42,7 +45,7 @@ pub enum StampSource {
 
 impl StampSource {
     pub(crate) fn choose(on: bool) -> Self {
-        match on.then(clock::trust) {
+        match (on && BUILT).then(clock::trust) {
             None => Self::Off,
             Some(Ok(())) => Self::Processor,
             Some(Err(why)) => Self::Kernel { why },
@@ -111,6 +114,7 @@ pub(crate) struct Stamps {
 
 impl Stamps {
     pub(crate) fn new(on: bool, clock: &Clock) -> Self {
+        let on = on && BUILT;
         let counted = on && matches!(clock, Clock::Monotonic) && clock::trust().is_ok();
         let Some(rate) = counted.then(calibrated).flatten() else {
             return Self { on: Cell::new(on), ..Self::default() };
@@ -122,7 +126,13 @@ impl Stamps {
 
     #[inline]
     pub(crate) const fn is_on(&self) -> bool {
-        self.on.get()
+        BUILT && self.on.get()
+    }
+
+    /// Whether they are on and the counter's.
+    #[inline]
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.is_on() && self.rate.get() != 0
     }
 
     /// Switches them off or on again. Where they were off from the start there is no calibrated counter, and they

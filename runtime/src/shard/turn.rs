@@ -111,6 +111,12 @@ impl Shard {
         now_ns
     }
 
+    /// A stamp in the middle of a turn, which goes on; the clock where stamps are off or have no counter.
+    #[inline]
+    pub(crate) fn stamp_in_turn_ns(&self) -> u64 {
+        if self.stamps.is_counted() { self.stamps.now_ns(&self.clock) } else { self.read_ns() }
+    }
+
     /// A turn begins: one stamp for its begin and for the end of the one before.
     #[inline(never)]
     fn begin_noted(&self, me: u64) {
