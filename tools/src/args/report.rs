@@ -47,7 +47,7 @@ pub(crate) struct ReportArgs {
     /// File; stdout when not given or `-`
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
-    /// Print the JSON Schema of `--format json` and stop
+    /// Print the JSON Schema of `--format json` and stop; with RUN that of a recorded program, if it is one
     #[arg(long)]
     pub(crate) schema: bool,
     /// Of a recorded program: directory with the files that ran, or their debug files; searched first

@@ -29,7 +29,7 @@ pub(super) fn run(
     err: &mut dyn Write,
 ) -> Outcome {
     if args.schema {
-        out.write_all(render::json::REPORT_SCHEMA.as_bytes())?;
+        out.write_all(schema(args, root).as_bytes())?;
         return Ok(0);
     }
     let gates = gates(&args.gate)?;
@@ -45,6 +45,15 @@ pub(super) fn run(
     };
     deliver(args, &bytes, out, err)?;
     Ok(code)
+}
+
+/// The schema of what `report` prints: of the run that is named, or else of a run of agents.
+fn schema(args: &ReportArgs, root: &Path) -> &'static str {
+    let named = args.run.as_deref().and_then(|name| find(name, root).ok());
+    match named.is_some_and(|dir| is_program(&dir)) {
+        true => render::program::PROGRAM_JSON_SCHEMA,
+        false => render::json::REPORT_SCHEMA,
+    }
 }
 
 /// A run of the store, or a directory that is one.
