@@ -7,6 +7,7 @@ mod firefox;
 #[path = "../leaks/fixture.rs"]
 mod fixture;
 mod folded;
+mod hdr_java;
 mod latency;
 #[path = "../latency/fixture.rs"]
 mod latency_fixture;
@@ -14,6 +15,7 @@ mod page;
 mod pprof;
 mod programs;
 mod rows;
+mod speedscope;
 
 use std::collections::BTreeMap;
 use std::path::Path;
