@@ -35,6 +35,7 @@ mod protocol_args;
 mod record_args;
 pub mod render;
 mod scenario;
+mod serve;
 mod soak_args;
 mod top;
 

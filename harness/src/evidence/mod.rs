@@ -29,7 +29,7 @@ pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
 pub use marks::{Mark, Marks, TagError};
 pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program, read_program};
-pub use read::{ReadRunError, RunFrames, WindowLatency, read_plan, read_run};
+pub use read::{AgentNumbers, ReadRunError, RunFrames, WindowLatency, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::{rfc3339, rfc3339_ms};

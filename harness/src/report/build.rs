@@ -94,6 +94,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     }
     let validity = validity(&material);
     let verdict = verdict::combine(&mut results, &validity);
+    let (attribution, own_cost) = latency::attribution(dir, &run);
     Ok(Report {
         run: identity(&material),
         caveats: caveats(&material),
@@ -101,7 +102,8 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         load: load(&material),
         protocol: run.end.as_ref().map_or_else(Vec::new, |end| end.protocol.clone()),
         measured: latency::recorded(&run.manifest),
-        attribution: latency::attribution(dir),
+        attribution,
+        own_cost,
         latency: Series::ALL
             .iter()
             .zip(&run.histograms)

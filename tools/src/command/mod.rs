@@ -36,6 +36,7 @@ use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
 use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak};
 use crate::progress::Shown;
+use crate::serve::{Server, serve};
 use crate::{Failure, presets, render};
 
 type Outcome = Result<u8, Failure>;
@@ -102,6 +103,7 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     plan.pending_max = args.pending_max;
     plan.seed = args.seed;
     plan.observe.cost = args.own_cost.into();
+    plan.observe.saturate_ns = args.saturate.unwrap_or(0);
     plan.heap = HeapPlan {
         sample_bytes: args.heap_sample,
         warm_up_ns: args.warm_up,
@@ -175,7 +177,7 @@ fn soak(
     })?;
     let plan = plan(args, *workload)?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let ran = drive(&plan, *workload, &store, args.progress, err)?;
+    let ran = drive(&plan, *workload, &store, (args.progress, serve(args, err)?), err)?;
     let verdict = printed(&ran.dir, args.format, out)?;
     if args.progress != ProgressMode::None {
         let _ = writeln!(err, "run: {}", ran.dir.display());
@@ -201,15 +203,16 @@ impl Ran {
     }
 }
 
-/// Runs a plan to its end, or to a signal.
+/// Runs a plan to its end, or to a signal; a server shows its sums meanwhile.
 fn drive(
     plan: &Plan,
     workload: &dyn AnyWorkload,
     store: &Store,
-    progress: ProgressMode,
+    (progress, server): (ProgressMode, Option<Server>),
     err: &mut dyn Write,
 ) -> Result<Ran, Failure> {
-    let control = Control::default();
+    let totals = server.as_ref().map(|server| server.totals.clone());
+    let control = Control { totals, ..Control::default() };
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
     let mut shown = Shown::new(progress, terminal);

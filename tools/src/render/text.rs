@@ -71,6 +71,7 @@ pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     gates(report, out)?;
     latency(&report.latency, out)?;
     why::short(&report.attribution, out)?;
+    why::cost(&report.own_cost, out)?;
     load(report, out)?;
     protocol(report, out)?;
     agents(report, out)?;

@@ -12,12 +12,13 @@ use super::bands::Compared;
 use super::outliers::Slow;
 use super::{
     Attribution, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests, TypeLatency,
-    UnknownThing, WorstAgents, bands, cores,
+    UnknownThing, agents, bands, cores,
 };
 use crate::evidence::records::{Manifest, SecondRecord};
-use crate::evidence::{Interval, Intervals, ReadRunError, rfc3339};
+use crate::evidence::{Interval, Intervals, ReadRunError, RunFrames, rfc3339};
 use crate::load::Series;
-use crate::report::{Measured, figures};
+use crate::report::cost::Costs;
+use crate::report::{Measured, OwnCost, figures};
 
 /// Which part of a run is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,8 +110,9 @@ pub(super) struct Gathered {
     /// By shard that answered: all, and the late ones.
     pub(super) responders: BTreeMap<u16, (Sums, Sums)>,
     pub(super) cores: BTreeMap<u16, cores::Core>,
-    pub(super) agents: cores::Agents,
+    pub(super) agents: agents::Agents,
     slow: Slow,
+    costs: Costs,
     comparer: bands::Comparer,
     pub(super) clamped: u64,
     pub(super) disordered: u64,
@@ -127,8 +129,9 @@ impl Gathered {
             seconds: Vec::new(),
             responders: BTreeMap::new(),
             cores: BTreeMap::new(),
-            agents: cores::Agents::default(),
+            agents: agents::Agents::default(),
             slow: Slow::new(question.outliers, question.agent),
+            costs: Costs::default(),
             comparer: bands::Comparer::default(),
             clamped: 0,
             disordered: 0,
@@ -139,6 +142,7 @@ impl Gathered {
 
     fn interval(&mut self, interval: Interval, clock_ns: u64) {
         let mut counted = Counted { window: interval.record.window, ..Counted::default() };
+        self.costs.add(&interval);
         for (_, series, histogram) in &interval.histograms {
             self.histograms[*series as usize].merge(histogram);
             if *series == Series::System {
@@ -311,17 +315,15 @@ fn report(
             || Measured::unknown("no second was recorded", "record for longer"),
             Measured::Known,
         ),
-        completions: figures::spread(intervals.completions.as_deref(), total.count > 0),
+        completions: figures::spread(intervals.numbers.completions.as_deref(), total.count > 0),
         all: super::composition(&total),
         bands: bands::values(compared, system.max(), manifest),
         conservation: bands::conservation(&compared.checks, manifest),
         types: types(manifest, gathered),
         cores,
-        agents: WorstAgents {
-            service: gathered.agents.service(manifest),
-            late: gathered.agents.late(manifest),
-        },
+        agents: gathered.agents.worst(manifest, &intervals.numbers),
         outliers: gathered.slow.rows(manifest),
+        own_cost: gathered.costs.told(&intervals.plan, manifest, intervals.end.as_ref()),
     }
 }
 
@@ -412,21 +414,14 @@ fn types(manifest: &Manifest, gathered: &Gathered) -> Vec<TypeLatency> {
     }]
 }
 
-/// What the report of the whole run says: the slowest band, and whether it adds up.
-pub(crate) fn attribution(dir: &Path) -> Measured<Attribution> {
+/// What the report of the whole run says: the slowest band, and whether it adds up; and what measuring cost.
+pub(crate) fn attribution(dir: &Path, run: &RunFrames) -> (Measured<Attribution>, OwnCost) {
     let question = Question { outliers: 0, ..Question::default() };
     let report = match build(dir, &question) {
         Ok(report) => report,
-        Err(LatencyError::NotRecorded { .. }) => {
-            return Measured::unknown(
-                "the run was recorded without stages of latency",
-                "record a new run with this version",
-            );
-        }
         Err(error) => {
-            let text = error.to_string();
-            let cause = text.lines().find_map(|line| line.trim().strip_prefix("cause: "));
-            return Measured::unknown(cause.unwrap_or(&text), "see `tailbeam latency`");
+            let cost = Costs::default().told(&run.plan, &run.manifest, run.end.as_ref());
+            return (unattributed(&error), cost);
         }
     };
     let failed = report.conservation.checks.iter().filter(|check| check.holds == Holds::Fail);
@@ -435,10 +430,23 @@ pub(crate) fn attribution(dir: &Path) -> Measured<Attribution> {
         None => check.name.clone(),
     };
     let failed = failed.map(words).collect();
-    match report.bands.into_iter().next_back() {
+    let attribution = match report.bands.into_iter().next_back() {
         Some(band) => {
             Measured::Known(Attribution { band, holds: report.conservation.holds, failed })
         }
         None => Measured::unknown("no request was attributed", "record for longer"),
+    };
+    (attribution, report.own_cost)
+}
+
+fn unattributed(error: &LatencyError) -> Measured<Attribution> {
+    if matches!(error, LatencyError::NotRecorded { .. }) {
+        return Measured::unknown(
+            "the run was recorded without stages of latency",
+            "record a new run with this version",
+        );
     }
+    let text = error.to_string();
+    let cause = text.lines().find_map(|line| line.trim().strip_prefix("cause: "));
+    Measured::unknown(cause.unwrap_or(&text), "see `tailbeam latency`")
 }

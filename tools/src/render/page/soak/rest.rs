@@ -176,13 +176,17 @@ pub(super) fn cost(doc: &Doc<'_>, run: &str) -> Section {
             ),
         ];
         blocks.extend([Block::Facts(facts), Block::Table(table)]);
-        let lowered = doc.list(&data("/cost/lowered")).iter().filter_map(Value::as_str);
-        let lowered: Vec<String> = lowered.map(str::to_owned).collect();
-        if !lowered.is_empty() {
-            blocks.push(Block::List(lowered));
-        }
     } else {
         blocks.push(Block::Text(why(doc, "/cost")));
+    }
+    blocks.push(Block::Facts(beside(doc)));
+    let lowered = doc.list(&data("/own_cost/lowered")).iter().filter_map(|step| {
+        let (from, to) = (step["from"].as_str()?, step["to"].as_str()?);
+        Some(format!("{} s after the start: from {from} to {to}", step["at_s"]))
+    });
+    let lowered: Vec<String> = lowered.collect();
+    if !lowered.is_empty() {
+        blocks.push(Block::List(lowered));
     }
     Section {
         id: "cost",
@@ -192,6 +196,24 @@ pub(super) fn cost(doc: &Doc<'_>, run: &str) -> Section {
         command: Some(format!("tailbeam latency {run}")),
         blocks,
     }
+}
+
+/// The loss where the cores have nothing to spare, and what the model says.
+fn beside(doc: &Doc<'_>) -> Vec<Fact> {
+    let at = |path: &str| data(&format!("/own_cost/{path}"));
+    let saturated = match doc.is_known(&at("saturated")) {
+        true => vec![
+            doc.figure(&at("saturated/throughput/mean"), Unit::SignedShare),
+            doc.figure(&at("saturated/throughput/low"), Unit::SignedShare),
+            doc.figure(&at("saturated/throughput/high"), Unit::SignedShare),
+        ],
+        false => vec![doc.figure(&at("saturated"), Unit::Share)],
+    };
+    let model = if doc.is_known(&at("model")) { "model/cpu_share" } else { "model" };
+    vec![
+        Fact::new("Saturated throughput, relative", saturated),
+        Fact::new("By the model, share of the cores", [doc.figure(&at(model), Unit::Share)]),
+    ]
 }
 
 pub(super) fn host(doc: &Doc<'_>) -> Section {
