@@ -203,7 +203,8 @@ mod tests {
     /// Every beginning of a scenario, and each with one character changed, is read or refused.
     #[test]
     fn no_text_makes_it_panic() {
-        let text = "preset = \"compare\"\nthink = '1s..5s' # \u{e9}\ngate = [\"p99<1s\", 5]\nx.y = 1\n";
+        let text =
+            "preset = \"compare\"\nthink = '1s..5s' # \u{e9}\ngate = [\"p99<1s\", 5]\nx.y = 1\n";
         for (at, _) in text.char_indices() {
             drop(read(&text[..at]));
             for other in ["", "\"", "\u{1F980}", "[", "=", "\0", "\n"] {
