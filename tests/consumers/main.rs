@@ -10,8 +10,10 @@ mod folded;
 mod latency;
 #[path = "../latency/fixture.rs"]
 mod latency_fixture;
+mod page;
 mod pprof;
 mod programs;
+mod rows;
 
 use std::collections::BTreeMap;
 use std::path::Path;

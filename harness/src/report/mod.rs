@@ -7,15 +7,21 @@
 mod build;
 mod cost;
 pub mod counters;
+mod curve;
 mod degradation;
 mod figures;
 pub mod latency;
 mod leaks;
+mod timeline;
+mod whole;
 
 pub use build::{ReportError, build};
 pub use cost::{CostSection, Signed, cost};
+pub use curve::Curve;
 pub use degradation::DegradationRow;
 pub use leaks::leak_config;
+pub use timeline::{CoreLine, CoreMap, Event, LatencyLine, LoadLine, MemoryLine, Timeline};
+pub use whole::{Whole, whole};
 
 use serde::{Deserialize, Serialize};
 
