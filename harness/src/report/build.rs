@@ -200,7 +200,9 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
         caveats.push(format!(
             "core {} was ready but other programs had it for {} of the time",
             core.core,
-            core.outside_share.known().map_or_else(String::new, |share| percent(*share)),
+            core.outside_share
+                .known()
+                .map_or_else(String::new, |share| format!("{:.1} %", share * 100.0)),
         ));
     }
     match &m.run.end {
