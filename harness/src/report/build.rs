@@ -129,6 +129,7 @@ fn identity(m: &Material<'_>) -> RunIdentity {
         seed: m.run.plan.seed,
         planned_s: m.run.plan.duration_ns as f64 / 1e9,
         measured_s: m.issuing_s,
+        whole_s: m.whole_s,
         windows: m.run.windows.len() as u64,
         end: match m.run.end.as_ref().map(|end| end.reason.as_str()) {
             Some("finished") => RunEnd::Finished,

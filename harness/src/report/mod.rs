@@ -131,6 +131,8 @@ pub struct RunIdentity {
     pub planned_s: f64,
     /// Measured duration, s (windows on disk).
     pub measured_s: f64,
+    /// The same with the drain, s: what CPU times are over.
+    pub whole_s: f64,
     /// Windows on disk.
     pub windows: u64,
     /// How it ended.
