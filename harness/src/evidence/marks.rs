@@ -125,7 +125,7 @@ impl Marks {
 
     /// Takes a tag away; whether there was one.
     pub fn untag(&mut self, tag: &str) -> bool {
-        self.runs.values_mut().fold(false, |found, mark| mark.tags.remove(tag) || found)
+        self.runs.values_mut().any(|mark| mark.tags.remove(tag))
     }
 
     /// Pins a run, or takes the pin away.
