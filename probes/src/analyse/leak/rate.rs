@@ -222,7 +222,10 @@ mod tests {
         let found = Tail::new(&[0.5; 16], &[], &[1.0; 16], 0.7).immortals();
         assert!((found.count - 16.0).abs() < 1e-6);
         // Garwood's table: 9.15 and 25.98 for 16 events, 0 and 3.69 for none.
-        assert!((found.low - 9.145).abs() < 1e-2 && (found.high - 25.983).abs() < 1e-2, "{found:?}");
+        assert!(
+            (found.low - 9.145).abs() < 1e-2 && (found.high - 25.983).abs() < 1e-2,
+            "{found:?}"
+        );
         assert!((poisson(0.0).1 - 3.689).abs() < 1e-2);
         assert!(found.low_any_time < found.low && found.low_any_time > 4.0, "{found:?}");
         assert_eq!(Tail::new(&[], &[], &[], 0.7).immortals().low, 0.0);

@@ -38,9 +38,8 @@ impl Fast {
         const fn zero() -> AtomicU64 {
             AtomicU64::new(0)
         }
-        let words = [const {
-            Words { left: zero(), freed: zero(), kept: zero(), reallocs: zero() }
-        }; OWN];
+        let words =
+            [const { Words { left: zero(), freed: zero(), kept: zero(), reallocs: zero() } }; OWN];
         Fast { range: [AtomicUsize::new(0), AtomicUsize::new(0)], words }
     }
 }
@@ -164,7 +163,13 @@ std::arch::global_asm!(".hidden tailbeam_slow", ".globl tailbeam_slow", "tailbea
     slow = sym global::slow);
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 #[unsafe(no_mangle)]
-unsafe extern "C" fn tailbeam_slow(what: usize, block: *mut u8, old: usize, align: usize, size: usize) -> *mut u8 {
+unsafe extern "C" fn tailbeam_slow(
+    what: usize,
+    block: *mut u8,
+    old: usize,
+    align: usize,
+    size: usize,
+) -> *mut u8 {
     // SAFETY: the caller's.
     unsafe { global::slow(what, block, old, align, size) }
 }
