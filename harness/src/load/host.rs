@@ -16,7 +16,7 @@ use super::legs::Step;
 use super::open::Open;
 use super::plant::{self, Plot};
 use super::recorder::{self, Series};
-use super::settle::{fail, settle};
+use super::settle::{fail, handed_back, settle};
 use super::slow::{self, Slow};
 use super::way;
 use super::workload::{AgentInfo, Workload};
@@ -144,11 +144,11 @@ impl<W: Workload> Hosted<W> {
         let addresses = self.fleet.addresses.get().expect("set before the run begins");
         match addresses[target as usize].try_send(cx, HostMsg::Ask(exchange)) {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
-            Err(_) => recorder::with(|r| {
-                r.no_step(Step::Sent);
-                r.open.remove(key);
-                fail(r, false);
-            }),
+            Err(refused) => {
+                recorder::with(|r| handed_back(r, key, target, &refused));
+                // The request comes back with it, and ends here.
+                drop(refused.into_message());
+            }
         }
     }
 
@@ -306,6 +306,7 @@ impl<W: Workload> Agent for Hosted<W> {
         observe::runs(self.index, cx.turn_ns());
         let _tag = owner::scope(self.owner);
         if token == TICK {
+            observe::seen(self.next_ns, cx.turn_ns());
             self.issue(cx);
         } else if token & EXPIRE != 0 {
             let now = cx.fresh_ns();

@@ -56,6 +56,7 @@ pub(crate) struct CoreLatency {
     top: TopSlow<Exemplar>,
     service: SpaceSaving<u32>,
     late_by: SpaceSaving<u32>,
+    full: SpaceSaving<u32>,
     clamped: u64,
     disordered: u64,
     late_ns: Option<u64>,
@@ -84,6 +85,7 @@ impl CoreLatency {
             top: TopSlow::new(TOP),
             service: SpaceSaving::new(LIST),
             late_by: SpaceSaving::new(LIST),
+            full: SpaceSaving::new(LIST),
             clamped: 0,
             disordered: 0,
             late_ns: None,
@@ -109,6 +111,7 @@ impl CoreLatency {
         self.top.clear();
         self.service.clear();
         self.late_by.clear();
+        self.full.clear();
         (self.clamped, self.disordered, self.late_ns) = (0, 0, late_ns);
         self.legs = [LegSum::default(); 3];
         (self.legs_unknown, self.unstaged) = (LegSum::default(), LegSum::default());
@@ -127,6 +130,11 @@ impl CoreLatency {
     /// An agent of this core has answered after this much service.
     pub(crate) fn served(&mut self, agent: u32, service_ns: u64) {
         self.service.add(agent, service_ns);
+    }
+
+    /// A request of this core found the mailbox of this agent full.
+    pub(crate) fn found_full(&mut self, agent: u32) {
+        self.full.add(agent, 1);
     }
 
     /// An answer to a request of this core has come, in its time or not.
@@ -212,6 +220,7 @@ impl CoreLatency {
         into.late_left_out = self.late.left_out();
         into.top_service = list(&self.service);
         into.top_late = list(&self.late_by);
+        into.more.top_full = list(&self.full);
         (into.legs, into.legs_unknown, into.unstaged) =
             (self.legs, self.legs_unknown, self.unstaged);
     }

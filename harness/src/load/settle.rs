@@ -1,7 +1,10 @@
 //! How a request ends in the counts, the histograms and the stages.
 
+use tailbeam_runtime::SendError;
+
 use super::exchange::Exchange;
 use super::latency::Parties;
+use super::legs::Step;
 use super::open::Open;
 use super::recorder::{Recorder, Series};
 use super::workload::{Settled, Workload};
@@ -11,6 +14,21 @@ pub(super) fn fail(r: &mut Recorder, exhausted: bool) {
     r.second.outcomes.error += 1;
     r.second.generator_exhausted += u64::from(exhausted);
     r.judge_unanswered();
+}
+
+/// Counts a request that the runtime did not take and handed back, by what was full.
+pub(super) fn handed_back<M>(r: &mut Recorder, key: u64, target: u32, refused: &SendError<M>) {
+    r.no_step(Step::Sent);
+    r.open.remove(key);
+    match refused {
+        SendError::Full(_) => {
+            r.second.mailbox_full += 1;
+            r.latency.found_full(target);
+        }
+        SendError::RingFull(_) => r.second.ring_full += 1,
+        SendError::Gone(_) => {}
+    }
+    fail(r, false);
 }
 
 /// Counts a request that was answered in its time.

@@ -3,9 +3,12 @@
 use tailbeam_probes::record::latency::Leg;
 use tailbeam_runtime::{Cx, poll_path};
 
+use crate::observe;
+
 /// The way of the message in hand.
 pub(super) fn leg(cx: &Cx<'_>) -> Leg {
     let path = cx.path();
+    observe::seen(path.published_ns, path.seen_ns);
     Leg {
         published_ns: path.published_ns,
         seen_ns: path.seen_ns,

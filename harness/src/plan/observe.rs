@@ -23,6 +23,14 @@ pub struct ObservePlan {
     /// How its own cost is measured.
     #[serde(default)]
     pub cost: CostPlan,
+    /// Whether each switch of a core's thread is recorded, about 1 us each. Without, time off the CPU in long turns
+    /// is known by the thread's CPU time: how long, not when.
+    #[serde(default = "yes")]
+    pub switches: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// How a run measures what measuring costs.
@@ -40,7 +48,14 @@ pub enum CostPlan {
 
 impl Default for ObservePlan {
     fn default() -> Self {
-        Self { on: true, tick_ns: None, window_ns: None, exemplars: None, cost: CostPlan::Pairs }
+        Self {
+            on: true,
+            tick_ns: None,
+            window_ns: None,
+            exemplars: None,
+            cost: CostPlan::Pairs,
+            switches: true,
+        }
     }
 }
 
