@@ -82,10 +82,12 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     });
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
+    let (attribution, conserved) = latency::attribution(dir);
     let mut results = Vec::new();
     for gate in gates.unwrap_or(&run.plan.gates) {
         results.push(match gate {
             Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
+            Gate::Conservation {} => verdict::conservation(gate, conserved.as_ref()),
             gate => judge(gate, &material, little.known().cloned())?,
         });
     }
@@ -97,7 +99,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         agents: agents(&material),
         load: load(&material),
         measured: latency::recorded(&run.manifest),
-        attribution: latency::attribution(dir),
+        attribution,
         latency: Series::ALL
             .iter()
             .zip(&run.histograms)
@@ -159,6 +161,11 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
         m.total.refused_open_bound,
         "requests were refused because their agent had its bound of open requests",
     );
+    count(
+        m.total.mailbox_full,
+        "requests found the mailbox of the agent they were for full: errors",
+    );
+    count(m.total.ring_full, "requests found the ring to the core they were for full: errors");
     count(m.total.generator_exhausted, "requests could not be sent or timed by the generator");
     count(m.total.answers_undelivered, "answers found the asker's mailbox or ring full");
     count(m.total.late_answers, "answers came after their request was closed");
@@ -367,7 +374,9 @@ fn judge(
             let spread = spread.known().map(|s| (s.min, s.max, s.mean, s.agents));
             verdict::fairness(gate, *max_over_min, spread, m.issuing_s)
         }
-        Gate::Leaks { .. } => unreachable!("judged from the heap and not from frames"),
+        Gate::Leaks { .. } | Gate::Conservation {} => {
+            unreachable!("judged from the heap and from the stages, not from frames")
+        }
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);
             let sends = verdict::Sends {

@@ -62,9 +62,11 @@ pub enum Gate {
         /// Limit, ns.
         p99_lateness_ns: u64,
     },
+    /// The stages of requests add up to their latency, and the cores' time to wall time.
+    Conservation {},
 }
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 16] = [
     "p50",
     "p90",
     "p95",
@@ -80,6 +82,7 @@ const NAMES: [&str; 15] = [
     "fairness",
     "generator",
     "leaks",
+    "conservation",
 ];
 
 /// Why a gate cannot be understood.
@@ -109,6 +112,7 @@ pub fn default_gates() -> Vec<Gate> {
         // 1 % of the latency limit (statistics.md C1).
         Gate::Generator { p99_lateness_ns: 3_000_000 },
         Gate::Leaks { below: LEAKS_BELOW },
+        Gate::Conservation {},
     ]
 }
 
@@ -147,6 +151,8 @@ fn parse(text: &str) -> Result<Gate, String> {
     match name {
         "outcomes" if rest.is_empty() => Ok(Gate::Outcomes {}),
         "outcomes" => Err("outcomes takes no value: the sum closes or it does not".to_owned()),
+        "conservation" if rest.is_empty() => Ok(Gate::Conservation {}),
+        "conservation" => Err("conservation takes no value: its allowances are fixed".to_owned()),
         "littles_law" if rest.is_empty() => Ok(Gate::LittlesLaw { within: 0.05 }),
         "littles_law" => {
             wants("<=").and_then(|()| Ok(Gate::LittlesLaw { within: fraction(value)? }))
@@ -222,6 +228,7 @@ impl Gate {
             Self::LittlesLaw { .. } => "littles_law".to_owned(),
             Self::Fairness { .. } => "fairness".to_owned(),
             Self::Generator { .. } => "generator".to_owned(),
+            Self::Conservation {} => "conservation".to_owned(),
             Self::Leaks { .. } => "leaks".to_owned(),
         }
     }
@@ -243,6 +250,9 @@ impl Gate {
             Self::Fairness { max_over_min } => format!("max / min < {}", trimmed(*max_over_min)),
             Self::Leaks { below } => {
                 format!("no LEAK, growth < {} MB/h", trimmed(*below / 1e6))
+            }
+            Self::Conservation {} => {
+                "stages = latency within 1 %, cores = wall within 1 % or 50 us".to_owned()
             }
             Self::Generator { p99_lateness_ns } => {
                 format!("P99 lateness < {} ms", trimmed(*p99_lateness_ns as f64 / 1e6))
@@ -288,6 +298,7 @@ mod tests {
             ("throughput>=0/s", "above 0"),
             ("", "no gate"),
             ("outcomes<1", "no value"),
+            ("conservation<1%", "no value"),
         ] {
             let error = parse_gates(&format!("outcomes,{text}")).unwrap_err();
             assert_eq!(error.position, 2);

@@ -5,7 +5,8 @@ mod judge;
 
 pub use criteria::{Gate, GateError, default_gates, parse_gates};
 pub use judge::{
-    Sends, combine, fairness, generator, little, outcome_sum, throughput, undecided_requests,
+    Conserved, Sends, combine, conservation, fairness, generator, little, outcome_sum, throughput,
+    undecided_requests,
 };
 
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tailbeam_probes::record::latency::{CoreTick, LatencyWindow, TopAgent};
 
 use super::build::Gathered;
-use super::{CoreLatency, WorstAgent, composition};
+use super::{CoreLatency, FullMailbox, WorstAgent, composition};
 use crate::evidence::records::Manifest;
 use crate::report::Measured;
 
@@ -184,17 +184,20 @@ impl Joined {
     }
 }
 
-/// Both top lists.
+/// All top lists.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Agents {
     service: Joined,
     late: Joined,
+    full: Joined,
 }
 
 impl Agents {
     pub(super) fn add(&mut self, window: &LatencyWindow) {
         self.service.add(window.shard, &window.top_service);
         self.late.add(window.shard, &window.top_late);
+        // Any core's askers may find it full: every list bounds it.
+        self.full.add(0, &window.more.top_full);
     }
 
     pub(super) fn service(&self, manifest: &Manifest) -> Vec<WorstAgent> {
@@ -203,5 +206,16 @@ impl Agents {
 
     pub(super) fn late(&self, manifest: &Manifest) -> Vec<WorstAgent> {
         self.late.rows(manifest)
+    }
+
+    pub(super) fn full(&self, manifest: &Manifest) -> Vec<FullMailbox> {
+        let shards = u32::try_from(manifest.cores.len()).unwrap_or(u32::MAX).max(1);
+        let row = |of: WorstAgent| FullMailbox {
+            agent: of.agent,
+            core: cpu(manifest, u16::try_from(of.agent % shards).unwrap_or(u16::MAX)),
+            at_least: of.at_least_ns,
+            at_most: of.at_most_ns,
+        };
+        self.full.rows(manifest).into_iter().map(row).collect()
     }
 }

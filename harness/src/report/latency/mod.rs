@@ -312,6 +312,19 @@ pub struct WorstAgent {
     pub count: u64,
 }
 
+/// An agent whose mailbox was full when requests were sent to it; they were handed back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullMailbox {
+    /// Index.
+    pub agent: u32,
+    /// CPU of its shard.
+    pub core: u64,
+    /// Requests, at least.
+    pub at_least: u64,
+    /// At most.
+    pub at_most: u64,
+}
+
 /// Top lists of agents.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct WorstAgents {
@@ -319,6 +332,9 @@ pub struct WorstAgents {
     pub service: Vec<WorstAgent>,
     /// By the latency of late requests that they answered.
     pub late: Vec<WorstAgent>,
+    /// By requests that found their mailbox full.
+    #[serde(default)]
+    pub full: Vec<FullMailbox>,
 }
 
 /// What a wait was behind.

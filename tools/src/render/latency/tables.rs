@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    Composition, CoreLatency, LatencyReport, WorstAgent, stage_name,
+    Composition, CoreLatency, FullMailbox, LatencyReport, WorstAgent, stage_name,
 };
 
 use tailbeam_probes::record::latency::Stage;
@@ -161,8 +161,22 @@ fn worst(title: &str, list: &[WorstAgent], out: &mut dyn Write) -> io::Result<()
 
 /// Agents that weigh most.
 pub(super) fn agents(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
-    worst("Agents by time in their service", &report.agents.service, out)?;
-    worst("Agents by the latency of late requests that they answered", &report.agents.late, out)
+    worst(
+        "Agents by time in their service (time off the CPU included)",
+        &report.agents.service,
+        out,
+    )?;
+    worst("Agents by the latency of late requests that they answered", &report.agents.late, out)?;
+    let full = &report.agents.full;
+    if full.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nAgents by requests that found their mailbox full and were handed back")?;
+    let row = |of: &FullMailbox| {
+        let (least, most) = (count(of.at_least), count(of.at_most));
+        vec![of.agent.to_string(), of.core.to_string(), least, most]
+    };
+    aligned(&["agent", "core", "at least", "at most"], &[0, 1, 2, 3], full.iter().map(row), out)
 }
 
 /// Kinds of agent.
