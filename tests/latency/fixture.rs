@@ -262,6 +262,7 @@ impl Run {
                 agents_panicked: 0,
                 planted: Vec::new(),
                 slowed: Vec::new(),
+                protocol: Vec::new(),
             };
             frame(kind::END, &serde_json::to_vec(&end).unwrap());
         }

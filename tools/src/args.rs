@@ -21,6 +21,8 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+use crate::compare_args::{CompareArgs, ScaleArgs};
+use crate::presets;
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
 pub(crate) use crate::soak_args::Soak;
@@ -49,6 +51,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
     )]
     Soak(Box<Soak>),
+    /// Attack secure elicitation on the live runtime, beside a load: what must be refused, is it?
+    #[command(
+        after_help = "Examples:\n  tailbeam attack\n  tailbeam attack --only replayed-answer,expiry-race --format json\n  tailbeam attack --preset compare --durability batch\n\nExit code: 0 everything was held, 3 something was not, 4 an attack could not be run."
+    )]
+    Attack(Box<AttackArgs>),
     /// Run any program, or watch one: CPU, waiting, switches, faults, a CPU profile, its heap
     #[command(
         after_help = "Examples:\n  tailbeam record -- ./server --port 80\n  tailbeam record --pid 4711 --duration 30s\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nA program's output and exit code are its own; 128 + N after signal N. One that cannot be recorded\nis not started: exit 1 with the cause. With --pid: 0 when the time is up or the process has ended,\n130 and 143 after SIGINT and SIGTERM; the run is whole in any case."
@@ -84,6 +91,16 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam top\n  tailbeam top --pid 4711\n  tailbeam top @last --once\n\nKeys: q ends, p pauses, s or > and < choose the column to sort by."
     )]
     Top(TopArgs),
+    /// Run two sides in randomised pairs of processes, and say which is better at what
+    #[command(
+        after_help = "Examples:\n  tailbeam compare elicitation wait_for_messages --agents 10000\n  tailbeam compare elicit ask --duration 20s --pairs 10\n  tailbeam compare --a-bin ./tailbeam.old --b-bin ./tailbeam.new\n  tailbeam compare 20261124-07,20261124-08 @last~1,@last\n  tailbeam compare --from @last --format md\n\nExit codes: 3 when B is worse in a metric, 4 when that cannot be said of one, 0 when B is nowhere worse."
+    )]
+    Compare(Box<CompareArgs>),
+    /// Run fleets from 10 agents to a million: what they cost, where it bends, what limits
+    #[command(
+        after_help = "Examples:\n  tailbeam scale --to 1000000\n  tailbeam scale --to 100k --points 9 --duration 20s\n  tailbeam scale --from @last --format md\n\nExit codes: 0 when every fleet ran, 4 when one could not and is unknown."
+    )]
+    Scale(Box<ScaleArgs>),
     /// Judge recorded runs under a policy, and sign what came of it
     #[command(
         after_help = "Examples:\n  tailbeam certify --new-key me.pem\n  tailbeam certify @last --key me.pem\n  tailbeam certify SOAK --run compare=@last --policy lighthouse-sla --key me.pem --junit gates.xml\n\nA gate that was not measured, or on a run that is missing or too short, is INCONCLUSIVE and never a PASS."
@@ -94,10 +111,25 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam verify @last --key me.pem.pub\n\nExit code: the verdict's (0, 3, 4) if everything holds, or else 6."
     )]
     Verify(VerifyArgs),
+    /// The named shapes of `soak --preset`, as the flags that they stand for
+    Presets,
     /// The runs of a store
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
     Doctor(Doctor),
+}
+
+/// Flags of `attack`: those of the load beside it, and which attacks.
+#[derive(Debug, Args)]
+pub(crate) struct AttackArgs {
+    /// Attacks to run; all when not given
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// How old a request may be: some attacks wait until it is older
+    #[arg(long, default_value = "2s", value_name = "TIME", value_parser = duration)]
+    pub(crate) fresh: u64,
+    #[command(flatten)]
+    pub(crate) load: Soak,
 }
 
 /// How a result is printed.
@@ -301,7 +333,14 @@ pub(crate) fn parse(
     let list: Vec<String> =
         workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
     let help = format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n"));
-    let command = Cli::command().mut_subcommand("soak", |soak| soak.after_long_help(help));
+    // A preset's flags come first on the line, and those beside it go before them.
+    let soak = |soak: clap::Command| soak.after_long_help(help).args_override_self(true);
+    let attack = |attack: clap::Command| {
+        attack.args_override_self(true).mut_arg("agents", |arg| arg.default_value("1k"))
+    };
+    let command = Cli::command().mut_subcommand("soak", soak).mut_subcommand("attack", attack);
+    let args = presets::expand(args, &command)
+        .map_err(|text| clap::Error::raw(ErrorKind::Io, format!("{text}\n")))?;
     Cli::from_arg_matches(&command.try_get_matches_from(args)?)
 }
 

@@ -26,9 +26,13 @@
 mod args;
 mod certify_args;
 mod command;
+mod compare_args;
+mod presets;
 mod progress;
+mod protocol_args;
 mod record_args;
 pub mod render;
+mod scenario;
 mod soak_args;
 mod top;
 
@@ -37,7 +41,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 pub use tailbeam_harness::load::{
-    AgentInfo, AnyWorkload, Ask, Cx, Draw, Elicit, Entry, ReplyTo, Settled, Stream, Workload,
+    AgentInfo, AnyWorkload, Ask, Cx, Draw, Elicit, Entry, Poll, ReplyTo, Secure, Settled, Stream,
+    Workload,
 };
 pub use tailbeam_harness::plan::Span;
 pub use tailbeam_probes::collect::heap::TailbeamAlloc;

@@ -9,5 +9,10 @@ use tailbeam_probes::collect::heap::TailbeamAlloc;
 static ALLOCATOR: TailbeamAlloc = TailbeamAlloc;
 
 fn main() -> ExitCode {
-    tailbeam::run_with(tailbeam::workloads![tailbeam::Elicit, tailbeam::Ask])
+    tailbeam::run_with(tailbeam::workloads![
+        tailbeam::Elicit,
+        tailbeam::Ask,
+        tailbeam::Secure,
+        tailbeam::Poll
+    ])
 }

@@ -6,6 +6,7 @@ use tailbeam_harness::plan::{CostPlan, Plant, SlowPlant, Span};
 use crate::args::{
     CoreList, Format, ProgressMode, cores, count, decoy, duration, plant, sample_bytes, slow, span,
 };
+use crate::protocol_args::ProtocolArgs;
 
 /// How a run measures what its own measuring costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -86,6 +87,8 @@ pub(crate) struct Soak {
     /// How the run measures what its own measuring costs
     #[arg(long, value_enum, default_value = "pairs", value_name = "HOW")]
     pub(crate) own_cost: OwnCost,
+    #[command(flatten)]
+    pub(crate) protocol: ProtocolArgs,
     /// Progress on stderr
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,

@@ -1,7 +1,8 @@
 //! The housekeeping thread's part of a run.
 
+mod seal;
+
 use std::marker::PhantomData;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -17,18 +18,21 @@ use super::cost::OwnCost;
 use super::heap::Heap;
 use super::last::{Last, per_agent, planted, slowed};
 use super::latency::{Latency, Sheet, hand_over, matrix, stamps};
+use super::middles::Logs;
 use super::readings::{Before, no_pss, reading};
 use super::watch::Watcher;
 use super::writer::{PerAgent, RunWriter};
-use super::{Control, DriveError, Progress};
+use super::{Alive, Control, DriveError, Progress};
 use crate::evidence::Store;
 use crate::evidence::records::{
-    EndRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown, WindowRecord,
+    CountRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown, WindowRecord,
 };
 use crate::load::latency::{BOUND_NS, draw_every};
 use crate::load::slow::flooded;
 use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
-use crate::plan::Plan;
+use crate::plan::{LogCore, Plan};
+
+pub(super) use seal::seal;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
@@ -44,6 +48,7 @@ pub(super) struct Measured {
     agents: PerAgent,
     planted: Vec<PlantedRecord>,
     slowed: Vec<SlowedRecord>,
+    protocol: Vec<CountRecord>,
 }
 
 pub(super) struct Controller<'a, W: Workload> {
@@ -53,7 +58,12 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) runtime: &'a Runtime,
     pub(super) fleet: Arc<Fleet<W>>,
     pub(super) limits: Vec<u64>,
+    /// Shards with agents: the first ones.
     pub(super) shards: usize,
+    /// The shard of the logs, where they have one of their own.
+    pub(super) log_shard: Option<usize>,
+    pub(super) logs: Logs,
+    pub(super) secret: [u8; 32],
     start_ns: u64,
     second: Second,
     window: Window,
@@ -137,12 +147,16 @@ impl<'a, W: Workload> Controller<'a, W> {
     ) -> Result<Self, DriveError> {
         let agents = u32::try_from(plan.agents)
             .map_err(|_| DriveError::TooMany { what: "agents", asked: plan.agents })?;
+        let own = W::MIDDLE && plan.protocol.log_core == LogCore::Own && runtime.shards() > 1;
+        let shards = runtime.shards() - usize::from(own);
         let fleet = Arc::new(Fleet {
             plan: plan.clone(),
             agents,
+            askers: agents.saturating_sub(plan.protocol.attackers),
             addresses: OnceLock::new(),
-            draw_every: draw_every(plan, runtime.shards()),
+            draw_every: draw_every(plan, shards),
             flood: flooded(plan),
+            middles: OnceLock::new(),
             workload: PhantomData,
         });
         Ok(Self {
@@ -151,18 +165,27 @@ impl<'a, W: Workload> Controller<'a, W> {
             runtime,
             fleet,
             limits,
-            shards: runtime.shards(),
+            shards,
+            log_shard: own.then_some(shards),
+            logs: Logs::default(),
+            secret: [0; 32],
             start_ns: 0,
             second: Second::default(),
             window: Window::default(),
             live: Live::default(),
-            sets: (0..runtime.shards()).map(|_| empty_set()).collect(),
-            spares: (0..runtime.shards()).map(|_| empty_set()).collect(),
+            sets: (0..shards).map(|_| empty_set()).collect(),
+            spares: (0..shards).map(|_| empty_set()).collect(),
             before: Before::read(runtime),
             heap: None,
-            latency: Latency::new(plan, runtime.shards()),
+            latency: Latency::new(plan, shards),
             cost: OwnCost::new(plan),
         })
+    }
+
+    /// For whoever does something beside the load.
+    pub(super) fn alive(&self) -> Alive<'a, W> {
+        let (runtime, fleet) = (self.runtime, Arc::clone(&self.fleet));
+        Alive { runtime, fleet, shards: self.shards, secret: self.secret }
     }
 
     fn stopping(&self) -> bool {
@@ -178,7 +201,10 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     pub(super) fn live_agents(&self) -> u64 {
-        self.runtime.stats().iter().map(|shard| shard.live_agents).sum()
+        let live: u64 = self.runtime.stats().iter().map(|shard| shard.live_agents).sum();
+        // Owners and logs are agents too, and none of the workload's.
+        let middles = self.fleet.middles.get().map_or(0, Vec::len);
+        live.saturating_sub((middles + self.logs.count()) as u64)
     }
 
     /// The measured part: from the first due request to the end of the drain.
@@ -486,6 +512,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             lowered,
         };
         writer.window(now_ns, &record, &self.sets, &self.latency.take())?;
+        self.logs.tidy(self.plan.timeout_ns);
         self.sets.iter_mut().flatten().for_each(Histogram::clear);
         self.window = Window {
             number: record.window + 1,
@@ -526,6 +553,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
+        // Whoever looks for messages again and again does so no more.
+        self.end_load(0)?;
         self.unobserve()?;
         let mut measured = Measured {
             writer,
@@ -536,6 +565,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             agents: PerAgent::default(),
             planted: planted(self.plan, &lasts),
             slowed: slowed(self.plan, &lasts),
+            protocol: self.protocol_counts()?,
         };
         let open = self.window.seconds.last().map_or(0, |second| second.open_end);
         measured.lost = lasts.iter().map(|last| last.lost).sum();
@@ -551,25 +581,4 @@ impl<'a, W: Workload> Controller<'a, W> {
 /// Sleeps, but not so long that a stop would be seen late.
 fn nap(ns: u64) {
     std::thread::park_timeout(Duration::from_nanos(ns.min(NAP_NS)));
-}
-
-/// Writes the last frames. The runtime has ended by now, so its own report is part of them.
-pub(super) fn seal(
-    mut measured: Measured,
-    drained: bool,
-    agents_panicked: u64,
-) -> Result<PathBuf, DriveError> {
-    let end = EndRecord {
-        reason: measured.reason.to_owned(),
-        issued_ns: measured.issued_ns,
-        open_at_stop: measured.open_at_stop,
-        lost: measured.lost,
-        drained,
-        agents_panicked,
-        planted: measured.planted,
-        slowed: measured.slowed,
-    };
-    let now_ns = clock::monotonic_ns();
-    measured.writer.finish(now_ns, &measured.agents, &end)?;
-    Ok(measured.writer.dir().to_owned())
 }

@@ -95,6 +95,21 @@ pub enum DriveError {
         /// Why.
         cause: String,
     },
+    /// The event log of an owner could not be begun.
+    #[error(
+        "cannot begin an event log in {path}\n  cause: {cause}\n  remedy: name a store on a disk with room with --store DIR"
+    )]
+    EventLog {
+        /// Where.
+        path: String,
+        /// Why.
+        cause: String,
+    },
+    /// What ran beside the load panicked.
+    #[error(
+        "what ran beside the load has panicked\n  cause: a mistake in it, see stderr\n  remedy: report it; the run itself is readable"
+    )]
+    BesidePanicked,
     /// A shard ended before the run did.
     #[error(
         "core {core} stopped during the run\n  cause: its thread has ended\n  remedy: run again; `tailbeam report` reads the windows that were synced"

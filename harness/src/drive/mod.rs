@@ -10,13 +10,16 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
+mod attack;
 mod controller;
 mod cost;
 mod error;
 mod heap;
 mod last;
 mod latency;
+mod middles;
 mod readings;
+mod replay;
 mod room;
 mod spawn;
 mod watch;
@@ -29,11 +32,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use tailbeam_runtime::{Config, Cores, Runtime};
 
 use crate::evidence::Store;
-use crate::load::Workload;
+use crate::load::{Fleet, Workload};
 use crate::observe::{CoreObserver, Setup};
 use crate::plan::Plan;
 use crate::verdict::Gate;
 
+pub use attack::{Attacked, attack};
 pub use error::{DriveError, DriveErrorKind};
 
 /// How the outside world talks to a running plan.
@@ -56,7 +60,7 @@ pub struct Progress {
     pub planned_s: f64,
     /// `spawn`, `measure`, `drain` or `seal`.
     pub phase: &'static str,
-    /// Live agents.
+    /// Alive agents.
     pub live_agents: u64,
     /// Attempts in the last second.
     pub attempts_per_s: f64,
@@ -86,6 +90,25 @@ pub fn run<W: Workload>(
     control: &Control,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<PathBuf, DriveError> {
+    run_beside::<W, ()>(plan, store, control, progress, &|_: &Alive<'_, W>| ()).map(|(dir, ())| dir)
+}
+
+/// A fleet that lives, for whoever does something beside its load.
+pub(crate) struct Alive<'a, W: Workload> {
+    pub(crate) runtime: &'a Runtime,
+    pub(crate) fleet: Arc<Fleet<W>>,
+    pub(crate) shards: usize,
+    pub(crate) secret: [u8; 32],
+}
+
+/// Runs `plan`, and `beside` on a thread of its own once all agents live. The agents live until both are over.
+pub(crate) fn run_beside<W: Workload, T: Send>(
+    plan: &Plan,
+    store: &Store,
+    control: &Control,
+    progress: &mut dyn FnMut(&Progress),
+    beside: &(dyn Fn(&Alive<'_, W>) -> T + Sync),
+) -> Result<(PathBuf, T), DriveError> {
     plan.check()?;
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
@@ -95,14 +118,23 @@ pub fn run<W: Workload>(
     room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(store.root()).ok())?;
     let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
         |mut controller| {
+            controller.start_middles(store.root())?;
             controller.spawn_agents(progress)?;
-            controller.measure(store, progress)
+            let live = controller.alive();
+            std::thread::scope(|scope| {
+                let besides = scope.spawn(move || beside(&live));
+                let measured = controller.measure(store, progress)?;
+                let said = besides.join().map_err(|_| DriveError::BesidePanicked)?;
+                Ok((measured, said))
+            })
+            .map(|(measured, said)| (measured, said, std::mem::take(&mut controller.logs)))
         },
     );
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
-    controller::seal(outcome?, drained, panicked)
+    let (measured, said, logs) = outcome?;
+    Ok((controller::seal(measured, &logs, drained, panicked)?, said))
 }
 
 /// The latency limits that the plan's gates need counted exactly.

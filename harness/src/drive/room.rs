@@ -7,6 +7,8 @@ use crate::plan::{Plan, TOP};
 /// (`soak --agents 1000000 --think 30s..60s`), and 56 B came with the attribution of latency; a half more for
 /// agents with a larger state.
 const BYTES_PER_AGENT: u64 = 1_550;
+/// What an agent that signs has besides: its key ready to sign (about 640 bytes), its limits, its texts.
+const KEY_BYTES: u64 = 1_200;
 /// Fixed costs: rings, histograms, program text.
 const BYTES_FIXED: u64 = 64 << 20;
 /// Largest bytes of one window's histograms per core (2 cores wrote 12 to 25 kB) and of its record.
@@ -25,6 +27,21 @@ const RUN_FIXED_BYTES: u64 = 128 << 10;
 /// State of the heap sampler, a file that is mapped: 12.4 MB with room for 65,536 samples.
 const HEAP_BYTES: u64 = 13 << 20;
 
+/// Bytes of both events of an elicitation in its log, with their frames and without its text: 2 x 32 of frames,
+/// 84 and 66 of fields, schema and data (`protocol::elicitation::record`), rounded up.
+const EVENTS_BYTES: f64 = 320.0;
+
+/// Disk of the event logs, bytes: what is kept of them on the way.
+fn log_needed(plan: &Plan) -> u64 {
+    let kept_ns = super::replay::KEEP_NS.saturating_add(plan.timeout_ns);
+    let kept_ns = if plan.protocol.keep_log { u64::MAX } else { kept_ns };
+    let kept_s = plan.duration_ns.min(kept_ns) as f64 / 1e9;
+    let each = EVENTS_BYTES + f64::from(plan.protocol.message_bytes);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+    let bytes = (plan.rate_per_s() * kept_s * each * 1.2) as u64;
+    if matches!(&*plan.workload, "elicitation" | "wait_for_messages") { bytes } else { 0 }
+}
+
 /// Disk of the heap's state and of the copies that are kept on the way, bytes.
 fn heap_needed(plan: &Plan) -> u64 {
     let copies = super::heap::copies(plan.duration_ns.saturating_add(plan.timeout_ns));
@@ -32,9 +49,10 @@ fn heap_needed(plan: &Plan) -> u64 {
 }
 
 /// Memory that `plan` needs, bytes.
-const fn memory_needed(plan: &Plan) -> u64 {
+fn memory_needed(plan: &Plan) -> u64 {
     let heap = if plan.heap.sample_bytes == 0 { 0 } else { HEAP_BYTES };
-    plan.agents.saturating_mul(BYTES_PER_AGENT).saturating_add(BYTES_FIXED + heap)
+    let key = if plan.workload == "elicitation" { KEY_BYTES } else { 0 };
+    plan.agents.saturating_mul(BYTES_PER_AGENT + key).saturating_add(BYTES_FIXED + heap)
 }
 
 /// Bytes of a core's window.
@@ -58,6 +76,7 @@ fn disk_needed(plan: &Plan, cores: u64) -> u64 {
         .saturating_add(plan.agents.saturating_mul(SEAL_PER_AGENT_BYTES))
         .saturating_add(RUN_FIXED_BYTES)
         .saturating_add(heap_needed(plan))
+        .saturating_add(log_needed(plan))
 }
 
 /// Refuses a plan that memory cannot hold. What could not be read does not refuse.

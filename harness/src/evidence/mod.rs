@@ -10,6 +10,7 @@
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
+mod documents;
 mod intervals;
 mod latency;
 mod program;
@@ -19,10 +20,11 @@ pub mod records;
 mod store;
 mod time;
 
+pub use documents::Documents;
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
 pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program, read_program};
-pub use read::{ReadRunError, RunFrames, read_plan, read_run};
+pub use read::{ReadRunError, RunFrames, WindowLatency, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::rfc3339;

@@ -21,6 +21,8 @@ pub struct RunFrames {
     pub manifest: Manifest,
     /// Windows in order.
     pub windows: Vec<WindowRecord>,
+    /// System latency of each window in `windows`.
+    pub window_latency: Vec<WindowLatency>,
     /// One merged histogram per series, in the order of [`Series::ALL`], of complete windows only.
     pub histograms: Vec<Histogram>,
     /// Attempts per agent, when the run ended orderly.
@@ -39,6 +41,25 @@ pub struct RunFrames {
     pub frames: u64,
     /// Damage in words.
     pub damage: Vec<String>,
+}
+
+/// System latency of one window, all cores together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WindowLatency {
+    /// Values.
+    pub count: u64,
+    /// Median, ns; none of an empty window.
+    pub p50_ns: Option<u64>,
+    /// 99th percentile, ns; none below 100 values, of which it would be the largest.
+    pub p99_ns: Option<u64>,
+}
+
+impl WindowLatency {
+    fn of(system: &Histogram) -> Self {
+        let count = system.count();
+        let p99_ns = if count < 100 { None } else { system.quantile(0.99) };
+        Self { count, p50_ns: system.quantile(0.5), p99_ns }
+    }
 }
 
 /// Why a run cannot be read at all.
@@ -90,6 +111,7 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         plan,
         manifest,
         windows: Vec::new(),
+        window_latency: Vec::new(),
         histograms: Series::ALL.iter().map(|_| Histogram::new()).collect(),
         attempts: None,
         completions: None,
@@ -146,6 +168,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
+    let mut system = Histogram::new();
     for frame in frames {
         match frame.kind {
             kind::HISTOGRAM => match histogram(&frame.payload) {
@@ -154,9 +177,14 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             },
             kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
                 Ok(window) => {
+                    system.clear();
                     for of in waiting.drain(..).filter(|of| of.window == window.window) {
                         run.histograms[of.series as usize].merge(&of.histogram);
+                        if of.series == Series::System {
+                            system.merge(&of.histogram);
+                        }
                     }
+                    run.window_latency.push(WindowLatency::of(&system));
                     run.windows.push(window);
                 }
                 Err(error) => {

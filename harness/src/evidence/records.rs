@@ -341,4 +341,16 @@ pub struct EndRecord {
     /// How planted slowness struck, in the order of the plan.
     #[serde(default)]
     pub slowed: Vec<SlowedRecord>,
+    /// What the protocol's own parts counted, over all cores.
+    #[serde(default)]
+    pub protocol: Vec<CountRecord>,
+}
+
+/// Something that was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CountRecord {
+    /// What.
+    pub name: String,
+    /// How often, or how long in ns.
+    pub count: u64,
 }

@@ -92,7 +92,7 @@ impl StoreError {
     }
 }
 
-fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(super) fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.display().to_string();
     move |source| StoreError::Io { action, path, source }
 }
@@ -174,31 +174,42 @@ impl Store {
     /// No such run, or several.
     pub fn resolve(&self, name: &str) -> Result<PathBuf, StoreError> {
         let ids = self.ids()?;
-        let unknown = || StoreError::NoSuchRun {
-            name: name.to_owned(),
-            known: ids.len(),
-            path: self.root.display().to_string(),
+        pick(&ids, name, &self.root).map(|id| self.root.join(id))
+    }
+}
+
+/// The one of `ids`, in their order, that `name` means: itself, a unique prefix, `@last` or `@last~N`.
+pub(super) fn pick<'a>(
+    ids: &'a [String],
+    name: &str,
+    place: &Path,
+) -> Result<&'a String, StoreError> {
+    let unknown = || StoreError::NoSuchRun {
+        name: name.to_owned(),
+        known: ids.len(),
+        path: place.display().to_string(),
+    };
+    if let Some(rest) = name.strip_prefix("@last") {
+        let back: usize = match rest.strip_prefix('~') {
+            Some(n) => n.parse().map_err(|_| unknown())?,
+            None if rest.is_empty() => 0,
+            None => return Err(unknown()),
         };
-        if let Some(rest) = name.strip_prefix("@last") {
-            let back: usize = match rest.strip_prefix('~') {
-                Some(n) => n.parse().map_err(|_| unknown())?,
-                None if rest.is_empty() => 0,
-                None => return Err(unknown()),
-            };
-            let index = ids.len().checked_sub(back + 1).ok_or_else(unknown)?;
-            return Ok(self.root.join(&ids[index]));
-        }
-        let matches: Vec<&String> = ids.iter().filter(|id| id.starts_with(name)).collect();
-        match matches.as_slice() {
-            [] => Err(unknown()),
-            _ if ids.iter().any(|id| id == name) => Ok(self.root.join(name)),
-            [one] => Ok(self.root.join(one)),
-            many => Err(StoreError::Ambiguous {
-                name: name.to_owned(),
-                count: many.len(),
-                some: many.iter().take(3).map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
-            }),
-        }
+        let index = ids.len().checked_sub(back + 1).ok_or_else(unknown)?;
+        return Ok(&ids[index]);
+    }
+    if let Some(whole) = ids.iter().find(|id| *id == name) {
+        return Ok(whole);
+    }
+    let matches: Vec<&String> = ids.iter().filter(|id| id.starts_with(name)).collect();
+    match matches.as_slice() {
+        [] => Err(unknown()),
+        [one] => Ok(one),
+        many => Err(StoreError::Ambiguous {
+            name: name.to_owned(),
+            count: many.len(),
+            some: many.iter().take(3).map(|s| s.as_str()).collect::<Vec<_>>().join(", "),
+        }),
     }
 }
 

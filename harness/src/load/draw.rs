@@ -6,7 +6,7 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
-use crate::plan::Span;
+use crate::plan::{Arrivals, Plan, Span};
 
 /// Which number of a request is drawn; one stream per purpose keeps them independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,33 @@ impl Draw {
     #[must_use]
     pub const fn cycle_ns(self, k: u64, think: Span, delay: Span) -> u64 {
         self.span_ns(k, Stream::Think, think) + self.span_ns(k, Stream::Delay, delay)
+    }
+
+    /// From intended instant k to k + 1 as the plan's shape says, ns.
+    #[must_use]
+    pub fn distance_ns(self, k: u64, plan: &Plan) -> u64 {
+        match plan.shape.arrivals {
+            Arrivals::Poisson => self.exponential_ns(k, plan.think.mean_ns()),
+            Arrivals::Cycle | Arrivals::Closed => self.cycle_ns(k, plan.think, plan.delay),
+        }
+    }
+
+    /// First intended instant as the plan's shape says, ns after the start. The agents of a closed loop begin
+    /// together.
+    #[must_use]
+    pub fn first_distance_ns(self, plan: &Plan) -> u64 {
+        match plan.shape.arrivals {
+            // Without memory: what is left of a distance is drawn as a whole one.
+            Arrivals::Poisson => self.exponential_ns(u64::MAX, plan.think.mean_ns()),
+            Arrivals::Cycle => self.first_ns(plan.think, plan.delay),
+            Arrivals::Closed => 0,
+        }
+    }
+
+    fn exponential_ns(self, k: u64, mean_ns: f64) -> u64 {
+        // 1 - u lies in (0, 1]; with 53 bits the longest is 37 means.
+        let ns = -(1.0 - self.unit(k, Stream::Think)).ln() * mean_ns;
+        (ns as u64).max(1)
     }
 
     /// First intended instant, ns after the start, from the stationary residual of the cycle: the

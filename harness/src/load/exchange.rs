@@ -6,14 +6,16 @@ use tailbeam_runtime::{Addr, Cx};
 use super::account;
 use super::host::{HostMsg, Hosted};
 use super::legs::Step;
+use super::middle::{MiddleAgent, MiddleMsg};
 use super::recorder::{self, Series};
 use super::slow::Strike;
 use super::workload::Workload;
 use crate::observe;
 
 /// The box. The asker's core allocates it and the asker's core frees it.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Exchange<W: Workload> {
+pub struct Exchange<W: Workload> {
     pub(crate) from: u32,
     /// Who was asked.
     pub(crate) to: u32,
@@ -28,6 +30,10 @@ pub(crate) struct Exchange<W: Workload> {
     /// Planted slowness of its answer.
     pub(crate) strike: Option<Strike>,
     pub(crate) home: Addr<Hosted<W>>,
+    /// By whom the answer goes; straight home without.
+    pub(crate) back: Option<Addr<MiddleAgent<W>>>,
+    /// How it came to the middle that passed it on.
+    pub(crate) held: Option<Leg>,
     pub(crate) body: Body<W>,
 }
 
@@ -38,6 +44,19 @@ impl<W: Workload> Exchange<W> {
         stamps.out = leg;
         if stamps.planned_ns > 0 {
             stamps.due_ns = leg.turn_ns + stamps.planned_ns;
+        }
+    }
+
+    /// The whole way of which `last` is the last part.
+    pub(super) const fn way(&mut self, last: Leg) -> Leg {
+        match self.held.take() {
+            None => last,
+            Some(held) => Leg {
+                published_ns: held.published_ns,
+                seen_ns: held.seen_ns,
+                aside_ns: held.turn_ns,
+                turn_ns: last.turn_ns,
+            },
         }
     }
 
@@ -114,8 +133,14 @@ impl<W: Workload> ReplyTo<W> {
         exchange.body = Body::Reply(reply);
         let (to, stamps) = (exchange.to, &exchange.stamps);
         recorder::with(|r| r.answered(to, stamps));
-        let home = exchange.home;
-        if home.try_send(cx, HostMsg::Answer(exchange)).is_err() {
+        let sent = match exchange.back {
+            None => {
+                let home = exchange.home;
+                home.try_send(cx, HostMsg::Answer(exchange)).is_ok()
+            }
+            Some(middle) => middle.try_send(cx, MiddleMsg::Answer(exchange)).is_ok(),
+        };
+        if !sent {
             recorder::with(|r| {
                 r.second.answers_undelivered += 1;
                 r.step(Step::Closed);

@@ -13,15 +13,17 @@ use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
 use super::latency::is_drawn;
 use super::legs::Step;
+use super::middle::{MiddleAgent, MiddleMsg};
 use super::open::Open;
 use super::plant::{self, Plot};
 use super::recorder::{self, Series};
-use super::settle::{fail, handed_back, settle};
+use super::settle::{Refusal, fail, handed_back, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
-use super::workload::{AgentInfo, Workload};
+use super::workload::{AgentInfo, Asking, Outgoing, Workload};
 use crate::observe;
-use crate::plan::Plan;
+use crate::plan::{Arrivals, Plan, Targets};
+use crate::protocol::elicitation::{Id, Notice};
 
 /// Timer token of the next intended instant; workloads own the tokens below 2^62.
 const TICK: u64 = 1 << 63;
@@ -40,13 +42,29 @@ pub(crate) const fn owner_of(index: u32, agents: u32) -> u32 {
 pub(crate) struct Fleet<W: Workload> {
     pub(crate) plan: Plan,
     pub(crate) agents: u32,
+    /// Those that ask and are asked: the first ones.
+    pub(crate) askers: u32,
     /// Address of agent `i`; set once every agent lives.
     pub(crate) addresses: OnceLock<Vec<Addr<Hosted<W>>>>,
     /// One request in so many is drawn to be written down whole.
     pub(crate) draw_every: u64,
     /// The agent that is flooded, and each how-many-th request goes to it.
     pub(crate) flood: Option<(u32, u32)>,
+    /// The middles of the cores; set before any agent begins, empty without.
+    pub(crate) middles: OnceLock<Vec<Addr<MiddleAgent<W>>>>,
     pub(crate) workload: PhantomData<fn(W)>,
+}
+
+impl<W: Workload> Fleet<W> {
+    /// Address of an agent.
+    pub(crate) fn address(&self, agent: u32) -> Addr<Hosted<W>> {
+        self.addresses.get().expect("set before the run begins")[agent as usize]
+    }
+
+    /// The middle of a core.
+    pub(crate) fn middle(&self, core: u16) -> Option<Addr<MiddleAgent<W>>> {
+        self.middles.get()?.get(usize::from(core)).copied()
+    }
 }
 
 /// One hosted agent.
@@ -73,6 +91,14 @@ pub(crate) enum HostMsg<W: Workload> {
     Begin(u64),
     Ask(Box<Exchange<W>>),
     Answer(Box<Exchange<W>>),
+    /// What a look found, and the number of the last of it.
+    Batch(Vec<Box<Exchange<W>>>, Option<u64>),
+    /// A notice that no exchange carries.
+    Told(Box<Notice>),
+    /// A request is pending at its owner under this id; its bytes, as a message is aligned to 8.
+    Made([u8; 16], u64),
+    /// A request was withdrawn: its exchange does not come home with an answer.
+    Withdrawn(u64),
 }
 
 impl<W: Workload> Hosted<W> {
@@ -105,18 +131,35 @@ impl<W: Workload> Hosted<W> {
         let end_ns = recorder::with(|r| r.end_ns);
         let mut burst = BURST;
         while self.next_ns < end_ns && burst > 0 && self.next_ns <= cx.fresh_ns() {
-            self.send(cx);
-            let plan = &self.fleet.plan;
-            self.next_ns += self.draw().cycle_ns(u64::from(self.k), plan.think, plan.delay);
-            self.k = self.k.wrapping_add(1);
-            burst -= 1;
+            let k = u64::from(self.k);
+            for _ in 0..self.fleet.plan.shape.fan_out {
+                let sent = self.send(cx);
+                self.k = self.k.wrapping_add(1);
+                burst = burst.saturating_sub(1);
+                if self.fleet.plan.shape.arrivals == Arrivals::Closed && sent {
+                    return;
+                }
+            }
+            self.next_ns += self.draw().distance_ns(k, &self.fleet.plan);
         }
         if self.next_ns < end_ns && cx.notify_at(self.next_ns, TICK).is_err() {
             recorder::with(|r| r.second.generator_exhausted += 1);
         }
     }
 
-    fn send(&mut self, cx: &mut Cx<'_>) {
+    /// One that waits for an answer is closed: the next one is due a think time later.
+    fn ended(&mut self, cx: &mut Cx<'_>) {
+        self.open -= 1;
+        if self.fleet.plan.shape.arrivals == Arrivals::Closed {
+            let think =
+                self.draw().span_ns(u64::from(self.k), Stream::Think, self.fleet.plan.think);
+            self.next_ns = cx.fresh_ns() + think;
+            self.issue(cx);
+        }
+    }
+
+    /// Whether it is on its way.
+    fn send(&mut self, cx: &mut Cx<'_>) -> bool {
         let local = self.local as usize;
         recorder::with(|r| {
             r.second.outcomes.attempts += 1;
@@ -127,29 +170,46 @@ impl<W: Workload> Hosted<W> {
                 r.second.outcomes.refused += 1;
                 r.second.refused_open_bound += 1;
             });
-            return;
+            return false;
         }
         let target = self.target();
         let open = self.open_request(target, cx.fresh_ns());
+        let (now_ns, deadline_ns) = (open.sent_ns, open.deadline_ns);
+        let asking = Asking { k: u64::from(self.k), to: target, now_ns, deadline_ns };
+        let outgoing = match self.inner.ask(asking, cx) {
+            Ok(outgoing) => outgoing,
+            Err(settled) => {
+                recorder::with(|r| unsent(r, settled));
+                return false;
+            }
+        };
         let Some(key) = recorder::with(|r| r.open.insert(open)) else {
             recorder::with(|r| fail(r, true));
-            return;
+            return false;
         };
         recorder::with(|r| {
             r.record(Series::Lateness, open.sent_ns - open.intended_ns);
             // Before it is: the responder may take it before this turn goes on.
             r.step(Step::Sent);
         });
-        let exchange = self.exchange(&open, key, cx.me::<Self>());
-        let addresses = self.fleet.addresses.get().expect("set before the run begins");
-        match addresses[target as usize].try_send(cx, HostMsg::Ask(exchange)) {
+        let by = outgoing.out.and_then(|core| self.fleet.middle(core));
+        let exchange = self.exchange(&open, key, outgoing, cx.me::<Self>());
+        let sent = match by {
+            // Whose mailbox it is then is nobody's that requests are for.
+            Some(middle) => middle
+                .try_send(cx, MiddleMsg::Ask(exchange))
+                .map_err(|refused| (None, Refusal::of(refused))),
+            None => self
+                .fleet
+                .address(target)
+                .try_send(cx, HostMsg::Ask(exchange))
+                .map_err(|refused| (Some(target), Refusal::of(refused))),
+        };
+        match sent {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
-            Err(refused) => {
-                recorder::with(|r| handed_back(r, key, target, &refused));
-                // The request comes back with it, and ends here.
-                drop(refused.into_message());
-            }
+            Err((whose, refusal)) => recorder::with(|r| handed_back(r, key, whose, refusal)),
         }
+        sent.is_ok()
     }
 
     fn open_request(&self, target: u32, now_ns: u64) -> Open {
@@ -167,7 +227,13 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    fn exchange(&mut self, open: &Open, key: u64, home: Addr<Self>) -> Box<Exchange<W>> {
+    fn exchange(
+        &self,
+        open: &Open,
+        key: u64,
+        outgoing: Outgoing<W::Request>,
+        home: Addr<Self>,
+    ) -> Box<Exchange<W>> {
         Box::new(Exchange {
             from: self.index,
             to: open.responder,
@@ -183,11 +249,13 @@ impl<W: Workload> Hosted<W> {
             counts: None,
             strike: None,
             home,
-            body: Body::Request(self.inner.request(u64::from(self.k))),
+            back: outgoing.back.and_then(|core| self.fleet.middle(core)),
+            held: None,
+            body: Body::Request(outgoing.request),
         })
     }
 
-    /// Uniform over all agents but this one, beside what floods one of them.
+    /// As the plan's shape says, beside what floods one of them.
     fn target(&self) -> u32 {
         if let Some((agent, every)) = self.fleet.flood
             && agent != self.index
@@ -195,10 +263,17 @@ impl<W: Workload> Hosted<W> {
         {
             return agent;
         }
-        let others = u64::from(self.fleet.agents) - 1;
-        let drawn = self.draw().below(u64::from(self.k), Stream::Target, others);
+        let targets = self.fleet.plan.shape.targets;
+        if targets == Targets::Ring {
+            return (self.index + 1) % self.fleet.askers;
+        }
+        let asked = u32::try_from(targets.asked(u64::from(self.fleet.askers)));
+        let asked = asked.expect("at most the number of agents, a u32");
+        // Not itself, if it is among them.
+        let others = asked - u32::from(self.index < asked);
+        let drawn = self.draw().below(u64::from(self.k), Stream::Target, u64::from(others.max(1)));
         let other = u32::try_from(drawn).expect("below the number of agents, a u32");
-        other + u32::from(other >= self.index)
+        other + u32::from(self.index < asked && other >= self.index)
     }
 
     fn arm_expiry(&mut self, key: u64, deadline_ns: u64, cx: &mut Cx<'_>) {
@@ -211,7 +286,7 @@ impl<W: Workload> Hosted<W> {
     }
 
     fn answered(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
-        let back = way::leg(cx);
+        let back = exchange.way(way::leg(cx));
         // A clock read of its own: the total that the stages are compared with.
         let now = cx.fresh_ns();
         exchange.stamps.back = back;
@@ -221,12 +296,26 @@ impl<W: Workload> Hosted<W> {
             recorder::with(|r| r.second.late_answers += 1);
             return;
         };
-        self.open -= 1;
         if let Some(timer) = open.timer {
             cx.cancel(timer);
         }
+        self.outcome(&open, exchange, now);
+        self.ended(cx);
+    }
+
+    fn withdrawn(&mut self, key: u64, cx: &mut Cx<'_>) {
+        let Some(open) = recorder::with(|r| r.open.remove(key)) else { return };
+        if let Some(timer) = open.timer {
+            cx.cancel(timer);
+        }
+        let now = cx.fresh_ns();
+        recorder::with(|r| withdrawn(r, &open, now));
+        self.ended(cx);
+    }
+
+    fn outcome(&mut self, open: &Open, mut exchange: Box<Exchange<W>>, now: u64) {
         if now > open.deadline_ns {
-            recorder::with(|r| r.expired(self.index, &open, now));
+            recorder::with(|r| r.expired(self.index, open, now));
             return;
         }
         let Body::Reply(reply) = std::mem::replace(&mut exchange.body, Body::Empty) else {
@@ -234,12 +323,13 @@ impl<W: Workload> Hosted<W> {
             return;
         };
         let settled = self.inner.settle(reply);
-        recorder::with(|r| settle(r, settled, &open, &exchange));
+        recorder::with(|r| settle(r, settled, open, &exchange));
     }
 
     /// Takes a request and serves it, poll by poll.
     async fn serve(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
-        exchange.taken(way::leg(cx));
+        let out = exchange.way(way::leg(cx));
+        exchange.taken(out);
         let stamps = &exchange.stamps;
         exchange.counted = recorder::with(|r| r.took(stamps, stamps.out, exchange.counted));
         exchange.strike = slow::next(&mut self.slows);
@@ -268,6 +358,25 @@ impl<W: Workload> Hosted<W> {
         self.counted = self.counted.saturating_sub(account::take_done());
     }
 
+    /// Takes what a look found, one after the other.
+    async fn batch(
+        &mut self,
+        exchanges: Vec<Box<Exchange<W>>>,
+        cursor: Option<u64>,
+        cx: &mut Cx<'_>,
+    ) {
+        for exchange in exchanges {
+            if matches!(exchange.body, Body::Reply(_)) {
+                let _tag = owner::scope(self.owner);
+                self.answered(exchange, cx);
+            } else {
+                self.serve(exchange, cx).await;
+            }
+        }
+        let _tag = owner::scope(self.owner);
+        self.inner.batch_taken(cursor, cx);
+    }
+
     /// A timer of the workload, counted while it holds a counted request.
     fn workload_timer(&mut self, token: u64, cx: &mut Cx<'_>) {
         if self.counted == 0 {
@@ -290,14 +399,28 @@ impl<W: Workload> Agent for Hosted<W> {
             HostMsg::Begin(start_ns) => {
                 let _tag = owner::scope(self.owner);
                 let plan = &self.fleet.plan;
-                self.next_ns = start_ns + self.draw().first_ns(plan.think, plan.delay);
-                self.issue(cx);
+                self.next_ns = start_ns + self.draw().first_distance_ns(plan);
+                self.inner.begin(start_ns, cx);
+                // What attacks has no schedule.
+                if self.index < self.fleet.askers {
+                    self.issue(cx);
+                }
             }
             HostMsg::Ask(exchange) => self.serve(exchange, cx).await,
             HostMsg::Answer(exchange) => {
                 let _tag = owner::scope(self.owner);
                 self.answered(exchange, cx);
             }
+            HostMsg::Batch(exchanges, cursor) => self.batch(exchanges, cursor, cx).await,
+            HostMsg::Told(notice) => {
+                let _tag = owner::scope(self.owner);
+                self.inner.told(*notice, cx);
+            }
+            HostMsg::Made(id, key) => {
+                let _tag = owner::scope(self.owner);
+                self.inner.made(Id::from_bytes(id), key, cx);
+            }
+            HostMsg::Withdrawn(key) => self.withdrawn(key, cx),
         }
         Ok(())
     }
@@ -311,8 +434,8 @@ impl<W: Workload> Agent for Hosted<W> {
         } else if token & EXPIRE != 0 {
             let now = cx.fresh_ns();
             if let Some(open) = recorder::with(|r| r.open.remove(token & !EXPIRE)) {
-                self.open -= 1;
                 recorder::with(|r| r.expired(self.index, &open, now));
+                self.ended(cx);
             }
         } else {
             self.workload_timer(token, cx);

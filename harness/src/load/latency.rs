@@ -145,6 +145,12 @@ impl CoreLatency {
         }
     }
 
+    /// A request of this core was withdrawn, this long after it was sent: how long it was in each leg is not
+    /// known.
+    pub(crate) fn withdrawn(&mut self, ns: u64) {
+        add(&mut self.legs_unknown, ns);
+    }
+
     /// A request of this core is closed while stages are switched off.
     pub(crate) fn unstaged(&mut self, stamps: &Stamps) {
         add(&mut self.unstaged, system_ns(stamps));

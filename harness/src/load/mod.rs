@@ -8,9 +8,13 @@ mod exchange;
 mod host;
 pub(crate) mod latency;
 pub(crate) mod legs;
+pub(crate) mod link;
+pub(crate) mod middle;
 mod open;
 pub(crate) mod plant;
+mod poll;
 pub(crate) mod recorder;
+pub(crate) mod secure;
 mod settle;
 pub(crate) mod slow;
 mod way;
@@ -22,13 +26,21 @@ use std::path::PathBuf;
 pub use ask::Ask;
 pub use draw::{Draw, Stream};
 pub use elicit::{Elicit, Question, Verdict};
+#[doc(hidden)]
+pub use exchange::Exchange;
 pub use exchange::ReplyTo;
 pub(crate) use host::{Fleet, HostMsg, Hosted, owner_of};
 pub(crate) use latency::CoreLatency;
+#[doc(hidden)]
+pub use middle::{Middle, MiddleMsg, Setup};
+pub use poll::Poll;
 pub(crate) use recorder::{AgentNs, LIMITS_MAX, Place, Recorder, SeriesSet, empty_set};
 pub use recorder::{SecondCounts, Series};
+pub use secure::{Asked, Said, Secure};
 pub use tailbeam_runtime::Cx;
 pub use workload::{AgentInfo, Settled, Workload};
+#[doc(hidden)]
+pub use workload::{Asking, Outgoing};
 
 use crate::drive::{self, Control, DriveError, Progress};
 use crate::evidence::Store;
@@ -42,6 +54,10 @@ pub trait AnyWorkload: Sync {
     fn about(&self) -> &'static str;
     /// Planned delay when none is given.
     fn default_delay(&self) -> Span;
+    /// Whether it has an event log, limits, sizes and polling that a plan can set.
+    fn has_log(&self) -> bool {
+        false
+    }
     /// Runs a plan.
     ///
     /// # Errors
@@ -75,6 +91,10 @@ impl<W: Workload> AnyWorkload for Entry<W> {
 
     fn default_delay(&self) -> Span {
         W::DELAY
+    }
+
+    fn has_log(&self) -> bool {
+        W::MIDDLE
     }
 
     fn run(

@@ -16,19 +16,60 @@ pub(super) fn fail(r: &mut Recorder, exhausted: bool) {
     r.judge_unanswered();
 }
 
-/// Counts a request that the runtime did not take and handed back, by what was full.
-pub(super) fn handed_back<M>(r: &mut Recorder, key: u64, target: u32, refused: &SendError<M>) {
+/// What refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A mailbox that was full.
+    Mailbox,
+    /// A ring to a core that was full.
+    Ring,
+    /// There is no such agent any more.
+    Gone,
+}
+
+impl Refusal {
+    /// Takes back what was handed back: the request ends with it.
+    pub(super) fn of<M>(refused: SendError<M>) -> Self {
+        let refusal = match refused {
+            SendError::Full(_) => Self::Mailbox,
+            SendError::RingFull(_) => Self::Ring,
+            SendError::Gone(_) => Self::Gone,
+        };
+        drop(refused.into_message());
+        refusal
+    }
+}
+
+/// Counts a request that the runtime did not take and handed back. `whose`: the agent it was for.
+pub(super) fn handed_back(r: &mut Recorder, key: u64, whose: Option<u32>, refusal: Refusal) {
     r.no_step(Step::Sent);
     r.open.remove(key);
-    match refused {
-        SendError::Full(_) => {
+    match refusal {
+        Refusal::Mailbox => {
             r.second.mailbox_full += 1;
-            r.latency.found_full(target);
+            if let Some(agent) = whose {
+                r.latency.found_full(agent);
+            }
         }
-        SendError::RingFull(_) => r.second.ring_full += 1,
-        SendError::Gone(_) => {}
+        Refusal::Ring => r.second.ring_full += 1,
+        Refusal::Gone => {}
     }
     fail(r, false);
+}
+
+/// Counts a request that was not sent, because something before that ended it.
+pub(super) fn unsent(r: &mut Recorder, settled: Settled) {
+    match settled {
+        Settled::Refused => r.second.outcomes.refused += 1,
+        _ => fail(r, false),
+    }
+}
+
+/// Counts a request that its asker has withdrawn.
+pub(super) fn withdrawn(r: &mut Recorder, open: &Open, now_ns: u64) {
+    r.second.outcomes.cancelled += 1;
+    r.closed(open.sent_ns, now_ns);
+    r.latency.withdrawn(now_ns.saturating_sub(open.sent_ns));
 }
 
 /// Counts a request that was answered in its time.

@@ -23,7 +23,9 @@ use tailbeam_runtime::Cx;
 
 use super::draw::Draw;
 use super::exchange::ReplyTo;
+use super::middle::{Middle, Setup};
 use crate::plan::Span;
+use crate::protocol::elicitation::{Id, Notice};
 
 /// Who an agent is.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +53,25 @@ pub enum Settled {
     Refused,
     /// The responder failed.
     Error,
+}
+
+/// What an agent knows when it is to ask.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy)]
+pub struct Asking {
+    pub(crate) k: u64,
+    pub(crate) to: u32,
+    pub(crate) now_ns: u64,
+    pub(crate) deadline_ns: u64,
+}
+
+/// A request, and by which core's middle it and its answer go.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Outgoing<R> {
+    pub(crate) request: R,
+    pub(crate) out: Option<u16>,
+    pub(crate) back: Option<u16>,
 }
 
 /// One agent of a workload: it asks and it serves. All `N` agents of a run are live at once.
@@ -85,4 +106,37 @@ pub trait Workload: Sized + Send + 'static {
     fn settle(&mut self, _reply: Self::Reply) -> Settled {
         Settled::Ok
     }
+
+    /// Whether its messages go by a middle on each core, and are logged.
+    #[doc(hidden)]
+    const MIDDLE: bool = false;
+    /// The middle of a core; called there before its agents are made.
+    #[doc(hidden)]
+    fn middle(_: &Setup<Self>) -> Option<Box<dyn Middle<Self>>> {
+        None
+    }
+    /// As [`Workload::request`], where it matters whom it is for.
+    ///
+    /// # Errors
+    /// How a request ends that is not sent.
+    #[doc(hidden)]
+    fn ask(
+        &mut self,
+        asking: Asking,
+        _cx: &mut Cx<'_>,
+    ) -> Result<Outgoing<Self::Request>, Settled> {
+        Ok(Outgoing { request: self.request(asking.k), out: None, back: None })
+    }
+    /// The run begins at this instant, ns.
+    #[doc(hidden)]
+    fn begin(&mut self, _start_ns: u64, _cx: &mut Cx<'_>) {}
+    /// A notice that no exchange carries.
+    #[doc(hidden)]
+    fn told(&mut self, _notice: Notice, _cx: &mut Cx<'_>) {}
+    /// A request of its own is pending at its owner under this id; `key` is the request's at its host.
+    #[doc(hidden)]
+    fn made(&mut self, _id: Id, _key: u64, _cx: &mut Cx<'_>) {}
+    /// A batch was taken; the number of its last message.
+    #[doc(hidden)]
+    fn batch_taken(&mut self, _cursor: Option<u64>, _cx: &mut Cx<'_>) {}
 }

@@ -41,6 +41,35 @@ pub struct Health {
     pub last_error: Option<String>,
 }
 
+/// How far a log is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Every event below this number is as durable as the log's configuration says.
+    pub done: u64,
+    /// It has given up: nothing further will be.
+    pub dead: bool,
+}
+
+/// Who is told of it; `false` when there was no room to tell.
+pub struct Watch(Box<dyn FnMut(&mut Cx<'_>, Progress) -> bool + Send>);
+
+impl Watch {
+    /// Calls `tell` on the log's core with each progress. What it could not tell it is told again later,
+    /// with what came since.
+    pub fn new(tell: impl FnMut(&mut Cx<'_>, Progress) -> bool + Send + 'static) -> Self {
+        Self(Box::new(tell))
+    }
+}
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+/// Between two tries to tell, ns.
+const TELL_NS: u64 = 1_000_000;
+
 /// What the log takes.
 #[derive(Debug)]
 pub enum LogMsg {
@@ -48,6 +77,8 @@ pub enum LogMsg {
     Append(Box<Entry>, Option<Reply<Receipt>>),
     /// How it is.
     Health(Reply<Box<Health>>),
+    /// Somebody who sends many events, in order and alone, and is told how far they are.
+    Watch(Watch),
     /// The writer has nothing to do until this instant, ns.
     #[doc(hidden)]
     Due(u64),
@@ -80,6 +111,8 @@ struct State {
     /// The writer, when it waits for that.
     waits: Option<Waker>,
     last_error: Option<OpError>,
+    watch: Option<Watch>,
+    told: Progress,
 }
 
 impl std::fmt::Debug for LogAgent {
@@ -104,6 +137,8 @@ impl LogAgent {
             making: false,
             waits: None,
             last_error: None,
+            watch: None,
+            told: Progress::default(),
         };
         let state = RefCell::new(state);
         Self { shared: Rc::new(Shared { config, dir, wall_ns, state }), timer: None }
@@ -150,6 +185,16 @@ impl LogAgent {
         }
     }
 
+    /// What could not be told is tried again.
+    fn tell_later(&mut self, cx: &mut Cx<'_>) {
+        let told = self.shared.state.borrow_mut().tell(cx);
+        if !told {
+            let at_ns = cx.now_ns() + TELL_NS;
+            // Without room for a timer the next event tells.
+            let _ = cx.notify_at(at_ns, at_ns);
+        }
+    }
+
     async fn start(&self, cx: &mut Cx<'_>) {
         self.shared.state.borrow_mut().busy = true;
         let (shared, me) = (Rc::clone(&self.shared), cx.me::<Self>());
@@ -173,6 +218,23 @@ impl State {
             let receipt = if seq < acked { Receipt::Kept(seq) } else { Receipt::Lost };
             // An asker that has given up is no loss: the event is where it is.
             drop(reply.send(cx, receipt));
+        }
+        self.tell(cx);
+    }
+
+    /// Tells whoever watches, if there is something new; whether that is told.
+    fn tell(&mut self, cx: &mut Cx<'_>) -> bool {
+        let done = self.core.next_seq() - self.core.held() as u64;
+        let now = Progress { done, dead: self.core.is_dead() };
+        match &mut self.watch {
+            Some(watch) if now != self.told => {
+                let told = (watch.0)(cx, now);
+                if told {
+                    self.told = now;
+                }
+                told
+            }
+            _ => true,
         }
     }
 }
@@ -204,7 +266,13 @@ async fn write(shared: &Rc<Shared>, me: Option<Addr<LogAgent>>, cx: &mut Cx<'_>)
                 state.note(synced);
             }
             Action::Wait(until_ns) => {
-                shared.state.borrow_mut().busy = false;
+                let told = {
+                    let mut state = shared.state.borrow_mut();
+                    state.busy = false;
+                    state.tell(cx)
+                };
+                // What could not be told is tried again by a turn of the agent.
+                let until_ns = if told { until_ns } else { until_ns.or(Some(0)) };
                 if let (Some(at_ns), Some(me)) = (until_ns, me) {
                     // A full mailbox holds messages that start the writer as well.
                     drop(me.try_send(cx, LogMsg::Due(at_ns)));
@@ -298,8 +366,14 @@ impl Agent for LogAgent {
                 self.work(cx).await;
             }
             LogMsg::Health(reply) => drop(reply.send(cx, Box::new(self.health()))),
+            LogMsg::Watch(watch) => {
+                let mut state = self.shared.state.borrow_mut();
+                state.watch = Some(watch);
+                state.tell(cx);
+            }
             LogMsg::Due(_) => self.work(cx).await,
         }
+        self.tell_later(cx);
         Ok(())
     }
 

@@ -25,6 +25,6 @@ pub mod snapshot;
 mod twin;
 
 pub use self::core::{Ack, Action, Core, CoreCounts, Durability, Entry, LogConfig};
-pub use agent::{Health, LogAgent, LogMsg, Receipt};
+pub use agent::{Health, LogAgent, LogMsg, Progress, Receipt, Watch};
 pub use format::LogKey;
 pub use scan::{Damage, DamageKind, Found, Recovered, recover_dir};

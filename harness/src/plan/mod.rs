@@ -2,6 +2,8 @@
 
 mod heap;
 mod observe;
+mod protocol;
+mod shape;
 mod slow;
 
 pub use heap::{
@@ -9,6 +11,8 @@ pub use heap::{
 };
 pub(crate) use observe::TOP;
 pub use observe::{CostPlan, ObservePlan};
+pub use protocol::{LimitPlan, LogAck, LogCore, LogSync, MESSAGE_MAX, PollPlan, ProtocolPlan};
+pub use shape::{Arrivals, ShapePlan, Targets};
 pub use slow::{SlowError, SlowKind, SlowPlant, parse_slow};
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +86,12 @@ pub struct Plan {
     /// What is planted to test the attribution of latency.
     #[serde(default)]
     pub slow: Vec<SlowPlant>,
+    /// Who asks whom, and when.
+    #[serde(default)]
+    pub shape: ShapePlan,
+    /// How its protocol is set.
+    #[serde(default)]
+    pub protocol: ProtocolPlan,
     /// Gates to judge.
     pub gates: Vec<Gate>,
 }
@@ -133,14 +143,31 @@ impl Plan {
             plants: Vec::new(),
             observe: ObservePlan::default(),
             slow: Vec::new(),
+            shape: ShapePlan::default(),
+            protocol: ProtocolPlan::default(),
             gates: default_gates(),
         }
     }
 
-    /// Requests per second that the schedule asks for.
+    /// Requests per second that the schedule asks for; of a closed loop, the most that it can.
     #[must_use]
     pub fn rate_per_s(&self) -> f64 {
-        self.agents as f64 * 1e9 / (self.think.mean_ns() + self.delay.mean_ns())
+        self.askers() as f64 * f64::from(self.shape.fan_out) * 1e9 / self.cycle_ns().max(1.0)
+    }
+
+    /// Mean time between two requests of an agent, ns.
+    #[must_use]
+    pub const fn cycle_ns(&self) -> f64 {
+        match self.shape.arrivals {
+            Arrivals::Poisson => self.think.mean_ns(),
+            Arrivals::Cycle | Arrivals::Closed => self.think.mean_ns() + self.delay.mean_ns(),
+        }
+    }
+
+    /// Agents that ask and are asked; those behind them attack.
+    #[must_use]
+    pub const fn askers(&self) -> u64 {
+        self.agents.saturating_sub(self.protocol.attackers as u64)
     }
 
     /// Checks every relation a run relies on.
@@ -186,6 +213,7 @@ impl Plan {
             )?;
         }
         self.check_observe()?;
+        self.check_protocol()?;
         if self.delay.max_ns >= self.timeout_ns {
             return Err(PlanError::OutOfRange {
                 name: "--delay",
@@ -200,6 +228,47 @@ impl Plan {
 }
 
 impl Plan {
+    fn check_protocol(&self) -> Result<(), PlanError> {
+        let (protocol, poll) = (&self.protocol, &self.protocol.poll);
+        within(
+            "agents that attack",
+            u64::from(protocol.attackers),
+            (0, self.agents - 2),
+            "leave two agents or more that ask each other",
+        )?;
+        if let Targets::First(first) = self.shape.targets {
+            let remedy = "name 2 agents or more, and no more than the run has";
+            within("--targets", u64::from(first), (2, self.askers()), remedy)?;
+        }
+        let closed = self.shape.arrivals == Arrivals::Closed;
+        within(
+            "--fan-out",
+            u64::from(self.shape.fan_out),
+            (1, if closed { 1 } else { shape::FAN_OUT_MAX }),
+            "a closed loop asks one at a time",
+        )?;
+        within(
+            "--message-bytes",
+            u64::from(protocol.message_bytes),
+            (0, MESSAGE_MAX),
+            "a request's text is at most 1 MiB",
+        )?;
+        for (name, share) in [("--decline", protocol.decline), ("--cancel", protocol.cancel)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(PlanError::OutOfRange {
+                    name,
+                    value: share.to_string(),
+                    min: "0".to_owned(),
+                    max: "1".to_owned(),
+                    remedy: "write a share, as in 0.05 or 5%",
+                });
+            }
+        }
+        within_s("--poll-interval", poll.interval_ns, (100_000, SPAN_MAX_NS))?;
+        within_s("--poll-timeout", poll.wait_ns, (1_000_000, 300_000_000_000))?;
+        within("--poll-batch", u64::from(poll.batch), (1, 1_000), "shipped with 10")
+    }
+
     fn check_observe(&self) -> Result<(), PlanError> {
         let observe = &self.observe;
         within_s("tick", observe.tick_ns(self.duration_ns), observe::TICK)?;

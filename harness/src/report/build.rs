@@ -7,12 +7,12 @@ use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge
 
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    figures, latency, leaks,
+    degradation, figures, latency, leaks,
 };
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
 use crate::load::{SecondCounts, Series};
-use crate::plan::{Plant, PlantKind};
+use crate::plan::{Arrivals, Plant, PlantKind};
 use crate::verdict::{self, Gate, GateResult, GateVerdict, Outcomes, Validity};
 
 /// Why there is no report.
@@ -83,11 +83,14 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
     let (attribution, conserved) = latency::attribution(dir);
+    let gates = gates.unwrap_or(&run.plan.gates);
+    let degradation = degradation::rows(&run, degradation::margin(gates));
     let mut results = Vec::new();
-    for gate in gates.unwrap_or(&run.plan.gates) {
+    for gate in gates {
         results.push(match gate {
             Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
             Gate::Conservation {} => verdict::conservation(gate, conserved.as_ref()),
+            Gate::Degradation { .. } => degradation::gate(gate, &degradation),
             gate => judge(gate, &material, little.known().cloned())?,
         });
     }
@@ -98,6 +101,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         caveats: caveats(&material),
         agents: agents(&material),
         load: load(&material),
+        protocol: run.end.as_ref().map_or_else(Vec::new, |end| end.protocol.clone()),
         measured: latency::recorded(&run.manifest),
         attribution,
         latency: Series::ALL
@@ -107,7 +111,8 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
             .collect(),
         littles_law: little,
         cores: material.cores,
-        memory: figures::memory(&run, material.whole_s),
+        memory: figures::memory(&run, material.whole_s, outcomes.ok + outcomes.declined),
+        degradation,
         gates: results,
         validity,
         verdict,
@@ -136,8 +141,32 @@ fn identity(m: &Material<'_>) -> RunIdentity {
     }
 }
 
+/// What the protocol's parts counted that must be known before a figure is believed.
+fn protocol_caveats(m: &Material<'_>, caveats: &mut Vec<String>) {
+    if m.run.plan.shape.arrivals == Arrivals::Closed {
+        caveats.push(
+            "a closed loop: an agent asks again after its answer, so that a slow system is asked less \
+             and what it was not asked is in no figure"
+                .to_owned(),
+        );
+    }
+    const GRAVE: [&str; 6] = [
+        "events not logged",
+        "log: lost",
+        "log: failures",
+        "logs that gave up",
+        "cores that did not say what they counted",
+        "logs that did not say what they counted",
+    ];
+    let counts = m.run.end.iter().flat_map(|end| &end.protocol);
+    for record in counts.filter(|record| record.count > 0 && GRAVE.contains(&&*record.name)) {
+        caveats.push(format!("{} {}", record.count, record.name));
+    }
+}
+
 fn caveats(m: &Material<'_>) -> Vec<String> {
     let mut caveats = m.run.damage.clone();
+    protocol_caveats(m, &mut caveats);
     match &m.run.end {
         None => caveats.push(unsealed(m)),
         Some(end) if end.reason == "interrupted" => {
@@ -377,6 +406,7 @@ fn judge(
         Gate::Leaks { .. } | Gate::Conservation {} => {
             unreachable!("judged from the heap and from the stages, not from frames")
         }
+        Gate::Degradation { .. } => unreachable!("judged over the windows, before this"),
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);
             let sends = verdict::Sends {

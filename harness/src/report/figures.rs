@@ -197,8 +197,8 @@ pub(super) fn measured(reading: Option<&Reading>) -> Measured<u64> {
     }
 }
 
-/// Memory over the windows.
-pub(super) fn memory(run: &RunFrames, length_s: f64) -> MemorySection {
+/// Memory over the windows; `answered`: terminal replies.
+pub(super) fn memory(run: &RunFrames, length_s: f64, answered: u64) -> MemorySection {
     let (first, last) = (run.windows.first(), run.windows.last());
     let largest =
         run.windows.iter().filter_map(|w| measured(Some(&w.rss_bytes)).known().copied()).max();
@@ -211,7 +211,14 @@ pub(super) fn memory(run: &RunFrames, length_s: f64) -> MemorySection {
             .map_or_else(|| measured(last.map(|w| &w.rss_bytes)), Measured::Known),
         pss_last_bytes: measured(last.map(|w| &w.pss_bytes)),
         live_last_bytes: measured(last.map(|w| &w.live_bytes)),
-        cpu_share: over(cpu, 1e9, length_s * cores),
+        cpu_share: over(cpu.clone(), 1e9, length_s * cores),
+        cpu_per_request_ns: match cpu {
+            Measured::Known(_) if answered == 0 => {
+                Measured::unknown("no request was answered", "record for longer")
+            }
+            Measured::Known(ns) => Measured::Known(ns as f64 / answered as f64),
+            Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
+        },
         housekeeping_share: over(housekeeping_ns(last), 1e9, length_s * cores),
     }
 }

@@ -7,16 +7,19 @@
 mod build;
 mod cost;
 pub mod counters;
+mod degradation;
 mod figures;
 pub mod latency;
 mod leaks;
 
 pub use build::{ReportError, build};
 pub use cost::{CostSection, Signed, cost};
+pub use degradation::DegradationRow;
 pub use leaks::leak_config;
 
 use serde::{Deserialize, Serialize};
 
+use crate::evidence::records::CountRecord;
 use crate::verdict::{GateResult, Outcomes, Overall, Validity};
 
 /// Name of the JSON document that `report --format json` prints.
@@ -65,6 +68,10 @@ pub struct Report {
     pub agents: AgentsSection,
     /// Offered and served load.
     pub load: LoadSection,
+    /// What the protocol's own parts counted (owners, desks, boxes, log), over all cores; empty for workloads
+    /// without, and for runs that were not sealed. Times in ns.
+    #[serde(default)]
+    pub protocol: Vec<CountRecord>,
     /// What could be measured when the run was recorded.
     pub measured: latency::Recorded,
     /// Where the time of the slowest requests went.
@@ -77,6 +84,8 @@ pub struct Report {
     pub cores: Vec<CoreRow>,
     /// Memory of the process.
     pub memory: MemorySection,
+    /// Whether it got worse while it ran, by series.
+    pub degradation: Vec<DegradationRow>,
     /// Gates, in the order asked for.
     pub gates: Vec<GateResult>,
     /// Validity checks.
@@ -275,6 +284,8 @@ pub struct MemorySection {
     pub live_last_bytes: Measured<u64>,
     /// CPU time of the process over the run / wall time x cores.
     pub cpu_share: Measured<f64>,
+    /// CPU time of the process per terminal reply, ns.
+    pub cpu_per_request_ns: Measured<f64>,
     /// Of that, the part of everything but the shards.
     pub housekeeping_share: Measured<f64>,
 }

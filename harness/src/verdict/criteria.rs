@@ -57,6 +57,11 @@ pub enum Gate {
         /// Limit, bytes per hour.
         below: f64,
     },
+    /// Nothing gets worse by more than this share per day, or by a step of this share.
+    Degradation {
+        /// Share.
+        per_day: f64,
+    },
     /// P99 of the lateness of sends is at most this.
     Generator {
         /// Limit, ns.
@@ -66,7 +71,7 @@ pub enum Gate {
     Conservation {},
 }
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "p50",
     "p90",
     "p95",
@@ -83,6 +88,7 @@ const NAMES: [&str; 16] = [
     "generator",
     "leaks",
     "conservation",
+    "degradation",
 ];
 
 /// Why a gate cannot be understood.
@@ -100,6 +106,9 @@ pub struct GateError {
 /// Growth of live memory that a soak allows, bytes per hour: what the original assessment asked for.
 const LEAKS_BELOW: f64 = 2e6;
 
+/// Degradation that a soak allows per day: the relevance margin of statistics.md C6.
+const DEGRADATION_BELOW: f64 = 0.05;
+
 /// The gates of a soak when none are named.
 #[must_use]
 pub fn default_gates() -> Vec<Gate> {
@@ -113,6 +122,7 @@ pub fn default_gates() -> Vec<Gate> {
         Gate::Generator { p99_lateness_ns: 3_000_000 },
         Gate::Leaks { below: LEAKS_BELOW },
         Gate::Conservation {},
+        Gate::Degradation { per_day: DEGRADATION_BELOW },
     ]
 }
 
@@ -165,6 +175,13 @@ fn parse(text: &str) -> Result<Gate, String> {
         }
         "leaks" if rest.is_empty() => Ok(Gate::Leaks { below: LEAKS_BELOW }),
         "leaks" => wants("<").and_then(|()| Ok(Gate::Leaks { below: bytes_per_h(value)? })),
+        "degradation" if rest.is_empty() => Ok(Gate::Degradation { per_day: DEGRADATION_BELOW }),
+        "degradation" => wants("<").and_then(|()| {
+            let per_day = value
+                .strip_suffix("/day")
+                .ok_or_else(|| format!("{value:?} is not a share per day such as 5%/day"))?;
+            Ok(Gate::Degradation { per_day: fraction(per_day)? })
+        }),
         "errors" => wants("<").and_then(|()| Ok(Gate::Errors { below: fraction(value)? })),
         "expired" => wants("<").and_then(|()| Ok(Gate::Expired { below: fraction(value)? })),
         "throughput" => wants(">=").and_then(|()| {
@@ -229,6 +246,7 @@ impl Gate {
             Self::Fairness { .. } => "fairness".to_owned(),
             Self::Generator { .. } => "generator".to_owned(),
             Self::Conservation {} => "conservation".to_owned(),
+            Self::Degradation { .. } => "degradation".to_owned(),
             Self::Leaks { .. } => "leaks".to_owned(),
         }
     }
@@ -254,6 +272,7 @@ impl Gate {
             Self::Conservation {} => {
                 "stages = latency within 1 %, cores = wall within 1 % or 50 us".to_owned()
             }
+            Self::Degradation { per_day } => format!("< {} %/day", trimmed(per_day * 100.0)),
             Self::Generator { p99_lateness_ns } => {
                 format!("P99 lateness < {} ms", trimmed(*p99_lateness_ns as f64 / 1e6))
             }
@@ -274,13 +293,17 @@ mod tests {
     #[test]
     fn the_spelling_of_the_issue_is_understood() {
         let gates = parse_gates(
-            "p99<300ms, delivery>=99.9%,outcomes,p99.9<1s,errors<0.1%,throughput>=10000/s",
+            "p99<300ms, delivery>=99.9%,outcomes,p99.9<1s,errors<0.1%,throughput>=10000/s,degradation<3%/day",
         )
         .unwrap();
         assert_eq!(gates[0], Gate::Percentile { q: 0.99, limit_ns: 300_000_000 });
         assert_eq!(gates[1], Gate::Delivery { at_least: 0.9990000000000001_f64.min(99.9 / 100.0) });
         let names: Vec<String> = gates.iter().map(Gate::name).collect();
-        assert_eq!(names, ["p99", "delivery", "outcomes", "p99.9", "errors", "throughput"]);
+        assert_eq!(
+            names,
+            ["p99", "delivery", "outcomes", "p99.9", "errors", "throughput", "degradation"]
+        );
+        assert_eq!(gates[6], Gate::Degradation { per_day: 0.03 });
     }
 
     #[test]
@@ -296,6 +319,7 @@ mod tests {
             ("errors>=1%", "takes <"),
             ("throughput>=10000", "rate such as"),
             ("throughput>=0/s", "above 0"),
+            ("degradation<5%", "share per day"),
             ("", "no gate"),
             ("outcomes<1", "no value"),
             ("conservation<1%", "no value"),

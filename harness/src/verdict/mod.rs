@@ -1,13 +1,18 @@
 //! Gates and their judgement: pure functions over plain values. Absent evidence is never a PASS.
 
 mod criteria;
+pub mod degradation;
 mod judge;
+mod kendall;
+pub(crate) mod student;
 
 pub use criteria::{Gate, GateError, default_gates, parse_gates};
 pub use judge::{
     Conserved, Sends, combine, conservation, fairness, generator, little, outcome_sum, throughput,
     undecided_requests,
 };
+
+pub use kendall::{Kendall, mann_kendall};
 
 use serde::{Deserialize, Serialize};
 

@@ -87,7 +87,12 @@ pub(crate) fn run(plan: &Plan) -> Option<Ran> {
     run_as::<Echo>(plan, || {})
 }
 
-/// The same of another workload, while `beside` is done on a thread of its own.
+/// Runs it with agents of `W`.
+pub(crate) fn run_with<W: Workload>(plan: &Plan) -> Option<Ran> {
+    run_as::<W>(plan, || {})
+}
+
+/// The same while `beside` is done on a thread of its own.
 pub(crate) fn run_as<W: Workload>(plan: &Plan, beside: impl FnOnce() + Send) -> Option<Ran> {
     if tailbeam_runtime::features::probe().is_err() {
         return None;

@@ -247,7 +247,7 @@ mod tests {
             fail += usize::from(bad == Judgement::Fail);
         }
         assert!(
-            false_fail <= 10 && false_pass <= 10,
+            false_fail <= 18 && false_pass <= 18,
             "false FAIL {false_fail}, false PASS {false_pass} of 200"
         );
         assert!(pass > 150 && fail > 150, "power: PASS {pass}, FAIL {fail} of 200");
@@ -260,9 +260,52 @@ mod tests {
             fails += usize::from(verdict == Judgement::Fail);
         }
         assert!(
-            passes <= 22 && fails <= 22,
+            passes <= 18 && fails <= 18,
             "at the limit itself: PASS {passes}, FAIL {fails} of 200"
         );
+    }
+
+    /// Two states: bad seconds come in bursts of 10 s in the mean, in which a fifth of the requests is late; the
+    /// share of bad time makes the exceedance `p`.
+    fn bursts(rng: &mut Rng, seconds: usize, p: f64) -> Vec<Block> {
+        let (late_bad, late_good, mean_bad_s) = (0.2, 0.002, 10.0);
+        let share = (p - late_good) / (late_bad - late_good);
+        let enter = share / (1.0 - share) / mean_bad_s;
+        let mut bad = rng.unit() < share;
+        (0..seconds)
+            .map(|_| {
+                bad = if bad { rng.unit() >= 1.0 / mean_bad_s } else { rng.unit() < enter };
+                let late = if bad { late_bad } else { late_good };
+                let k = (0..30).filter(|_| rng.unit() < late).count() as u64;
+                Block { n: 30, k, len_s: 1.0 }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn bursty_sources_get_valid_intervals() {
+        let mut rng = Rng(44);
+        let mut wrong = Vec::new();
+        for seconds in [120, 600, 3_600, 10_800] {
+            let of = |rng: &mut Rng, p| judge_percentile(&bursts(rng, seconds, p), 0.01).0;
+            let (mut false_fail, mut false_pass) = (0, 0);
+            for _ in 0..200 {
+                false_fail += usize::from(of(&mut rng, 0.008) == Judgement::Fail);
+                false_pass += usize::from(of(&mut rng, 0.012) == Judgement::Pass);
+            }
+            if false_fail > 18 || false_pass > 18 {
+                wrong.push((seconds, false_fail, false_pass));
+            }
+        }
+        assert!(wrong.is_empty(), "seconds, false FAIL, false PASS of 200: {wrong:?}");
+        // The interval of an hour covers the truth about as often as it says (two one-sided 95 % bounds).
+        let covered = (0..200)
+            .filter(|_| {
+                let found = exceedance(&bursts(&mut rng, 3_600, 0.0109), 60);
+                found.lower95.unwrap() < 0.0109 && 0.0109 < found.upper95.unwrap()
+            })
+            .count();
+        assert!(covered >= 165, "{covered} of 200 at 90 %");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! One function per command; values in, exit code out.
 
+mod attack;
 mod certify;
+mod child;
+mod compare;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -8,6 +11,7 @@ mod latency;
 mod leaks;
 mod program;
 mod record;
+mod scale;
 mod target;
 mod top;
 
@@ -19,16 +23,16 @@ use std::thread;
 
 use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use tailbeam_harness::drive::{Control, DriveErrorKind};
+use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::{HeapPlan, Plan};
+use tailbeam_harness::plan::{HeapPlan, Plan, ProtocolPlan};
 use tailbeam_harness::report::{self, Report};
 use tailbeam_harness::verdict::{Gate, parse_gates};
 
 use crate::args::{Cli, Command, Format, ProgressMode, ReportArgs, RunsCommand, Soak};
 use crate::progress::Shown;
-use crate::{Failure, render};
+use crate::{Failure, presets, render};
 
 type Outcome = Result<u8, Failure>;
 
@@ -41,6 +45,7 @@ pub(crate) fn run(
     let root = store_root(cli.store);
     match cli.command {
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
+        Command::Attack(args) => attack::run(&args, &root, out, err),
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => show(&args, &root, out),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
@@ -48,12 +53,15 @@ pub(crate) fn run(
         Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Compare(args) => compare::run(&args, workloads, &root, out, err),
+        Command::Scale(args) => scale::run(&args, workloads, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
         Command::Verify(args) => certify::verify(&args, &root, out),
         Command::Runs(runs) => {
             let RunsCommand::List { format } = runs.command;
             list(&root, format, out)
         }
+        Command::Presets => list_presets(out),
         Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
     }
@@ -93,6 +101,9 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
         warm_up_ns: args.warm_up,
         horizon_ns: args.horizon,
     };
+    plan.shape = args.protocol.shape();
+    plan.protocol = args.protocol.plan();
+    fits(&plan, workload)?;
     plan.slow.clone_from(&args.plant_slow);
     plan.plants = [args.plant_leak.as_slice(), &args.plant_decoy].concat();
     if let Some(gates) = gates(&args.gate)? {
@@ -102,6 +113,46 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     Ok(plan)
 }
 
+/// Refuses what the workload would ignore.
+fn fits(plan: &Plan, workload: &dyn AnyWorkload) -> Result<(), Failure> {
+    if plan.protocol == ProtocolPlan::default() || workload.has_log() {
+        return Ok(());
+    }
+    let name = workload.name();
+    Err(Failure::new(
+        2,
+        format!(
+            "workload {name} has no event log, limits, sizes or polling\n  cause: it is asked and answers, and nothing else\n  remedy: leave these flags out, or name --workload elicitation or wait_for_messages"
+        ),
+    ))
+}
+
+fn list_presets(out: &mut dyn Write) -> Outcome {
+    for preset in &presets::PRESETS {
+        writeln!(out, "{:<11} {}\n            {}", preset.name, preset.about, preset.flags)?;
+    }
+    Ok(0)
+}
+
+/// Says what a preset stands for; refuses one that is not known.
+fn say_preset(args: &Soak, err: &mut dyn Write) -> Result<(), Failure> {
+    let Some(name) = args.protocol.preset.as_deref() else { return Ok(()) };
+    let preset = presets::find(name).ok_or_else(|| {
+        let text = "no preset of this name\n  cause: there are";
+        Failure::new(
+            2,
+            format!(
+                "{name:?}: {text} {}\n  remedy: name one of them; `tailbeam presets` shows them",
+                presets::names()
+            ),
+        )
+    })?;
+    if args.progress != ProgressMode::None {
+        let _ = writeln!(err, "preset {name}: {}", preset.flags);
+    }
+    Ok(())
+}
+
 fn soak(
     args: &Soak,
     workloads: &[&'static dyn AnyWorkload],
@@ -109,6 +160,7 @@ fn soak(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
+    say_preset(args, err)?;
     let names = || workloads.iter().map(|w| w.name()).collect::<Vec<_>>().join(", ");
     let wanted = args.workload.as_deref();
     let workload = workloads.iter().find(|w| wanted.is_none_or(|name| w.name() == name)).ok_or_else(|| {
@@ -124,14 +176,7 @@ fn soak(
     let ran = workload.run(&plan, &store, &control, &mut |progress| shown.show(progress, err));
     shown.end();
     let signal = signals.end();
-    let dir = ran.map_err(|error| {
-        let code = match error.kind() {
-            DriveErrorKind::Usage => 2,
-            DriveErrorKind::HostNotReady => 5,
-            DriveErrorKind::Failed => 1,
-        };
-        Failure::new(code, error)
-    })?;
+    let dir = ran.map_err(not_run)?;
     let report = report::build(&dir, None).map_err(|error| Failure::new(6, error))?;
     print(&report, args.format, out)?;
     if args.progress != ProgressMode::None {
@@ -142,6 +187,16 @@ fn soak(
         SIGTERM => 143,
         _ => report.verdict.exit_code(),
     })
+}
+
+/// A run that could not be made, with the exit code that fits.
+fn not_run(error: DriveError) -> Failure {
+    let code = match error.kind() {
+        DriveErrorKind::Usage => 2,
+        DriveErrorKind::HostNotReady => 5,
+        DriveErrorKind::Failed => 1,
+    };
+    Failure::new(code, error)
 }
 
 fn print(report: &Report, format: Format, out: &mut dyn Write) -> Result<(), Failure> {

@@ -1,10 +1,13 @@
 //! Rendering: plain values in, text out, over any `Write`.
 
+pub mod attack;
 pub mod certify;
+mod degradation;
 pub mod export;
 pub mod json;
 pub mod latency;
 pub mod leaks;
+pub mod pages;
 pub mod program;
 pub mod text;
 pub mod units;

@@ -73,8 +73,10 @@ pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     latency(&report.latency, out)?;
     why::short(&report.attribution, out)?;
     load(report, out)?;
+    protocol(report, out)?;
     agents(report, out)?;
-    cores_and_memory(report, out)
+    cores_and_memory(report, out)?;
+    super::degradation::degradation(&report.degradation, out)
 }
 
 fn head(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -159,7 +161,7 @@ pub(super) fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()
     Ok(())
 }
 
-fn outcomes(o: &Outcomes) -> String {
+pub(super) fn outcomes(o: &Outcomes) -> String {
     let parts = [
         (o.ok, "ok"),
         (o.declined, "declined"),
@@ -197,6 +199,22 @@ fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )?;
     oldest(&load.oldest_open_ns, out)?;
     little(&report.littles_law, out)
+}
+
+/// What the protocol's parts counted; what was never counted is left out, as there are many kinds of refusals.
+fn protocol(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    if report.protocol.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nProtocol  (all cores; kinds that never came are left out)")?;
+    for record in report.protocol.iter().filter(|record| record.count > 0) {
+        let (name, value) = match record.name.strip_suffix(", ns") {
+            Some(name) => (name, time(record.count as f64)),
+            None => (&*record.name, count(record.count)),
+        };
+        writeln!(out, "  {name:<36} {value:>14}")?;
+    }
+    Ok(())
 }
 
 /// The age of the oldest unanswered request.

@@ -109,10 +109,25 @@ const ALL: [(&str, &str, Attack); 19] = [
     ("unfit-answer", "data that do not fit the schema, bombs among them", abuse::unfit_answer),
 ];
 
+/// Names of the attacks, in their order.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|(name, ..)| *name)
+}
+
 /// Runs every attack.
 pub fn run(target: &mut dyn Target, scene: &Scene) -> Vec<Finding> {
+    run_some(target, scene, |_| true)
+}
+
+/// Runs the attacks whose name is wanted; an attack's agents are its own, whichever others run.
+pub fn run_some(
+    target: &mut dyn Target,
+    scene: &Scene,
+    mut wanted: impl FnMut(&'static str) -> bool,
+) -> Vec<Finding> {
     (0..)
         .zip(ALL)
+        .filter(|(_, (attack, ..))| wanted(attack))
         .map(|(index, (attack, about, act))| {
             let signer = |n| Signer::new(scene.first_agent + 3 * index + n, &scene.keys);
             let (asker, addressee, thief) = (signer(0), signer(1), signer(2));

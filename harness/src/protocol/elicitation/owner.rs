@@ -430,6 +430,9 @@ impl Owner {
     /// `took`. Call it again at [`Owner::next_deadline`].
     pub fn expire(&mut self, now_ns: u64, room: usize, mut took: impl FnMut(Effects)) -> usize {
         let now_ns = self.advance(now_ns);
+        if self.holes.has(Hole::ExpiryIgnored) {
+            return 0;
+        }
         for done in 0..room {
             let Some(&(expires_ns, id)) = self.deadlines.first() else { return done };
             if expires_ns > now_ns {
@@ -451,6 +454,9 @@ impl Owner {
     /// When [`Owner::expire`] has something to do next, monotonic ns.
     #[must_use]
     pub fn next_deadline(&self) -> Option<u64> {
+        if self.holes.has(Hole::ExpiryIgnored) {
+            return None;
+        }
         self.deadlines.first().map(|(expires_ns, _)| *expires_ns)
     }
 

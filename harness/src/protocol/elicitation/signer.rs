@@ -74,7 +74,9 @@ impl Signer {
         self.respond(id, challenge, now_ns, Say::Decline)
     }
 
-    fn respond(&self, id: Id, challenge: Nonce, at_ns: u64, say: Say) -> Message {
+    /// Answers.
+    #[must_use]
+    pub fn respond(&self, id: Id, challenge: Nonce, at_ns: u64, say: Say) -> Message {
         let mut respond = Respond { id, by: self.agent, challenge, at_ns, say, tag: Tag::NONE };
         respond.tag = self.key.of_respond(&respond);
         Message::Respond(respond)

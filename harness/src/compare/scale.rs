@@ -1,0 +1,327 @@
+//! Cost over the number of agents: the curve, where it bends, how far it keeps up, and what limits it.
+//!
+//! Two places are named, each by its own rule:
+//! - the **knee**, where the P99 begins to grow faster than the load: the point of the convex log-log curve of P99
+//!   over agents farthest below the chord of its ends ("Kneedle", Satopaa et al. 2011), if it is farther than 0.2;
+//! - the **capacity**, a bracket: the largest fleet below all that do not keep up, and the smallest that does
+//!   not. A fleet keeps up if it answers 99 % of what its schedule asks for, delivers 99.9 %, and its P99 is
+//!   below the limit. The bracket is narrowed by runs at its geometric middle ([`next`]).
+//!
+//! What limits is read from the run that does not keep up, or else from the largest: the CPU of a core, other
+//! programs, memory that refuses a larger fleet, and the stage where the slowest requests spend most of their
+//! time. A point that could not run is unknown, with its cause.
+
+use serde::{Deserialize, Serialize};
+
+use super::figures::{RunFigures, map};
+use super::sweep::{DELIVERY_MIN, SERVED_MIN};
+use crate::report::{Measured, Report};
+
+/// Distance below the chord from which a bend is one.
+const BEND_MIN: f64 = 0.2;
+/// A bracket closer than this is narrow enough.
+const NARROW: f64 = 1.2;
+/// A core that works more than this share of the time has nothing left.
+const SATURATED: f64 = 0.9;
+/// Other programs' share of a core that is worth naming.
+const OTHERS: f64 = 0.05;
+
+/// A series of runs over the number of agents.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Series {
+    /// Id.
+    pub id: String,
+    /// Start, RFC 3339 UTC.
+    pub started: String,
+    /// Flags that all points have.
+    pub shared: Vec<String>,
+    /// P99 up to which a fleet keeps up, ns.
+    pub limit_ns: u64,
+    /// The points, by agents.
+    pub points: Vec<Point>,
+    /// Where the latency bends.
+    pub knee: Measured<u64>,
+    /// How far it keeps up.
+    pub capacity: Capacity,
+    /// What limits.
+    pub limit: Measured<Limit>,
+    /// It was stopped before its end.
+    pub stopped: bool,
+}
+
+/// One fleet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Agents.
+    pub agents: u64,
+    /// What its run measured, or why it could not run.
+    pub cost: Measured<Cost>,
+    /// Why it does not keep up; empty where it does, unknown where it did not run.
+    pub behind: Measured<Vec<String>>,
+}
+
+/// What a fleet costs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Figures of its run.
+    pub figures: RunFigures,
+    /// Requests per second that its schedule asks for.
+    pub planned_per_s: f64,
+    /// P99 of the lateness of sends, ns.
+    pub lateness_p99_ns: Measured<u64>,
+    /// Smallest number of agents alive at any sample.
+    pub live_min: Measured<u64>,
+    /// Bytes of runtime tables per agent.
+    pub bytes_per_agent: Measured<f64>,
+    /// Resident bytes per agent.
+    pub rss_per_agent: Measured<f64>,
+    /// CPU share of the busiest core.
+    pub core_max: Measured<f64>,
+    /// Where the slowest requests spent most of their time.
+    pub slowest: Measured<Slowest>,
+}
+
+/// The largest stage of the slowest band.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Slowest {
+    /// Band, such as `p99-p99.9`.
+    pub band: String,
+    /// Stage.
+    pub stage: String,
+    /// Its share of their time.
+    pub share: f64,
+}
+
+/// How far a series keeps up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Capacity {
+    /// The largest fleet below all that do not.
+    pub keeps_up: Option<u64>,
+    /// The smallest fleet that does not, or cannot run.
+    pub fails: Option<u64>,
+}
+
+/// What limits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The fleet that it is read from.
+    pub agents: u64,
+    /// It does not keep up; otherwise it is the largest that ran.
+    pub behind: bool,
+    /// In words, the strongest first.
+    pub causes: Vec<String>,
+}
+
+impl Cost {
+    /// What `report` says.
+    #[must_use]
+    pub fn of(report: &Report) -> Self {
+        let lateness = report.latency.iter().find(|row| row.series == "lateness");
+        let mut core_max = Measured::unknown("the run has no cores on record", "record a new run");
+        for core in &report.cores {
+            match (core.cpu_share.known(), core_max.known()) {
+                (Some(share), Some(most)) if share <= most => {}
+                _ => core_max = core.cpu_share.clone(),
+            }
+        }
+        Self {
+            figures: RunFigures::of(report),
+            planned_per_s: report.load.planned_per_s,
+            lateness_p99_ns: lateness.map_or_else(
+                || Measured::unknown("no sends on record", "record a new run"),
+                |row| row.p99_ns.clone(),
+            ),
+            live_min: report.agents.live_min.clone(),
+            bytes_per_agent: report.agents.bytes_per_agent.clone(),
+            rss_per_agent: report.agents.rss_per_agent.clone(),
+            core_max,
+            slowest: slowest(report),
+        }
+    }
+}
+
+fn slowest(report: &Report) -> Measured<Slowest> {
+    let band = map(&report.attribution, |attribution| attribution.band.clone());
+    match band {
+        Measured::Known(band) => {
+            let stages = band.composition.stages.iter();
+            stages.max_by(|a, b| a.share.total_cmp(&b.share)).map_or_else(
+                || Measured::unknown("no request was attributed", "record for longer"),
+                |most| {
+                    Measured::Known(Slowest {
+                        band: band.name.clone(),
+                        stage: most.stage.replace('_', " "),
+                        share: most.share,
+                    })
+                },
+            )
+        }
+        Measured::Unknown { unknown, remedy } => Measured::unknown(unknown, remedy),
+    }
+}
+
+/// Fleets from 10 to `to`: the powers of ten, or `points` of them at equal ratios; `to` is always the last.
+#[must_use]
+pub fn fleets(to: u64, points: Option<usize>) -> Vec<u64> {
+    let from = 10u64.min(to);
+    let mut fleets: Vec<u64> = match points {
+        None => (1..=19).map(|power| 10u64.pow(power)).take_while(|n| *n < to).collect(),
+        Some(points) => {
+            let steps = points.max(2) as f64 - 1.0;
+            let ratio = (to as f64 / from as f64).ln() / steps;
+            let at = |k: usize| from as f64 * (ratio * k as f64).exp();
+            (0..points.max(2) - 1).map(|k| rounded(at(k))).collect()
+        }
+    };
+    fleets.push(to);
+    fleets.sort_unstable();
+    fleets.dedup();
+    fleets
+}
+
+/// To two digits: a fleet is a number that people can repeat.
+fn rounded(agents: f64) -> u64 {
+    let unit = 10f64.powf((agents.log10().floor() - 1.0).max(0.0));
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "10 to 16 million")]
+    let whole = ((agents / unit).round() * unit) as u64;
+    whole.max(2)
+}
+
+/// The fleet that narrows the bracket, if it is wide.
+#[must_use]
+pub fn next(capacity: Capacity) -> Option<u64> {
+    let (low, high) = (capacity.keeps_up?, capacity.fails?);
+    let middle = rounded((low as f64 * high as f64).sqrt());
+    (high as f64 / low as f64 > NARROW && middle > low && middle < high).then_some(middle)
+}
+
+/// Why a fleet does not keep up; empty if it does.
+#[must_use]
+pub fn behind(cost: &Cost, limit_ns: u64) -> Vec<String> {
+    let mut why = Vec::new();
+    let figures = &cost.figures;
+    let percent = |share: f64| format!("{:.2} %", share * 100.0);
+    if let Some(served) = figures.throughput_per_s.known()
+        && let Some(offered) = figures.offered_per_s.known()
+    {
+        // What was never offered was not kept up with either; a schedule of few requests is a matter of chance.
+        let few = 3.0 * (cost.planned_per_s.max(1.0)).sqrt() / cost.planned_per_s.max(1.0);
+        if *served < SERVED_MIN * offered {
+            why.push(format!("serves {} of what is offered", percent(served / offered)));
+        }
+        if *offered < (SERVED_MIN - few).max(0.0) * cost.planned_per_s {
+            why.push(format!("offers {} of its schedule", percent(offered / cost.planned_per_s)));
+        }
+    }
+    if let Some(delivery) = figures.delivery.known().filter(|share| **share < DELIVERY_MIN) {
+        why.push(format!("delivers {}", percent(*delivery)));
+    }
+    if let Some(p99) = figures.p99_ns.known().filter(|p99| **p99 >= limit_ns as f64) {
+        let (p99, limit) = (p99 / 1e6, limit_ns as f64 / 1e6);
+        why.push(format!("P99 {p99:.1} ms is not below {limit:.0} ms"));
+    }
+    if figures.closed() == Some(false) {
+        why.push("its outcomes do not add up".to_owned());
+    }
+    why
+}
+
+/// Sorts and judges the points.
+#[must_use]
+pub fn series(
+    (id, started): (String, String),
+    shared: Vec<String>,
+    limit_ns: u64,
+    mut found: Vec<(u64, Measured<Cost>)>,
+    stopped: bool,
+) -> Series {
+    found.sort_by_key(|point| point.0);
+    let points: Vec<Point> = found
+        .into_iter()
+        .map(|(agents, cost)| {
+            let behind = map(&cost, |cost| behind(cost, limit_ns));
+            Point { agents, cost, behind }
+        })
+        .collect();
+    let (knee, capacity) = (knee(&points), capacity(&points));
+    let limit = limit(&points, capacity);
+    Series { id, started, shared, limit_ns, points, knee, capacity, limit, stopped }
+}
+
+/// How far the points keep up.
+#[must_use]
+pub fn capacity(points: &[Point]) -> Capacity {
+    let keeps = |point: &Point| point.behind.known().is_some_and(Vec::is_empty);
+    let fails = points.iter().find(|point| !keeps(point)).map(|point| point.agents);
+    let below = points.iter().take_while(|point| keeps(point));
+    Capacity { keeps_up: below.last().map(|point| point.agents), fails }
+}
+
+fn knee(points: &[Point]) -> Measured<u64> {
+    let curve: Vec<(f64, f64, u64)> = points
+        .iter()
+        .filter_map(|point| {
+            let p99 = point.cost.known()?.figures.p99_ns.known()?;
+            (*p99 > 0.0).then(|| ((point.agents as f64).ln(), p99.ln(), point.agents))
+        })
+        .collect();
+    let [first, .., last] = curve.as_slice() else {
+        return Measured::unknown("fewer than four points have a P99", "measure more or longer");
+    };
+    if curve.len() < 4 {
+        return Measured::unknown("fewer than four points have a P99", "measure more or longer");
+    }
+    let least = curve.iter().map(|point| point.1).fold(f64::INFINITY, f64::min);
+    let most = curve.iter().map(|point| point.1).fold(f64::NEG_INFINITY, f64::max);
+    let flat = most - least;
+    // A P99 that doubles at most has no bend worth a name.
+    let below = |point: &(f64, f64, u64)| {
+        (point.0 - first.0) / (last.0 - first.0) - (point.1 - least) / flat.max(f64::MIN_POSITIVE)
+    };
+    let bend = curve.iter().max_by(|a, b| below(a).total_cmp(&below(b)));
+    match bend.filter(|bend| flat > 2f64.ln() && below(bend) > BEND_MIN) {
+        Some(bend) => Measured::Known(bend.2),
+        None => Measured::unknown(
+            "the P99 does not bend within these fleets",
+            "measure larger fleets: --to",
+        ),
+    }
+}
+
+fn limit(points: &[Point], capacity: Capacity) -> Measured<Limit> {
+    let ran = |agents: u64| points.iter().find(|p| p.agents == agents && p.cost.known().is_some());
+    let failing = capacity.fails.and_then(ran);
+    let largest = points.iter().rev().find(|point| point.cost.known().is_some());
+    let Some(point) = failing.or(largest) else {
+        return Measured::unknown("no fleet could run", "see the points' causes");
+    };
+    let cost = point.cost.known().expect("only points that ran are looked at");
+    let mut causes = Vec::new();
+    let percent = |share: &f64| format!("{:.0} %", share * 100.0);
+    match cost.core_max.known() {
+        Some(share) if *share >= SATURATED => {
+            causes.push(format!("CPU: a core works {} of the time", percent(share)));
+        }
+        Some(share) => {
+            causes.push(format!("no core is full: the busiest works {}", percent(share)))
+        }
+        None => {}
+    }
+    if let Some(share) = cost.figures.others.known().filter(|share| **share > OTHERS) {
+        causes.push(format!("other programs had a core {} of the time", percent(share)));
+    }
+    if let Some(most) = cost.slowest.known() {
+        let (band, stage) = (&most.band, &most.stage);
+        causes.push(format!("requests of {band} spend {} in {stage}", percent(&most.share)));
+    }
+    let refused =
+        points.iter().find(|other| other.agents > point.agents && other.cost.known().is_none());
+    if let Some(Point { agents, cost: Measured::Unknown { unknown, .. }, .. }) = refused {
+        causes.push(format!("{agents} agents could not run: {unknown}"));
+    }
+    Measured::Known(Limit { agents: point.agents, behind: failing.is_some(), causes })
+}
+
+#[cfg(test)]
+#[path = "scale_tests.rs"]
+mod tests;

@@ -1,0 +1,99 @@
+use super::*;
+use crate::compare::outcome::tests::run;
+
+fn cost(p99_ms: f64, delivery: f64) -> Cost {
+    let mut figures = run("r", p99_ms * 1e6);
+    figures.delivery = Measured::Known(delivery);
+    Cost {
+        figures,
+        planned_per_s: 1_000.0,
+        lateness_p99_ns: Measured::Known(1),
+        live_min: Measured::Known(10),
+        bytes_per_agent: Measured::Known(500.0),
+        rss_per_agent: Measured::Known(900.0),
+        core_max: Measured::Known(0.97),
+        slowest: Measured::Known(Slowest {
+            band: "p99-p99.9".to_owned(),
+            stage: "run queue".to_owned(),
+            share: 0.8,
+        }),
+    }
+}
+
+fn of(points: Vec<(u64, Measured<Cost>)>) -> Series {
+    let id = ("s".to_owned(), String::new());
+    series(id, Vec::new(), 300_000_000, points, false)
+}
+
+fn known(points: &[(u64, f64, f64)]) -> Vec<(u64, Measured<Cost>)> {
+    points.iter().map(|&(n, p99, delivery)| (n, Measured::Known(cost(p99, delivery)))).collect()
+}
+
+#[test]
+fn the_knee_is_where_the_curve_bends_and_the_capacity_where_it_stops_to_keep_up() {
+    let points = known(&[
+        (10, 0.10, 1.0),
+        (100, 0.11, 1.0),
+        (1_000, 0.10, 1.0),
+        (10_000, 0.12, 1.0),
+        (100_000, 4.0, 1.0),
+        (1_000_000, 9_000.0, 0.3),
+    ]);
+    let found = of(points);
+    assert_eq!(found.knee, Measured::Known(10_000));
+    assert_eq!(found.capacity, Capacity { keeps_up: Some(100_000), fails: Some(1_000_000) });
+    let limit = found.limit.known().unwrap();
+    assert!(limit.behind && limit.agents == 1_000_000);
+    assert!(limit.causes[0].starts_with("CPU") && limit.causes[1].contains("run queue"));
+    assert_eq!(next(found.capacity), Some(320_000));
+    assert_eq!(next(Capacity { keeps_up: Some(100), fails: Some(110) }), None);
+    assert_eq!(next(Capacity { keeps_up: None, fails: Some(110) }), None);
+    assert_eq!(next(Capacity { keeps_up: Some(100), fails: None }), None);
+}
+
+#[test]
+fn a_flat_curve_has_no_knee_and_a_point_that_could_not_run_is_unknown() {
+    let mut points =
+        known(&[(10, 0.1, 1.0), (100, 0.1, 1.0), (1_000, 0.11, 1.0), (10_000, 0.12, 1.0)]);
+    points.push((1_000_000, Measured::unknown("1000000 agents need 1600 MB", "more memory")));
+    let found = of(points);
+    assert!(found.knee.known().is_none());
+    assert_eq!(found.capacity, Capacity { keeps_up: Some(10_000), fails: Some(1_000_000) });
+    assert!(found.points[4].behind.known().is_none());
+    let limit = found.limit.known().unwrap();
+    assert!(!limit.behind && limit.agents == 10_000, "{limit:?}");
+    assert!(limit.causes.last().unwrap().contains("1600 MB"), "{limit:?}");
+    assert!(of(Vec::new()).limit.known().is_none());
+}
+
+#[test]
+fn each_way_to_fall_behind_is_named() {
+    let why = |change: fn(&mut Cost)| {
+        let mut cost = cost(1.0, 1.0);
+        change(&mut cost);
+        behind(&cost, 300_000_000).join("; ")
+    };
+    assert_eq!(why(|_| {}), "");
+    assert!(
+        why(|c| c.figures.throughput_per_s = Measured::Known(900.0)).contains("serves 90.00 %")
+    );
+    assert!(why(|c| c.planned_per_s = 2_000.0).contains("offers 50.00 %"));
+    assert!(why(|c| c.figures.delivery = Measured::Known(0.99)).contains("delivers 99.00 %"));
+    assert!(why(|c| c.figures.p99_ns = Measured::Known(3e8)).contains("not below 300 ms"));
+    assert!(
+        why(|c| {
+            if let Measured::Known(outcomes) = &mut c.figures.outcomes {
+                outcomes.attempts += 1;
+            }
+        })
+        .contains("do not add up")
+    );
+}
+
+#[test]
+fn fleets_reach_from_ten_to_the_last() {
+    assert_eq!(fleets(1_000_000, None), [10, 100, 1_000, 10_000, 100_000, 1_000_000]);
+    assert_eq!(fleets(250_000, None).last(), Some(&250_000));
+    assert_eq!(fleets(1_000, Some(5)), [10, 32, 100, 320, 1_000]);
+    assert_eq!(fleets(5, None), [5]);
+}

@@ -1,0 +1,217 @@
+//! The middles of a workload's cores and their logs: made before its agents, asked what they counted at the
+//! end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tailbeam_probes::clock;
+use tailbeam_runtime::{Addr, Cx};
+
+use super::DriveError;
+use super::controller::Controller;
+use crate::evidence::records::CountRecord;
+use crate::load::Workload;
+use crate::load::link::MARK;
+use crate::load::middle::{MiddleAgent, MiddleMsg, Setup};
+use crate::log::{Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt};
+use crate::plan::{LogAck, LogSync, Plan};
+use crate::protocol::elicitation::RunSecret;
+
+/// Bytes of a log's segment: two are there at any time, and each is filled with zeros before it is used.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// How long a log may take to begin its first segment, and a middle to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The logs of a run, and what belongs to them.
+#[derive(Debug, Default)]
+pub(super) struct Logs {
+    dir: Option<PathBuf>,
+    pub(super) keep: bool,
+    /// One per owner.
+    pub(super) dirs: Vec<PathBuf>,
+    pub(super) key: Option<LogKey>,
+    /// Bytes that were taken away on the way.
+    pub(super) tidied: u64,
+    logs: Vec<Addr<LogAgent>>,
+}
+
+impl Logs {
+    /// How many there are.
+    pub(super) const fn count(&self) -> usize {
+        self.logs.len()
+    }
+}
+
+impl Drop for Logs {
+    fn drop(&mut self) {
+        if let Some(dir) = self.dir.take().filter(|_| !self.keep) {
+            // What cannot be taken away is in nobody's way: the name is this run's alone.
+            let _ = std::fs::remove_dir_all(dir);
+        }
+    }
+}
+
+fn config(plan: &Plan, key: LogKey) -> LogConfig {
+    let durability = match plan.protocol.durability {
+        LogSync::None => Durability::None,
+        LogSync::Batch => Durability::Batch { wait_ns: 0 },
+        LogSync::PerEvent => Durability::PerEvent,
+    };
+    let ack = match plan.protocol.ack {
+        LogAck::Before => Ack::Before,
+        LogAck::After => Ack::After,
+    };
+    LogConfig { durability, ack, key, segment_bytes: SEGMENT_BYTES, ..LogConfig::default() }
+}
+
+/// A secret that is this run's: 32 bytes of the kernel's generator.
+fn secret() -> Result<[u8; 32], DriveError> {
+    let mut bytes = [0; 32];
+    let failed = |cause: String| DriveError::EventLog { path: "/dev/urandom".to_owned(), cause };
+    let mut source =
+        std::fs::File::open("/dev/urandom").map_err(|error| failed(error.to_string()))?;
+    std::io::Read::read_exact(&mut source, &mut bytes)
+        .map_err(|error| failed(error.to_string()))?;
+    Ok(bytes)
+}
+
+impl<W: Workload> Controller<'_, W> {
+    /// Makes log and middle of every core with agents; nothing for a workload without.
+    pub(super) fn start_middles(&mut self, root: &std::path::Path) -> Result<(), DriveError> {
+        if !W::MIDDLE {
+            let none = self.fleet.middles.set(Vec::new());
+            none.expect("set once, before any agent begins");
+            return Ok(());
+        }
+        let secret = secret()?;
+        self.secret = secret;
+        let key = LogKey(RunSecret::new(secret).log_key());
+        let dir = root.join(format!(".log-{}-{}", std::process::id(), clock::monotonic_ns()));
+        self.logs.dir = Some(dir.clone());
+        self.logs.key = Some(key);
+        self.logs.keep = self.plan.protocol.keep_log;
+        let mut middles = Vec::with_capacity(self.shards);
+        for shard in 0..self.shards {
+            let log = self.start_log(shard, dir.join(format!("owner-{shard}")), key)?;
+            let setup =
+                Setup { fleet: Arc::clone(&self.fleet), shard, shards: self.shards, log, secret };
+            let made = self.on(shard, move |cx| {
+                let middle = W::middle(&setup)?;
+                cx.spawn(MiddleAgent::<W>::new(middle)).ok()
+            })?;
+            middles.push(made.ok_or_else(|| self.no_room())?);
+        }
+        self.fleet.middles.set(middles).expect("set once, before any agent begins");
+        Ok(())
+    }
+
+    fn no_room(&self) -> DriveError {
+        let cause = "there was no room for the agent of a core's log or owner".to_owned();
+        DriveError::Spawn { live: self.live_agents(), asked: self.plan.agents, cause }
+    }
+
+    fn start_log(
+        &mut self,
+        owner: usize,
+        dir: PathBuf,
+        key: LogKey,
+    ) -> Result<Addr<LogAgent>, DriveError> {
+        let failed = |path: &std::path::Path, cause: String| {
+            let path = path.display().to_string();
+            DriveError::EventLog { path, cause }
+        };
+        std::fs::create_dir_all(&dir).map_err(|error| failed(&dir, error.to_string()))?;
+        let config = config(self.plan, key);
+        let (now_ns, real_ns) = (clock::monotonic_ns(), clock::realtime_ns());
+        let wall_ns = real_ns.cast_signed().wrapping_sub(now_ns.cast_signed());
+        let shard = self.log_shard.unwrap_or(owner);
+        let place = dir.clone();
+        let log = self
+            .on(shard, move |cx| cx.spawn(LogAgent::new(config, place, (0, 0), wall_ns)).ok())?
+            .ok_or_else(|| self.no_room())?;
+        self.logs.logs.push(log);
+        self.logs.dirs.push(dir.clone());
+        // The first segment is made before the load begins.
+        let begun = self.answer(shard, async move |cx: &mut Cx<'_>| {
+            let entry = Box::new(Entry { kind: MARK, version: 1, payload: Box::new([]) });
+            let deadline = cx.fresh_ns() + 60_000_000_000;
+            cx.ask(log, deadline, |reply| LogMsg::Append(entry, Some(reply))).await.ok()
+        })?;
+        match begun.flatten() {
+            Some(Receipt::Kept(_)) => Ok(log),
+            other => {
+                let health = self.health(shard, log)?;
+                let said = health.and_then(|health| health.last_error);
+                let cause = said.unwrap_or_else(|| format!("its first event: {other:?}"));
+                Err(failed(&dir, cause))
+            }
+        }
+    }
+
+    fn health(&self, shard: usize, log: Addr<LogAgent>) -> Result<Option<Health>, DriveError> {
+        let asked = self.answer(shard, async move |cx: &mut Cx<'_>| {
+            let deadline = cx.fresh_ns() + 10_000_000_000;
+            cx.ask(log, deadline, LogMsg::Health).await.ok().map(|health| *health)
+        })?;
+        Ok(asked.flatten())
+    }
+
+    /// Runs a future on a shard and waits for what it says; none when it did not in time.
+    pub(super) fn answer<R: Send + 'static>(
+        &self,
+        shard: usize,
+        run: impl AsyncFnOnce(&mut Cx<'_>) -> R + Send + 'static,
+    ) -> Result<Option<R>, DriveError> {
+        let (told, said) = mpsc::channel();
+        self.on(shard, move |cx| {
+            let run = async move |cx: &mut Cx<'_>| {
+                // Whoever waits may have given up.
+                let _ = told.send(run(cx).await);
+            };
+            drop(cx.spawn_with(run));
+        })?;
+        Ok(said.recv_timeout(PATIENCE).ok())
+    }
+
+    /// What the middles and their logs have counted, summed over the cores; the longest of what is longest.
+    pub(super) fn protocol_counts(&self) -> Result<Vec<CountRecord>, DriveError> {
+        let mut all: Vec<CountRecord> = Vec::new();
+        let mut add = |name: String, count: u64| {
+            let largest = name.starts_with("longest") || name.starts_with("largest");
+            match all.iter_mut().find(|record| record.name == name) {
+                Some(record) if largest => record.count = record.count.max(count),
+                Some(record) => record.count += count,
+                None => all.push(CountRecord { name, count }),
+            }
+        };
+        let middles = self.fleet.middles.get().map_or(&[][..], Vec::as_slice);
+        for (shard, &middle) in middles.iter().enumerate() {
+            let counted = self.answer(shard, async move |cx: &mut Cx<'_>| {
+                let deadline = cx.fresh_ns() + 10_000_000_000;
+                cx.ask(middle, deadline, MiddleMsg::Counts).await.ok()
+            })?;
+            match counted.flatten() {
+                Some(counted) => counted.into_iter().for_each(|(name, count)| add(name, count)),
+                None => add("cores that did not say what they counted".to_owned(), 1),
+            }
+        }
+        for (owner, &log) in self.logs.logs.iter().enumerate() {
+            let Some(health) = self.health(self.log_shard.unwrap_or(owner), log)? else {
+                add("logs that did not say what they counted".to_owned(), 1);
+                continue;
+            };
+            let counts = health.counts;
+            add("log: events".to_owned(), counts.offered - counts.refused);
+            add("log: refused".to_owned(), counts.refused);
+            add("log: lost".to_owned(), counts.lost);
+            add("log: writes".to_owned(), counts.writes);
+            add("log: syncs".to_owned(), counts.syncs);
+            add("log: segments".to_owned(), counts.segments);
+            add("log: failures".to_owned(), counts.failures);
+            add("largest batch of the log".to_owned(), counts.batch_most);
+        }
+        Ok(all)
+    }
+}

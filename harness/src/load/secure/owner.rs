@@ -1,0 +1,320 @@
+//! The owner of one core's elicitations as an agent: what the pure owner says, done.
+//!
+//! Outcome, notice and exchange of a message wait until its event is as durable as the plan wants; then the
+//! exchange goes on. Time runs out by a timer of this core.
+
+use std::sync::Arc;
+
+use tailbeam_runtime::{Cx, Reply};
+
+use super::core::{self, AUDIT_LINES};
+use super::{Asked, Said, Secure};
+use crate::load::exchange::{Body, Exchange};
+use crate::load::host::{Fleet, HostMsg};
+use crate::load::legs::Step;
+use crate::load::link::{self, Link, Waited};
+use crate::load::middle::{self, Counted, Middle, MiddleMsg, Setup};
+use crate::load::{recorder, way};
+use crate::log::Entry;
+use crate::protocol::elicitation::{
+    AuditRing, Effects, Event, Message, Notice, Outcome, Output, Owner, OwnerConfig, Refusal,
+    State, record,
+};
+
+/// Elicitations that one turn of the clock ends.
+const EXPIRE_MAX: usize = 256;
+/// A clock that is due at once, but found no room in the log, is looked at again after this, ns.
+const LATER_NS: u64 = 1_000_000;
+
+/// What waits for an event.
+struct Then {
+    since_ns: u64,
+    what: What,
+}
+
+enum What {
+    /// The exchange goes on to the addressee.
+    Ask(Box<Exchange<Secure>>, Notice),
+    /// It goes home.
+    Home(Box<Exchange<Secure>>, State, Option<Arc<[u8]>>),
+    /// A message without an exchange: its notice, its outcome.
+    Said(Option<Notice>, Option<(Reply<Box<Outcome>>, Outcome)>),
+    /// A request was withdrawn: the addressee is told, and its asker's host.
+    Withdrawn(Notice, u32, u64),
+    /// Nothing: a violation was written down.
+    Nothing,
+}
+
+/// The owner and all that belongs to it.
+pub(super) struct Ownership {
+    fleet: Arc<Fleet<Secure>>,
+    owner: Owner,
+    audit: AuditRing,
+    link: Link<Then>,
+    watched: bool,
+    /// When the clock is looked at next, ns.
+    armed_ns: Option<u64>,
+    /// Time in the pure owner's checks, per message.
+    checks: Waited,
+    refused_answers: u64,
+    log: tailbeam_runtime::Addr<crate::log::LogAgent>,
+    buffer: Vec<u8>,
+}
+
+impl Ownership {
+    pub(super) fn new(setup: &Setup<Secure>) -> Self {
+        let plan = setup.plan();
+        let held = plan.rate_per_s() * plan.timeout_ns as f64 / 1e9 / setup.shards as f64;
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive; casts of floats saturate"
+        )]
+        let held = (held * 2.0) as usize;
+        let config = OwnerConfig {
+            core: u16::try_from(setup.shard).expect("at most 255 cores"),
+            agents: setup.fleet.agents,
+            pending_max: held.max(1 << 16),
+            fresh_ns: plan.protocol.fresh_ns,
+            ..OwnerConfig::default()
+        };
+        let owner = Owner::new(config, core::keys(setup.secret));
+        #[cfg(test)]
+        let owner = {
+            let mut owner = owner;
+            owner.plant(core::planted());
+            owner
+        };
+        Self {
+            fleet: Arc::clone(&setup.fleet),
+            owner,
+            audit: AuditRing::new(AUDIT_LINES),
+            link: Link::new(setup.log, 1, &plan.protocol),
+            watched: false,
+            armed_ns: None,
+            checks: Waited::default(),
+            refused_answers: 0,
+            log: setup.log,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The pure owner's word on a message.
+    fn handle(&mut self, message: &Message, cx: &mut Cx<'_>) -> (Outcome, Effects, u64) {
+        let now_ns = cx.fresh_ns();
+        let Output { outcome, mut effects } = self.owner.handle(now_ns, message, self.link.room());
+        if let Some(line) = effects.audit.take() {
+            self.audit.push(line);
+        }
+        let done_ns = cx.fresh_ns();
+        self.checks.add(done_ns.saturating_sub(now_ns));
+        (outcome, effects, done_ns)
+    }
+
+    /// Does `what` once `event` is in the log.
+    fn after(&mut self, event: Option<Event>, now_ns: u64, what: What, cx: &mut Cx<'_>) {
+        let then = Then { since_ns: now_ns, what };
+        let Some(event) = event else { return self.perform(then, true, cx) };
+        self.buffer.clear();
+        let kind = record::encode(&event, &mut self.buffer);
+        let payload = self.buffer.as_slice().into();
+        let entry = Entry { kind, version: record::VERSION, payload };
+        if let Some(then) = self.link.append(entry, then, cx) {
+            self.perform(then, true, cx);
+        }
+    }
+
+    fn perform(&mut self, then: Then, kept: bool, cx: &mut Cx<'_>) {
+        match then.what {
+            What::Ask(mut exchange, notice) if kept => {
+                let to = self.fleet.address(notice.to());
+                if let Notice::Asked { id, .. } = &notice {
+                    // An asker that is full does not hear of it, and cannot withdraw.
+                    drop(exchange.home.try_send(cx, HostMsg::Made(id.to_bytes(), exchange.key)));
+                }
+                exchange.body = Body::Request(Asked::Notice(notice));
+                middle::pass_on(to, exchange, cx);
+            }
+            What::Ask(exchange, _) => self.refuse(exchange, Said::LogLost, cx),
+            What::Home(mut exchange, state, data) => {
+                let said = if kept { Said::Settled { state, data } } else { Said::LogLost };
+                exchange.body = Body::Reply(said);
+                middle::bring_home(exchange, cx);
+            }
+            What::Said(notice, reply) => {
+                if let Some(notice) = notice.filter(|_| kept) {
+                    let to = self.fleet.address(notice.to());
+                    // One that is full misses it: as with any message, nothing waits for it.
+                    drop(to.try_send(cx, HostMsg::Told(Box::new(notice))));
+                }
+                if let Some((reply, outcome)) = reply {
+                    let outcome = if kept { outcome } else { Outcome::Refused(Refusal::LogFull) };
+                    drop(reply.send(cx, Box::new(outcome)));
+                }
+            }
+            What::Withdrawn(notice, asker, key) if kept => {
+                let to = self.fleet.address(notice.to());
+                // One that is full misses it; its answer will be refused.
+                drop(to.try_send(cx, HostMsg::Told(Box::new(notice))));
+                // A host that is full closes the request at its deadline.
+                let home = self.fleet.address(asker);
+                drop(home.try_send(cx, HostMsg::Withdrawn(key)));
+            }
+            What::Withdrawn(..) | What::Nothing => {}
+        }
+    }
+
+    /// A request that its addressee never sees goes home: the owner has answered it.
+    fn refuse(&self, mut exchange: Box<Exchange<Secure>>, said: Said, cx: &mut Cx<'_>) {
+        let stamps = &mut exchange.stamps;
+        if let Some(leg) = exchange.held.take() {
+            stamps.out = leg;
+        }
+        stamps.answered_ns = cx.fresh_ns();
+        recorder::with(|r| {
+            r.step(Step::Taken);
+            r.step(Step::Answered);
+        });
+        exchange.body = Body::Reply(said);
+        middle::bring_home(exchange, cx);
+    }
+
+    fn ask(&mut self, mut exchange: Box<Exchange<Secure>>, cx: &mut Cx<'_>) {
+        exchange.held = Some(way::leg(cx));
+        let body = std::mem::replace(&mut exchange.body, Body::Empty);
+        let Body::Request(Asked::Create(message)) = body else { return middle::lost(false) };
+        let (outcome, effects, now_ns) = self.handle(&message, cx);
+        match (outcome, effects.notice) {
+            (Outcome::Created { .. }, Some(notice)) => {
+                self.after(effects.event, now_ns, What::Ask(exchange, notice), cx);
+            }
+            (Outcome::Refused(why), _) => {
+                self.after(effects.event, now_ns, What::Nothing, cx);
+                self.refuse(exchange, Said::Refused(why), cx);
+            }
+            _ => middle::lost(false),
+        }
+        self.arm(cx);
+    }
+
+    fn answer(&mut self, mut exchange: Box<Exchange<Secure>>, cx: &mut Cx<'_>) {
+        let body = std::mem::replace(&mut exchange.body, Body::Empty);
+        let Body::Reply(Said::Respond(message)) = body else { return middle::lost(true) };
+        exchange.held = Some(way::leg(cx));
+        let (outcome, effects, now_ns) = self.handle(&message, cx);
+        match (outcome, effects.notice) {
+            (Outcome::Closed { state, .. }, Some(Notice::Settled { data, .. })) => {
+                self.after(effects.event, now_ns, What::Home(exchange, state, data), cx);
+            }
+            _ => {
+                // It stays as it is, and its time runs out; the exchange has nobody to go to.
+                self.refused_answers += 1;
+                self.after(effects.event, now_ns, What::Nothing, cx);
+                recorder::with(|r| r.step(Step::Closed));
+            }
+        }
+    }
+
+    fn cancel(&mut self, message: &Message, key: u64, cx: &mut Cx<'_>) {
+        let (outcome, effects, now_ns) = self.handle(message, cx);
+        let what = match (outcome, effects.notice) {
+            (Outcome::Closed { .. }, Some(notice)) => What::Withdrawn(notice, message.by(), key),
+            // Answered before: that it was late is counted among the refusals.
+            _ => What::Nothing,
+        };
+        self.after(effects.event, now_ns, what, cx);
+    }
+
+    fn say(&mut self, message: &Message, reply: Option<Reply<Box<Outcome>>>, cx: &mut Cx<'_>) {
+        let (outcome, effects, now_ns) = self.handle(message, cx);
+        let what = What::Said(effects.notice, reply.map(|reply| (reply, outcome)));
+        self.after(effects.event, now_ns, what, cx);
+        self.arm(cx);
+    }
+
+    /// Sees to it that the clock is looked at when the next one's time runs out.
+    fn arm(&mut self, cx: &mut Cx<'_>) {
+        let Some(next_ns) = self.owner.next_deadline() else { return };
+        if self.armed_ns.is_some_and(|armed_ns| armed_ns <= next_ns) {
+            return;
+        }
+        // Without room for the timer the next message arms it.
+        self.armed_ns = cx.notify_at(next_ns, next_ns).ok().map(|_| next_ns);
+    }
+
+    fn expire(&mut self, cx: &mut Cx<'_>) {
+        let now_ns = cx.fresh_ns();
+        let mut ended = Vec::new();
+        let room = self.link.room().min(EXPIRE_MAX);
+        self.owner.expire(now_ns, room, |effects| ended.push(effects));
+        for effects in ended {
+            if let Some(line) = effects.audit {
+                self.audit.push(line);
+            }
+            self.after(effects.event, now_ns, What::Said(effects.notice, None), cx);
+        }
+        // What is due and found no room in the log waits for it.
+        if self.owner.next_deadline().is_some_and(|next_ns| next_ns <= now_ns) {
+            let at_ns = if room == 0 { now_ns + LATER_NS } else { now_ns };
+            self.armed_ns = cx.notify_at(at_ns, at_ns).ok().map(|_| at_ns);
+        } else {
+            self.arm(cx);
+        }
+    }
+
+    fn progress(&mut self, cx: &mut Cx<'_>) {
+        let now_ns = cx.fresh_ns();
+        while let Some((then, kept)) = self.link.next_ready() {
+            self.link.waited.add(now_ns.saturating_sub(then.since_ns));
+            self.perform(then, kept, cx);
+        }
+    }
+
+    fn counted(&self) -> Vec<Counted> {
+        let counts = self.owner.counts();
+        let mut all = core::counted();
+        let mut add = |name: &str, count: u64| all.push((name.to_owned(), count));
+        add("created", counts.created);
+        for (state, count) in State::ALL[1..].iter().zip(counts.closed) {
+            add(&format!("{state:?}").to_lowercase(), count);
+        }
+        add("pending at the end", self.owner.pending() as u64);
+        add("answers refused", self.refused_answers);
+        add("forgotten early", counts.forgotten_early);
+        add("violations not logged", counts.violations_unlogged);
+        for (code, &refused) in counts.refused.iter().enumerate() {
+            add(&format!("owner refused: {}", core::refusal_name(code)), refused);
+        }
+        add("audit lines", self.audit.lines().count() as u64 + self.audit.dropped());
+        add("messages checked", self.checks.count);
+        add("check time, ns", self.checks.sum_ns);
+        add("longest check, ns", self.checks.max_ns);
+        link::counted(&self.link, &mut add);
+        all
+    }
+}
+
+impl Middle<Secure> for Ownership {
+    fn on(&mut self, msg: MiddleMsg<Secure>, cx: &mut Cx<'_>) {
+        if !self.watched {
+            self.watched = link::watch::<Secure>(self.log, cx.me(), cx);
+        }
+        match msg {
+            MiddleMsg::Ask(exchange) => self.ask(exchange, cx),
+            MiddleMsg::Answer(exchange) => self.answer(exchange, cx),
+            MiddleMsg::Say(message, reply) => self.say(&message, reply, cx),
+            MiddleMsg::Cancel(message, key) => self.cancel(&message, key, cx),
+            MiddleMsg::Log(now) => {
+                self.link.progress(now);
+                self.progress(cx);
+            }
+            MiddleMsg::Counts(reply) => drop(reply.send(cx, Box::new(self.counted()))),
+            MiddleMsg::Wait { .. } => {}
+        }
+    }
+
+    fn on_timer(&mut self, _: u64, cx: &mut Cx<'_>) {
+        self.armed_ns = None;
+        self.expire(cx);
+    }
+}

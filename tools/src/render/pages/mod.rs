@@ -1,0 +1,172 @@
+//! Pages: headings, lines and tables, written as text or as Markdown. What is on them is decided once, so that
+//! both say the same.
+
+mod compare;
+mod scale;
+
+use std::io::{self, Write};
+
+pub use compare::{brief, comparison};
+pub use scale::series;
+
+use super::text;
+use tailbeam_harness::report::Measured;
+
+/// JSON Schema of the comparison document.
+pub const COMPARE_SCHEMA: &str = include_str!("../../../schemas/compare.schema.json");
+/// JSON Schema of the scale document.
+pub const SCALE_SCHEMA: &str = include_str!("../../../schemas/scale.schema.json");
+
+/// A page.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// Title.
+    pub title: String,
+    /// Its parts, from top to bottom.
+    pub parts: Vec<Part>,
+}
+
+/// A part of a page.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// A heading.
+    Heading(String),
+    /// A line of text.
+    Line(String),
+    /// Something to know before believing a figure.
+    Caveat(String),
+    /// A table.
+    Table(Sheet),
+    /// Lines in which every column counts.
+    Chart(Vec<String>),
+}
+
+/// A table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sheet {
+    /// Column heads.
+    pub head: Vec<String>,
+    /// Rows, as long as the head.
+    pub rows: Vec<Vec<String>>,
+    /// Columns at the left that hold words; the others are figures and lie at the right.
+    pub words: usize,
+}
+
+impl Page {
+    fn heading(&mut self, text: impl Into<String>) {
+        self.parts.push(Part::Heading(text.into()));
+    }
+
+    fn line(&mut self, text: impl Into<String>) {
+        self.parts.push(Part::Line(text.into()));
+    }
+
+    fn caveat(&mut self, text: impl Into<String>) {
+        self.parts.push(Part::Caveat(text.into()));
+    }
+
+    fn table(&mut self, head: &[&str], words: usize, rows: Vec<Vec<String>>) {
+        let head = head.iter().map(|&text| text.to_owned()).collect();
+        self.parts.push(Part::Table(Sheet { head, rows, words }));
+    }
+}
+
+/// A figure in a cell, where only the word fits.
+fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
+    measured.known().map_or_else(|| "unknown".to_owned(), text)
+}
+
+/// Writes a page for a terminal.
+///
+/// # Errors
+/// Those of `out`.
+pub fn text(page: &Page, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{}", page.title)?;
+    for part in &page.parts {
+        match part {
+            Part::Heading(heading) => writeln!(out, "\n{heading}")?,
+            Part::Line(line) => writeln!(out, "  {line}")?,
+            Part::Caveat(caveat) => writeln!(out, "  ! {caveat}")?,
+            Part::Chart(lines) => lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?,
+            Part::Table(sheet) => {
+                let head: Vec<&str> = sheet.head.iter().map(String::as_str).collect();
+                writeln!(out, "{}", text::table(&head, sheet.rows.iter().cloned(), sheet.words))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a page as Markdown (tables as in GitHub's).
+///
+/// # Errors
+/// Those of `out`.
+pub fn markdown(page: &Page, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "# {}\n", escaped(&page.title))?;
+    for part in &page.parts {
+        match part {
+            Part::Heading(heading) => writeln!(out, "\n## {}\n", escaped(heading))?,
+            Part::Line(line) => writeln!(out, "{}  ", escaped(line))?,
+            Part::Caveat(caveat) => writeln!(out, "- **note** {}", escaped(caveat))?,
+            Part::Chart(lines) => {
+                writeln!(out, "\n```text")?;
+                lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                writeln!(out, "```")?;
+            }
+            Part::Table(sheet) => {
+                let row = |cells: &[String]| {
+                    let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
+                    format!("| {} |", cells.join(" | "))
+                };
+                let rule = |column| if column < sheet.words { "---" } else { "---:" };
+                let rules: Vec<&str> = (0..sheet.head.len()).map(rule).collect();
+                writeln!(out, "\n{}\n| {} |", row(&sheet.head), rules.join(" | "))?;
+                sheet.rows.iter().try_for_each(|cells| writeln!(out, "{}", row(cells)))?;
+                writeln!(out)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Text that stays text: names may hold anything.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\n' | '\r' => escaped.push(' '),
+            '<' => escaped.push_str("&lt;"),
+            '&' => escaped.push_str("&amp;"),
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' | '#' => {
+                escaped.push('\\');
+                escaped.push(c);
+            }
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_formats_hold_the_same_and_names_stay_text() {
+        let mut page = Page { title: "a | <b>".to_owned(), ..Page::default() };
+        page.heading("rows");
+        page.caveat("stopped");
+        page.table(&["name", "n"], 1, vec![vec!["x|y".to_owned(), "7".to_owned()]]);
+        page.parts.push(Part::Chart(vec!["10 |##".to_owned()]));
+        let written = |write: fn(&Page, &mut dyn Write) -> io::Result<()>| {
+            let mut out = Vec::new();
+            write(&page, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let (plain, md) = (written(text), written(markdown));
+        assert!(plain.contains("! stopped") && plain.contains("x|y") && plain.contains("10 |##"));
+        assert!(md.starts_with("# a \\| &lt;b>\n"), "{md}");
+        assert!(md.contains("| x\\|y | 7 |") && md.contains("| --- | ---: |"), "{md}");
+        assert!(md.contains("```text\n10 |##\n```"), "{md}");
+    }
+}
