@@ -6,6 +6,8 @@ mod common;
 
 use common::{Ran, largest, run, slow};
 use tailbeam_harness::plan::SlowKind;
+use tailbeam_harness::report::latency::{self, Question};
+use tailbeam_harness::verdict::{Gate, GateVerdict};
 use tailbeam_probes::analyse::latency::{stages, system_ns};
 use tailbeam_probes::record::latency::{Exemplar, Stage};
 
@@ -102,4 +104,46 @@ fn what_strikes_seldom_strikes_as_often_as_planted() {
     let slowed = &ran.run.end.as_ref().unwrap().slowed[0];
     let all = ran.total().count / 200;
     assert!(slowed.times <= all / 3, "{} of about {all} requests", slowed.times);
+}
+
+/// 200 agents send half of their requests, 1,000/s, to one that answers 20/s: its mailbox takes 256 from each core.
+#[test]
+fn a_full_mailbox_is_counted_and_named_and_gives_the_request_back() {
+    let mut plan = slow(SlowKind::Flood, 50, 2);
+    plan.timeout_ns = 2_000_000_000;
+    let Some(ran) = run(&plan) else { return };
+    let seconds = || ran.run.windows.iter().flat_map(|window| &window.seconds);
+    let full: u64 = seconds().map(|second| second.counts.mailbox_full).sum();
+    let errors: u64 = seconds().map(|second| second.counts.outcomes.error).sum();
+    assert!(full > 100, "{full} found it full");
+    assert!(errors >= full, "a request that is given back is an error: {full} of {errors}");
+    // Whose it was: each core's list holds nobody else, and every one of them.
+    let lists = ran.windows.iter().flat_map(|window| &window.more.top_full);
+    let named: Vec<(u32, u64)> = lists.map(|top| (top.agent, top.weight)).collect();
+    assert!(named.iter().all(|(agent, _)| *agent == AGENT), "{named:?}");
+    assert_eq!(named.iter().map(|(_, times)| times).sum::<u64>(), full);
+    // What was given back is nobody's latency and is not lost: every attempt has its outcome.
+    let report = tailbeam_harness::report::build(&ran.dir, Some(&[Gate::Outcomes {}])).unwrap();
+    assert_eq!(report.gates[0].verdict, GateVerdict::Pass, "{:?}", report.gates);
+    assert!(report.caveats.iter().any(|caveat| caveat.contains("mailbox of the agent")));
+    let latency = latency::build(&ran.dir, &Question::default()).unwrap();
+    let of = &latency.agents.full;
+    assert_eq!((of.len(), of[0].agent, of[0].at_least), (1, AGENT, full), "{of:?}");
+    let said = latency.caveats.iter().find(|caveat| caveat.contains("a mailbox was full"));
+    assert!(said.is_some_and(|text| text.contains("agent 17 on core")), "{:?}", latency.caveats);
+    // Those that found room waited in it, behind its owner.
+    let waited = ran.exemplars().filter(|of| of.stamps.answered_ns != 0 && of.responder == AGENT);
+    let staged: Vec<_> = waited.map(|of| stages(&of.stamps, 1_000).stages).collect();
+    let mailbox = staged.iter().filter(|stages| largest(stages) == Stage::Mailbox).count();
+    assert!(mailbox * 2 > staged.len(), "{mailbox} of {} waited in the mailbox", staged.len());
+    // And the other agents' requests did not.
+    let others = ran.exemplars().filter(|of| of.responder != AGENT);
+    let mut others: Vec<u64> =
+        others.map(|of| stages(&of.stamps, 1_000).stages[Stage::Mailbox.index()]).collect();
+    others.sort_unstable();
+    assert!(
+        others[others.len() / 2] < 1_000_000,
+        "{} ns in the mailboxes of others",
+        others[others.len() / 2]
+    );
 }

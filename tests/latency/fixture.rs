@@ -285,8 +285,7 @@ impl Run {
             }
             for of in &window.cores {
                 let broken = self.broken.iter().find(|(w, s, _)| (*w, *s) == (number, of.shard));
-                let payload =
-                    broken.map_or_else(|| postcard::to_stdvec(of).unwrap(), |b| b.2.clone());
+                let payload = broken.map_or_else(|| of.encode().unwrap(), |b| b.2.clone());
                 frame(kind::LATENCY, &payload);
             }
             frame(kind::WINDOW, &serde_json::to_vec(&record(number, window)).unwrap());

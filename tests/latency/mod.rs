@@ -7,7 +7,7 @@ pub(crate) mod fixture;
 use serde_json::Value;
 use tailbeam_harness::report::counters::{self, CountersReport, Slots};
 use tailbeam_harness::report::latency::{self, Holds, LatencyReport, Question};
-use tailbeam_probes::record::latency::{Count, LatencyWindow, Sums};
+use tailbeam_probes::record::latency::{Count, LatencyWindow, Stage, Sums};
 
 use fixture::{Run, SECOND};
 use tailbeam::render::latency::counters::Per;
@@ -154,6 +154,36 @@ fn what_does_not_add_up_is_called_fail_where_it_lies() {
     let drawn = text(|out| render::report(&made, By::Band, out));
     assert!(drawn.contains("FAIL conservation: stages = latency"), "{drawn}");
     assert!(drawn.contains("allowed: FAIL") && drawn.contains("Conservation  FAIL"), "{drawn}");
+}
+
+/// The verdict of the run, as the program gives it.
+#[test]
+fn what_does_not_add_up_is_no_go_in_the_verdict_of_the_run() {
+    let judged = |change: &dyn Fn(&mut LatencyWindow)| {
+        let store = tempfile::tempdir().unwrap();
+        let mut run = Run::new();
+        each(&mut run, change);
+        let dir = store.path().join("20261126-020000-000");
+        std::fs::create_dir(&dir).unwrap();
+        run.write(&dir);
+        let words = ["tailbeam", "--store", store.path().to_str().unwrap(), "report", "@last"];
+        let words = words.iter().chain(&["--gate", "conservation"]).map(std::ffi::OsString::from);
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = tailbeam::run(words, &[], &mut out, &mut err);
+        (code, String::from_utf8(out).unwrap() + &String::from_utf8(err).unwrap())
+    };
+    let (_, sound) = judged(&|_| {});
+    assert!(!sound.contains("FAIL"), "{sound}");
+    let (code, text) = judged(&|window| {
+        let buckets = window.buckets.iter_mut();
+        buckets.for_each(|bucket| bucket.sums.stages[Stage::RunQueue.index()] = 0);
+    });
+    assert_eq!(code, 3, "{text}");
+    assert!(
+        text.contains("FAIL conservation: stages = latency") && text.contains("NO-GO"),
+        "{text}"
+    );
+    assert!(text.contains("run queue"), "{text}");
 }
 
 #[test]

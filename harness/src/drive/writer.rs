@@ -96,7 +96,7 @@ impl RunWriter {
             }
         }
         for window in latency {
-            let payload = postcard::to_stdvec(window).map_err(|e| failed(&self.dir, e))?;
+            let payload = window.encode().map_err(|e| failed(&self.dir, e))?;
             self.frame(kind::LATENCY, mono_ns, &payload)?;
         }
         self.json(kind::WINDOW, mono_ns, record)?;

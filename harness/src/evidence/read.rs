@@ -223,7 +223,7 @@ fn missing_windows(run: &mut RunFrames) {
 /// What one core recorded of a window's latency, or the damage in words.
 pub(super) fn latency_window(frame: &Frame) -> Result<LatencyWindow, String> {
     let window = match frame.version {
-        FRAME_VERSION => postcard::from_bytes(&frame.payload).map_err(|e| e.to_string()),
+        FRAME_VERSION => LatencyWindow::decode(&frame.payload).map_err(|e| e.to_string()),
         other => Err(format!("version {other} is not known to this program")),
     };
     window.map_err(|why| format!("frame {}: unreadable latency stages: {why}", frame.seq))

@@ -10,6 +10,7 @@ use super::middle::{MiddleAgent, MiddleMsg};
 use super::recorder::{self, Series};
 use super::slow::Strike;
 use super::workload::Workload;
+use crate::observe;
 
 /// The box. The asker's core allocates it and the asker's core frees it.
 #[doc(hidden)]
@@ -124,6 +125,7 @@ impl<W: Workload> ReplyTo<W> {
         let (turn_ns, now_ns) = (cx.turn_ns(), cx.stamp_ns());
         let request = exchange.request();
         account::answer(request, turn_ns, now_ns, &mut exchange.stamps);
+        observe::seen(exchange.stamps.due_ns, exchange.stamps.timer_turn_ns);
         if exchange.counted {
             exchange.counts = recorder::with(|r| account::counts(r.unit));
             account::done();

@@ -17,7 +17,7 @@ use super::middle::{MiddleAgent, MiddleMsg};
 use super::open::Open;
 use super::plant::{self, Plot};
 use super::recorder::{self, Series};
-use super::settle::{fail, settle, unsent, withdrawn};
+use super::settle::{Refusal, fail, handed_back, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
 use super::workload::{AgentInfo, Asking, Outgoing, Workload};
@@ -214,19 +214,21 @@ impl<W: Workload> Hosted<W> {
         let by = outgoing.out.and_then(|core| self.fleet.middle(core));
         let exchange = self.exchange(&open, key, outgoing, cx.me::<Self>());
         let sent = match by {
-            Some(middle) => middle.try_send(cx, MiddleMsg::Ask(exchange)).is_ok(),
-            None => self.fleet.address(target).try_send(cx, HostMsg::Ask(exchange)).is_ok(),
+            // Whose mailbox it is then is nobody's that requests are for.
+            Some(middle) => middle
+                .try_send(cx, MiddleMsg::Ask(exchange))
+                .map_err(|refused| (None, Refusal::of(refused))),
+            None => self
+                .fleet
+                .address(target)
+                .try_send(cx, HostMsg::Ask(exchange))
+                .map_err(|refused| (Some(target), Refusal::of(refused))),
         };
-        if sent {
-            self.arm_expiry(key, open.deadline_ns, cx);
-        } else {
-            recorder::with(|r| {
-                r.no_step(Step::Sent);
-                r.open.remove(key);
-                fail(r, false);
-            });
+        match sent {
+            Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
+            Err((whose, refusal)) => recorder::with(|r| handed_back(r, key, whose, refusal)),
         }
-        (sent, now_ns)
+        (sent.is_ok(), now_ns)
     }
 
     fn open_request(&self, target: u32, now_ns: u64) -> Open {
@@ -446,6 +448,7 @@ impl<W: Workload> Agent for Hosted<W> {
         observe::runs(self.index, cx.turn_ns());
         let _tag = owner::scope(self.owner);
         if token == TICK {
+            observe::seen(self.next_ns, cx.turn_ns());
             self.issue(cx);
         } else if token & EXPIRE != 0 {
             let now = cx.fresh_ns();

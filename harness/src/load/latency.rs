@@ -58,6 +58,7 @@ pub(crate) struct CoreLatency {
     /// The heaviest agents of the window, the lightest first; filled when it ends.
     service: Vec<TopAgent>,
     late_by: SpaceSaving<u32>,
+    full: SpaceSaving<u32>,
     clamped: u64,
     disordered: u64,
     late_ns: Option<u64>,
@@ -86,6 +87,7 @@ impl CoreLatency {
             top: TopSlow::new(TOP),
             service: Vec::with_capacity(LIST + 1),
             late_by: SpaceSaving::new(LIST),
+            full: SpaceSaving::new(LIST),
             clamped: 0,
             disordered: 0,
             late_ns: None,
@@ -111,6 +113,7 @@ impl CoreLatency {
         self.top.clear();
         self.service.clear();
         self.late_by.clear();
+        self.full.clear();
         (self.clamped, self.disordered, self.late_ns) = (0, 0, late_ns);
         self.legs = [LegSum::default(); 3];
         (self.legs_unknown, self.unstaged) = (LegSum::default(), LegSum::default());
@@ -138,6 +141,11 @@ impl CoreLatency {
         if full {
             self.service.remove(0);
         }
+    }
+
+    /// A request of this core found the mailbox of this agent full.
+    pub(crate) fn found_full(&mut self, agent: u32) {
+        self.full.add(agent, 1);
     }
 
     /// An answer to a request of this core has come, in its time or not.
@@ -229,6 +237,7 @@ impl CoreLatency {
         into.late_left_out = self.late.left_out();
         into.top_service = self.service.iter().rev().copied().collect();
         into.top_late = list(&self.late_by);
+        into.more.top_full = list(&self.full);
         (into.legs, into.legs_unknown, into.unstaged) =
             (self.legs, self.legs_unknown, self.unstaged);
     }

@@ -77,6 +77,12 @@ pub struct SecondCounts {
     pub refused_open_bound: u64,
     /// Requests the generator could not keep because its own tables were full (part of `error`).
     pub generator_exhausted: u64,
+    /// Requests that found the mailbox of the agent they were for full, and were handed back (part of `error`).
+    #[serde(default)]
+    pub mailbox_full: u64,
+    /// Requests that found the ring to the core they were for full, and were handed back (part of `error`).
+    #[serde(default)]
+    pub ring_full: u64,
     /// Answers that found the asker's mailbox or ring full.
     pub answers_undelivered: u64,
     /// Answers to requests that had been closed before.
@@ -100,6 +106,8 @@ impl SecondCounts {
         self.outcomes.merge(&other.outcomes);
         self.refused_open_bound += other.refused_open_bound;
         self.generator_exhausted += other.generator_exhausted;
+        self.mailbox_full += other.mailbox_full;
+        self.ring_full += other.ring_full;
         self.answers_undelivered += other.answers_undelivered;
         self.late_answers += other.late_answers;
         self.early_answers += other.early_answers;

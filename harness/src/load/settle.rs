@@ -1,7 +1,10 @@
 //! How a request ends in the counts, the histograms and the stages.
 
+use tailbeam_runtime::SendError;
+
 use super::exchange::Exchange;
 use super::latency::Parties;
+use super::legs::Step;
 use super::open::Open;
 use super::recorder::{Recorder, Series};
 use super::workload::{Settled, Workload};
@@ -11,6 +14,47 @@ pub(super) fn fail(r: &mut Recorder, exhausted: bool) {
     r.second.outcomes.error += 1;
     r.second.generator_exhausted += u64::from(exhausted);
     r.judge_unanswered();
+}
+
+/// What refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// A mailbox that was full.
+    Mailbox,
+    /// A ring to a core that was full.
+    Ring,
+    /// There is no such agent any more.
+    Gone,
+}
+
+impl Refusal {
+    /// Takes back what was handed back: the request ends with it.
+    pub(super) fn of<M>(refused: SendError<M>) -> Self {
+        let refusal = match refused {
+            SendError::Full(_) => Self::Mailbox,
+            SendError::RingFull(_) => Self::Ring,
+            SendError::Gone(_) => Self::Gone,
+        };
+        drop(refused.into_message());
+        refusal
+    }
+}
+
+/// Counts a request that the runtime did not take and handed back. `whose`: the agent it was for.
+pub(super) fn handed_back(r: &mut Recorder, key: u64, whose: Option<u32>, refusal: Refusal) {
+    r.no_step(Step::Sent);
+    r.open.remove(key);
+    match refusal {
+        Refusal::Mailbox => {
+            r.second.mailbox_full += 1;
+            if let Some(agent) = whose {
+                r.latency.found_full(agent);
+            }
+        }
+        Refusal::Ring => r.second.ring_full += 1,
+        Refusal::Gone => {}
+    }
+    fail(r, false);
 }
 
 /// Counts a request that was not sent, because something before that ended it.

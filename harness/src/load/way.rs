@@ -3,7 +3,7 @@
 use tailbeam_probes::record::latency::Leg;
 use tailbeam_runtime::{Cx, poll_path};
 
-use crate::observe::BUILT;
+use crate::observe::{self, BUILT};
 
 /// The way of the message in hand.
 pub(super) fn leg(cx: &Cx<'_>) -> Leg {
@@ -11,6 +11,7 @@ pub(super) fn leg(cx: &Cx<'_>) -> Leg {
         return Leg { turn_ns: cx.turn_ns(), ..Leg::default() };
     }
     let path = cx.path();
+    observe::seen(path.published_ns, path.seen_ns);
     Leg {
         published_ns: path.published_ns,
         seen_ns: path.seen_ns,

@@ -7,6 +7,7 @@
 
 mod notes;
 mod sources;
+mod spent;
 mod tick;
 
 use std::cell::{Cell, RefCell};
@@ -14,13 +15,14 @@ use std::cell::{Cell, RefCell};
 use tailbeam_probes::analyse::overhead::Detail;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::perf::Support;
-use tailbeam_probes::record::latency::LongTurn;
+use tailbeam_probes::record::latency::{LateWake, LongTurn};
 use tailbeam_runtime::{AgentId, Observer, Queues};
 
 pub(crate) use notes::Notes;
 use notes::Parks;
 pub(crate) use sources::Missing;
 use sources::Sources;
+use spent::{READING_NS, Spent};
 use tick::{Meters, Raw};
 
 use crate::plan::ObservePlan;
@@ -35,6 +37,8 @@ pub(crate) struct Setup {
     pub(crate) tick_ns: u64,
     /// Ticks that a window may have; one more makes the last one longer.
     pub(crate) ticks: usize,
+    /// Whether each switch is recorded.
+    pub(crate) switches: bool,
 }
 
 impl Setup {
@@ -44,7 +48,7 @@ impl Setup {
         // A window is closed with a second, which may come late.
         let ticks = (plan.window_ns() + 5_000_000_000) / tick_ns;
         let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).clamp(16, 4_096);
-        Self { on: plan.on && BUILT, tick_ns, ticks }
+        Self { on: plan.on && BUILT, tick_ns, ticks, switches: plan.switches }
     }
 
     /// Distance of ticks at this detail, ns; `None` without ticks.
@@ -64,11 +68,13 @@ const SLOW_TICK_NS: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub(crate) struct CoreObserver {
     meters: Meters,
+    /// No reading of the CPU time before this instant, ns.
+    reading_ns: u64,
 }
 
 impl CoreObserver {
     pub(crate) const fn new(setup: Setup) -> Self {
-        Self { meters: Meters::new(setup.tick_ns) }
+        Self { meters: Meters::new(setup.tick_ns), reading_ns: 0 }
     }
 
     /// A round or a sleep ended. A busy shard has looked at its queues before; of one that has not, nothing
@@ -115,6 +121,10 @@ impl Observer for CoreObserver {
     }
 
     fn look(&mut self, now_ns: u64, queues: &Queues<'_>) {
+        if now_ns >= self.reading_ns {
+            with(|core| core.read_spent(now_ns));
+            self.reading_ns = now_ns + READING_NS;
+        }
         if self.meters.due(now_ns) {
             self.meters.turning(now_ns);
             self.tick(now_ns, queues.ready());
@@ -132,6 +142,10 @@ pub(crate) struct Core {
     sources: Sources,
     parks: Parks,
     notes: Box<Notes>,
+    /// The last reading of the CPU time; none where switches are recorded.
+    spent: Option<Spent>,
+    /// The last sleep, ns.
+    park: (u64, u64),
     /// The next tick ends an interval of which nothing is wanted.
     fresh: bool,
     tick_ns: u64,
@@ -159,15 +173,31 @@ pub(crate) fn runs(agent: u32, turn_ns: u64) {
     RUNNING.set((agent, turn_ns));
 }
 
+/// Something was there for this core at `due_ns`, and it first saw it at `seen_ns`: if it slept meanwhile, it came
+/// late.
+#[inline]
+pub(crate) fn seen(due_ns: u64, seen_ns: u64) {
+    if due_ns != 0 && seen_ns >= due_ns.saturating_add(LATE_NS) {
+        with(|core| core.came_late(due_ns));
+    }
+}
+
+/// A park that ends this long after something was there is noted, ns: a wake-up takes up to 50 us.
+const LATE_NS: u64 = 100_000;
+
 /// Opens the sources of the calling thread, if it is to be observed. What it did not get it says.
 pub(crate) fn open(setup: Setup) -> Vec<Missing> {
     if !setup.on {
         return Vec::new();
     }
-    let (sources, missing) = Sources::open();
+    let (sources, missing) = Sources::open(setup.switches);
     let kept = KEPT.take();
     let (parks, notes) = (Parks::new(), kept.unwrap_or_else(|| Box::new(Notes::new(setup.ticks))));
-    CORE.set(Some(Core { sources, parks, notes, fresh: true, tick_ns: setup.tick_ns }));
+    let read = || Spent::read(clock::monotonic_ns(), sources.schedstat());
+    let spent = (!sources.has_ring()).then(read);
+    let tick_ns = setup.tick_ns;
+    let park = (0, 0);
+    CORE.set(Some(Core { sources, parks, notes, spent, park, fresh: true, tick_ns }));
     missing
 }
 
@@ -233,6 +263,8 @@ impl Core {
 
     /// Notes a sleep, and empties the ring of switches before sleeps fill it.
     fn parked(&mut self, from_ns: u64, to_ns: u64) {
+        self.park = (from_ns, to_ns);
+        self.read_spent(to_ns);
         if self.parks.parked(from_ns, to_ns) {
             let began = clock::monotonic_ns();
             self.drain();
@@ -253,7 +285,29 @@ impl Core {
         // A turn of something else than an agent of the workload leaves the one before in its place.
         let (agent, turn_ns) = RUNNING.get();
         let agent = if turn_ns >= from_ns { agent } else { u32::MAX };
-        self.notes.long_turn(LongTurn { agent, from_ns, len_ns });
+        let off = self.spent.as_mut().and_then(|spent| {
+            let after = Spent::read(from_ns.saturating_add(len_ns), self.sources.schedstat());
+            self.notes.reads_turns();
+            std::mem::replace(spent, after).turn(&after, from_ns, len_ns)
+        });
+        self.notes.long_turn(LongTurn { agent, from_ns, len_ns }, off);
+    }
+
+    #[cold]
+    fn came_late(&mut self, due_ns: u64) {
+        let (from_ns, to_ns) = self.park;
+        if from_ns <= due_ns && due_ns.saturating_add(LATE_NS) <= to_ns {
+            let ready_ns = self.sources.waited().map(|ns| ns.min(to_ns - due_ns));
+            self.notes.late_wake(LateWake { from_ns: due_ns, to_ns, ready_ns });
+        }
+    }
+
+    /// Reads how much CPU time the thread has had, if that is how turns are known and it is time.
+    fn read_spent(&mut self, now_ns: u64) {
+        let schedstat = self.sources.schedstat();
+        if let Some(spent) = self.spent.as_mut().filter(|spent| spent.is_old(now_ns)) {
+            *spent = Spent::read(now_ns, schedstat);
+        }
     }
 
     /// Hands over the notes of a window for empty ones.

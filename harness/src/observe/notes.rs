@@ -1,13 +1,15 @@
 //! The notes of a window on one core: fixed room, and what found none is summed.
 
 use tailbeam_probes::collect::perf::{OffCpu, Support};
-use tailbeam_probes::record::latency::{LatencyWindow, LongTurn, Off};
+use tailbeam_probes::record::latency::{LateWake, LatencyWindow, LongTurn, Off, TurnOff};
 
 use super::tick::{Raw, Switched};
 
 /// Off-CPU intervals that are kept, from this length on, ns.
 const OFF_MAX: usize = 256;
 const OFF_NS: u64 = 20_000;
+/// Late wake-ups that are kept.
+const LATE_MAX: usize = 128;
 /// Long turns that are kept.
 const LONG_MAX: usize = 128;
 /// Parks between two drains.
@@ -22,6 +24,10 @@ pub(crate) struct Notes {
     off_left_out: (u64, u64),
     long: Vec<LongTurn>,
     long_left_out: (u64, u64),
+    turn_off: Vec<TurnOff>,
+    turns_read: bool,
+    late: Vec<LateWake>,
+    late_left_out: (u64, u64),
     self_ns: u64,
 }
 
@@ -35,6 +41,10 @@ impl Notes {
             off_left_out: (0, 0),
             long: Vec::with_capacity(LONG_MAX),
             long_left_out: (0, 0),
+            turn_off: Vec::with_capacity(LONG_MAX),
+            turns_read: false,
+            late: Vec::with_capacity(LATE_MAX),
+            late_left_out: (0, 0),
             self_ns: 0,
         }
     }
@@ -43,6 +53,10 @@ impl Notes {
         self.ticks.clear();
         self.off.clear();
         self.long.clear();
+        self.turn_off.clear();
+        self.turns_read = false;
+        self.late.clear();
+        self.late_left_out = (0, 0);
         (self.off_left_out, self.long_left_out, self.self_ns) = ((0, 0), (0, 0), 0);
     }
 
@@ -74,10 +88,29 @@ impl Notes {
         }
     }
 
-    /// Keeps a turn that took long.
-    pub(super) fn long_turn(&mut self, turn: LongTurn) {
+    /// Says that long turns are looked at for time off the CPU.
+    pub(super) const fn reads_turns(&mut self) {
+        self.turns_read = true;
+    }
+
+    /// Keeps a late wake-up. All that one park came late for is one, from the first of it on.
+    pub(super) fn late_wake(&mut self, wake: LateWake) {
+        if let Some(last) = self.late.last_mut().filter(|last| last.to_ns == wake.to_ns) {
+            if wake.from_ns < last.from_ns {
+                *last = wake;
+            }
+        } else if self.late.len() < LATE_MAX {
+            self.late.push(wake);
+        } else {
+            add(&mut self.late_left_out, wake.to_ns - wake.from_ns);
+        }
+    }
+
+    /// Keeps a turn that took long, and how much of it was off the CPU.
+    pub(super) fn long_turn(&mut self, turn: LongTurn, off: Option<TurnOff>) {
         if self.long.len() < LONG_MAX {
             self.long.push(turn);
+            self.turn_off.extend(off);
         } else {
             add(&mut self.long_left_out, turn.len_ns);
         }
@@ -90,6 +123,10 @@ impl Notes {
         into.off_left_out = self.off_left_out;
         into.long_turns.clone_from(&self.long);
         into.long_turns_left_out = self.long_left_out;
+        into.more.turn_off.clone_from(&self.turn_off);
+        into.more.turns_read = self.turns_read;
+        into.more.late_wakes.clone_from(&self.late);
+        into.more.late_wakes_left_out = self.late_left_out;
         into.self_ns = self.self_ns;
     }
 }
@@ -185,20 +222,24 @@ mod tests {
     #[test]
     fn what_finds_no_room_is_summed_and_never_grows_it() {
         let mut notes = Notes::new(2);
-        let room = [notes.ticks.capacity(), notes.off.capacity(), notes.long.capacity()];
+        let room = |of: &Notes| {
+            [of.ticks.capacity(), of.off.capacity(), of.long.capacity(), of.turn_off.capacity()]
+        };
+        let before = room(&notes);
         for i in 0..1_000u64 {
             notes.keep(Raw { from_ns: i, to_ns: i + 1, turns: 1, ..Raw::default() });
             notes.off(&off(0, OFF_NS, true));
-            notes.long_turn(LongTurn { agent: 1, from_ns: 0, len_ns: 7 });
+            let off = TurnOff { from_ns: 0, off_ns: OFF_NS, ready_ns: None };
+            notes.long_turn(LongTurn { agent: 1, from_ns: 0, len_ns: 7 }, Some(off));
         }
-        let now = [notes.ticks.capacity(), notes.off.capacity(), notes.long.capacity()];
-        assert_eq!(room, now);
+        assert_eq!(before, room(&notes));
         let mut window = LatencyWindow::default();
         notes.write(None, &mut window);
         assert_eq!(window.ticks.iter().map(|tick| tick.turns).sum::<u64>(), 1_000);
         assert_eq!((window.off.len(), window.off_left_out.1), (OFF_MAX, 1_000 - OFF_MAX as u64));
         let left = 1_000 - LONG_MAX as u64;
         assert_eq!(window.long_turns_left_out, (7 * left, left));
+        assert_eq!(window.more.turn_off.len(), LONG_MAX);
         notes.clear();
         notes.write(None, &mut window);
         assert!(window.ticks.is_empty() && window.off.is_empty() && window.long_turns.is_empty());

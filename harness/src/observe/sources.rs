@@ -35,9 +35,17 @@ impl std::fmt::Debug for Sources {
     }
 }
 
+fn unwanted() -> Unavailable {
+    Unavailable {
+        source: "perf ring",
+        cause: "the plan records no switches".to_owned(),
+        remedy: "set observe.switches in the plan".to_owned(),
+    }
+}
+
 impl Sources {
     /// Opens what the host allows for the calling thread.
-    pub(super) fn open() -> (Self, Vec<Missing>) {
+    pub(super) fn open(switches: bool) -> (Self, Vec<Missing>) {
         let (backend, refused) = open_thread(ThreadOptions::default());
         let mut missing: Vec<Missing> = backend
             .support()
@@ -50,13 +58,24 @@ impl Sources {
         if let Some(why) = refused {
             note("counter group", why);
         }
-        let ring = SwitchRing::open(RING).map_err(|why| note("time off the CPU", why)).ok();
+        let ring = if switches { SwitchRing::open(RING) } else { Err(unwanted()) };
+        let ring = ring.map_err(|why| note("time off the CPU", why)).ok();
         let schedstat = Schedstat::own().map_err(|why| note("schedstat", why)).ok();
         // The thread is pinned, so where it is now is where it stays.
         let cpu = u32::try_from(rustix::thread::sched_getcpu()).ok();
         let sources =
             Self { backend, rules: rules(cpu), before: None, ring, schedstat, schedule: None };
         (sources, missing)
+    }
+
+    /// The source of its own count of waiting, if there is one.
+    pub(super) const fn schedstat(&self) -> Option<&Schedstat> {
+        self.schedstat.as_ref()
+    }
+
+    /// Whether switches are recorded.
+    pub(super) const fn has_ring(&self) -> bool {
+        self.ring.is_some()
     }
 
     pub(super) fn support(&self) -> &Support {
@@ -76,6 +95,12 @@ impl Sources {
         let now = self.schedstat.as_ref()?.read().ok()?;
         let since = now.since(&self.schedule.replace(now)?)?;
         Some((since.run_ns, since.wait_ns))
+    }
+
+    /// Time ready without a CPU since the last call of [`schedule`](Self::schedule), ns.
+    pub(super) fn waited(&self) -> Option<u64> {
+        let now = self.schedstat.as_ref()?.read().ok()?;
+        Some(now.since(&self.schedule?)?.wait_ns)
     }
 
     /// Gives each interval off the CPU since the last call; how many records were lost. `None` without a

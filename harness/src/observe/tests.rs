@@ -21,7 +21,7 @@ fn allocations() -> u64 {
 }
 
 fn setup() -> Setup {
-    Setup { on: true, tick_ns: 10 * MS, ticks: 64 }
+    Setup { on: true, tick_ns: 10 * MS, ticks: 64, switches: true }
 }
 
 #[test]

@@ -27,6 +27,14 @@ pub struct ObservePlan {
     /// spare, ns; 0 is none.
     #[serde(default)]
     pub saturate_ns: u64,
+    /// Whether each switch of a core's thread is recorded, about 1 us each. Without, time off the CPU in long turns
+    /// is known by the thread's CPU time: how long, not when.
+    #[serde(default = "yes")]
+    pub switches: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// How a run measures what measuring costs.
@@ -66,6 +74,7 @@ impl Default for ObservePlan {
             exemplars: None,
             cost: CostPlan::Pairs,
             saturate_ns: 0,
+            switches: true,
         }
     }
 }

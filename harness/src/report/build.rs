@@ -5,6 +5,7 @@ use std::path::Path;
 use tailbeam_probes::record::DamageKind;
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
 
+use super::latency::Attributed;
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
     degradation, figures, latency, leaks,
@@ -82,19 +83,20 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     });
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
+    let Attributed { attribution, conserved, own_cost } = latency::attribution(dir, &run);
     let gates = gates.unwrap_or(&run.plan.gates);
     let degradation = degradation::rows(&run, degradation::margin(gates));
     let mut results = Vec::new();
     for gate in gates {
         results.push(match gate {
             Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
+            Gate::Conservation {} => verdict::conservation(gate, conserved.as_ref()),
             Gate::Degradation { .. } => degradation::gate(gate, &degradation),
             gate => judge(gate, &material, little.known().cloned())?,
         });
     }
     let validity = validity(&material);
     let verdict = verdict::combine(&mut results, &validity);
-    let (attribution, own_cost) = latency::attribution(dir, &run);
     Ok(Report {
         run: identity(&material),
         caveats: caveats(&material),
@@ -191,6 +193,11 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
         m.total.refused_open_bound,
         "requests were refused because their agent had its bound of open requests",
     );
+    count(
+        m.total.mailbox_full,
+        "requests found the mailbox of the agent they were for full: errors",
+    );
+    count(m.total.ring_full, "requests found the ring to the core they were for full: errors");
     count(m.total.generator_exhausted, "requests could not be sent or timed by the generator");
     count(m.total.answers_undelivered, "answers found the asker's mailbox or ring full");
     count(m.total.late_answers, "answers came after their request was closed");
@@ -401,7 +408,9 @@ fn judge(
             let spread = spread.known().map(|s| (s.min, s.max, s.mean, s.agents));
             verdict::fairness(gate, *max_over_min, spread, m.issuing_s)
         }
-        Gate::Leaks { .. } => unreachable!("judged from the heap and not from frames"),
+        Gate::Leaks { .. } | Gate::Conservation {} => {
+            unreachable!("judged from the heap and from the stages, not from frames")
+        }
         Gate::Degradation { .. } => unreachable!("judged over the windows, before this"),
         Gate::Generator { p99_lateness_ns } => {
             let lateness = row(Series::Lateness);

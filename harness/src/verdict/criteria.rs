@@ -67,9 +67,11 @@ pub enum Gate {
         /// Limit, ns.
         p99_lateness_ns: u64,
     },
+    /// The stages of requests add up to their latency, and the cores' time to wall time.
+    Conservation {},
 }
 
-const NAMES: [&str; 16] = [
+const NAMES: [&str; 17] = [
     "p50",
     "p90",
     "p95",
@@ -85,6 +87,7 @@ const NAMES: [&str; 16] = [
     "fairness",
     "generator",
     "leaks",
+    "conservation",
     "degradation",
 ];
 
@@ -118,6 +121,7 @@ pub fn default_gates() -> Vec<Gate> {
         // 1 % of the latency limit (statistics.md C1).
         Gate::Generator { p99_lateness_ns: 3_000_000 },
         Gate::Leaks { below: LEAKS_BELOW },
+        Gate::Conservation {},
         Gate::Degradation { per_day: DEGRADATION_BELOW },
     ]
 }
@@ -157,6 +161,8 @@ fn parse(text: &str) -> Result<Gate, String> {
     match name {
         "outcomes" if rest.is_empty() => Ok(Gate::Outcomes {}),
         "outcomes" => Err("outcomes takes no value: the sum closes or it does not".to_owned()),
+        "conservation" if rest.is_empty() => Ok(Gate::Conservation {}),
+        "conservation" => Err("conservation takes no value: its allowances are fixed".to_owned()),
         "littles_law" if rest.is_empty() => Ok(Gate::LittlesLaw { within: 0.05 }),
         "littles_law" => {
             wants("<=").and_then(|()| Ok(Gate::LittlesLaw { within: fraction(value)? }))
@@ -239,6 +245,7 @@ impl Gate {
             Self::LittlesLaw { .. } => "littles_law".to_owned(),
             Self::Fairness { .. } => "fairness".to_owned(),
             Self::Generator { .. } => "generator".to_owned(),
+            Self::Conservation {} => "conservation".to_owned(),
             Self::Degradation { .. } => "degradation".to_owned(),
             Self::Leaks { .. } => "leaks".to_owned(),
         }
@@ -261,6 +268,9 @@ impl Gate {
             Self::Fairness { max_over_min } => format!("max / min < {}", trimmed(*max_over_min)),
             Self::Leaks { below } => {
                 format!("no LEAK, growth < {} MB/h", trimmed(*below / 1e6))
+            }
+            Self::Conservation {} => {
+                "stages = latency within 1 %, cores = wall within 1 % or 50 us".to_owned()
             }
             Self::Degradation { per_day } => format!("< {} %/day", trimmed(per_day * 100.0)),
             Self::Generator { p99_lateness_ns } => {
@@ -312,6 +322,7 @@ mod tests {
             ("degradation<5%", "share per day"),
             ("", "no gate"),
             ("outcomes<1", "no value"),
+            ("conservation<1%", "no value"),
         ] {
             let error = parse_gates(&format!("outcomes,{text}")).unwrap_err();
             assert_eq!(error.position, 2);

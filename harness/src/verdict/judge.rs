@@ -210,6 +210,56 @@ pub fn generator(
     decided(result, p99_ns < limit_ns, "lateness of sends counts in every latency")
 }
 
+/// What the comparisons of a run's stages, cores and samples came to, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Conserved {
+    /// Comparisons that agree.
+    pub agree: u64,
+    /// Those that do not, and where.
+    pub failed: Vec<String>,
+    /// Those without which it is not known whether requests add up, and that could not be made.
+    pub open: Vec<String>,
+    /// Others that could not be made: what the host does not tell, and samples of which there are too few.
+    pub unmade: Vec<String>,
+}
+
+/// Whether the time of a run adds up; `Err`: why it was not compared. What the host does not tell is no
+/// fault of the run's, and is said.
+#[must_use]
+pub fn conservation(gate: &Gate, conserved: Result<&Conserved, &String>) -> GateResult {
+    let found = match conserved {
+        Ok(found) => found,
+        Err(why) => return open(result(gate, 0, "unknown".to_owned()), why, None),
+    };
+    let made = found.agree + found.failed.len() as u64;
+    let measured = format!("{} of {made} comparisons agree", found.agree);
+    // A hole from outside has requests and no samples of the number outstanding.
+    let result = GateResult { latency: true, ..result(gate, made, measured) };
+    if let Some(failed) = first_of(&found.failed) {
+        return decided(result, false, &format!("FAIL conservation: {failed}"));
+    }
+    if let Some(open_one) = first_of(&found.open) {
+        return open(result, &open_one, None);
+    }
+    if made == 0 {
+        return open(result, "nothing was compared", None);
+    }
+    let reason = first_of(&found.unmade).map_or_else(
+        || "every comparison was made".to_owned(),
+        |unmade| format!("not compared: {unmade}"),
+    );
+    decided(result, true, &reason)
+}
+
+/// The first of a list, and how many there are more.
+fn first_of(list: &[String]) -> Option<String> {
+    let first = list.first()?;
+    Some(match list.len() {
+        1 => first.clone(),
+        n => format!("{first} (and {} more)", n - 1),
+    })
+}
+
 /// Applies the validity checks to the gates and concludes: GO only if every gate passes and every check
 /// holds, NO-GO if any gate fails, INCONCLUSIVE otherwise; also when no gate was asked for.
 pub fn combine(gates: &mut [GateResult], validity: &[Validity]) -> Overall {
@@ -297,6 +347,46 @@ mod tests {
         );
         assert_eq!((late(Some(1), 0), late(Some(3_000_000), 0)), (Pass, Fail));
         assert_eq!((late(Some(1), 1), late(None, 0)), (Inconclusive, Inconclusive));
+    }
+
+    #[test]
+    fn what_does_not_add_up_fails_and_what_the_host_does_not_tell_is_said() {
+        use GateVerdict::{Fail, Inconclusive, Pass};
+        let gate = Gate::Conservation {};
+        let list = |n: usize| vec!["stages = latency, p99-p99.9: in hop".to_owned(); n];
+        let judged = |failed, open, unmade| {
+            let found = Conserved {
+                agree: 20,
+                failed: list(failed),
+                open: list(open),
+                unmade: list(unmade),
+            };
+            conservation(&gate, Ok(&found))
+        };
+        let verdict = |failed, open, unmade| judged(failed, open, unmade).verdict;
+        assert_eq!(
+            [verdict(0, 0, 0), verdict(0, 0, 3), verdict(0, 1, 3), verdict(1, 1, 1)],
+            [Pass, Pass, Inconclusive, Fail]
+        );
+        let failed = judged(2, 0, 0);
+        assert_eq!(failed.measured, "20 of 22 comparisons agree");
+        assert_eq!(
+            failed.reason,
+            "FAIL conservation: stages = latency, p99-p99.9: in hop (and 1 more)"
+        );
+        assert!(judged(0, 0, 2).reason.starts_with("not compared: "));
+        let nothing = Conserved::default();
+        assert_eq!(conservation(&gate, Ok(&nothing)).verdict, Inconclusive, "no PASS from nothing");
+        let why = "no stages".to_owned();
+        let unknown = conservation(&gate, Err(&why));
+        assert_eq!((unknown.verdict, unknown.reason.as_str()), (Inconclusive, "no stages"));
+        let broken = Validity {
+            name: "x".into(),
+            holds: false,
+            text: "process stopped 5.0 s".into(),
+            outside: true,
+        };
+        assert_eq!(combine(&mut [judged(1, 0, 0)], &[broken]), Overall::Inconclusive);
     }
 
     #[test]

@@ -8,7 +8,8 @@ pub(crate) mod student;
 
 pub use criteria::{Gate, GateError, default_gates, parse_gates};
 pub use judge::{
-    Sends, combine, fairness, generator, little, outcome_sum, throughput, undecided_requests,
+    Conserved, Sends, combine, conservation, fairness, generator, little, outcome_sum, throughput,
+    undecided_requests,
 };
 
 pub use kendall::{Kendall, mann_kendall};

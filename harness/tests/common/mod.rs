@@ -84,18 +84,26 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs it; `None` where the host has no io_uring.
 pub(crate) fn run(plan: &Plan) -> Option<Ran> {
-    run_with::<Echo>(plan)
+    run_as::<Echo>(plan, || {})
 }
 
 /// Runs it with agents of `W`.
 pub(crate) fn run_with<W: Workload>(plan: &Plan) -> Option<Ran> {
+    run_as::<W>(plan, || {})
+}
+
+/// The same while `beside` is done on a thread of its own.
+pub(crate) fn run_as<W: Workload>(plan: &Plan, beside: impl FnOnce() + Send) -> Option<Ran> {
     if tailbeam_runtime::features::probe().is_err() {
         return None;
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let root = tempfile::tempdir().unwrap();
     let store = Store::open(root.path()).unwrap();
-    let dir = drive::run::<W>(plan, &store, &Control::default(), &mut |_| {}).unwrap();
+    let dir = std::thread::scope(|scope| {
+        scope.spawn(beside);
+        drive::run::<W>(plan, &store, &Control::default(), &mut |_| {}).unwrap()
+    });
     let run = read_run(&dir).unwrap();
     let (windows, damage) = read_latency(&dir).unwrap();
     assert!(damage.is_empty() && run.damage.is_empty(), "{damage:?} {:?}", run.damage);

@@ -246,6 +246,28 @@ pub struct LongTurn {
     pub len_ns: u64,
 }
 
+/// In a long turn the shard's thread was off its CPU, where no switches are recorded: by the thread's CPU time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnOff {
+    /// Begin of the turn, as in its [`LongTurn`], ns.
+    pub from_ns: u64,
+    /// So long at least, ns; up to a millisecond more is possible.
+    pub off_ns: u64,
+    /// Of that, ready to run, by schedstat, at most, ns; `None`: unknown.
+    pub ready_ns: Option<u64>,
+}
+
+/// A core that was parked came late: a message was visible to it, or a timer was due, and it did not run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateWake {
+    /// When the first of what it came late for was visible or due, ns.
+    pub from_ns: u64,
+    /// The park's end, ns.
+    pub to_ns: u64,
+    /// Of that, ready to run and without a CPU, by schedstat, at most, ns; `None`: unknown.
+    pub ready_ns: Option<u64>,
+}
+
 /// The shard's thread was off its CPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Off {
@@ -377,4 +399,88 @@ pub struct LatencyWindow {
     /// Requests that ended while stages were switched off: in the histograms of latency and in no bucket;
     /// `ns` is their system latency.
     pub unstaged: LegSum,
+    /// What later versions have added: encoded after the rest ([`LatencyWindow::encode`]), so that each reads the
+    /// other's frames.
+    #[serde(skip)]
+    pub more: More,
+}
+
+/// What was added to [`LatencyWindow`] since its first version; fields are only ever appended.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct More {
+    /// Agents by how often a request of this shard's askers found their mailbox full; weights are requests.
+    pub top_full: Vec<TopAgent>,
+    /// Long turns in which the thread was off its CPU for 20 us and more, where no switches are recorded.
+    pub turn_off: Vec<TurnOff>,
+    /// Whether it was looked for: then a long turn that is not in `turn_off` was on its CPU.
+    pub turns_read: bool,
+    /// Parks that ended 100 us and more after something was there for the core.
+    pub late_wakes: Vec<LateWake>,
+    /// Further ones of which there was no room for more, ns and number.
+    pub late_wakes_left_out: (u64, u64),
+}
+
+impl LatencyWindow {
+    /// As a frame holds it.
+    ///
+    /// # Errors
+    /// None for what fits into memory.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_extend(&self.more, postcard::to_allocvec(self)?)
+    }
+
+    /// Reads a frame. One of an older version has nothing of [`More`]; of a newer one what is unknown is left.
+    ///
+    /// # Errors
+    /// When the bytes are no window.
+    pub fn decode(bytes: &[u8]) -> Result<Self, postcard::Error> {
+        let (mut window, mut rest): (Self, &[u8]) = postcard::take_from_bytes(bytes)?;
+        window.more.top_full = next(&mut rest)?;
+        window.more.turn_off = next(&mut rest)?;
+        window.more.turns_read = next(&mut rest)?;
+        window.more.late_wakes = next(&mut rest)?;
+        window.more.late_wakes_left_out = next(&mut rest)?;
+        Ok(window)
+    }
+}
+
+/// The next field, or nothing of it where the writer knew of none.
+fn next<'a, T: Default + Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, postcard::Error> {
+    if rest.is_empty() {
+        return Ok(T::default());
+    }
+    let (field, left) = postcard::take_from_bytes(rest)?;
+    *rest = left;
+    Ok(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_read_across_versions() {
+        let full = TopAgent { agent: 17, weight: 3, error: 0, count: 3 };
+        let off = TurnOff { from_ns: 5, off_ns: 20_000, ready_ns: None };
+        let late = LateWake { from_ns: 5, to_ns: 9, ready_ns: Some(4) };
+        let more = More {
+            top_full: vec![full],
+            turn_off: vec![off],
+            turns_read: true,
+            late_wakes: vec![late],
+            late_wakes_left_out: (7, 1),
+        };
+        let window = LatencyWindow { window: 7, clamped: 300, more, ..LatencyWindow::default() };
+        let bytes = window.encode().expect("plain values have bytes");
+        assert_eq!(LatencyWindow::decode(&bytes).as_ref(), Ok(&window));
+        let old = postcard::to_allocvec(&window).expect("plain values have bytes");
+        let read = LatencyWindow::decode(&old).expect("as older versions wrote it");
+        assert_eq!((read.clamped, read.more), (300, More::default()));
+        assert_eq!(postcard::from_bytes::<LatencyWindow>(&bytes).map(|w| w.clamped), Ok(300));
+        let newer = [&bytes[..], &[1, 2, 3]].concat();
+        assert_eq!(LatencyWindow::decode(&newer), Ok(window));
+        for cut in 0..old.len() {
+            assert!(LatencyWindow::decode(&old[..cut]).is_err(), "cut at {cut}");
+        }
+    }
 }

@@ -144,6 +144,26 @@ fn a_core_whose_parts_are_more_than_its_time_fails_in_that_window() {
     assert_eq!(checked(&windows, &book).verdict, Verdict::Pass);
 }
 
+/// The scheduler charges a thread from its wake-up on: what it counts more than the task clock may be as long as
+/// the core was asleep, and no longer; less is never right.
+#[test]
+fn run_time_may_hold_wake_ups_and_nothing_else() {
+    let book = World::book(&plan(3));
+    let with = |change: &dyn Fn(u64, u64) -> u64| {
+        let mut windows = book.windows.clone();
+        for tick in windows.iter_mut().flat_map(|window| &mut window.ticks) {
+            let (run, blocked) = (tick.run_ns.unwrap(), tick.blocked_ns.unwrap());
+            tick.run_ns = Some(change(run, blocked));
+        }
+        checked(&windows, &book)
+    };
+    assert_eq!(with(&|run, blocked| run + blocked / 2).verdict, Verdict::Pass);
+    for wrong in [with(&|run, _| run / 2), with(&|run, blocked| run + blocked + 2 * MS)] {
+        fails(&wrong, What::RunTime { shard: 0 });
+        assert!(wrong.failed().all(|check| matches!(check.what, What::RunTime { .. })));
+    }
+}
+
 #[test]
 fn what_is_not_known_is_not_passed() {
     let book = World::book(&plan(3));

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tailbeam_probes::record::latency::{LatencyWindow, TopAgent};
 
 use super::cores::cpu;
-use super::{ExactAgent, ExactAgents, WorstAgent, WorstAgents};
+use super::{ExactAgent, ExactAgents, FullMailbox, WorstAgent, WorstAgents};
 use crate::evidence::AgentNumbers;
 use crate::evidence::records::Manifest;
 use crate::load::LIST;
@@ -76,17 +76,20 @@ impl Joined {
     }
 }
 
-/// Both top lists.
+/// All top lists.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Agents {
     service: Joined,
     late: Joined,
+    full: Joined,
 }
 
 impl Agents {
     pub(super) fn add(&mut self, window: &LatencyWindow) {
         self.service.add(window.shard, &window.top_service);
         self.late.add(window.shard, &window.top_late);
+        // Any core's askers may find it full: every list bounds it.
+        self.full.add(0, &window.more.top_full);
     }
 
     pub(super) fn worst(&self, manifest: &Manifest, numbers: &AgentNumbers) -> WorstAgents {
@@ -95,8 +98,20 @@ impl Agents {
             service_left_out_ns: self.service.left_out_ns(),
             late: self.late.rows(manifest),
             late_left_out_ns: self.late.left_out_ns(),
+            full: self.full(manifest),
             exact: exact(manifest, numbers),
         }
+    }
+
+    pub(super) fn full(&self, manifest: &Manifest) -> Vec<FullMailbox> {
+        let shards = u32::try_from(manifest.cores.len()).unwrap_or(u32::MAX).max(1);
+        let row = |of: WorstAgent| FullMailbox {
+            agent: of.agent,
+            core: cpu(manifest, u16::try_from(of.agent % shards).unwrap_or(u16::MAX)),
+            at_least: of.at_least_ns,
+            at_most: of.at_most_ns,
+        };
+        self.full.rows(manifest).into_iter().map(row).collect()
     }
 }
 

@@ -237,7 +237,7 @@ fn name(what: What, manifest: &Manifest) -> (String, &'static str) {
         What::Ticks { shard } => (on("ticks leave no gap", shard), "ns"),
         What::OnOff { shard } => (on("task-clock + off CPU = wall", shard), "ns"),
         What::Blocked { shard } => (on("blocked <= parked + turns", shard), "ns"),
-        What::RunTime { shard } => (on("schedstat run = task-clock", shard), "ns"),
+        What::RunTime { shard } => (on("schedstat run = task-clock + wake-ups", shard), "ns"),
         What::Waiting { shard } => (on("schedstat wait = preempted + woken", shard), "ns"),
         What::Service { shard } => (on("service <= turns", shard), "ns"),
         What::Little { leg } => {

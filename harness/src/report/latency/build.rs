@@ -4,21 +4,22 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use tailbeam_probes::analyse::latency::StageTable;
-use tailbeam_probes::analyse::latency::conserve::Counted;
+use tailbeam_probes::analyse::latency::conserve::{Counted, What};
 use tailbeam_probes::record::latency::{LatencyWindow, Sums};
 use tailbeam_probes::stats::Histogram;
 
 use super::bands::Compared;
 use super::outliers::Slow;
 use super::{
-    Attribution, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests, TypeLatency,
-    UnknownThing, agents, bands, cores,
+    Attribution, FullMailbox, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests,
+    TypeLatency, UnknownThing, agents, bands, cores,
 };
 use crate::evidence::records::{Manifest, SecondRecord};
 use crate::evidence::{Interval, Intervals, ReadRunError, RunFrames, rfc3339};
 use crate::load::Series;
 use crate::report::cost::Costs;
 use crate::report::{Measured, OwnCost, figures};
+use crate::verdict::Conserved;
 
 /// Which part of a run is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,6 +267,10 @@ pub fn check(dir: &Path, question: &Question, needs_stages: bool) -> Result<(), 
 /// # Errors
 /// [`LatencyError`].
 pub fn build(dir: &Path, question: &Question) -> Result<LatencyReport, LatencyError> {
+    built(dir, question).map(|(report, _)| report)
+}
+
+fn built(dir: &Path, question: &Question) -> Result<(LatencyReport, Compared), LatencyError> {
     let mut intervals = Intervals::open(dir)?;
     let mut gathered = Gathered::new(question);
     let mut range = Range::of(question, intervals.manifest.start_ns);
@@ -281,7 +286,7 @@ pub fn build(dir: &Path, question: &Question) -> Result<LatencyReport, LatencyEr
         clock_ns.unwrap_or(0),
         question.outliers > 0,
     );
-    Ok(report(&intervals, &gathered, &range, &compared))
+    Ok((report(&intervals, &gathered, &range, &compared), compared))
 }
 
 fn report(
@@ -397,7 +402,30 @@ fn caveats(intervals: &Intervals, gathered: &Gathered, range: &Range) -> Vec<Str
     );
     count(off, "times off the CPU were not written down: no room");
     count(lost, "records of switches were lost: times off the CPU are lower bounds");
+    caveats.extend(full_mailboxes(intervals, gathered));
     caveats
+}
+
+/// Agents named in a caveat.
+const NAMED_MAX: usize = 3;
+
+/// Who kept whose requests from being sent: these have no stages, so no band shows them.
+fn full_mailboxes(intervals: &Intervals, gathered: &Gathered) -> Option<String> {
+    let full: u64 = gathered.seconds.iter().map(|second| second.counts.mailbox_full).sum();
+    if full == 0 {
+        return None;
+    }
+    let agents = gathered.agents.full(&intervals.manifest);
+    let named = |of: &FullMailbox| {
+        format!("agent {} on core {} ({} of them)", of.agent, of.core, of.at_least)
+    };
+    let names: Vec<String> = agents.iter().take(NAMED_MAX).map(named).collect();
+    let more = agents.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more agents") } else { String::new() };
+    Some(format!(
+        "{full} requests were handed back to their sender, in no band, as a mailbox was full: {}{more}",
+        names.join(", ")
+    ))
 }
 
 /// A workload's agents are of one kind.
@@ -414,39 +442,88 @@ fn types(manifest: &Manifest, gathered: &Gathered) -> Vec<TypeLatency> {
     }]
 }
 
-/// What the report of the whole run says: the slowest band, and whether it adds up; and what measuring cost.
-pub(crate) fn attribution(dir: &Path, run: &RunFrames) -> (Measured<Attribution>, OwnCost) {
-    let question = Question { outliers: 0, ..Question::default() };
-    let report = match build(dir, &question) {
-        Ok(report) => report,
-        Err(error) => {
-            let cost = Costs::default().told(&run.plan, &run.manifest, run.end.as_ref());
-            return (unattributed(&error), cost);
-        }
-    };
-    let failed = report.conservation.checks.iter().filter(|check| check.holds == Holds::Fail);
-    let words = |check: &super::Check| match &check.misfit {
-        Some(place) => format!("{}: {place}", check.name),
-        None => check.name.clone(),
-    };
-    let failed = failed.map(words).collect();
-    let attribution = match report.bands.into_iter().next_back() {
-        Some(band) => {
-            Measured::Known(Attribution { band, holds: report.conservation.holds, failed })
-        }
-        None => Measured::unknown("no request was attributed", "record for longer"),
-    };
-    (attribution, report.own_cost)
+/// What the report of the whole run says of latency.
+pub(crate) struct Attributed {
+    /// The slowest band, and whether it adds up.
+    pub(crate) attribution: Measured<Attribution>,
+    /// What the gate is judged by, or why there is nothing to judge.
+    pub(crate) conserved: Result<Conserved, String>,
+    /// What measuring cost.
+    pub(crate) own_cost: OwnCost,
 }
 
-fn unattributed(error: &LatencyError) -> Measured<Attribution> {
+/// What the report of the whole run says of latency.
+pub(crate) fn attribution(dir: &Path, run: &RunFrames) -> Attributed {
+    let question = Question { outliers: 0, ..Question::default() };
+    let (report, compared) = match built(dir, &question) {
+        Ok(built) => built,
+        Err(error) => {
+            let (cause, remedy) = unattributed(&error);
+            return Attributed {
+                attribution: Measured::unknown(&cause, remedy),
+                conserved: Err(format!("{cause}; {remedy}")),
+                own_cost: Costs::default().told(&run.plan, &run.manifest, run.end.as_ref()),
+            };
+        }
+    };
+    let (own_cost, conserved) = (report.own_cost.clone(), conserved(&report, &compared));
+    let (attribution, conserved) = match report.bands.into_iter().next_back() {
+        Some(band) => {
+            let (holds, failed) = (report.conservation.holds, conserved.failed.clone());
+            (Measured::Known(Attribution { band, holds, failed }), Ok(conserved))
+        }
+        None => {
+            let unknown = Measured::unknown("no request was attributed", "record for longer");
+            (unknown, Err("no request was attributed; record for longer".to_owned()))
+        }
+    };
+    Attributed { attribution, conserved, own_cost }
+}
+
+fn unattributed(error: &LatencyError) -> (String, &'static str) {
     if matches!(error, LatencyError::NotRecorded { .. }) {
-        return Measured::unknown(
-            "the run was recorded without stages of latency",
-            "record a new run with this version",
-        );
+        let cause = "the run was recorded without stages of latency";
+        return (cause.to_owned(), "record a new run with this version, and with measuring on");
     }
     let text = error.to_string();
     let cause = text.lines().find_map(|line| line.trim().strip_prefix("cause: "));
-    Measured::unknown(cause.unwrap_or(&text), "see `tailbeam latency`")
+    (cause.unwrap_or(&text).to_owned(), "see `tailbeam latency`")
+}
+
+/// The comparisons as a gate takes them.
+fn conserved(report: &LatencyReport, compared: &Compared) -> Conserved {
+    let mut conserved = Conserved::default();
+    for (found, check) in compared.checks.iter().zip(&report.conservation.checks) {
+        match check.holds {
+            Holds::Ok => conserved.agree += 1,
+            Holds::Fail => conserved.failed.push(match &check.misfit {
+                Some(place) => format!("{}: {place}", check.name),
+                None => check.name.clone(),
+            }),
+            Holds::Unknown => {
+                let why = check.unknown.as_ref().map_or("unknown", |why| &why.unknown);
+                let text = format!("{}: {why}", check.name);
+                if is_needed(found.what) {
+                    conserved.open.push(text);
+                } else {
+                    conserved.unmade.push(text);
+                }
+            }
+        }
+    }
+    conserved
+}
+
+/// Without these it is not known whether the requests' time adds up. The others are of the host's counters, which
+/// may be refused, or samples, of which a short run has too few.
+const fn is_needed(what: What) -> bool {
+    matches!(
+        what,
+        What::Band { .. }
+            | What::Requests
+            | What::Latency
+            | What::Books
+            | What::Order
+            | What::Windows
+    )
 }

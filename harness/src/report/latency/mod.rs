@@ -10,8 +10,8 @@ mod build;
 mod cores;
 mod outliers;
 
+pub(crate) use build::{Attributed, attribution, identity, recorded};
 pub use build::{LatencyError, Question, Range, build, check};
-pub(crate) use build::{attribution, identity, recorded};
 pub(crate) use cores::cpu;
 
 use serde::{Deserialize, Serialize};
@@ -317,6 +317,19 @@ pub struct WorstAgent {
     pub count: u64,
 }
 
+/// An agent whose mailbox was full when requests were sent to it; they were handed back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FullMailbox {
+    /// Index.
+    pub agent: u32,
+    /// CPU of its shard.
+    pub core: u64,
+    /// Requests, at least.
+    pub at_least: u64,
+    /// At most.
+    pub at_most: u64,
+}
+
 /// Top lists of agents: space-saving ones (Metwally et al., 2005) of the windows asked about, and the exact sums of
 /// the whole run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -329,6 +342,9 @@ pub struct WorstAgents {
     pub late: Vec<WorstAgent>,
     /// An agent that is in none of the lists answered late requests of less than this together, ns.
     pub late_left_out_ns: u64,
+    /// By requests that found their mailbox full.
+    #[serde(default)]
+    pub full: Vec<FullMailbox>,
     /// The sums of each agent over the whole run, whatever part of it is asked about.
     pub exact: Measured<ExactAgents>,
 }

@@ -116,7 +116,7 @@ fn part(of: &Part) -> (String, String) {
         "off_ns" => "off the CPU",
         "allocator_ns" => "in the allocator",
         "preempted_ns" => "preempted, in times that were long enough to be recorded",
-        "blocked_ns" => "in blocking calls, likewise",
+        "blocked_ns" => "off the CPU and not ready (a blocking call, or held), likewise",
         "minor_faults" => "page faults",
         "major_faults" => "page faults with I/O",
         other => other,

@@ -90,9 +90,13 @@ pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
     match (what, agent) {
         ("turn", Some(agent)) => format!("behind agent {agent} (long turns on core {core})"),
         ("turn", None) => format!("behind long turns of no agent on core {core}"),
-        ("preempted", _) => format!("while core {core} was held{during} (preempted)"),
-        ("blocked", _) => format!("while core {core} was held{during} (a blocking call)"),
-        ("asleep", _) => format!("while core {core} was asleep"),
+        ("preempted", _) => format!("while core {core} was taken{during} (preempted)"),
+        ("blocked", _) => format!(
+            "while core {core} was off its CPU{during}, cause unknown: a blocking call, or held from outside"
+        ),
+        ("asleep", _) => format!(
+            "while core {core} was off its CPU with work to do, cause unknown: asleep, or held from outside"
+        ),
         (other, _) => format!("{other} on core {core}"),
     }
 }
@@ -100,7 +104,7 @@ pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
 fn service(of: &ServiceParts) -> Vec<String> {
     let parts = [
         (of.preempted_ns, "preempted"),
-        (of.blocked_ns, "in blocking calls"),
+        (of.blocked_ns, "off the CPU and not ready (a blocking call, or held)"),
         (of.off_ns, "off the CPU"),
     ];
     let known = parts.into_iter().filter_map(|(ns, noun)| Some((ns.filter(|ns| *ns > 0)?, noun)));

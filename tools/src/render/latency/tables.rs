@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    Composition, CoreLatency, ExactAgents, LatencyReport, WorstAgent, stage_name,
+    Composition, CoreLatency, ExactAgents, FullMailbox, LatencyReport, WorstAgent, stage_name,
 };
 
 use tailbeam_probes::record::latency::Stage;
@@ -172,18 +172,35 @@ fn worst(
 /// Agents that weigh most.
 pub(super) fn agents(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
     let of = &report.agents;
-    worst("Agents by time in their service", (&of.service, of.service_left_out_ns), out)?;
+    worst(
+        "Agents by time in their service (time off the CPU included)",
+        (&of.service, of.service_left_out_ns),
+        out,
+    )?;
     worst(
         "Agents by the latency of late requests that they answered",
         (&of.late, of.late_left_out_ns),
         out,
     )?;
+    full_mailboxes(&of.full, out)?;
     match &of.exact {
         Measured::Known(exact) => sums(exact, out),
         Measured::Unknown { unknown, remedy } => {
             writeln!(out, "\nSums of each agent, whole run: unknown ({unknown}; {remedy})")
         }
     }
+}
+
+fn full_mailboxes(full: &[FullMailbox], out: &mut dyn Write) -> io::Result<()> {
+    if full.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nAgents by requests that found their mailbox full and were handed back")?;
+    let row = |of: &FullMailbox| {
+        let (least, most) = (count(of.at_least), count(of.at_most));
+        vec![of.agent.to_string(), of.core.to_string(), least, most]
+    };
+    aligned(&["agent", "core", "at least", "at most"], &[0, 1, 2, 3], full.iter().map(row), out)
 }
 
 fn sums(exact: &ExactAgents, out: &mut dyn Write) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::conserve::of_shard;
-use crate::record::latency::{LatencyWindow, LongTurn, Off};
+use crate::record::latency::{LateWake, LatencyWindow, LongTurn, Off, TurnOff};
 
 /// Something that took from an instant to another.
 trait Took: Copy {
@@ -21,6 +21,15 @@ impl Took for LongTurn {
 }
 
 impl Took for Off {
+    fn begin_ns(&self) -> u64 {
+        self.from_ns
+    }
+    fn end_ns(&self) -> u64 {
+        self.to_ns
+    }
+}
+
+impl Took for LateWake {
     fn begin_ns(&self) -> u64 {
         self.from_ns
     }
@@ -60,8 +69,13 @@ impl<T: Took> Line<T> {
 pub(super) struct Core {
     turns: Line<LongTurn>,
     off: Line<Off>,
+    late: Line<LateWake>,
+    /// By begin of the turn: where no switches were recorded.
+    turn_off: BTreeMap<u64, TurnOff>,
     /// Its switches were recorded: no interval is then no time off the CPU, and not ignorance.
     pub(super) switches: bool,
+    /// In long turns it was looked for, without the switches.
+    pub(super) turns_read: bool,
 }
 
 impl Core {
@@ -72,6 +86,20 @@ impl Core {
         to_ns: u64,
     ) -> impl Iterator<Item = (LongTurn, u64, u64)> {
         self.turns.inside(from_ns, to_ns)
+    }
+
+    /// Late wake-ups in the span, with the part in it.
+    pub(super) fn late(
+        &self,
+        from_ns: u64,
+        to_ns: u64,
+    ) -> impl Iterator<Item = (LateWake, u64, u64)> {
+        self.late.inside(from_ns, to_ns)
+    }
+
+    /// Time off the CPU in a long turn, at no known instant of it.
+    pub(super) fn turn_off(&self, turn: &LongTurn) -> Option<&TurnOff> {
+        self.turn_off.get(&turn.from_ns)
     }
 
     /// Intervals off the CPU in the span, with the part in it.
@@ -107,10 +135,15 @@ impl Index {
             }
             let turns = own.iter().flat_map(|window| window.long_turns.iter().copied());
             let off = own.iter().flat_map(|window| window.off.iter().copied());
+            let late = own.iter().flat_map(|window| &window.more.late_wakes);
+            let turn_off = own.iter().flat_map(|window| &window.more.turn_off);
             let mut ticks = own.iter().flat_map(|window| &window.ticks);
             let core = Core {
                 turns: Line::new(turns.collect()),
                 off: Line::new(off.collect()),
+                late: Line::new(late.copied().collect()),
+                turn_off: turn_off.map(|of| (of.from_ns, *of)).collect(),
+                turns_read: own.iter().any(|window| window.more.turns_read),
                 switches: ticks.any(|tick| tick.preempted_ns.is_some()),
             };
             cores.insert(shard, core);

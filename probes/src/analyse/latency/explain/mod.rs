@@ -4,6 +4,9 @@
 //! 100 us and more (`Config::long_turn_ns` of the runtime), each with its agent, and intervals off the CPU of
 //! 20 us and more. The rest of a wait is shorter turns, the scheduler's work and waking up, which are not
 //! recorded one by one; it is told as [`Wait::rest_ns`] and given to nobody.
+//!
+//! Where switches are not recorded, how long a long turn was off its CPU is known and not when. A wait that has
+//! only a part of such a turn is given what must lie in it, and the rest is nobody's either.
 
 mod blame;
 mod index;
@@ -25,18 +28,21 @@ pub enum Behind {
         /// Of this agent; `u32::MAX`: none of the workload's.
         agent: u32,
     },
-    /// It was off its CPU and could have run: another thread had it.
+    /// It was off its CPU and could have run: another thread had it. Outside of any turn also one that was parked,
+    /// had something to do, and was ready for most of the time until it came.
     Preempted {
         /// In a long turn of this agent.
         during: Option<u32>,
     },
-    /// It was off its CPU in a wait of a long turn: a blocking call of this agent.
+    /// It was off its CPU in a long turn and could not have run: a blocking call of this agent, or the thread was
+    /// held from outside (ptrace, a freezer). The kernel's records do not tell which, so it is not called the
+    /// agent's doing.
     Blocked {
         /// Of this agent.
         during: u32,
     },
-    /// It was off its CPU in a wait outside of any long turn: parked, or in a blocking call of a turn that
-    /// was not long.
+    /// It was off its CPU and not ready, outside of any long turn: parked although there was something to do, held
+    /// from outside, or in a blocking call of a turn that was not long.
     Asleep,
 }
 
@@ -171,6 +177,14 @@ fn wait(core: Option<&Core>, stage: Stage, shard: u16, (from_ns, to_ns): (u64, u
     if let Some(core) = core {
         let turns: Vec<(LongTurn, u64, u64)> = core.turns(from_ns, to_ns).collect();
         let mut on: Vec<u64> = turns.iter().map(|(_, from, to)| to - from).collect();
+        for (late, from, to) in core.late(from_ns, to_ns) {
+            // What a record of a switch tells of it is told below.
+            let other = core.off(from, to).map(|(_, from, to)| to - from).sum::<u64>();
+            let ns = (to - from).saturating_sub(other);
+            let ready = late.ready_ns.is_some_and(|ready| ready >= (late.to_ns - late.from_ns) / 2);
+            known += ns;
+            add(off_behind(ready, None), ns);
+        }
         for (off, from, to) in core.off(from_ns, to_ns) {
             let mut left = to - from;
             known += left;
@@ -183,12 +197,26 @@ fn wait(core: Option<&Core>, stage: Stage, shard: u16, (from_ns, to_ns): (u64, u
             add(off_behind(off.preempted, None), left);
         }
         for ((turn, _, _), on) in turns.iter().zip(on) {
+            let (on, off) = split(turn, on, core);
             known += on;
             add(Behind::Turn { agent: turn.agent }, on);
+            if let Some((preempted, off)) = off {
+                known += off;
+                add(off_behind(preempted, Some(turn.agent)), off);
+            }
         }
     }
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.ns));
     Wait { stage, shard, from_ns, to_ns, causes, rest_ns: (to_ns - from_ns).saturating_sub(known) }
+}
+
+/// Of a turn whose time off its CPU is known but not when: how much of a part of it was on the CPU for certain,
+/// and how much off it, whether it was mostly ready then. The rest may be either and is nobody's.
+fn split(turn: &LongTurn, part_ns: u64, core: &Core) -> (u64, Option<(bool, u64)>) {
+    let Some(off) = core.turn_off(turn) else { return (part_ns, None) };
+    let on_ns = turn.len_ns.saturating_sub(off.off_ns);
+    let preempted = off.ready_ns.is_some_and(|ready| ready >= off.off_ns / 2);
+    (part_ns.saturating_sub(off.off_ns), Some((preempted, part_ns.saturating_sub(on_ns))))
 }
 
 const fn off_behind(preempted: bool, during: Option<u32>) -> Behind {

@@ -16,7 +16,7 @@ pub struct Service {
     pub placed_ns: u64,
     /// Off the CPU although it could run, in intervals of 20 us and more, ns.
     pub preempted_ns: Option<u64>,
-    /// In blocking calls of 20 us and more, ns.
+    /// Off the CPU and not ready, in intervals of 20 us and more, ns: in blocking calls, or held from outside.
     pub blocked_ns: Option<u64>,
     /// Off the CPU by the thread's own CPU time, of whatever length, ns.
     pub off_ns: Option<u64>,
@@ -44,7 +44,10 @@ pub fn service(exemplar: &Exemplar, index: &Index) -> Service {
         Some(core) => {
             let spans = spans(stamps, exemplar.responder, core);
             split.placed_ns = spans.iter().map(|(from, to)| to - from).sum::<u64>().min(ns);
-            core.switches.then(|| joined(core, &spans))
+            match core.switches {
+                true => Some(joined(core, &spans)),
+                false => core.turns_read.then(|| lacking(core, &spans)),
+            }
         }
         None => None,
     };
@@ -76,6 +79,21 @@ fn spans(stamps: &Stamps, responder: u32, core: &Core) -> Vec<(u64, u64)> {
         .filter(|(turn, _, _)| turn.agent == responder)
         .map(|(_, from, to)| (from, to))
         .collect()
+}
+
+/// The same by the CPU time of the long turns that the spans lie in: what must lie in the spans.
+fn lacking(core: &Core, spans: &[(u64, u64)]) -> (u64, u64) {
+    let mut sums = (0, 0);
+    for &(from, to) in spans {
+        for (turn, from, to) in core.turns(from, to) {
+            let Some(off) = core.turn_off(&turn) else { continue };
+            let on_ns = turn.len_ns.saturating_sub(off.off_ns);
+            let certain = (to - from).saturating_sub(on_ns);
+            let ready = off.ready_ns.unwrap_or(0).min(certain);
+            (sums.0, sums.1) = (sums.0 + ready, sums.1 + (certain - ready));
+        }
+    }
+    sums
 }
 
 /// Preempted and blocked in the spans, ns.

@@ -2,7 +2,7 @@ use super::super::bands::bands;
 use super::super::table::StageTable;
 use super::*;
 use crate::record::latency::{
-    CoreTick, LatencyWindow, Off, PollCounts, ResponderSums, STAGES, Stamps, Why,
+    CoreTick, LateWake, LatencyWindow, Off, PollCounts, ResponderSums, STAGES, Stamps, TurnOff, Why,
 };
 
 fn request(stamps: Stamps) -> Exemplar {
@@ -163,6 +163,59 @@ fn of_a_service_in_several_polls_only_the_long_ones_are_placed() {
     let windows = [core(1, vec![], vec![off(15_000_000, 15_500_000, true)])];
     let split = service(&request(stamps), &Index::new(&windows));
     assert_eq!((split.placed_ns, split.preempted_ns), (0, None), "short polls cannot be placed");
+}
+
+#[test]
+fn a_core_that_came_late_to_what_was_there_for_it_is_told() {
+    let late = |ready_ns| LateWake { from_ns: 9_500_000, to_ns: 10_900_000, ready_ns };
+    let told = |late: LateWake, off: Vec<Off>| {
+        let mut window = core(1, vec![], off);
+        window.more.late_wakes = vec![late];
+        let explained = explain(&request(slow()), &Index::new(&[window]), 0);
+        let hop = explained.waits.iter().find(|wait| wait.stage == Stage::Hop).unwrap();
+        let causes: Vec<_> = hop.causes.iter().map(|c| (c.behind, c.ns)).collect();
+        (causes, hop.rest_ns)
+    };
+    let taken = |ns| (Behind::Preempted { during: None }, ns);
+    assert_eq!(told(late(Some(1_300_000)), vec![]), (vec![taken(900_000)], 100_000));
+    for ready in [Some(100_000), None] {
+        assert_eq!(told(late(ready), vec![]), (vec![(Behind::Asleep, 900_000)], 100_000));
+    }
+    let recorded = vec![off(10_000_000, 10_400_000, true)];
+    let both = told(late(Some(1_300_000)), recorded);
+    assert_eq!(both, (vec![taken(900_000)], 100_000), "nothing is told twice");
+}
+
+#[test]
+fn without_switches_a_turn_is_split_by_its_cpu_time_and_what_may_be_either_is_nobodys() {
+    // Agent 2's own turn of 2 ms was off its CPU for 1.5 ms, agent 8's of 3 ms for 2 ms.
+    let mut window =
+        core(1, vec![turn(8, 10_500_000, 3_000_000), turn(2, 14_000_000, 2_000_000)], Vec::new());
+    window.ticks = vec![CoreTick::default()];
+    window.more.turns_read = true;
+    let off = |from_ns, off_ns, ready_ns| TurnOff { from_ns, off_ns, ready_ns: Some(ready_ns) };
+    window.more.turn_off =
+        vec![off(10_500_000, 2_000_000, 1_900_000), off(14_000_000, 1_500_000, 100_000)];
+    let explained = explain(&request(slow()), &Index::new(&[window.clone()]), 0);
+    let split = explained.service;
+    assert_eq!((split.preempted_ns, split.blocked_ns), (Some(100_000), Some(1_400_000)));
+    assert_eq!(split.rest_ns, 500_000, "what is left is the agent's");
+    // The hop has 0.5 ms of agent 8's turn, the run queue 2.5 ms of it.
+    let told = |stage: Stage| {
+        let wait = explained.waits.iter().find(|wait| wait.stage == stage).unwrap();
+        let causes: Vec<_> = wait.causes.iter().map(|c| (c.behind, c.ns)).collect();
+        (causes, wait.rest_ns)
+    };
+    assert_eq!(told(Stage::Hop), (vec![], 1_000_000), "0.5 ms of the turn may be either");
+    let run = vec![
+        (Behind::Preempted { during: Some(8) }, 1_500_000),
+        (Behind::Turn { agent: 8 }, 500_000),
+    ];
+    assert_eq!(told(Stage::RunQueue), (run, 1_000_000));
+    window.more.turns_read = false;
+    window.more.turn_off.clear();
+    let split = service(&request(slow()), &Index::new(&[window]));
+    assert_eq!((split.preempted_ns, split.rest_ns), (None, 2_000_000), "not looked for");
 }
 
 #[test]

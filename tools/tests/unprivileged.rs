@@ -1,0 +1,145 @@
+//! As a user without any privilege: a soak, its latency and its counters work; what is refused is a stated mode, with
+//! cause and remedy, and never a zero; exit 0.
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that skips must say so")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
+
+/// Nobody's program and store; without root the test is the user that it runs as.
+struct Nobody {
+    dir: tempfile::TempDir,
+    root: bool,
+}
+
+fn open(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+impl Nobody {
+    fn new() -> Option<Self> {
+        let root = rustix::process::geteuid().is_root();
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path());
+        let program = dir.path().join("tailbeam");
+        fs::copy(PROGRAM, &program).unwrap();
+        open(&program);
+        let nobody = Self { dir, root };
+        let tried = nobody.command(&["--version"]).output();
+        if tried.is_ok_and(|output| output.status.success()) {
+            return Some(nobody);
+        }
+        eprintln!("SKIPPED: no `setpriv`, or its user may not run programs from here");
+        None
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let program = self.dir.path().join("tailbeam");
+        let mut command = if self.root {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            command.args(["--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]);
+            command.arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        command.arg("--store").arg(self.dir.path().join("store")).args(args);
+        command.current_dir("/").stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it; it must end with 0.
+    fn does(&self, line: &str) -> Output {
+        let args: Vec<&str> = line.split(' ').collect();
+        let output = self.command(&args).output().unwrap();
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{line}: {said}");
+        output
+    }
+
+    fn data(&self, line: &str) -> Value {
+        let output = self.does(line);
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        document["data"].clone()
+    }
+}
+
+/// Every object `{unknown, remedy}` below says why and what to do; how many there are.
+fn stated(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => list.iter().map(stated).sum(),
+        Value::Object(map) => {
+            if let (Some(why), Some(remedy)) = (map.get("unknown"), map.get("remedy")) {
+                if why.is_null() {
+                    return 0;
+                }
+                let said = |text: &Value| text.as_str().is_some_and(|text| !text.is_empty());
+                assert!(said(why) && said(remedy), "{value}");
+                return 1;
+            }
+            map.values().map(stated).sum()
+        }
+        _ => 0,
+    }
+}
+
+#[test]
+fn a_soak_its_latency_and_its_counters_work_and_each_refusal_is_a_mode() {
+    let Some(nobody) = Nobody::new() else { return };
+    let tried = nobody.command(&["soak", "--agents", "2", "--duration", "1s"]).output().unwrap();
+    if tried.status.code() == Some(5) {
+        eprintln!("SKIPPED: no soak here: {}", text(&tried.stderr));
+        return;
+    }
+    let soak = "soak --agents 2000 --duration 20s --progress none --gate outcomes,conservation";
+    let soak = nobody.does(soak);
+    assert!(text(&soak.stdout).contains("GO"), "{}", text(&soak.stdout));
+
+    let latency = nobody.data("latency @last --fail-on conservation --format json");
+    let whole = |value: &Value| value.as_u64().unwrap_or(0);
+    let requests = &latency["requests"];
+    assert!(whole(&requests["banded"]) > 5_000, "{requests}");
+    let bands = latency["bands"].as_array().unwrap();
+    assert!(bands.len() >= 3, "{bands:?}");
+    for band in bands {
+        assert_eq!(band["check"]["holds"], "OK", "{band}");
+        let sum: f64 = band["composition"]["sum_ns"].as_f64().unwrap();
+        let mean: f64 = band["composition"]["mean_ns"].as_f64().unwrap();
+        assert!((sum - mean).abs() <= 0.01 * mean + 2_000.0, "{sum} against {mean}");
+    }
+    // The table comes first and has a row for each area; what is refused has its cause and what to do.
+    let matrix = latency["host"]["matrix"].as_array().unwrap();
+    for area in ["counters", "off-cpu", "sampling"] {
+        assert!(matrix.iter().any(|row| row["area"] == area), "{area} is not in {matrix:?}");
+    }
+    assert!(stated(&latency["host"]["unknown"]) >= 4, "{}", latency["host"]);
+    stated(&latency);
+
+    let counters = nobody.data("counters @last --format json");
+    for core in counters["cores"].as_array().unwrap() {
+        let total = core["total"]["counters"].as_array().unwrap();
+        let named = |name: &str| total.iter().find(|of| of["name"] == name).unwrap();
+        for name in ["task-clock", "context-switches", "page-faults"] {
+            assert!(whole(&named(name)["count"]) > 0, "{name} needs no privilege: {}", named(name));
+        }
+        for of in total.iter().filter(|of| of["quality"] == "unknown") {
+            assert!(of["count"].is_null() && of["unknown"].is_string(), "{of}");
+            assert!(of["remedy"].is_string(), "{of}");
+        }
+    }
+    let shown = text(&nobody.does("latency @last").stdout);
+    assert!(shown.contains("unknown   cycles"), "{shown}");
+    assert!(text(&nobody.does("counters @last").stdout).contains("task-clock"));
+    assert!(text(&nobody.does("latency @last --outliers").stdout).contains("Slow requests"));
+}
