@@ -109,7 +109,10 @@ fn law(run: &SweepRun, slack: &Measured<u64>, sources: &Sources<'_>) -> Measured
     match (read(&run.run, sources.waits), slack) {
         (Measured::Known(waits), Measured::Known(slack)) => {
             check(&waits, interval_ns, run.looks, *slack).map_or_else(
-                || Measured::unknown("too few waits on record", "record for longer"),
+                || Measured::unknown(
+                        "fewer than 1,000 waits, or the system's own time is above a fifth of the interval",
+                        "record for longer, and alone on the machine",
+                    ),
                 Measured::Known,
             )
         }
