@@ -93,7 +93,7 @@ fn what_is_told_is_durable_first() {
         }
         let waits = counts.get("waits for the log");
         let expected = if ack == LogAck::Before { 0 } else { 2 * all.ok };
-        assert!(waits == expected || waits > expected, "{waits} waits, {all:?}");
+        assert!(waits >= expected, "{waits} waits, {all:?}");
         assert_eq!(waits == 0, ack == LogAck::Before);
     }
 }

@@ -1,5 +1,4 @@
 //! The demo as a process: it finds what it planted, and says so only then.
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use std::process::{Command, Stdio};
 

@@ -1,6 +1,5 @@
 //! The suite against the live runtime: it finds nothing, and each planted hole by the attacks that are about
 //! it.
-#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use std::sync::{Mutex, PoisonError};
 

@@ -255,7 +255,7 @@ mod tests {
         assert!(off == 199 && pairs.iter().all(|&pairs| pairs == 1));
         let (off, pairs) = run(CostPlan::Often, 2..=9);
         assert!(off == 4 * 199 && pairs.iter().all(|&pairs| pairs == 4));
-        let (off, pairs) = run(CostPlan::Off, 1..=0);
+        let (off, pairs) = run(CostPlan::Off, 0..=0);
         assert!(off == 0 && pairs.iter().all(|&pairs| pairs == 0));
     }
 

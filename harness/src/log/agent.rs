@@ -50,8 +50,10 @@ pub struct Progress {
     pub dead: bool,
 }
 
+type Tell = dyn FnMut(&mut Cx<'_>, Progress) -> bool + Send;
+
 /// Who is told of it; `false` when there was no room to tell.
-pub struct Watch(Box<dyn FnMut(&mut Cx<'_>, Progress) -> bool + Send>);
+pub struct Watch(Box<Tell>);
 
 impl Watch {
     /// Calls `tell` on the log's core with each progress. What it could not tell it is told again later,

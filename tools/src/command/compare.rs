@@ -390,8 +390,11 @@ impl Session<'_> {
     }
 }
 
-/// Settings of the sweep: name, interval, flags. The long-poll is always one.
-fn settings(list: &str) -> Result<Vec<(String, Option<u64>, Vec<String>)>, Failure> {
+/// A setting of the sweep: name, interval, flags.
+type Setting = (String, Option<u64>, Vec<String>);
+
+/// Settings of the sweep. The long-poll is always one.
+fn settings(list: &str) -> Result<Vec<Setting>, Failure> {
     // Its first call begins within an interval; with a short one it is there from the start.
     let long = ["--long-poll", "--poll-interval", "1ms"].map(str::to_owned).to_vec();
     let mut settings = vec![("long-poll".to_owned(), None, long)];
