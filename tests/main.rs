@@ -4,3 +4,4 @@
 mod cli;
 mod latency;
 mod leaks;
+mod store;

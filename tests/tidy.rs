@@ -35,7 +35,7 @@ const UNSAFE: [(&str, &str); 47] = [
     ("probes/tests/perf_alloc_free.rs", "GlobalAlloc that counts"),
     ("tests/qemu/src/work.rs", "a loop of exactly two instructions"),
     ("probes/src/collect/heap/global.rs", "GlobalAlloc"),
-    ("probes/src/collect/heap/cells.rs", "one instruction on a word of the thread's own"),
+    ("probes/src/collect/heap/hook.rs", "fast paths in C, in one unit with mimalloc"),
     ("probes/src/collect/heap/plain.rs", "mimalloc is C"),
     ("probes/src/collect/heap/realloc.rs", "blocks that move between mimalloc and the range"),
     ("probes/src/collect/heap/range.rs", "mmap, mprotect: the range of sampled blocks"),

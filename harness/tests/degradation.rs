@@ -60,6 +60,7 @@ fn manifest(plan: &str) -> Manifest {
         stamps: String::new(),
         clock_bound_ns: None,
         unknowns: Vec::new(),
+        units: None,
     }
 }
 
@@ -125,6 +126,8 @@ fn write(dir: &Path, windows: u32, shape: Shape) {
         agents_panicked: 0,
         planted: Vec::new(),
         slowed: Vec::new(),
+        saturated: Vec::new(),
+        protocol: Vec::new(),
     };
     append(kind::END, &serde_json::to_vec(&end).unwrap());
     segment.seal().unwrap();

@@ -156,6 +156,27 @@ fn a_run_of_ten_thousand_agents_reads_whole() {
     assert_eq!([legs(0), legs(1), legs(2)], [legs(0); 3], "each answered request left each leg");
 }
 
+/// The closed loop after the load: its spans are there, and its requests are in no figure of the run.
+#[test]
+fn a_saturated_phase_is_in_no_other_figure() {
+    let mut plan = plan(300, 2);
+    plan.observe.saturate_ns = 4_000_000_000;
+    let Some(ran) = run(&plan) else { return };
+    holds(&ran);
+    let due = 2.0 * plan.rate_per_s();
+    assert!((ran.total().count as f64) < 1.5 * due, "{} of {due}", ran.total().count);
+    let end = ran.run.end.as_ref().unwrap();
+    assert_eq!((end.saturated.len(), end.lost, end.open_at_stop), (4, 0, 0));
+    for pair in &end.saturated {
+        let [on, off] = [&pair.on, &pair.off];
+        let busiest = on.requests.max(off.requests) as f64;
+        assert!(busiest > 10.0 * due, "{busiest} replies in half a second: {pair:?}");
+        assert!(on.cpu_ns > 0 && off.cpu_ns > 0 && on.len_ns >= 500_000_000, "{pair:?}");
+    }
+    let units = ran.run.manifest.units.unwrap();
+    assert!(units.turn_ns > 0.0 && units.request_ns > 0.0, "{units:?}");
+}
+
 #[test]
 fn off_is_off() {
     let mut plan = plan(100, 1);

@@ -1,6 +1,6 @@
 //! Power and false-alarm rates of the leak verdict in virtual soaks, with 95 % intervals (Clopper and
 //! Pearson): `cargo run --release -p tailbeam-probes --example leak_power -- [SOAKS] [NAME]`; a name
-//! keeps the worlds that hold it.
+//! keeps the worlds that hold it, and `coverage` looks only at the rate's interval, read once.
 #![allow(dead_code, reason = "the tests use the rest")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "simulated instants")]
 
@@ -29,6 +29,9 @@ fn main() -> std::io::Result<()> {
     let soaks: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(200);
     let wanted = args.next().unwrap_or_default();
     let out = &mut std::io::stdout().lock();
+    if wanted == "coverage" {
+        return coverage(out, soaks);
+    }
     power(out, soaks, &wanted)?;
     clean(out, soaks, &wanted)?;
     at_the_floor(out, soaks, &wanted)?;
@@ -84,6 +87,41 @@ fn power(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Re
             widths / n as f64 * 100.0,
             interval(wrong, n)
         )?;
+    }
+    Ok(())
+}
+
+/// Whether the rate's interval holds the planted rate, read once; seeds that nothing was tuned on.
+fn coverage(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
+    let config = LeakConfig::default();
+    let count = usize::try_from(soaks).unwrap_or(0);
+    for (planted, hours) in [(2e6, 2), (2e6, 4), (2e6, 8), (8e6, 4)] {
+        let (mut below, mut above, mut late, mut sum, mut widths) = (0, 0, 0, 0.0, 0.0);
+        for seed in 0..soaks {
+            let build = |w: &mut World| {
+                w.churn(SITE, 20e6);
+                w.leak(SITE, Who::One(OWNER), planted, 0..u64::MAX);
+            };
+            let world = built(build, 50_000 + seed, R64, hours);
+            let report = analyse(&world.snapshot(hours * HOUR_NS), &config);
+            let finding = report.site(SITE).map(|s| s.finding.clone());
+            let rate = finding.as_ref().and_then(|f| f.rate).unwrap_or_default();
+            below += usize::from(rate.high < planted);
+            above += usize::from(rate.low > planted);
+            let since = finding.and_then(|f| f.since);
+            late += usize::from(since.is_some_and(|onset| !onset.from_start));
+            sum += rate.estimate / planted;
+            widths += (rate.high - rate.low) / planted;
+        }
+        writeln!(
+            out,
+            "{:>3} MB/h at {hours} h: holds {}, below it {below}, above {above}; mean {:.3} of it, width {:.0} %, a late start in {late}",
+            planted / 1e6,
+            interval(count - below - above, count),
+            sum / count as f64,
+            widths / count as f64 * 100.0
+        )?;
+        out.flush()?;
     }
     Ok(())
 }

@@ -113,9 +113,9 @@ pub struct Config {
     pub bell: Bell,
     /// What a shard without work does.
     pub idle: Idle,
-    /// How late a timer may wake a sleeping shard, ns, so that timers which are due soon after each other share
-    /// a wake; a shard that is awake fires them to 131 us. Wakes of all shards lie on the same instants, so
-    /// that they find each other awake. 0 is as precise as it goes, and costs a wake per 131 us.
+    /// How late a timer may wake a sleeping shard, ns, rounded up to whole ticks of 131 us, so that timers which are
+    /// due soon after each other share a wake; a shard that is awake fires them to a tick. Wakes of all shards lie on
+    /// the same instants, so that they find each other awake. 0 is as precise as it goes: a wake per tick.
     pub timer_slack_ns: u64,
     /// Submission entries of a shard's io_uring.
     pub uring_entries: u32,

@@ -19,7 +19,7 @@ use crate::shard::idle::Idling;
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
 use crate::shard::waker::Home;
-use crate::shard::{Links, Shard, pin};
+use crate::shard::{Links, Shard, pin, stamp};
 use crate::stall::{Detector, Stall};
 use crate::stats::ShardStats;
 use crate::stopping::{Next, Stopping};
@@ -254,7 +254,7 @@ pub(crate) fn links(shards: usize, config: &Config) -> Vec<Links> {
     let mut links: Vec<Links> = (0..shards).map(|_| Links::none(shards)).collect();
     for from in 0..shards {
         for to in (0..shards).filter(|&to| to != from) {
-            let make = if config.turn_stamps { spsc::dated } else { spsc::channel };
+            let make = if config.turn_stamps && stamp::BUILT { spsc::dated } else { spsc::channel };
             let (producer, consumer) = make(slots);
             links[from].producers[to] = Some(producer);
             links[to].consumers[from] = Some(consumer);

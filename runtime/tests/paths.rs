@@ -122,7 +122,12 @@ impl Agent for Node {
                 let until_ns = cx.fresh_ns() + (bits & 0xffff);
                 while cx.fresh_ns() < until_ns {}
             }
-            _ => {}
+            _ => {
+                // In this turn, and not beyond the clock by more than stamps may be.
+                let (stamp_ns, now_ns) = (cx.stamp_ns(), cx.fresh_ns());
+                let right = stamp_ns >= began_ns && stamp_ns <= now_ns + 1_000;
+                self.tally.wrong.fetch_add(u64::from(!right), Ordering::Relaxed);
+            }
         }
         self.pass_on(bits, cx);
         Ok(())

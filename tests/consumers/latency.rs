@@ -14,7 +14,7 @@ use super::firefox::Session;
 use super::latency_fixture::Run;
 use super::programs::{consumer, npm, run};
 
-fn intervals(change: impl FnOnce(&mut Run)) -> (tempfile::TempDir, Intervals) {
+pub(crate) fn intervals(change: impl FnOnce(&mut Run)) -> (tempfile::TempDir, Intervals) {
     let dir = tempfile::tempdir().unwrap();
     let mut run = Run::new();
     change(&mut run);
@@ -48,7 +48,7 @@ fn the_firefox_profiler_lists_cores_markers_and_counters() {
 }
 
 /// A virtual environment of `.ci/consumers`, where it has this module.
-fn python(module: &str) -> Option<PathBuf> {
+pub(crate) fn python(module: &str) -> Option<PathBuf> {
     let python = npm().join("py/bin/python");
     let found = Command::new(&python)
         .args(["-c", &format!("import {module}")])

@@ -7,11 +7,15 @@ mod firefox;
 #[path = "../leaks/fixture.rs"]
 mod fixture;
 mod folded;
+mod hdr_java;
 mod latency;
 #[path = "../latency/fixture.rs"]
 mod latency_fixture;
+mod page;
 mod pprof;
 mod programs;
+mod rows;
+mod speedscope;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -7,6 +7,8 @@
 
 mod export;
 mod latency;
+mod report;
+mod runs;
 
 use std::error::Error as _;
 use std::ffi::OsString;
@@ -22,6 +24,8 @@ use tailbeam_harness::plan::{
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
 use crate::compare_args::{CompareArgs, ScaleArgs};
+use crate::config::{self, Effective};
+pub(crate) use crate::demo_args::DemoArgs;
 use crate::presets;
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
@@ -29,6 +33,8 @@ pub(crate) use crate::soak_args::Soak;
 
 pub(crate) use export::{ExportArgs, ExportFormat};
 pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
+pub(crate) use report::{ReportArgs, ReportFormat};
+pub(crate) use runs::{FsckArgs, GcArgs, Runs, RunsCommand, TagArgs};
 
 const EXIT_CODES: &str = "Exit codes: 0 GO or done, 1 could not run, 2 usage, 3 NO-GO, 4 INCONCLUSIVE, \
 5 host not ready, 6 evidence damaged, 130 interrupted, 143 terminated";
@@ -42,10 +48,24 @@ pub(crate) struct Cli {
     /// Directory of runs
     #[arg(long, global = true, env = "TAILBEAM_STORE", value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
+    /// File of settings instead of ./tailbeam.toml
+    #[arg(long, global = true, env = "TAILBEAM_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// What `config` shows: every flag that has a value before anything is typed.
+    #[arg(skip)]
+    pub(crate) settings: Vec<Effective>,
+    /// Files that may hold settings, the weakest first.
+    #[arg(skip)]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// A minute that shows what it finds: a planted leak and a planted slow agent
+    #[command(
+        after_help = "Examples:\n  tailbeam demo\n  tailbeam demo --format json\n\nNeeds no privileges and no configuration. Exit code: 0 when both were found, 4 when not."
+    )]
+    Demo(DemoArgs),
     /// Load live agents with an open-loop schedule, record, judge
     #[command(
         after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
@@ -61,9 +81,9 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam record -- ./server --port 80\n  tailbeam record --pid 4711 --duration 30s\n  tailbeam record --heap -- ./server --port 80\n  tailbeam record --heap --exact -- ./a.out\n\nA program's output and exit code are its own; 128 + N after signal N. One that cannot be recorded\nis not started: exit 1 with the cause. With --pid: 0 when the time is up or the process has ended,\n130 and 143 after SIGINT and SIGTERM; the run is whole in any case."
     )]
     Record(Box<Record>),
-    /// Recompute a run's report from its frames
+    /// Recompute a run's report from its frames, as a table, text, Markdown, JSON, or one HTML page
     #[command(
-        after_help = "Examples:\n  tailbeam report @last\n  tailbeam report 20261124 --format json"
+        after_help = "Examples:\n  tailbeam report @last\n  tailbeam report @last -o report.html\n  tailbeam report 20261124 --format json\n  tailbeam report RUN/certificate.dsse.json -o certificate.html"
     )]
     Report(ReportArgs),
     /// Which sites leak, whose objects, how fast, and how sure that is
@@ -83,7 +103,7 @@ pub(crate) enum Command {
     Counters(CountersArgs),
     /// The heap or CPU profile of a run, or its latency over time, in another tool's format
     #[command(
-        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog"
+        after_help = "Examples:\n  tailbeam export @last --to pprof -o heap.pb.gz && go tool pprof -top heap.pb.gz\n  tailbeam export @last --to folded | flamegraph.pl > heap.svg\n  tailbeam export @last --to firefox -o heap.json.gz    (open at profiler.firefox.com)\n  tailbeam export @last --to timeline --from 10s --until 20s -o latency.json.gz\n  tailbeam export @last --to hlog -o latency.hlog\n  tailbeam export @last --to csv --rows cores -o cores.csv"
     )]
     Export(ExportArgs),
     /// Live: the cores of a run, or the threads of a process
@@ -113,10 +133,26 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// The named shapes of `soak --preset`, as the flags that they stand for
     Presets,
-    /// The runs of a store
+    /// The runs of a store: list, show, tag, pin, remove, check
     Runs(Runs),
     /// What this host lacks, why it matters, how to mend it
     Doctor(Doctor),
+    /// Settings from files, the environment and defaults
+    Config(ConfigArgs),
+    /// Completions for a shell
+    #[command(
+        after_help = "Examples:\n  tailbeam completions bash > /etc/bash_completion.d/tailbeam\n  tailbeam completions zsh > ~/.zfunc/_tailbeam\n  tailbeam completions fish > ~/.config/fish/completions/tailbeam.fish"
+    )]
+    Completions {
+        /// Shell
+        shell: clap_complete::Shell,
+    },
+    /// Man pages, one for each command
+    #[command(after_help = "Examples:\n  tailbeam man man1 && man -l man1/tailbeam.1")]
+    Man {
+        /// Directory to write them to
+        dir: PathBuf,
+    },
 }
 
 /// Flags of `attack`: those of the load beside it, and which attacks.
@@ -152,28 +188,6 @@ pub(crate) enum ProgressMode {
     Plain,
     /// Nothing
     None,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ReportArgs {
-    /// Id, unique prefix, @last or @last~N
-    #[arg(required_unless_present = "schema")]
-    pub(crate) run: Option<String>,
-    /// Gates instead of the plan's own
-    #[arg(long, value_name = "GATES")]
-    pub(crate) gate: Vec<String>,
-    /// Format
-    #[arg(long, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-    /// Print the JSON Schema of `--format json` and stop
-    #[arg(long)]
-    pub(crate) schema: bool,
-    /// Of a recorded program: directory with the files that ran, or their debug files; searched first
-    #[arg(long, value_name = "DIR")]
-    pub(crate) symbols: Vec<PathBuf>,
-    /// Of a recorded program: rows of each table
-    #[arg(long, default_value_t = 20)]
-    pub(crate) top: usize,
 }
 
 /// How frames get their names.
@@ -296,19 +310,29 @@ pub(crate) struct LeaksArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Runs {
+pub(crate) struct ConfigArgs {
     #[command(subcommand)]
-    pub(crate) command: RunsCommand,
+    pub(crate) command: ConfigCommand,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum RunsCommand {
-    /// List the runs, oldest first
-    List {
+pub(crate) enum ConfigCommand {
+    /// Every flag that has a value before anything is typed
+    #[command(
+        after_help = "Examples:\n  tailbeam config show --origin\n  tailbeam --config ci.toml config show --format json\n\nA flag wins over the environment, that over ./tailbeam.toml or --config FILE, that over\n$XDG_CONFIG_HOME/tailbeam/config.toml, that over /etc/tailbeam/config.toml."
+    )]
+    Show {
+        /// Say where each value is from
+        #[arg(long)]
+        origin: bool,
         /// Format
         #[arg(long, value_enum, default_value = "table")]
         format: Format,
     },
+    /// The files that may hold settings, the strongest last, and which of them are there
+    Path,
+    /// Look whether the files can be used
+    Check,
 }
 
 #[derive(Debug, Args)]
@@ -325,23 +349,56 @@ pub(crate) struct Doctor {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CoreList(pub(crate) Option<Vec<usize>>);
 
-/// Parses a command line; the workloads are named in soak's help.
-pub(crate) fn parse(
-    args: impl IntoIterator<Item = OsString>,
-    workloads: &[&'static dyn AnyWorkload],
-) -> Result<Cli, clap::Error> {
+/// All flags; the workloads are named in soak's help.
+pub(crate) fn command(workloads: &[&'static dyn AnyWorkload]) -> clap::Command {
     let list: Vec<String> =
         workloads.iter().map(|w| format!("  {}  {}", w.name(), w.about())).collect();
-    let help = format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n"));
+    let help = match list.is_empty() {
+        true => EXIT_CODES.to_owned(),
+        false => format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n")),
+    };
     // A preset's flags come first on the line, and those beside it go before them.
     let soak = |soak: clap::Command| soak.after_long_help(help).args_override_self(true);
     let attack = |attack: clap::Command| {
         attack.args_override_self(true).mut_arg("agents", |arg| arg.default_value("1k"))
     };
-    let command = Cli::command().mut_subcommand("soak", soak).mut_subcommand("attack", attack);
+    Cli::command().mut_subcommand("soak", soak).mut_subcommand("attack", attack)
+}
+
+/// Why a command line is no command.
+#[derive(Debug)]
+pub(crate) enum Unparsed {
+    /// clap's answer; help and version are results.
+    Flags(clap::Error),
+    /// A file of settings cannot be used.
+    Config(String),
+}
+
+impl From<clap::Error> for Unparsed {
+    fn from(error: clap::Error) -> Self {
+        Self::Flags(error)
+    }
+}
+
+/// Parses a command line; what it does not say, files of settings may.
+pub(crate) fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    workloads: &[&'static dyn AnyWorkload],
+) -> Result<Cli, Unparsed> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let command = command(workloads);
+    let files = config::files(&args);
+    let settings = config::read(&files, config::named(&args).as_deref(), &command);
+    let settings = settings.map_err(Unparsed::Config)?;
+    let command = config::apply(command, &settings);
     let args = presets::expand(args, &command)
         .map_err(|text| clap::Error::raw(ErrorKind::Io, format!("{text}\n")))?;
-    Cli::from_arg_matches(&command.try_get_matches_from(args)?)
+    let mut cli = Cli::from_arg_matches(&command.clone().try_get_matches_from(args)?)?;
+    if let Command::Config(_) = cli.command {
+        cli.settings = config::effective(&command, &settings);
+        cli.files = files;
+    }
+    Ok(cli)
 }
 
 /// What a person reads who typed something that cannot be.
@@ -402,6 +459,17 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
         return Err("a duration lies between 0 and 30 years".to_owned());
     }
     Ok((value * scale).round() as u64)
+}
+
+/// An age: a duration, or days.
+pub(crate) fn age(text: &str) -> Result<u64, String> {
+    match text.strip_suffix('d') {
+        Some(days) => duration(&format!(
+            "{}h",
+            days.parse::<f64>().map_err(|_| "write an age such as 30d or 12h")? * 24.0
+        )),
+        None => duration(text).map_err(|_| "write an age such as 30d or 12h".to_owned()),
+    }
 }
 
 /// What clap prints is one line; the whole error names cause and remedy.

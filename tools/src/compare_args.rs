@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::args::{ProgressMode, count, duration};
+use crate::protocol_args::share;
 
 /// How a comparison or a series is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -76,6 +77,12 @@ pub(crate) struct CompareArgs {
     /// Program of B, instead of this one
     #[arg(long, value_name = "PATH")]
     pub(crate) b_bin: Option<PathBuf>,
+    /// A run during which the host took more of the CPUs than this is left out
+    #[arg(long, value_name = "SHARE", default_value = "1%", value_parser = share)]
+    pub(crate) steal_max: f64,
+    /// A run during which other programs had a core for more than this is left out
+    #[arg(long, value_name = "SHARE", default_value = "5%", value_parser = share)]
+    pub(crate) others_max: f64,
     /// Polling intervals to choose from where a side is wait_for_messages, beside the long-poll; off: none
     #[arg(long, value_name = "TIMES", default_value = "1s,300ms,100ms,30ms,10ms")]
     pub(crate) sweep: String,

@@ -27,12 +27,15 @@ mod args;
 mod certify_args;
 mod command;
 mod compare_args;
+mod config;
+mod demo_args;
 mod presets;
 mod progress;
 mod protocol_args;
 mod record_args;
 pub mod render;
 mod scenario;
+mod serve;
 mod soak_args;
 mod top;
 
@@ -94,7 +97,11 @@ pub fn run(
 ) -> u8 {
     let outcome = match args::parse(args, workloads) {
         Ok(parsed) => command::run(parsed, workloads, out, err),
-        Err(error) => {
+        Err(args::Unparsed::Config(text)) => {
+            let written = writeln!(err, "error: {text}");
+            return if written.is_ok() { 2 } else { 1 };
+        }
+        Err(args::Unparsed::Flags(error)) => {
             // clap's own text: help and version are results, the rest are usage errors.
             let usage = error.use_stderr();
             let written = match usage {

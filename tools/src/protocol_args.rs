@@ -160,7 +160,7 @@ impl ProtocolArgs {
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let (digits, scale) = text.strip_suffix('%').map_or((text, 1.0), |digits| (digits, 0.01));
     let value: f64 = digits.trim().parse().map_err(|_| format!("{text:?} is no share"))?;
     match value * scale {

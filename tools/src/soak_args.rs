@@ -7,13 +7,17 @@ use crate::args::{
     CoreList, Format, ProgressMode, cores, count, decoy, duration, plant, sample_bytes, slow, span,
 };
 use crate::protocol_args::ProtocolArgs;
+use crate::serve::Address;
 
 /// How a run measures what its own measuring costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OwnCost {
     /// In each window of 10 s one second without measuring, beside one with it
     Pairs,
-    /// The same seconds compared with nothing switched: this must find no difference
+    /// Four seconds of each window without measuring: the cost is known after 30 s, and half of the requests have
+    /// no stages
+    Often,
+    /// The seconds of `often` compared with nothing switched: this must find no difference
     Same,
     /// Not at all
     Off,
@@ -23,6 +27,7 @@ impl From<OwnCost> for CostPlan {
     fn from(how: OwnCost) -> Self {
         match how {
             OwnCost::Pairs => Self::Pairs,
+            OwnCost::Often => Self::Often,
             OwnCost::Same => Self::Same,
             OwnCost::Off => Self::Off,
         }
@@ -87,6 +92,17 @@ pub(crate) struct Soak {
     /// How the run measures what its own measuring costs
     #[arg(long, value_enum, default_value = "pairs", value_name = "HOW")]
     pub(crate) own_cost: OwnCost,
+    /// After the load run a closed loop for this long, to measure what measuring costs where the cores have nothing to
+    /// spare; its requests are in no figure of the run
+    #[arg(long, value_parser = duration, value_name = "TIME")]
+    pub(crate) saturate: Option<u64>,
+    /// Serve the sums of the run to a scraper at /metrics: 127.0.0.1:9464, or unix:PATH. OpenMetrics or text, as
+    /// it accepts
+    #[arg(long, value_parser = crate::serve::parse, value_name = "ADDRESS")]
+    pub(crate) listen: Option<Address>,
+    /// Let --listen take an address that other hosts can reach: whoever reaches it can read
+    #[arg(long, requires = "listen")]
+    pub(crate) listen_public: bool,
     #[command(flatten)]
     pub(crate) protocol: ProtocolArgs,
     /// Progress on stderr

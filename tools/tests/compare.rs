@@ -13,7 +13,9 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// A load that gives a P99 in a second: 300 agents, 1,000 requests/s.
+/// Whatever else runs beside it leaves nothing out here.
 const LOAD: &str = "--agents 300 --duration 1s --cool-down 0ms --progress none --format json";
+const KEEP: &str = "--others-max 100% --steal-max 100%";
 const THINK: &str = "-- --think 100ms..500ms --delay 0ms --timeout 500ms";
 
 fn command(store: &Path, line: &str) -> Command {
@@ -70,7 +72,7 @@ fn pairs_share_their_schedule_and_a_comparison_is_computed_anew_from_its_runs() 
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path();
     let output =
-        run(store, &format!("compare elicit ask --pairs 2 --aa 1 --seed 7 {LOAD} {THINK}"));
+        run(store, &format!("compare elicit ask --pairs 2 --aa 1 --seed 7 {KEEP} {LOAD} {THINK}"));
     let found = data(store, "compare", &output);
     // Two pairs are too few for any claim.
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
@@ -112,7 +114,7 @@ fn pairs_share_their_schedule_and_a_comparison_is_computed_anew_from_its_runs() 
 fn stored_runs_compare_as_well(store: &Path, pairs: &[Value]) {
     let id = |pair: usize, side: &str| pairs[pair][side]["run"].as_str().unwrap().to_owned();
     let (a, b) = ([id(0, "a"), id(1, "a")].join(","), [id(0, "b"), id(1, "b")].join(","));
-    let output = run(store, &format!("compare {a} {b} --format json"));
+    let output = run(store, &format!("compare {a} {b} {KEEP} --format json"));
     let found = data(store, "compare", &output);
     assert_eq!(found["pairs"].as_array().unwrap().len(), 2, "{found}");
     assert_eq!(found["seed"], Value::Null);
@@ -126,8 +128,9 @@ fn a_side_that_cannot_run_is_left_out_by_its_rule_and_ends_after_a_bound() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let line =
-        format!("compare --a-bin {PROGRAM} --b-bin /bin/false --pairs 1 --aa 0 {LOAD} {THINK}");
+    let line = format!(
+        "compare --a-bin {PROGRAM} --b-bin /bin/false --pairs 1 --aa 0 {KEEP} {LOAD} {THINK}"
+    );
     let output = run(dir.path(), &line);
     let found = data(dir.path(), "compare", &output);
     assert_eq!(output.status.code(), Some(4));

@@ -58,11 +58,12 @@ pub struct Design {
 #[must_use]
 pub fn design(seed: u64, pairs: usize, aa: usize) -> Design {
     let draw = Draw::new(seed, 0);
-    let blocks = (0..2 * pairs as u64)
-        .map(|k| {
+    let blocks = (0..2 * pairs)
+        .map(|block| {
+            let k = block as u64;
             // The first `aa` blocks have it: which ones does not matter, as their order is random inside.
             let mut order = vec![Role::A, Role::B];
-            if (k as usize) < aa {
+            if block < aa {
                 order.push(Role::A2);
             }
             for last in (1..order.len()).rev() {

@@ -77,6 +77,7 @@ mod tests {
             stamps: String::new(),
             clock_bound_ns: None,
             unknowns: Vec::new(),
+            units: None,
         };
         let (a, mut b) = (Plan::soak("elicit"), Plan::soak("ask"));
         (b.seed, b.delay.max_ns) = (9, 7);

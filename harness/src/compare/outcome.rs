@@ -285,11 +285,11 @@ fn caveats(
         caveats.push(format!("outcome sums of side {:?} do NOT close", side.role));
     }
     let steals = recipe.trials.iter().flat_map(|trial| &trial.runs).map(|run| &run.steal);
-    let unknown = steals.filter_map(|steal| match steal {
+    let mut unknown = steals.filter_map(|steal| match steal {
         Measured::Unknown { unknown, .. } => Some(unknown),
         Measured::Known(_) => None,
     });
-    if let Some(cause) = unknown.last() {
+    if let Some(cause) = unknown.next() {
         caveats.push(format!("the rule `steal` could not be applied to every run: {cause}"));
     }
     if counted.iter().any(|figures| figures.others.known().is_none()) {

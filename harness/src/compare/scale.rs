@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::figures::{RunFigures, map};
 use super::sweep::{DELIVERY_MIN, SERVED_MIN};
+use crate::report::latency::Band;
 use crate::report::{Measured, Report};
 
 /// Distance below the chord from which a bend is one.
@@ -75,7 +76,8 @@ pub struct Cost {
     pub bytes_per_agent: Measured<f64>,
     /// Resident bytes per agent.
     pub rss_per_agent: Measured<f64>,
-    /// CPU share of the busiest core.
+    /// CPU time of the busiest core over the time during which requests were due: work that is left for the drain
+    /// counts, so above 1 there was more than the core could do.
     pub core_max: Measured<f64>,
     /// Where the slowest requests spent most of their time.
     pub slowest: Measured<Slowest>,
@@ -113,9 +115,9 @@ pub struct Limit {
 }
 
 impl Cost {
-    /// What `report` says.
+    /// What `report` says, and the `bands` of its latency report.
     #[must_use]
-    pub fn of(report: &Report) -> Self {
+    pub fn of(report: &Report, bands: &[Band]) -> Self {
         let lateness = report.latency.iter().find(|row| row.series == "lateness");
         let mut core_max = Measured::unknown("the run has no cores on record", "record a new run");
         for core in &report.cores {
@@ -124,6 +126,7 @@ impl Cost {
                 _ => core_max = core.cpu_share.clone(),
             }
         }
+        let longer = report.run.whole_s / report.run.measured_s.max(1e-9);
         Self {
             figures: RunFigures::of(report),
             planned_per_s: report.load.planned_per_s,
@@ -134,30 +137,27 @@ impl Cost {
             live_min: report.agents.live_min.clone(),
             bytes_per_agent: report.agents.bytes_per_agent.clone(),
             rss_per_agent: report.agents.rss_per_agent.clone(),
-            core_max,
-            slowest: slowest(report),
+            core_max: map(&core_max, |share| share * longer),
+            slowest: slowest(bands),
         }
     }
 }
 
-fn slowest(report: &Report) -> Measured<Slowest> {
-    let band = map(&report.attribution, |attribution| attribution.band.clone());
-    match band {
-        Measured::Known(band) => {
-            let stages = band.composition.stages.iter();
-            stages.max_by(|a, b| a.share.total_cmp(&b.share)).map_or_else(
-                || Measured::unknown("no request was attributed", "record for longer"),
-                |most| {
-                    Measured::Known(Slowest {
-                        band: band.name.clone(),
-                        stage: most.stage.replace('_', " "),
-                        share: most.share,
-                    })
-                },
-            )
-        }
-        Measured::Unknown { unknown, remedy } => Measured::unknown(unknown, remedy),
-    }
+/// The largest stage of the slowest band whose requests were answered: of one that was not, only that is known.
+fn slowest(bands: &[Band]) -> Measured<Slowest> {
+    let largest = |band: &Band| {
+        let stages = band.composition.stages.iter();
+        let most = stages.max_by(|a, b| a.share.total_cmp(&b.share))?;
+        (most.stage != "unanswered" && most.share > 0.0).then(|| Slowest {
+            band: band.name.clone(),
+            stage: most.stage.replace('_', " "),
+            share: most.share,
+        })
+    };
+    bands.iter().rev().find_map(largest).map_or_else(
+        || Measured::unknown("no answered request was attributed", "record for longer"),
+        Measured::Known,
+    )
 }
 
 /// Fleets from 10 to `to`: the powers of ten, or `points` of them at equal ratios; `to` is always the last.

@@ -25,7 +25,8 @@ use super::writer::{PerAgent, RunWriter};
 use super::{Alive, Control, DriveError, Progress};
 use crate::evidence::Store;
 use crate::evidence::records::{
-    CountRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown, WindowRecord,
+    CostPair, CountRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown,
+    WindowRecord,
 };
 use crate::load::latency::{BOUND_NS, draw_every};
 use crate::load::slow::flooded;
@@ -48,12 +49,13 @@ pub(super) struct Measured {
     agents: PerAgent,
     planted: Vec<PlantedRecord>,
     slowed: Vec<SlowedRecord>,
+    saturated: Vec<CostPair>,
     protocol: Vec<CountRecord>,
 }
 
 pub(super) struct Controller<'a, W: Workload> {
     pub(super) plan: &'a Plan,
-    control: &'a Control,
+    pub(super) control: &'a Control,
     /// Taken by the end of the run.
     pub(super) runtime: &'a Runtime,
     pub(super) fleet: Arc<Fleet<W>>,
@@ -72,7 +74,7 @@ pub(super) struct Controller<'a, W: Workload> {
     sets: Vec<SeriesSet>,
     spares: Vec<SeriesSet>,
     /// Read when the first request was due: what came before is not part of the run.
-    before: Before,
+    pub(super) before: Before,
     heap: Option<Heap>,
     pub(super) latency: Latency,
     pub(super) cost: OwnCost,
@@ -188,7 +190,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         Alive { runtime, fleet, shards: self.shards, secret: self.secret }
     }
 
-    fn stopping(&self) -> bool {
+    pub(super) fn stopping(&self) -> bool {
         self.control.stop.load(Ordering::Relaxed)
     }
 
@@ -274,6 +276,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let (id, dir) = store.create_run(unix_ns)?;
         let host = host::describe();
         let unknowns = self.observe()?;
+        let units = self.units()?;
         let (heap, no_heap) = Heap::start(&dir, self.plan, unix_ns);
         self.heap = Some(heap);
         let manifest = Manifest {
@@ -289,14 +292,13 @@ impl<'a, W: Workload> Controller<'a, W> {
             no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
             matrix: matrix(self.plan),
             stamps: stamps(&self.runtime.choice().stamps),
-            clock_bound_ns: self.plan.observe.on.then_some(BOUND_NS),
+            clock_bound_ns: self.latency.setup().on.then_some(BOUND_NS),
             unknowns,
+            units,
         };
-        progress(&Progress {
-            phase: "measure",
-            event: Some(format!("run {id}")),
-            ..Progress::default()
-        });
+        self.tell_run(&id);
+        let event = Some(format!("run {id}"));
+        progress(&Progress { phase: "measure", event, ..Progress::default() });
         RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))
     }
 
@@ -344,7 +346,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     /// Sleeps until `until_ns` or a stop.
-    fn wait_until(&self, until_ns: u64) {
+    pub(super) fn wait_until(&self, until_ns: u64) {
         while !self.stopping() {
             let now = clock::monotonic_ns();
             if now >= until_ns {
@@ -393,13 +395,18 @@ impl<'a, W: Workload> Controller<'a, W> {
         let mut empty = phase.ends_window().then(|| self.latency.spare(shard)).flatten();
         self.on(shard, move |cx| {
             let now = cx.fresh_ns();
-            recorder::with(|r| Handed {
-                last: if phase == Phase::Last { Last::of(r, now) } else { Last::default() },
-                counts: std::mem::take(&mut r.second),
-                set: std::mem::replace(&mut r.set, spare.take().unwrap_or_else(empty_set)),
-                open: r.open.len() as u64,
-                open_age_ns: r.open.age_ns(now),
-                sheet: empty.take().map(|empty| hand_over(r, empty)),
+            recorder::with(|r| {
+                if empty.is_some() {
+                    r.end_window();
+                }
+                Handed {
+                    last: if phase == Phase::Last { Last::of(r, now) } else { Last::default() },
+                    counts: std::mem::take(&mut r.second),
+                    set: std::mem::replace(&mut r.set, spare.take().unwrap_or_else(empty_set)),
+                    open: r.open.len() as u64,
+                    open_age_ns: r.open.age_ns(now),
+                    sheet: empty.take().map(|empty| hand_over(r, empty)),
+                }
             })
         })
     }
@@ -408,6 +415,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     fn gather(&mut self, shard: usize, mut set: SeriesSet) {
         if let Some(system) = set.get(Series::System as usize) {
             self.live.system.merge(system);
+            self.tell_latency(shard, system);
         }
         for (sum, part) in self.sets[shard].iter_mut().zip(&mut set) {
             sum.merge(part);
@@ -461,6 +469,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         // dropped: the outcomes of a run would not add up.
         if record.len_ns > 0 || record.counts != SecondCounts::default() {
             progress(&self.progress(&record));
+            self.tell(&record, self.live.rss_bytes);
             self.window.seconds.push(record);
         }
         Ok(lasts)
@@ -555,7 +564,6 @@ impl<'a, W: Workload> Controller<'a, W> {
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
         // Whoever looks for messages again and again does so no more.
         self.end_load(0)?;
-        self.unobserve()?;
         let mut measured = Measured {
             writer,
             reason,
@@ -565,6 +573,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             agents: PerAgent::default(),
             planted: planted(self.plan, &lasts),
             slowed: slowed(self.plan, &lasts),
+            saturated: Vec::new(),
             protocol: self.protocol_counts()?,
         };
         let open = self.window.seconds.last().map_or(0, |second| second.open_end);
@@ -574,6 +583,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         drop(self.heap.take());
         measured.agents = per_agent(lasts, self.fleet.agents as usize);
         self.write_window(&mut measured.writer)?;
+        measured.saturated = self.saturate(progress)?;
+        self.unobserve()?;
         Ok(measured)
     }
 }

@@ -1,4 +1,4 @@
-//! What measuring costs, measured in the run: in each window one second without it, beside one with it.
+//! What measuring costs, measured in the run: in each window one second without it, beside one with it, or four.
 //!
 //! Off means off: cores note no stages, turns are not stamped, descriptors are closed and rings unmapped. Stages
 //! begin again with requests that were due after every core was switched on, so that no request has half its
@@ -11,14 +11,17 @@ use super::DriveError;
 use super::controller::Controller;
 use crate::evidence::records::{CostPair, LoweredRecord};
 use crate::load::{Workload, recorder};
-use crate::observe;
+use crate::observe::{self, BUILT};
 use crate::plan::{CostPlan, Plan};
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// The pair's first second in its window: late enough that a window's writing is over.
-const FIRST: usize = 4;
-/// Seconds of a window that can hold a pair with a second on either side.
-const WINDOW_SECONDS_MIN: u64 = 8;
+/// Seconds of a window that have ended when a pair begins. The first second has the writing of the window before,
+/// and the last one ends it.
+const BEGINS: [usize; 4] = [1, 3, 5, 7];
+/// Of them the one that is taken where there is one pair.
+const ONLY: usize = 5;
+/// Seconds of a window that can hold all pairs with a second on either side.
+const WINDOW_SECONDS_MIN: u64 = 10;
 /// Share of a core that measuring may take by its own meters.
 const BUDGET: f64 = 0.01;
 
@@ -33,9 +36,9 @@ enum Half {
 
 /// CPU time of the shards' threads, looking on for work not counted, and when it was read, ns.
 #[derive(Debug, Clone, Copy, Default)]
-struct Spent {
-    at_ns: u64,
-    cpu_ns: u64,
+pub(super) struct Spent {
+    pub(super) at_ns: u64,
+    pub(super) cpu_ns: u64,
 }
 
 /// The pairs of a run, and its governor.
@@ -57,7 +60,9 @@ pub(super) struct OwnCost {
 impl OwnCost {
     pub(super) fn new(plan: &Plan) -> Self {
         let long = plan.observe.window_ns() >= WINDOW_SECONDS_MIN * SECOND_NS;
-        let how = if plan.observe.on && long { plan.observe.cost } else { CostPlan::Off };
+        // Where nothing can be switched only like is compared with like.
+        let asked = BUILT || plan.observe.cost == CostPlan::Same;
+        let how = if plan.observe.on && long && asked { plan.observe.cost } else { CostPlan::Off };
         Self {
             how,
             seed: plan.seed,
@@ -69,6 +74,11 @@ impl OwnCost {
             pairs: Vec::new(),
             lowered: Vec::new(),
         }
+    }
+
+    /// How much is measured when it is on.
+    pub(super) const fn detail(&self) -> Detail {
+        self.governor.detail()
     }
 
     /// Whether measuring is on in the second that runs, by the pairs.
@@ -87,25 +97,36 @@ impl OwnCost {
 
     /// Ends a second that had `second`, the `ended`th of window `window`; what the next one is.
     fn next(&mut self, second: Option<Second>, window: u32, ended: usize) {
-        self.half = match (self.half, second) {
-            (Half::First, Some(second)) => {
-                self.first = second;
-                Half::Last
-            }
-            (Half::Last, Some(second)) => {
-                let (on, off) =
-                    if self.on_first { (self.first, second) } else { (second, self.first) };
-                self.pairs.push(CostPair::new(on, off));
-                Half::Neither
-            }
-            // The first window is where caches and tables fill.
-            (Half::Neither, _) if self.how != CostPlan::Off && window > 0 && ended == FIRST => {
-                self.on_first = on_first(self.seed, window);
-                Half::First
-            }
-            _ => Half::Neither,
-        };
+        if let (Half::First, Some(second)) = (self.half, second) {
+            (self.first, self.half) = (second, Half::Last);
+            return;
+        }
+        if let (Half::Last, Some(second)) = (self.half, second) {
+            let (on, off) = if self.on_first { (self.first, second) } else { (second, self.first) };
+            self.pairs.push(CostPair::new(on, off));
+        }
+        self.half = Half::Neither;
+        // The first window is where caches and tables fill.
+        if window > 0 && self.begins(ended) {
+            self.on_first =
+                on_first(self.seed, window.wrapping_mul(16).wrapping_add(number(ended)));
+            self.half = Half::First;
+        }
     }
+
+    /// Whether a pair begins when so many seconds of a window have ended.
+    fn begins(&self, ended: usize) -> bool {
+        match self.how.pairs_per_window() {
+            0 => false,
+            1 => ended == ONLY,
+            _ => BEGINS.contains(&ended),
+        }
+    }
+}
+
+/// A window has few seconds.
+fn number(ended: usize) -> u32 {
+    u32::try_from(ended).unwrap_or(u32::MAX)
 }
 
 impl<W: Workload> Controller<'_, W> {
@@ -125,8 +146,8 @@ impl<W: Workload> Controller<'_, W> {
         self.cost.next(second, window, ended);
         let on = self.cost.is_on();
         // A and A: the same seconds, and nothing is switched.
-        if on != was_on && self.cost.how == CostPlan::Pairs {
-            let detail = self.cost.governor.detail();
+        if on != was_on && self.cost.how != CostPlan::Same {
+            let detail = self.cost.detail();
             self.switch(on.then_some(detail))?;
         }
         // Read last: what switching took is in no second.
@@ -136,7 +157,7 @@ impl<W: Workload> Controller<'_, W> {
 
     /// What the shards have spent; each says it of itself, as of a running thread the kernel tells others what it
     /// knew at the last tick.
-    fn spent(&self) -> Result<Spent, DriveError> {
+    pub(super) fn spent(&self) -> Result<Spent, DriveError> {
         let mut cpu_ns = 0u64;
         for shard in 0..self.shards {
             cpu_ns += self.on(shard, |_| clock::thread_cpu_ns())?;
@@ -170,7 +191,7 @@ impl<W: Workload> Controller<'_, W> {
     }
 
     /// Sets how much every core measures; `None` is nothing. Stages end first and begin last.
-    fn switch(&self, detail: Option<Detail>) -> Result<(), DriveError> {
+    pub(super) fn switch(&self, detail: Option<Detail>) -> Result<(), DriveError> {
         if detail.is_none() {
             self.stage(None, 0)?;
         }
@@ -203,30 +224,47 @@ mod tests {
         Some(Second { len_ns: SECOND_NS, cpu_ns, requests: 1, ..Second::default() })
     }
 
-    #[test]
-    fn each_window_but_the_first_has_one_pair_of_neighbours() {
-        let mut cost = OwnCost::new(&Plan::soak("elicit"));
-        let mut off = 0;
+    fn costs(how: CostPlan) -> OwnCost {
+        let mut plan = Plan::soak("elicit");
+        plan.observe.cost = how;
+        OwnCost::new(&plan)
+    }
+
+    /// Seconds without measuring in 200 windows of 10 s, and pairs of each of them but the first.
+    fn run(how: CostPlan, within: std::ops::RangeInclusive<usize>) -> (usize, Vec<usize>) {
+        let mut cost = costs(how);
+        let (mut off, mut pairs) = (0, Vec::new());
         for window in 0..200 {
             for ended in 1..=10 {
                 let on = cost.is_on();
                 off += usize::from(!on);
-                assert!(on || (5..=6).contains(&ended), "window {window} second {ended}");
+                assert!(on || within.contains(&ended), "window {window} second {ended}");
                 cost.next(second(if on { 2 } else { 1 }), window, ended);
             }
-            let (pairs, _) = cost.take();
-            assert_eq!(pairs.len(), usize::from(window > 0), "window {window}");
-            assert!(pairs.iter().all(|pair| (pair.on.cpu_ns, pair.off.cpu_ns) == (2, 1)));
+            let (made, _) = cost.take();
+            assert!(made.iter().all(|pair| (pair.on.cpu_ns, pair.off.cpu_ns) == (2, 1)));
+            assert!(window > 0 || made.is_empty());
+            pairs.push(made.len());
         }
-        assert_eq!(off, 199);
+        (off, pairs.split_off(1))
+    }
+
+    #[test]
+    fn each_window_but_the_first_has_pairs_of_neighbours() {
+        let (off, pairs) = run(CostPlan::Pairs, 6..=7);
+        assert!(off == 199 && pairs.iter().all(|&pairs| pairs == 1));
+        let (off, pairs) = run(CostPlan::Often, 2..=9);
+        assert!(off == 4 * 199 && pairs.iter().all(|&pairs| pairs == 4));
+        let (off, pairs) = run(CostPlan::Off, 1..=0);
+        assert!(off == 0 && pairs.iter().all(|&pairs| pairs == 0));
     }
 
     #[test]
     fn a_second_that_was_not_read_ends_its_pair() {
-        let mut cost = OwnCost::new(&Plan::soak("elicit"));
-        cost.next(second(1), 1, FIRST);
+        let mut cost = costs(CostPlan::Pairs);
+        cost.next(second(1), 1, ONLY);
         assert_eq!(cost.half, Half::First);
-        cost.next(None, 1, FIRST + 1);
+        cost.next(None, 1, ONLY + 1);
         assert_eq!((cost.half, cost.is_on()), (Half::Neither, true));
         assert!(cost.take().0.is_empty());
     }

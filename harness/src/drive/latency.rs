@@ -10,10 +10,12 @@ use tailbeam_runtime::StampSource;
 
 use super::DriveError;
 use super::controller::Controller;
-use crate::evidence::records::UnknownThing;
+use crate::evidence::records::{UnitCosts, UnknownThing};
 use crate::load::account::take_readings;
 use crate::load::legs::{Legs, occupied};
-use crate::load::{CoreLatency, Draw, Recorder, Series, SeriesSet, Stream, Workload, recorder};
+use crate::load::{
+    CoreLatency, Draw, Recorder, Series, SeriesSet, Stream, Workload, recorder, units,
+};
 use crate::observe::{self, Missing, Notes, Setup};
 use crate::plan::{Plan, Span};
 
@@ -116,10 +118,7 @@ impl Latency {
 pub(super) fn hand_over(r: &mut Recorder, mut empty: Sheet) -> Sheet {
     empty.latency.restart(r.latency.late_ns());
     let latency = std::mem::replace(&mut r.latency, empty.latency);
-    let mut notes = Some(empty.notes);
-    let full = observe::with(|core| notes.take().map(|empty| core.take(empty)));
-    // One that is not observed has noted nothing.
-    let mut notes = full.or(notes).unwrap_or_else(|| Box::new(Notes::new(1)));
+    let mut notes = observe::take(empty.notes);
     notes.cost(take_readings().saturating_mul(r.reading_ns));
     Sheet { latency, notes }
 }
@@ -151,6 +150,15 @@ impl<W: Workload> Controller<'_, W> {
             note(&mut unknowns, UnknownThing { thing, unknown: why.cause, remedy: why.remedy });
         }
         Ok(unknowns)
+    }
+
+    /// What one stamp and one request take here, by the first core.
+    pub(super) fn units(&self) -> Result<Option<UnitCosts>, DriveError> {
+        if !self.latency.setup.on {
+            return Ok(None);
+        }
+        let plan = self.plan.clone();
+        self.on(0, move |_| Some(units::measure(&plan)))
     }
 
     /// Forgets what was noted before the first request was due.
@@ -206,7 +214,7 @@ pub(super) fn stamps(source: &StampSource) -> String {
 
 /// What this host allows, as the first table of a report shows it; a few ms.
 pub(super) fn matrix(plan: &Plan) -> Vec<String> {
-    if !plan.observe.on {
+    if !plan.observe.on || !observe::BUILT {
         return Vec::new();
     }
     let rows = capabilities().rows;

@@ -21,7 +21,9 @@ mod middles;
 mod readings;
 mod replay;
 mod room;
+mod saturate;
 mod spawn;
+mod totals;
 mod watch;
 mod writer;
 
@@ -39,6 +41,7 @@ use crate::verdict::Gate;
 
 pub use attack::{Attacked, attack};
 pub use error::{DriveError, DriveErrorKind};
+pub use totals::{LatencyTotals, OCTAVES, SharedTotals, Totals};
 
 /// How the outside world talks to a running plan.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +52,8 @@ pub struct Control {
     pub hurry: Arc<AtomicBool>,
     /// Counts SIGCONT, which tells a stopped process from a host gap.
     pub continued: Arc<AtomicUsize>,
+    /// Where the sums of the run so far are put once a second; none when nobody wants them.
+    pub totals: Option<SharedTotals>,
 }
 
 /// What a person watching wants to know, once a second.
@@ -110,6 +115,7 @@ pub(crate) fn run_beside<W: Workload, T: Send>(
     beside: &(dyn Fn(&Alive<'_, W>) -> T + Sync),
 ) -> Result<(PathBuf, T), DriveError> {
     plan.check()?;
+    saturate::check::<W>(plan)?;
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let setup = Setup::new(&plan.observe, plan.duration_ns);

@@ -75,6 +75,7 @@ fn core_record(stats: &ShardStats, before: &ShardStats, spent: &Times) -> CoreRe
         parked_ns: stats.parked_ns - before.parked_ns,
         run_delay_ns: part(|times| times.run_delay_ns),
         cpu_ns: part(|times| times.cpu_ns),
+        spun_ns: Reading::Value(stats.spun_ns - before.spun_ns),
         timer_late_max_ns: stats.timer_late_max_ns,
         dead_letters: stats.dead_letters,
         state_bytes: stats.state_bytes,

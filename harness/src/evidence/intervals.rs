@@ -9,8 +9,8 @@ use tailbeam_probes::record::Frame;
 use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::stats::Histogram;
 
-use super::read::{Opened, ReadRunError, completions, histogram, latency_window, open};
-use super::records::{Manifest, WindowRecord, kind};
+use super::read::{AgentNumbers, Opened, ReadRunError, histogram, latency_window, open};
+use super::records::{EndRecord, Manifest, WindowRecord, kind};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -52,8 +52,10 @@ pub struct Intervals {
     pub latency_read: u64,
     /// What is wrong with the first that could not.
     pub unreadable_latency: Option<String>,
-    /// Completions per agent, when the run ended orderly and all windows have been passed.
-    pub completions: Option<Vec<u32>>,
+    /// Numbers of each agent, when the run ended orderly and all windows have been passed.
+    pub numbers: AgentNumbers,
+    /// Last frame, when the run was sealed and all windows have been passed.
+    pub end: Option<EndRecord>,
 }
 
 impl Intervals {
@@ -73,7 +75,8 @@ impl Intervals {
             latency_frames: 0,
             latency_read: 0,
             unreadable_latency: None,
-            completions: None,
+            numbers: AgentNumbers::default(),
+            end: None,
         })
     }
 
@@ -104,11 +107,8 @@ impl Iterator for Intervals {
                     }
                 },
                 kind::LATENCY => latency.extend(self.latency(&frame)),
-                kind::PER_AGENT => {
-                    if let Some(counts) = completions(&frame.payload) {
-                        self.completions.get_or_insert_default().extend(counts);
-                    }
-                }
+                kind::PER_AGENT => self.numbers.add(&frame.payload),
+                kind::END => self.end = serde_json::from_slice(&frame.payload).ok(),
                 kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
                     Ok(record) => {
                         self.windows += 1;

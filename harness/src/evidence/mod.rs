@@ -7,12 +7,15 @@
 //! | `seg/NNNN.log` | checksummed frames, see [`records::kind`] |
 //! | `record.json` | in runs of `record`: what ran and how it ended, see [`Recorded`] |
 //! | | of such a run the frames are those of `tailbeam_probes::record::program`, see [`ProgramLog`] |
+//! | `../marks.json` | tags and pins of the store's runs, beside them: see [`Marks`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
+mod check;
 mod documents;
 mod intervals;
 mod latency;
+mod marks;
 mod program;
 mod read;
 mod recorded;
@@ -20,14 +23,16 @@ pub mod records;
 mod store;
 mod time;
 
+pub use check::{Checked, Finding, Health, check};
 pub use documents::Documents;
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
+pub use marks::{Mark, Marks, TagError};
 pub use program::{Following, ProgramLog, ProgramLogError, ProgramRun, is_program, read_program};
-pub use read::{ReadRunError, RunFrames, WindowLatency, read_plan, read_run};
+pub use read::{AgentNumbers, ReadRunError, RunFrames, WindowLatency, read_plan, read_run};
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
-pub use time::rfc3339;
+pub use time::{rfc3339, rfc3339_ms};
 
 /// The heap sampler's state in a run directory.
 pub const HEAP_STATE: &str = "heap.tbh";

@@ -168,6 +168,7 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
+    let mut numbers = AgentNumbers::default();
     let mut system = Histogram::new();
     for frame in frames {
         match frame.kind {
@@ -191,7 +192,7 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            kind::PER_AGENT => numbers(run, &frame.payload),
+            kind::PER_AGENT => numbers.add(&frame.payload),
             // Whole windows of stages are many: who wants them reads the run window by window.
             kind::LATENCY => run.damage.extend(latency_window(frame).err()),
             kind::END => match serde_json::from_slice(&frame.payload) {
@@ -203,6 +204,9 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             _ => {}
         }
     }
+    (run.attempts, run.completions) = (numbers.attempts, numbers.completions);
+    (run.system_ns, run.worst_ns) = (numbers.system_ns, numbers.worst_ns);
+    run.service_ns = numbers.service_ns;
     missing_windows(run);
 }
 
@@ -243,23 +247,34 @@ pub(super) fn histogram(payload: &[u8]) -> Option<HistogramFrame> {
     })
 }
 
-/// Completions of a PER_AGENT frame, if it holds these.
-pub(super) fn completions(payload: &[u8]) -> Option<Vec<u32>> {
-    let (head, rest) = payload.split_at_checked(4)?;
-    (head[0] == per_agent::COMPLETIONS)
-        .then(|| rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+/// Numbers of each agent over the whole run, by its index; those that older runs have not are absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AgentNumbers {
+    /// Attempts.
+    pub attempts: Option<Vec<u32>>,
+    /// Completions.
+    pub completions: Option<Vec<u32>>,
+    /// System latency of each agent's requests together, ns.
+    pub system_ns: Option<Vec<u64>>,
+    /// The largest of them, ns.
+    pub worst_ns: Option<Vec<u64>>,
+    /// Service of the requests that each agent answered, together, ns.
+    pub service_ns: Option<Vec<u64>>,
 }
 
-fn numbers(run: &mut RunFrames, payload: &[u8]) {
-    let Some((head, rest)) = payload.split_at_checked(4) else { return };
-    let counts = rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-    let times = rest.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
-    match head[0] {
-        per_agent::ATTEMPTS => run.attempts.get_or_insert_default().extend(counts),
-        per_agent::COMPLETIONS => run.completions.get_or_insert_default().extend(counts),
-        per_agent::SYSTEM_NS => run.system_ns.get_or_insert_default().extend(times),
-        per_agent::WORST_NS => run.worst_ns.get_or_insert_default().extend(times),
-        per_agent::SERVICE_NS => run.service_ns.get_or_insert_default().extend(times),
-        _ => {}
+impl AgentNumbers {
+    /// Takes a PER_AGENT frame.
+    pub(super) fn add(&mut self, payload: &[u8]) {
+        let Some((head, rest)) = payload.split_at_checked(4) else { return };
+        let counts = rest.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+        let times = rest.as_chunks().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        match head[0] {
+            per_agent::ATTEMPTS => self.attempts.get_or_insert_default().extend(counts),
+            per_agent::COMPLETIONS => self.completions.get_or_insert_default().extend(counts),
+            per_agent::SYSTEM_NS => self.system_ns.get_or_insert_default().extend(times),
+            per_agent::WORST_NS => self.worst_ns.get_or_insert_default().extend(times),
+            per_agent::SERVICE_NS => self.service_ns.get_or_insert_default().extend(times),
+            _ => {}
+        }
     }
 }

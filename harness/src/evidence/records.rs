@@ -88,6 +88,18 @@ pub struct Manifest {
     /// What no core could tell, and why.
     #[serde(default)]
     pub unknowns: Vec<UnknownThing>,
+    /// What measuring takes here, measured when the run began; older runs have none.
+    #[serde(default)]
+    pub units: Option<UnitCosts>,
+}
+
+/// What one piece of measuring takes on this host, from a loop of many.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct UnitCosts {
+    /// The stamp of a turn, ns.
+    pub turn_ns: f64,
+    /// The stages of a request, from its stamps to the tables, ns.
+    pub request_ns: f64,
 }
 
 /// Something that was not measured.
@@ -186,6 +198,9 @@ pub struct CoreRecord {
     /// CPU time of the shard's thread, kernel included, ns.
     #[serde(default = "Reading::not_recorded")]
     pub cpu_ns: Reading,
+    /// Of `cpu_ns`, looking on for work that had not come, ns.
+    #[serde(default = "Reading::not_recorded")]
+    pub spun_ns: Reading,
     /// Largest timer lateness, ns.
     pub timer_late_max_ns: u64,
     /// Messages to agents that were gone.
@@ -341,6 +356,9 @@ pub struct EndRecord {
     /// How planted slowness struck, in the order of the plan.
     #[serde(default)]
     pub slowed: Vec<SlowedRecord>,
+    /// The saturated phase: spans with measuring beside spans without.
+    #[serde(default)]
+    pub saturated: Vec<CostPair>,
     /// What the protocol's own parts counted, over all cores.
     #[serde(default)]
     pub protocol: Vec<CountRecord>,

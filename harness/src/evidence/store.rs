@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::marks::{Mark, Marks};
 use super::read::{RunFrames, read_run};
 use super::recorded::Recorded;
 use super::time::{compact_utc, rfc3339};
@@ -31,6 +32,18 @@ pub struct RunSummary {
     pub end: String,
     /// Bytes on disk.
     pub bytes: u64,
+    /// Names given to it.
+    pub tags: Vec<String>,
+    /// It is not to be removed.
+    pub pinned: bool,
+    /// A certificate lies in it.
+    pub certified: bool,
+    /// Start, or the last change where the start cannot be read, ns since 1970.
+    #[serde(skip)]
+    pub unix_ns: u64,
+    /// Last change of a file, ns since 1970.
+    #[serde(skip)]
+    pub changed_unix_ns: u64,
 }
 
 /// Why the store cannot serve.
@@ -69,6 +82,17 @@ pub enum StoreError {
         known: usize,
         /// Store.
         path: String,
+    },
+    /// The marks of the store cannot be read.
+    #[error(
+        "cannot use marks.json of {path}\n  cause: {source}\n  remedy: restore it from a copy, or take it away: runs lose their tags and pins then"
+    )]
+    Marks {
+        /// Store.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
     /// Several runs match.
     #[error(
@@ -155,6 +179,8 @@ impl Store {
             .filter_map(Result::ok)
             .filter(|entry| entry.path().join("seg").is_dir())
             .filter_map(|entry| entry.file_name().into_string().ok())
+            // What is being removed is no run any more.
+            .filter(|name| !name.starts_with('.'))
             .collect();
         ids.sort();
         Ok(ids)
@@ -165,16 +191,66 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`] when the store itself cannot be read.
     pub fn list(&self) -> Result<Vec<RunSummary>, StoreError> {
-        Ok(self.ids()?.into_iter().map(|id| summary(id.clone(), &self.root.join(id))).collect())
+        let marks = self.marks()?;
+        let summary = |id: String| {
+            let Mark { tags, pinned } = marks.of(&id);
+            let tags = tags.into_iter().collect();
+            RunSummary { tags, pinned, ..summary(id.clone(), &self.root.join(id)) }
+        };
+        Ok(self.ids()?.into_iter().map(summary).collect())
     }
 
-    /// The directory of a run by id, unique prefix, `@last` or `@last~N`.
+    /// Tags and pins.
+    ///
+    /// # Errors
+    /// [`StoreError::Marks`] when their file cannot be read.
+    pub fn marks(&self) -> Result<Marks, StoreError> {
+        Marks::read(&self.root).map_err(|source| self.no_marks(source))
+    }
+
+    /// Changes tags and pins.
+    ///
+    /// # Errors
+    /// [`StoreError::Marks`] when their file cannot be read or written.
+    pub fn mark<T>(&self, change: impl FnOnce(&mut Marks) -> T) -> Result<T, StoreError> {
+        Marks::change(&self.root, change).map_err(|source| self.no_marks(source))
+    }
+
+    fn no_marks(&self, source: io::Error) -> StoreError {
+        StoreError::Marks { path: self.root.display().to_string(), source }
+    }
+
+    /// Removes a run: its directory gets a name that is no run's, then goes. One that is interrupted leaves
+    /// such a directory, see [`Store::leftovers`].
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn remove(&self, id: &str) -> Result<(), StoreError> {
+        let (from, to) = (self.root.join(id), self.root.join(format!("{LEFTOVER}{id}")));
+        fs::rename(&from, &to).map_err(failed("remove", &from))?;
+        fs::remove_dir_all(&to).map_err(failed("remove", &to))?;
+        self.mark(|marks| marks.forget(id))
+    }
+
+    /// Directories that an interrupted removal has left, and how large they are.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the store cannot be read.
+    pub fn leftovers(&self) -> Result<Vec<(PathBuf, u64)>, StoreError> {
+        let entries = fs::read_dir(&self.root).map_err(failed("read the store", &self.root))?;
+        let names = entries.filter_map(Result::ok);
+        let left = names.filter(|entry| entry.file_name().to_string_lossy().starts_with(LEFTOVER));
+        Ok(left.map(|entry| (entry.path(), disk_bytes(&entry.path()))).collect())
+    }
+
+    /// The directory of a run by id, unique prefix, `@last`, `@last~N` or `@TAG`.
     ///
     /// # Errors
     /// No such run, or several.
     pub fn resolve(&self, name: &str) -> Result<PathBuf, StoreError> {
         let ids = self.ids()?;
-        pick(&ids, name, &self.root).map(|id| self.root.join(id))
+        let tagged = name.starts_with('@').then(|| self.tagged(name, &ids)).flatten();
+        tagged.map_or_else(|| pick(&ids, name, &self.root).map(|id| self.root.join(id)), Ok)
     }
 }
 
@@ -213,8 +289,28 @@ pub(super) fn pick<'a>(
     }
 }
 
+impl Store {
+    /// The run that has the tag of an `@TAG`, if it is still there.
+    fn tagged(&self, name: &str, ids: &[String]) -> Option<PathBuf> {
+        let marks = self.marks().ok()?;
+        let id = marks.tagged(name.strip_prefix('@')?)?;
+        ids.iter().any(|known| known == id).then(|| self.root.join(id))
+    }
+}
+
+/// Begin of the name of a directory that is being removed.
+const LEFTOVER: &str = ".removed-";
+
 fn summary(id: String, path: &Path) -> RunSummary {
     let bytes = disk_bytes(path);
+    let changed_unix_ns = changed_unix_ns(path);
+    let certified = path.join(crate::certify::CERTIFICATE).is_file();
+    let summary = read_summary(id, path, bytes);
+    let unix_ns = if summary.unix_ns == 0 { changed_unix_ns } else { summary.unix_ns };
+    RunSummary { certified, changed_unix_ns, unix_ns, ..summary }
+}
+
+fn read_summary(id: String, path: &Path, bytes: u64) -> RunSummary {
     if let Ok(Some(recorded)) = Recorded::read(path) {
         return RunSummary {
             id,
@@ -224,6 +320,11 @@ fn summary(id: String, path: &Path) -> RunSummary {
             planned_s: 0,
             end: recorded.end_words(),
             bytes,
+            unix_ns: recorded.started_unix_ns,
+            tags: Vec::new(),
+            pinned: false,
+            certified: false,
+            changed_unix_ns: 0,
         };
     }
     match read_run(path) {
@@ -236,6 +337,11 @@ fn summary(id: String, path: &Path) -> RunSummary {
             planned_s: 0,
             end: format!("unreadable: {}", error.to_string().lines().next().unwrap_or_default()),
             bytes,
+            unix_ns: 0,
+            tags: Vec::new(),
+            pinned: false,
+            certified: false,
+            changed_unix_ns: 0,
         },
     }
 }
@@ -249,7 +355,28 @@ fn readable(id: String, bytes: u64, run: &RunFrames) -> RunSummary {
         planned_s: run.plan.duration_ns / 1_000_000_000,
         end: run.end.as_ref().map_or_else(|| "unsealed".to_owned(), |end| end.reason.clone()),
         bytes,
+        unix_ns: run.manifest.started_unix_ns,
+        tags: Vec::new(),
+        pinned: false,
+        certified: false,
+        changed_unix_ns: 0,
     }
+}
+
+/// The newest change of a file of the run; 0 when none can be read.
+fn changed_unix_ns(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else { return 0 };
+    let changed = entries.filter_map(Result::ok).map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => changed_unix_ns(&entry.path()),
+        Ok(meta) => meta
+            .modified()
+            .ok()
+            .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+            .and_then(|since| u64::try_from(since.as_nanos()).ok())
+            .unwrap_or(0),
+        Err(_) => 0,
+    });
+    changed.max().unwrap_or(0)
 }
 
 fn disk_bytes(path: &Path) -> u64 {

@@ -28,6 +28,13 @@ pub fn rfc3339(unix_ns: u64) -> String {
     format!("{y:04}-{mo:02}-{d:02}T{h:02}:{mi:02}:{s:02}Z")
 }
 
+/// RFC 3339 UTC to the millisecond.
+#[must_use]
+pub fn rfc3339_ms(unix_ns: u64) -> String {
+    let second = rfc3339(unix_ns);
+    format!("{}.{:03}Z", second.trim_end_matches('Z'), unix_ns / 1_000_000 % 1_000)
+}
+
 /// `YYYYMMDD-HHMMSS`: sorts by time and can be typed.
 #[must_use]
 pub(crate) fn compact_utc(unix_ns: u64) -> String {
@@ -44,6 +51,7 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         // date -u -d @951782400 and @1795503600
         assert_eq!(rfc3339(951_782_400_000_000_000), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339_ms(951_782_400_045_999_999), "2000-02-29T00:00:00.045Z");
         assert_eq!(compact_utc(1_795_503_600_000_000_000), "20261124-070000");
     }
 }

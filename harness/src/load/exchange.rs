@@ -122,7 +122,7 @@ impl<W: Workload> ReplyTo<W> {
         if let Some(strike) = exchange.strike {
             strike.work(cx);
         }
-        let (turn_ns, now_ns) = (cx.turn_ns(), cx.fresh_ns());
+        let (turn_ns, now_ns) = (cx.turn_ns(), cx.stamp_ns());
         let request = exchange.request();
         account::answer(request, turn_ns, now_ns, &mut exchange.stamps);
         observe::seen(exchange.stamps.due_ns, exchange.stamps.timer_turn_ns);

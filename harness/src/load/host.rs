@@ -128,12 +128,17 @@ impl<W: Workload> Hosted<W> {
             let now_ns = cx.fresh_ns();
             self.plots.iter_mut().for_each(|plot| plot.tend(now_ns, cx));
         }
-        let end_ns = recorder::with(|r| r.end_ns);
-        let mut burst = BURST;
-        while self.next_ns < end_ns && burst > 0 && self.next_ns <= cx.fresh_ns() {
+        let (end_ns, closed_loop) = recorder::with(|r| (r.end_ns, r.closed_loop));
+        if closed_loop {
+            return self.ask_again(cx);
+        }
+        // One look for all that is due, and that of each request for what became due meanwhile.
+        let (mut burst, mut now_ns) = (BURST, cx.stamp_ns());
+        while self.next_ns < end_ns && burst > 0 && self.next_ns <= now_ns {
             let k = u64::from(self.k);
             for _ in 0..self.fleet.plan.shape.fan_out {
-                let sent = self.send(cx);
+                let (sent, at_ns) = self.send(cx);
+                now_ns = now_ns.max(at_ns);
                 self.k = self.k.wrapping_add(1);
                 burst = burst.saturating_sub(1);
                 if self.fleet.plan.shape.arrivals == Arrivals::Closed && sent {
@@ -147,9 +152,19 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
+    /// One request that is due now: the closed loop of a saturated phase.
+    fn ask_again(&mut self, cx: &mut Cx<'_>) {
+        self.next_ns = cx.fresh_ns();
+        let _ = self.send(cx);
+        self.k = self.k.wrapping_add(1);
+    }
+
     /// One that waits for an answer is closed: the next one is due a think time later.
     fn ended(&mut self, cx: &mut Cx<'_>) {
         self.open -= 1;
+        if recorder::with(|r| r.closed_loop) {
+            return self.ask_again(cx);
+        }
         if self.fleet.plan.shape.arrivals == Arrivals::Closed {
             let think =
                 self.draw().span_ns(u64::from(self.k), Stream::Think, self.fleet.plan.think);
@@ -158,37 +173,41 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    /// Whether it is on its way.
-    fn send(&mut self, cx: &mut Cx<'_>) -> bool {
+    /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked.
+    fn send(&mut self, cx: &mut Cx<'_>) -> (bool, u64) {
         let local = self.local as usize;
-        recorder::with(|r| {
+        let closed_loop = recorder::with(|r| {
             r.second.outcomes.attempts += 1;
             r.attempts[local] = r.attempts[local].saturating_add(1);
+            r.closed_loop
         });
         if self.open >= self.fleet.plan.open_max {
             recorder::with(|r| {
                 r.second.outcomes.refused += 1;
                 r.second.refused_open_bound += 1;
             });
-            return false;
+            return (false, 0);
         }
         let target = self.target();
-        let open = self.open_request(target, cx.fresh_ns());
+        let mut open = self.open_request(target, cx.stamp_ns());
+        if closed_loop {
+            open.planned_ns = 0;
+        }
         let (now_ns, deadline_ns) = (open.sent_ns, open.deadline_ns);
         let asking = Asking { k: u64::from(self.k), to: target, now_ns, deadline_ns };
         let outgoing = match self.inner.ask(asking, cx) {
             Ok(outgoing) => outgoing,
             Err(settled) => {
                 recorder::with(|r| unsent(r, settled));
-                return false;
+                return (false, now_ns);
             }
         };
         let Some(key) = recorder::with(|r| r.open.insert(open)) else {
             recorder::with(|r| fail(r, true));
-            return false;
+            return (false, now_ns);
         };
         recorder::with(|r| {
-            r.record(Series::Lateness, open.sent_ns - open.intended_ns);
+            r.record(Series::Lateness, open.sent_ns.saturating_sub(open.intended_ns));
             // Before it is: the responder may take it before this turn goes on.
             r.step(Step::Sent);
         });
@@ -209,7 +228,7 @@ impl<W: Workload> Hosted<W> {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
             Err((whose, refusal)) => recorder::with(|r| handed_back(r, key, whose, refusal)),
         }
-        sent.is_ok()
+        (sent.is_ok(), now_ns)
     }
 
     fn open_request(&self, target: u32, now_ns: u64) -> Open {

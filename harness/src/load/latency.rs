@@ -8,10 +8,11 @@ use tailbeam_probes::record::latency::{
 };
 
 use super::draw::{Draw, Stream};
+use super::recorder::Served;
 use crate::plan::{Plan, TOP};
 
 /// Agents of a top list.
-const LIST: usize = 32;
+pub(crate) const LIST: usize = 32;
 /// By how much the stamps of a request may be out of order, ns: turns are stamped within 0.2 us of the clock that
 /// sending and answering read, on each of two cores.
 pub(crate) const BOUND_NS: u64 = 1_000;
@@ -54,7 +55,8 @@ pub(crate) struct CoreLatency {
     uniform: Reservoir<Exemplar>,
     late: Reservoir<Exemplar>,
     top: TopSlow<Exemplar>,
-    service: SpaceSaving<u32>,
+    /// The heaviest agents of the window, the lightest first; filled when it ends.
+    service: Vec<TopAgent>,
     late_by: SpaceSaving<u32>,
     full: SpaceSaving<u32>,
     clamped: u64,
@@ -83,7 +85,7 @@ impl CoreLatency {
             uniform: Reservoir::new(exemplars, seed),
             late: Reservoir::new(exemplars, !seed),
             top: TopSlow::new(TOP),
-            service: SpaceSaving::new(LIST),
+            service: Vec::with_capacity(LIST + 1),
             late_by: SpaceSaving::new(LIST),
             full: SpaceSaving::new(LIST),
             clamped: 0,
@@ -127,9 +129,18 @@ impl CoreLatency {
         self.late_ns = late_ns;
     }
 
-    /// An agent of this core has answered after this much service.
-    pub(crate) fn served(&mut self, agent: u32, service_ns: u64) {
-        self.service.add(agent, service_ns);
+    /// An agent of this core has given so much service in the window.
+    pub(crate) fn served(&mut self, agent: u32, of: Served) {
+        let full = self.service.len() >= LIST;
+        if full && self.service.first().is_some_and(|least| of.ns <= least.weight) {
+            return;
+        }
+        let place = self.service.partition_point(|other| other.weight < of.ns);
+        let row = TopAgent { agent, weight: of.ns, error: 0, count: of.requests };
+        self.service.insert(place, row);
+        if full {
+            self.service.remove(0);
+        }
     }
 
     /// A request of this core found the mailbox of this agent full.
@@ -224,7 +235,7 @@ impl CoreLatency {
         let drawn = self.uniform.kept().iter().chain(self.late.kept()).copied();
         into.exemplars = drawn.chain(top).collect();
         into.late_left_out = self.late.left_out();
-        into.top_service = list(&self.service);
+        into.top_service = self.service.iter().rev().copied().collect();
         into.top_late = list(&self.late_by);
         into.more.top_full = list(&self.full);
         (into.legs, into.legs_unknown, into.unstaged) =

@@ -68,7 +68,7 @@ pub enum MiddleMsg<W: Workload> {
     /// How far the log is.
     Log(Progress),
     /// What was counted.
-    Counts(Reply<Box<Vec<(String, u64)>>>),
+    Counts(Reply<Vec<(String, u64)>>),
 }
 
 /// The agent that hosts one.

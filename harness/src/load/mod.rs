@@ -17,6 +17,8 @@ pub(crate) mod recorder;
 pub(crate) mod secure;
 mod settle;
 pub(crate) mod slow;
+mod thin;
+pub(crate) mod units;
 mod way;
 mod workload;
 
@@ -30,7 +32,7 @@ pub use elicit::{Elicit, Question, Verdict};
 pub use exchange::Exchange;
 pub use exchange::ReplyTo;
 pub(crate) use host::{Fleet, HostMsg, Hosted, owner_of};
-pub(crate) use latency::CoreLatency;
+pub(crate) use latency::{CoreLatency, LIST};
 #[doc(hidden)]
 pub use middle::{Middle, MiddleMsg, Setup};
 pub use poll::Poll;

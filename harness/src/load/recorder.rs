@@ -17,6 +17,8 @@ use super::legs::{Legs, Step};
 use super::open::{Open, OpenTable};
 use super::plant::Planted;
 use super::slow::Slowed;
+use super::thin::Thin;
+use crate::observe::BUILT;
 use crate::plan::Plan;
 use crate::verdict::Outcomes;
 
@@ -143,6 +145,13 @@ pub(crate) struct AgentNs {
     pub(crate) service: u64,
 }
 
+/// Service that an agent of a core gave in the window that runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Served {
+    pub(crate) ns: u64,
+    pub(crate) requests: u64,
+}
+
 /// The recorder of one core.
 pub(crate) struct Recorder {
     pub(crate) second: SecondCounts,
@@ -151,19 +160,24 @@ pub(crate) struct Recorder {
     pub(crate) attempts: Vec<u32>,
     pub(crate) completions: Vec<u32>,
     pub(crate) times: Vec<AgentNs>,
+    /// By agent, of this window; `times` has it when the window has ended.
+    served: Vec<Served>,
     /// By plant.
     pub(crate) planted: Vec<Planted>,
     pub(crate) slowed: Vec<Slowed>,
     limits_ns: [u64; LIMITS_MAX],
     /// Requests due at or after this instant are not sent: the run is over.
     pub(crate) end_ns: u64,
+    /// Who is answered asks again at once, and nothing is due by the plan.
+    pub(crate) closed_loop: bool,
     /// Where the time of this window's requests went.
     pub(crate) latency: Box<CoreLatency>,
     /// Whether it is asked for, and of requests that were due from when on.
     pub(crate) staging: bool,
     staged_from_ns: u64,
-    /// Whether polls of single requests are counted.
+    /// Whether polls of single requests are counted, and of which late ones.
     pub(crate) counting: bool,
+    thin: Thin,
     /// What a pair of calls of the allocator costs here, if it was measured.
     pub(crate) unit: Option<AllocatorUnit>,
     /// What reading the thread's counters costs here, ns.
@@ -189,6 +203,7 @@ impl Recorder {
             *slot = limit;
         }
         let Place { shard, agents, legs, .. } = place;
+        let on = plan.observe.on && BUILT;
         Self {
             second: SecondCounts::default(),
             set: empty_set(),
@@ -196,16 +211,19 @@ impl Recorder {
             attempts: vec![0; agents],
             completions: vec![0; agents],
             times: vec![AgentNs::default(); agents],
+            served: vec![Served::default(); agents],
             planted: vec![Planted::default(); plan.plants.len()],
             slowed: vec![Slowed::default(); plan.slow.len()],
             limits_ns,
             end_ns: u64::MAX,
+            closed_loop: false,
             latency: Box::new(CoreLatency::of(plan, shard, legs.len())),
-            staging: plan.observe.on,
+            staging: on,
             staged_from_ns: 0,
-            counting: plan.observe.on,
-            unit: plan.observe.on.then(AllocatorUnit::measure),
-            reading_ns: if plan.observe.on { reading_ns() } else { 0 },
+            counting: on,
+            thin: Thin::default(),
+            unit: on.then(AllocatorUnit::measure),
+            reading_ns: if on { reading_ns() } else { 0 },
             legs,
             shard,
         }
@@ -214,11 +232,17 @@ impl Recorder {
     /// Counts a step of a request for Little's law.
     #[inline]
     pub(crate) fn step(&self, step: Step) {
+        if !BUILT {
+            return;
+        }
         self.legs[self.shard].count(step);
     }
 
     /// Takes a step back that did not happen.
     pub(crate) fn no_step(&self, step: Step) {
+        if !BUILT {
+            return;
+        }
         self.legs[self.shard].uncount(step);
     }
 
@@ -227,24 +251,27 @@ impl Recorder {
         self.step(Step::Taken);
         self.record(Series::RequestPath, leg.turn_ns.saturating_sub(stamps.sent_ns));
         let age = leg.turn_ns.saturating_sub(stamps.intended_ns);
-        self.counting && (drawn || self.latency.is_late(age))
+        BUILT && self.counting && (drawn || (self.latency.is_late(age) && self.thin.takes()))
     }
 
     /// An agent of this core has answered.
     pub(crate) fn answered(&mut self, agent: u32, stamps: &Stamps) {
         self.step(Step::Answered);
         record_timer(self, stamps);
-        if self.staging {
-            self.latency.served(agent, stamps.service_ns);
+        if BUILT && self.staging {
             let local = agent as usize / self.legs.len();
-            if let Some(times) = self.times.get_mut(local) {
-                times.service = times.service.saturating_add(stamps.service_ns);
+            if let Some(served) = self.served.get_mut(local) {
+                served.ns += stamps.service_ns;
+                served.requests += 1;
             }
         }
     }
 
     /// An answer to a request of this core has come, in its time or not.
     pub(crate) fn in_hand(&mut self, stamps: &Stamps) {
+        if !BUILT {
+            return;
+        }
         self.step(Step::Closed);
         // Also while stages are off: the samples that this is compared with go on.
         self.latency.in_hand(stamps);
@@ -279,6 +306,9 @@ impl Recorder {
         drawn: bool,
         counts: Option<&PollCounts>,
     ) {
+        if !BUILT {
+            return;
+        }
         if self.staging && stamps.intended_ns >= self.staged_from_ns {
             self.latency.closed(parties, stamps, drawn, counts);
         } else {
@@ -286,10 +316,25 @@ impl Recorder {
         }
     }
 
+    /// A window ends. Its sums of service: the heaviest agents are its list, and all go on in the run's sums. One pass
+    /// over the agents of this core, about 1 ns each.
+    pub(crate) fn end_window(&mut self) {
+        self.thin.restart();
+        let (shards, shard) = (self.legs.len(), self.shard);
+        let agent = |local: usize| u32::try_from(local * shards + shard).unwrap_or(u32::MAX);
+        for (local, (times, served)) in self.times.iter_mut().zip(&mut self.served).enumerate() {
+            if served.requests > 0 {
+                times.service = times.service.saturating_add(served.ns);
+                self.latency.served(agent(local), *served);
+                *served = Served::default();
+            }
+        }
+    }
+
     /// Sets how much is noted of requests that are due from `from_ns` on; `None` is nothing. Those before have
     /// been stamped in part only.
     pub(crate) fn set_detail(&mut self, detail: Option<Detail>, from_ns: u64) {
-        self.staging = detail.is_some();
+        self.staging = BUILT && detail.is_some();
         self.staged_from_ns = from_ns;
         self.counting = detail == Some(Detail::Full);
     }
@@ -297,7 +342,7 @@ impl Recorder {
     /// Records a system latency of an agent of this core.
     pub(crate) fn system(&mut self, local: u32, system_ns: u64) {
         self.record(Series::System, system_ns);
-        if let Some(times) = self.times.get_mut(local as usize) {
+        if BUILT && let Some(times) = self.times.get_mut(local as usize) {
             times.system = times.system.saturating_add(system_ns);
             times.worst = times.worst.max(system_ns);
         }

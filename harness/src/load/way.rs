@@ -3,10 +3,13 @@
 use tailbeam_probes::record::latency::Leg;
 use tailbeam_runtime::{Cx, poll_path};
 
-use crate::observe;
+use crate::observe::{self, BUILT};
 
 /// The way of the message in hand.
 pub(super) fn leg(cx: &Cx<'_>) -> Leg {
+    if !BUILT {
+        return Leg { turn_ns: cx.turn_ns(), ..Leg::default() };
+    }
     let path = cx.path();
     observe::seen(path.published_ns, path.seen_ns);
     Leg {

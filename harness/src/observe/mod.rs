@@ -27,6 +27,9 @@ use tick::{Meters, Raw};
 
 use crate::plan::ObservePlan;
 
+/// Whether this build observes anything at all.
+pub(crate) const BUILT: bool = !cfg!(feature = "bare");
+
 /// How a core is observed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setup {
@@ -45,7 +48,7 @@ impl Setup {
         // A window is closed with a second, which may come late.
         let ticks = (plan.window_ns() + 5_000_000_000) / tick_ns;
         let ticks = usize::try_from(ticks).unwrap_or(usize::MAX).clamp(16, 4_096);
-        Self { on: plan.on, tick_ns, ticks, switches: plan.switches }
+        Self { on: plan.on && BUILT, tick_ns, ticks, switches: plan.switches }
     }
 
     /// Distance of ticks at this detail, ns; `None` without ticks.
@@ -78,7 +81,7 @@ impl CoreObserver {
     /// waits.
     #[inline]
     fn idle(&mut self, now_ns: u64) {
-        if self.meters.overdue(now_ns) {
+        if BUILT && self.meters.overdue(now_ns) {
             self.tick(now_ns, 0);
         }
     }
@@ -93,11 +96,16 @@ impl CoreObserver {
 
 impl Observer for CoreObserver {
     fn turn(&mut self, now_ns: u64, polls: u32) {
-        self.meters.turned(now_ns, polls);
-        self.idle(now_ns);
+        if BUILT {
+            self.meters.turned(now_ns, polls);
+            self.idle(now_ns);
+        }
     }
 
     fn parked(&mut self, from_ns: u64, to_ns: u64) {
+        if !BUILT {
+            return;
+        }
         self.meters.parked(from_ns, to_ns);
         with(|core| core.parked(from_ns, to_ns));
         self.idle(to_ns);
@@ -145,6 +153,8 @@ pub(crate) struct Core {
 
 thread_local! {
     static CORE: RefCell<Option<Core>> = const { RefCell::new(None) };
+    /// What was noted before observing was switched off: it is still the window's.
+    static KEPT: RefCell<Option<Box<Notes>>> = const { RefCell::new(None) };
     /// The agent that ran last, and when its turn began.
     static RUNNING: Cell<(u32, u64)> = const { Cell::new((u32::MAX, 0)) };
 }
@@ -157,6 +167,9 @@ pub(crate) fn with<R: Default>(f: impl FnOnce(&mut Core) -> R) -> R {
 /// Says which agent of the workload a turn runs.
 #[inline]
 pub(crate) fn runs(agent: u32, turn_ns: u64) {
+    if !BUILT {
+        return;
+    }
     RUNNING.set((agent, turn_ns));
 }
 
@@ -178,7 +191,8 @@ pub(crate) fn open(setup: Setup) -> Vec<Missing> {
         return Vec::new();
     }
     let (sources, missing) = Sources::open(setup.switches);
-    let (parks, notes) = (Parks::new(), Box::new(Notes::new(setup.ticks)));
+    let kept = KEPT.take();
+    let (parks, notes) = (Parks::new(), kept.unwrap_or_else(|| Box::new(Notes::new(setup.ticks))));
     let read = || Spent::read(clock::monotonic_ns(), sources.schedstat());
     let spent = (!sources.has_ring()).then(read);
     let tick_ns = setup.tick_ns;
@@ -191,7 +205,9 @@ pub(crate) fn open(setup: Setup) -> Vec<Missing> {
 /// did not get it says.
 pub(crate) fn set_detail(detail: Option<Detail>, setup: Setup) -> Vec<Missing> {
     let Some(tick_ns) = setup.tick_at(detail) else {
-        close();
+        if let Some(core) = CORE.take() {
+            KEPT.set(Some(core.notes));
+        }
         return Vec::new();
     };
     let is_open = with(|core| {
@@ -203,7 +219,25 @@ pub(crate) fn set_detail(detail: Option<Detail>, setup: Setup) -> Vec<Missing> {
 
 /// Closes them: descriptors are closed and rings unmapped when it returns.
 pub(crate) fn close() {
-    drop(CORE.take());
+    drop((CORE.take(), KEPT.take()));
+}
+
+/// Hands over the notes of a window for empty ones, whether they go on or not.
+pub(crate) fn take(empty: Box<Notes>) -> Box<Notes> {
+    let mut empty = Some(empty);
+    if let Some(full) = with(|core| empty.take().map(|empty| core.take(empty))) {
+        return full;
+    }
+    // Switched off meanwhile, or never on: then nothing was noted.
+    let mut empty = empty.unwrap_or_else(|| Box::new(Notes::new(1)));
+    empty.clear();
+    match KEPT.take() {
+        Some(full) => {
+            KEPT.set(Some(empty));
+            full
+        }
+        None => empty,
+    }
 }
 
 impl Core {
@@ -277,7 +311,7 @@ impl Core {
     }
 
     /// Hands over the notes of a window for empty ones.
-    pub(crate) fn take(&mut self, mut empty: Box<Notes>) -> Box<Notes> {
+    fn take(&mut self, mut empty: Box<Notes>) -> Box<Notes> {
         empty.clear();
         std::mem::replace(&mut self.notes, empty)
     }

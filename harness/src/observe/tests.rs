@@ -4,6 +4,7 @@ use tailbeam_probes::record::latency::{LatencyWindow, Leg, Stamps};
 
 use super::*;
 use crate::load::latency::Parties;
+use crate::load::recorder::Served;
 use crate::load::{CoreLatency, Draw, Stream};
 use crate::plan::Plan;
 
@@ -113,7 +114,7 @@ fn attributing_requests_allocates_nothing() {
             ..Stamps::default()
         };
         let parties = Parties { asker: 3, responder: u32::try_from(k % 1_000).expect("small") };
-        latency.served(parties.responder, long);
+        latency.served(parties.responder, Served { ns: long, requests: 1 });
         latency.in_hand(&stamps);
         latency.closed(parties, &stamps, k % 100 == 0, None);
     }

@@ -275,6 +275,7 @@ impl Plan {
         within_s("window", observe.window_ns(), observe::WINDOW)?;
         let kept = observe.exemplars(self.duration_ns) as u64;
         within("exemplars", kept, (0, observe::EXEMPLARS_MAX), "keep fewer requests whole")?;
+        within_s("--saturate", observe.saturate_ns, (0, observe::SATURATE_MAX_NS))?;
         within("planted slownesses", self.slow.len() as u64, (0, 255), "plant fewer")?;
         for slow in &self.slow {
             within_s("planted slowness", slow.ns, (1_000, slow::SLOW_MAX_NS))?;

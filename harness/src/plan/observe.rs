@@ -27,6 +27,10 @@ pub struct ObservePlan {
     /// is known by the thread's CPU time: how long, not when.
     #[serde(default = "yes")]
     pub switches: bool,
+    /// Length of the closed loop after the load that shows what measuring costs where the cores have nothing to
+    /// spare, ns; 0 is none.
+    #[serde(default)]
+    pub saturate_ns: u64,
 }
 
 const fn yes() -> bool {
@@ -42,8 +46,23 @@ pub enum CostPlan {
     /// In each window but the first one second is without, beside one with it.
     #[default]
     Pairs,
-    /// The same seconds compared, and nothing is switched: this must find no difference.
+    /// Four seconds of each window but the first, beside four with it: soon told, and half of the requests have
+    /// no stages then.
+    Often,
+    /// The same seconds as `Often` compared, and nothing is switched: this must find no difference.
     Same,
+}
+
+impl CostPlan {
+    /// Pairs of seconds in a window of 10 s.
+    #[must_use]
+    pub const fn pairs_per_window(self) -> usize {
+        match self {
+            Self::Off => 0,
+            Self::Pairs => 1,
+            Self::Often | Self::Same => 4,
+        }
+    }
 }
 
 impl Default for ObservePlan {
@@ -55,6 +74,7 @@ impl Default for ObservePlan {
             exemplars: None,
             cost: CostPlan::Pairs,
             switches: true,
+            saturate_ns: 0,
         }
     }
 }
@@ -65,6 +85,8 @@ pub(crate) const TOP: usize = 8;
 pub(super) const TICK: (u64, u64) = (10 * MS, 10 * SECOND);
 pub(super) const WINDOW: (u64, u64) = (SECOND, 600 * SECOND);
 pub(super) const EXEMPLARS_MAX: u64 = 1_024;
+/// Longest saturated phase.
+pub(super) const SATURATE_MAX_NS: u64 = 600 * SECOND;
 
 impl ObservePlan {
     /// Distance between two ticks in a run of this length, ns.

@@ -82,7 +82,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     });
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
-    let (attribution, conserved) = latency::attribution(dir);
+    let (attribution, own_cost, conserved) = latency::attribution(dir, &run);
     let gates = gates.unwrap_or(&run.plan.gates);
     let degradation = degradation::rows(&run, degradation::margin(gates));
     let mut results = Vec::new();
@@ -104,6 +104,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         protocol: run.end.as_ref().map_or_else(Vec::new, |end| end.protocol.clone()),
         measured: latency::recorded(&run.manifest),
         attribution,
+        own_cost,
         latency: Series::ALL
             .iter()
             .zip(&run.histograms)
@@ -129,6 +130,7 @@ fn identity(m: &Material<'_>) -> RunIdentity {
         seed: m.run.plan.seed,
         planned_s: m.run.plan.duration_ns as f64 / 1e9,
         measured_s: m.issuing_s,
+        whole_s: m.whole_s,
         windows: m.run.windows.len() as u64,
         end: match m.run.end.as_ref().map(|end| end.reason.as_str()) {
             Some("finished") => RunEnd::Finished,
@@ -206,7 +208,9 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
         caveats.push(format!(
             "core {} was ready but other programs had it for {} of the time",
             core.core,
-            core.outside_share.known().map_or_else(String::new, |share| percent(*share)),
+            core.outside_share
+                .known()
+                .map_or_else(String::new, |share| format!("{:.1} %", share * 100.0)),
         ));
     }
     match &m.run.end {

@@ -169,6 +169,7 @@ pub(super) fn core_row(core: &CoreRecord, length_s: f64, housekeeping: &Measured
         core: core.core,
         agents: core.agents,
         cpu_share: over(measured(Some(&core.cpu_ns)), 1e9, length_s),
+        spun_share: over(measured(Some(&core.spun_ns)), 1e9, length_s),
         busy_share: if accounted == 0 {
             Measured::unknown("the core has not reported", "record for longer")
         } else {

@@ -7,15 +7,21 @@
 mod build;
 mod cost;
 pub mod counters;
+mod curve;
 mod degradation;
 mod figures;
 pub mod latency;
 mod leaks;
+mod timeline;
+mod whole;
 
 pub use build::{ReportError, build};
-pub use cost::{CostSection, Signed, cost};
+pub use cost::{CostModel, CostSection, LoweredStep, OwnCost, SaturatedSection, Signed, cost};
+pub use curve::Curve;
 pub use degradation::DegradationRow;
 pub use leaks::leak_config;
+pub use timeline::{CoreLine, CoreMap, Event, LatencyLine, LoadLine, MemoryLine, Timeline};
+pub use whole::{Whole, whole};
 
 use serde::{Deserialize, Serialize};
 
@@ -76,6 +82,8 @@ pub struct Report {
     pub measured: latency::Recorded,
     /// Where the time of the slowest requests went.
     pub attribution: Measured<latency::Attribution>,
+    /// What measuring cost.
+    pub own_cost: OwnCost,
     /// Latency series: first `system`, then `end_to_end`, `lateness` and the stages.
     pub latency: Vec<LatencyRow>,
     /// Little's law over the whole run.
@@ -123,6 +131,8 @@ pub struct RunIdentity {
     pub planned_s: f64,
     /// Measured duration, s (windows on disk).
     pub measured_s: f64,
+    /// The same with the drain, s: what CPU times are over.
+    pub whole_s: f64,
     /// Windows on disk.
     pub windows: u64,
     /// How it ended.
@@ -248,6 +258,8 @@ pub struct CoreRow {
     pub agents: u64,
     /// CPU time of the shard's thread, kernel included / wall time.
     pub cpu_share: Measured<f64>,
+    /// Of that, looking on for work that had not come.
+    pub spun_share: Measured<f64>,
     /// Share of the time between sleeps; without the kernel's part of sleeping and waking up.
     pub busy_share: Measured<f64>,
     /// Share of the time ready to run while another thread had the CPU.

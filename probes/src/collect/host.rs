@@ -25,11 +25,13 @@ pub struct Host {
     pub governor: Field,
     /// perf_event_paranoid.
     pub perf_paranoid: Field,
+    /// Whether the CPU says that a hypervisor runs it.
+    pub virtual_machine: Field,
 }
 
 impl Host {
     /// Every field with its name.
-    pub fn fields(&self) -> [(&'static str, &Field); 8] {
+    pub fn fields(&self) -> [(&'static str, &Field); 9] {
         [
             ("kernel", &self.kernel),
             ("cpu", &self.cpu),
@@ -39,6 +41,7 @@ impl Host {
             ("thp", &self.thp),
             ("governor", &self.governor),
             ("perf_paranoid", &self.perf_paranoid),
+            ("virtual_machine", &self.virtual_machine),
         ]
     }
 }
@@ -59,6 +62,12 @@ pub fn describe_under(root: &Path) -> Host {
     };
     let cpu =
         fs::read_to_string(root.join("proc/cpuinfo")).map_err(|e| format!("/proc/cpuinfo: {e}"));
+    let virtual_machine = cpu.clone().and_then(|text| {
+        let flags = text.lines().find(|line| line.starts_with("flags"));
+        let flags = flags.ok_or_else(|| "/proc/cpuinfo names no flags".to_owned())?;
+        let told = flags.split_whitespace().any(|flag| flag == "hypervisor");
+        Ok(if told { "yes" } else { "no" }.to_owned())
+    });
     Host {
         kernel: read("proc/sys/kernel/osrelease"),
         cpu: cpu.and_then(|text| {
@@ -76,6 +85,7 @@ pub fn describe_under(root: &Path) -> Host {
         thp: read("sys/kernel/mm/transparent_hugepage/enabled"),
         governor: read("sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         perf_paranoid: read("proc/sys/kernel/perf_event_paranoid"),
+        virtual_machine,
     }
 }
 
@@ -89,5 +99,11 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         let host = describe_under(empty.path());
         assert!(host.fields().iter().all(|(_, field)| field.is_err()));
+        fs::create_dir(empty.path().join("proc")).unwrap();
+        for (flags, told) in [("fpu hypervisor sse", "yes"), ("fpu sse", "no")] {
+            let text = format!("model name : a CPU\nflags : {flags}\n");
+            fs::write(empty.path().join("proc/cpuinfo"), text).unwrap();
+            assert_eq!(describe_under(empty.path()).virtual_machine, Ok(told.to_owned()));
+        }
     }
 }

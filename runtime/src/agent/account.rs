@@ -97,16 +97,20 @@ impl Sampler {
         self.from_ns.set(now_ns.max(1));
     }
 
-    /// Counts a stamped turn, and times it if it is to be timed.
+    /// Counts a stamped turn; whether it is to be timed.
     #[inline]
-    pub(crate) fn begin_stamped(&self, clock: impl FnOnce() -> u64) {
+    pub(crate) fn is_next_stamped(&self) -> bool {
         self.left.set(1);
         let left = self.left_stamped.get() - 1;
         self.left_stamped.set(left);
-        if left == 0 {
-            self.begin(clock());
-            self.left_stamped.set(self.left.replace(1));
-        }
+        left == 0
+    }
+
+    /// Times a stamped turn.
+    #[cold]
+    pub(crate) fn begin_stamped(&self, now_ns: u64) {
+        self.begin(now_ns);
+        self.left_stamped.set(self.left.replace(1));
     }
 
     #[cold]
@@ -199,7 +203,9 @@ mod tests {
             let (stamped, mut again) = (Sampler::new(every, 7), 0u32);
             for now_ns in 0..1_000_000 {
                 assert!(stamped.is_next());
-                stamped.begin_stamped(|| now_ns);
+                if stamped.is_next_stamped() {
+                    stamped.begin_stamped(now_ns);
+                }
                 again += u32::from(stamped.from_ns.take() != 0);
             }
             assert_eq!(again, timed);

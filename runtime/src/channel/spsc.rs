@@ -196,6 +196,20 @@ impl<T> Consumer<T> {
         self.tail_cache.wrapping_sub(self.head)
     }
 
+    /// Whether [`Consumer::published_ns`] has more to do for the next cell than to say the same as for the one before.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) const fn is_of_next_publication(&self) -> bool {
+        self.head >= self.upto
+    }
+
+    /// What [`Consumer::published_ns`] has said last.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) const fn last_published_ns(&self) -> u64 {
+        self.at_ns
+    }
+
     /// When the next cell was published, which has been seen; asked for every cell. After cells that were not asked for
     /// those that are on their way may get a later date, no more. 0 when the ring does not say.
     pub(crate) fn published_ns(&mut self) -> u64 {

@@ -102,13 +102,21 @@ impl Shard {
     }
 
     /// Notes what is known of the next message of a ring: since when it is published, and seen if it has come after
-    /// the last note.
-    #[inline(never)]
+    /// the last note. A few loads and a store for most: the turn before may have had something else in hand.
+    #[inline]
     pub(super) fn note_arrival(&self, ring: &mut Consumer<Envelope>, line: &Marks) {
+        if line.is_read_out() || ring.is_of_next_publication() {
+            self.note_publication(ring, line);
+        }
+        self.hand.published_ns.set(ring.last_published_ns());
+    }
+
+    #[inline(never)]
+    fn note_publication(&self, ring: &mut Consumer<Envelope>, line: &Marks) {
         if line.is_read_out() {
             line.note(ring.known(), self.stamp());
         }
-        self.hand.published_ns.set(ring.published_ns());
+        ring.published_ns();
     }
 
     /// Makes what was sent to a peer visible there, with the time if the ring is a dated one. Also while stamps are

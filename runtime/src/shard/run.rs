@@ -8,7 +8,7 @@ use super::pace::{PASS_NS, Pace};
 use super::{Shard, add, marks};
 use crate::agent::{CLASSES, index_of};
 use crate::ring::{Doorbells, knock};
-use crate::timer::Fired;
+use crate::timer::{Fired, TICK_NS};
 
 /// Turns between two looks at the other cores, once a pass has done what waited when it began: agents that
 /// keep each other busy keep nothing from other cores, and nothing of other cores waits for them.
@@ -156,8 +156,9 @@ impl Rounds {
         self.turns = turns;
         shard.tell(|observer| observer.turn(now, turns));
         shard.publish_messages(ring);
-        if now - self.published_ns > PUBLISH_NS {
-            shard.publish_stats(ring, now - self.awake_since_ns);
+        // By the counter it may be some ns earlier than what the clock has said a moment ago.
+        if now.saturating_sub(self.published_ns) > PUBLISH_NS {
+            shard.publish_stats(ring, now.saturating_sub(self.awake_since_ns));
             (self.published_ns, self.awake_since_ns) = (now, now);
         }
         // Before the look for work: an agent that is always ready must not outlive the drain.
@@ -183,7 +184,7 @@ impl Rounds {
             shard.own().ending.rest(shard.counts.sent.get(), shard.counts.arrived.get());
         }
         let now_ns = shard.clock_ns();
-        shard.publish_stats(ring, now_ns - self.awake_since_ns);
+        shard.publish_stats(ring, now_ns.saturating_sub(self.awake_since_ns));
         (self.awake_since_ns, self.asleep_since_ns) = (now_ns, now_ns);
         shard.beat.at(0);
         let sleep = &shard.own().sleep;
@@ -194,18 +195,13 @@ impl Rounds {
             return None;
         }
         let next = shard.wheel.borrow().next_deadline();
-        let wait = next.map(|at| self.with_slack(at).saturating_sub(now_ns).max(1));
+        let slack_ns = shard.config.timer_slack_ns;
+        let wait = next.map(|at| with_slack(at, slack_ns).saturating_sub(now_ns).max(1));
         let retry = shard.control.is_waiting().then_some(RETRY_NS);
         let blocked = Some(shard.retry_ns.get()).filter(|&at| at != u64::MAX);
         let blocked = blocked.map(|at| at.saturating_sub(now_ns).max(1));
         shard.stats.borrow_mut().parks += 1;
         Some(wait.into_iter().chain(retry).chain(blocked).min())
-    }
-
-    /// The instant to wake at for a timer that is due at `at_ns`.
-    fn with_slack(&self, at_ns: u64) -> u64 {
-        let slack_ns = self.shard.config.timer_slack_ns.max(1);
-        at_ns.checked_next_multiple_of(slack_ns).unwrap_or(at_ns)
     }
 
     /// The shard has slept.
@@ -239,6 +235,13 @@ impl Rounds {
         }
         found
     }
+}
+
+/// The instant to wake at for timers that fire from `at_ns` on, the end of a tick: one at which a tick ends too. At
+/// any other instant a timer that is due there would wait for the next, and be later than the slack by a tick.
+fn with_slack(at_ns: u64, slack_ns: u64) -> u64 {
+    let slack_ns = slack_ns.max(1).next_multiple_of(TICK_NS);
+    at_ns.checked_next_multiple_of(slack_ns).unwrap_or(at_ns)
 }
 
 impl Shard {
@@ -340,9 +343,11 @@ impl Shard {
         now_ns
     }
 
-    /// Whether another core has sent something.
+    /// Whether another core has sent something. What stops an agent that keeps its core busy must not wait for the
+    /// end of its pass.
     fn is_called(&self) -> bool {
-        self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
+        self.control.has_some()
+            || self.consumers.borrow_mut().iter_mut().flatten().any(super::Consumer::has_some)
     }
 
     /// Gives messages of a class to its agents for a while; returns the clock as last seen, and the time that they
@@ -494,5 +499,34 @@ impl Shard {
         let queues: usize = self.lines.iter().map(|line| line.queue.bytes()).sum();
         let messages = queues + lanes;
         self.slab.bytes() + self.scratch.held() + messages + self.wheel.borrow().bytes()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::timer::Wheel;
+
+    #[test]
+    fn a_timer_of_a_shard_that_sleeps_is_late_by_its_slack_and_no_more() {
+        for (slack_ns, most_ns) in [(0, TICK_NS), (200_000, 2 * TICK_NS), (1_000_000, 8 * TICK_NS)]
+        {
+            let mut wheel = Wheel::new(0, 1).expect("address space");
+            let (mut now_ns, mut late_ns, mut fired) = (0, 0, Vec::new());
+            for n in 0..20_000u64 {
+                let deadline_ns = now_ns + 5_000_000 + n * 10_007 % 2_000_000;
+                assert!(wheel.insert(deadline_ns, 0, None).is_some());
+                while fired.is_empty() {
+                    now_ns = with_slack(wheel.next_deadline().expect("it pends"), slack_ns);
+                    wheel.advance(now_ns, &mut fired, 1);
+                }
+                late_ns = late_ns.max(now_ns - fired[0].deadline_ns);
+                fired.clear();
+            }
+            assert!(
+                late_ns <= most_ns && late_ns > most_ns - TICK_NS / 2,
+                "{late_ns} of {most_ns}"
+            );
+        }
     }
 }

@@ -12,6 +12,9 @@ const RATE_BITS: u32 = 24;
 /// Ticks since the last look beyond which a stamp looks anew: about 10 ms, in which an error of the first
 /// rate makes half a us. A counter that was set back counts as beyond.
 const STALE_TICKS: u64 = 1 << 25;
+/// The same between two turns, where a look is no delay to anybody: some 50 us. In between it is the counter that is
+/// looked at, which is half as dear.
+const LOOK_TICKS: u64 = 1 << 17;
 /// What clock and counter may differ by between two looks: this, ns, and one part in 4,096. More, and
 /// something came between the two readings of the look, which is then repeated.
 const APART_NS: u64 = 150;
@@ -22,6 +25,9 @@ const STRIKES_MAX: u32 = 8;
 const REFINE_NS: u64 = 100_000_000;
 /// Time over which it is measured first, ns: once per process.
 const CALIBRATE_NS: u64 = 2_000_000;
+
+/// Whether this build has them at all.
+pub(crate) const BUILT: bool = !cfg!(feature = "bare");
 
 /// Where the stamps of turns come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +45,7 @@ pub enum StampSource {
 
 impl StampSource {
     pub(crate) fn choose(on: bool) -> Self {
-        match on.then(clock::trust) {
+        match (on && BUILT).then(clock::trust) {
             None => Self::Off,
             Some(Ok(())) => Self::Processor,
             Some(Err(why)) => Self::Kernel { why },
@@ -108,6 +114,7 @@ pub(crate) struct Stamps {
 
 impl Stamps {
     pub(crate) fn new(on: bool, clock: &Clock) -> Self {
+        let on = on && BUILT;
         let counted = on && matches!(clock, Clock::Monotonic) && clock::trust().is_ok();
         let Some(rate) = counted.then(calibrated).flatten() else {
             return Self { on: Cell::new(on), ..Self::default() };
@@ -119,7 +126,13 @@ impl Stamps {
 
     #[inline]
     pub(crate) const fn is_on(&self) -> bool {
-        self.on.get()
+        BUILT && self.on.get()
+    }
+
+    /// Whether they are on and the counter's.
+    #[inline]
+    pub(crate) const fn is_counted(&self) -> bool {
+        self.is_on() && self.rate.get() != 0
     }
 
     /// Switches them off or on again. Where they were off from the start there is no calibrated counter, and they
@@ -141,27 +154,38 @@ impl Stamps {
     /// The time now, ns: not before the last look, any stamp so far and what was followed.
     #[inline]
     pub(crate) fn now_ns(&self, clock: &Clock) -> u64 {
-        let (rate, look) = (self.rate.get(), self.look.get());
-        let now_ns = if rate == 0 {
-            clock.peek_ns()
-        } else {
-            let ticks = clock::ticks().wrapping_sub(look.ticks);
-            if ticks < STALE_TICKS { look.ns + ((ticks * rate) >> RATE_BITS) } else { self.look() }
-        };
-        let now_ns = now_ns.max(self.last_ns.get());
-        self.last_ns.set(now_ns);
-        now_ns
+        self.within(STALE_TICKS).unwrap_or_else(|| self.next_ns(|| clock.peek_ns()))
     }
 
-    /// Looks at the clock; stamps go on from there.
+    /// Looks at the clock, or at the counter if that was a moment ago. Stamps go on from there.
     pub(crate) fn see_ns(&self, clock: &Clock) -> u64 {
-        let now_ns = if self.rate.get() == 0 { clock.now_ns() } else { self.look() };
-        self.follow(now_ns);
-        now_ns
+        self.within(LOOK_TICKS).unwrap_or_else(|| self.next_ns(|| clock.now_ns()))
     }
 
+    /// The time by the counter, if it is used and the last look was less than so many ticks ago.
+    #[inline]
+    fn within(&self, most: u64) -> Option<u64> {
+        let (rate, look) = (self.rate.get(), self.look.get());
+        if rate == 0 {
+            return None;
+        }
+        let ticks = clock::ticks().wrapping_sub(look.ticks);
+        (ticks < most).then(|| self.followed(look.ns + ((ticks * rate) >> RATE_BITS)))
+    }
+
+    /// The time by the clock.
     #[cold]
     #[inline(never)]
+    fn next_ns(&self, clock: impl FnOnce() -> u64) -> u64 {
+        self.followed(if self.rate.get() == 0 { clock() } else { self.look() })
+    }
+
+    #[inline]
+    fn followed(&self, now_ns: u64) -> u64 {
+        self.follow(now_ns);
+        self.last_ns.get()
+    }
+
     fn look(&self) -> u64 {
         let mut pair = Pair::read();
         for _ in 0..2 {

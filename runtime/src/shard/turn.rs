@@ -111,17 +111,36 @@ impl Shard {
         now_ns
     }
 
+    /// A stamp in the middle of a turn, which goes on; the clock where stamps are off or have no counter.
+    #[inline]
+    pub(crate) fn stamp_in_turn_ns(&self) -> u64 {
+        if self.stamps.is_counted() { self.stamps.now_ns(&self.clock) } else { self.read_ns() }
+    }
+
     /// A turn begins: one stamp for its begin and for the end of the one before.
     #[inline(never)]
     fn begin_noted(&self, me: u64) {
         if !self.stamps.is_on() {
-            return self.sampler.begin(self.clock_ns());
+            return self.begin_timed();
         }
         self.hand.turn_ns.set(self.stamp());
         self.hand.agent.set(me);
         self.hand.inside.set(true);
-        // Read as without stamps, which so change nothing in a simulation.
-        self.sampler.begin_stamped(|| self.clock_ns());
+        if self.sampler.is_next_stamped() {
+            self.begin_timed();
+        }
+    }
+
+    /// A turn begins that is timed. The clock is read as without stamps, which so change nothing in a simulation.
+    #[cold]
+    #[inline(never)]
+    fn begin_timed(&self) {
+        let now_ns = self.clock_ns();
+        if self.stamps.is_on() {
+            self.sampler.begin_stamped(now_ns);
+        } else {
+            self.sampler.begin(now_ns);
+        }
     }
 
     /// It ends; the next stamp says when.

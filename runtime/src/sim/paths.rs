@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use super::*;
-use crate::agent::{AgentId, Class, Reply, Stop};
+use crate::agent::{AgentId, Class, Control, Reply, Stop};
 use crate::observe::Queues;
 use crate::{Path, poll_path};
 
@@ -17,12 +17,17 @@ thread_local! {
     static CALLS: Cell<[u32; 3]> = const { Cell::new([0; 3]) };
     /// The shard that goes on in the middle of another's turn, as cores do.
     static MEANWHILE: RefCell<Option<Seat>> = const { RefCell::new(None) };
+    /// Turns of a busy agent that are left: now, and when control came.
+    static LEFT: Cell<u32> = const { Cell::new(0) };
+    static SEEN: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
 /// When each test begins.
 const T: u64 = BEGIN_NS + 1_000_000;
 /// Delays that are planted.
 const DELAYS: [u64; 3] = [0, 30_000, 5_000_000];
+/// Turns of a busy agent, fewer than a pass may have.
+const BUSY: u32 = 200;
 /// How late a timer may be.
 const TICK_NS: u64 = 131_072;
 
@@ -50,6 +55,8 @@ enum Act {
     Timer(u64),
     /// Works, lets the other core go on, and works again as long.
     Meanwhile(u64),
+    /// Is ready again at once, so many times; the other core goes on in the middle of the first turn.
+    Busy(u32),
 }
 
 /// Notes paths; of a class.
@@ -86,10 +93,16 @@ impl<const CLASS: usize> Agent for Probe<CLASS> {
             }
             Act::Meanwhile(ns) => {
                 pass(ns);
-                let here = Shard::here().expect("an agent runs");
-                MEANWHILE.with_borrow_mut(|seat| seat.as_mut().map(round));
-                here.enter();
+                meanwhile();
                 pass(ns);
+            }
+            Act::Busy(left) => {
+                if left == BUSY {
+                    meanwhile();
+                }
+                LEFT.set(left);
+                let again = |left| cx.me::<Self>().try_send(cx, Act::Busy(left)).map_err(|_| Stop);
+                left.checked_sub(1).map_or(Ok(()), again)?;
             }
         }
         Ok(())
@@ -105,6 +118,13 @@ fn note(cx: &Cx<'_>) {
     assert_eq!(poll_path(), Some(cx.path()));
     assert_eq!(cx.turn_ns(), cx.path().turn_ns);
     PATHS.with_borrow_mut(|paths| paths.push(cx.path()));
+}
+
+/// Lets the other core go on.
+fn meanwhile() {
+    let here = Shard::here().expect("an agent runs");
+    MEANWHILE.with_borrow_mut(|seat| seat.as_mut().map(round));
+    here.enter();
 }
 
 /// Takes a shard through its next round.
@@ -260,6 +280,24 @@ fn what_is_published_in_the_middle_of_a_turn_is_seen_after_it() {
         assert_eq!(stage.noted(0, 1), [path(T + delay_ns, seen_ns, 0, seen_ns)]);
         stage.sim.seats.extend(MEANWHILE.take());
     }
+}
+
+/// What stops an agent, or restarts one, must not wait for the end of the pass of one that is always ready.
+#[test]
+fn control_is_seen_in_the_middle_of_a_pass() {
+    let mut stage = Stage::new(false);
+    let to = stage.target.handle();
+    stage.sim.post_on(1, move |cx| {
+        let seen = |_: &Shard| SEEN.set(Some(LEFT.get()));
+        cx.shard().send_control(to, Control::Job(Box::new(seen)));
+    });
+    stage.send(0, vec![(stage.neighbour, Act::Busy(BUSY))]);
+    MEANWHILE.set(stage.sim.seats.pop());
+    SEEN.set(None);
+    stage.round(0);
+    let left = SEEN.get().expect("it has come before the end of the round");
+    assert!(BUSY - left <= 8, "after {} turns", BUSY - left);
+    stage.sim.seats.extend(MEANWHILE.take());
 }
 
 #[test]

@@ -5,4 +5,4 @@ mod table;
 mod wheel;
 
 pub use wheel::TimerId;
-pub(crate) use wheel::{Fired, Wheel};
+pub(crate) use wheel::{Fired, TICK_NS, Wheel};

@@ -27,6 +27,8 @@ use crate::prefetch::{prefetch, prefetch_write};
 
 /// log2 of a tick in ns: 131 us. Sleeps shorter than that are rounded up to it.
 const TICK_BITS: u32 = 17;
+/// A tick, ns.
+pub(crate) const TICK_NS: u64 = 1 << TICK_BITS;
 /// log2 of the slots of the two lower levels, and of the top level.
 const SLOT_BITS: u32 = 12;
 const TOP_BITS: u32 = 8;

@@ -77,6 +77,8 @@ struct Plan {
     only: Vec<String>,
     /// Layouts of every program that take turns; 0: the one that cargo links.
     layouts: usize,
+    /// Divides the work of a run: more rounds in the same time.
+    part: usize,
 }
 
 fn main() -> ExitCode {
@@ -96,8 +98,11 @@ fn main() -> ExitCode {
             .map(|o| o.split(';').map(str::to_owned).collect())
             .unwrap_or_default(),
         layouts: option("--layouts").and_then(|n| n.parse().ok()).unwrap_or(0),
+        part: option("--part").and_then(|n| n.parse().ok()).unwrap_or(1).max(1),
     };
-    if plan.layouts > 0 && !link_layouts(&plan) {
+    // With --linked they are those of an earlier call.
+    let linked = args.iter().any(|arg| arg == "--linked");
+    if plan.layouts > 0 && !linked && !link_layouts(&plan) {
         eprintln!("cannot link the layouts: `cargo rustc` failed, or the linker is not rust-lld");
         return ExitCode::FAILURE;
     }
@@ -127,32 +132,38 @@ fn link_layouts(plan: &Plan) -> bool {
     if std::fs::create_dir_all(plan.dir.join("layouts")).is_err() {
         return false;
     }
-    let link = |program: &str, layout: usize| {
-        let order = format!("link-arg=-Wl,--shuffle-sections=.text*={layout}");
-        let cargo = Command::new("cargo")
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .args([
-                "rustc",
-                "--quiet",
-                "--release",
-                "--locked",
-                "--bin",
-                program,
-                "--",
-                "-C",
-                &order,
-            ])
-            .status();
-        cargo.is_ok_and(|status| status.success())
-            && std::fs::copy(plan.dir.join(program), path(plan, program, layout)).is_ok()
+    let order = |program: &str, layout: usize, line: &str| {
+        let out = path(plan, program, layout);
+        let line = format!("{line} -Wl,--shuffle-sections=.text*={layout} -o '{}'", out.display());
+        Command::new("sh").args(["-c", &line]).status().is_ok_and(|status| status.success())
     };
-    programs.iter().all(|program| (1..=plan.layouts).all(|layout| link(program, layout)))
+    programs.iter().all(|program| {
+        link_line(plan, program)
+            .is_some_and(|line| (1..=plan.layouts).all(|layout| order(program, layout, &line)))
+    })
+}
+
+/// The linker's command line for a program, whose objects are kept: it is compiled once for all layouts.
+fn link_line(plan: &Plan, program: &str) -> Option<String> {
+    let cargo = Command::new("cargo")
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["rustc", "--quiet", "--release", "--locked", "--bin", program, "--"])
+        .args(["-C", "save-temps", "--print", "link-args"])
+        .output()
+        .ok()?;
+    // Cargo does not repeat what the compiler printed when nothing has changed.
+    let kept = plan.dir.join("layouts").join(format!("{program}.link"));
+    let text = String::from_utf8(cargo.stdout).ok()?;
+    if let Some(line) = text.lines().find(|line| line.contains(" \"-o\" ")) {
+        std::fs::write(&kept, line).ok()?;
+    }
+    cargo.status.success().then(|| std::fs::read_to_string(&kept).ok()).flatten()
 }
 
 /// CPU time of a run, ns; `None` when the tool is not there or fails.
 fn run(plan: &Plan, program: &str, variant: &Variant, round: usize) -> Option<f64> {
     let full = if program == "json" { 12_000 } else { 30_000_000 };
-    let size = if variant.slow { full / 50 } else { full };
+    let size = if variant.slow { full / 50 } else { full / plan.part };
     let layout = if plan.layouts == 0 { 0 } else { round % plan.layouts + 1 };
     let path = path(plan, variant.program, layout);
     let mut command = match variant.wrapper {

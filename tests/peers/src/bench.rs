@@ -2,7 +2,8 @@
 
 use clap::ValueEnum;
 
-use crate::Args;
+use crate::child::name;
+use crate::{Args, echo};
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,6 +24,8 @@ pub(crate) enum Bench {
     Spawn,
     /// Memory of idle agents
     Idle,
+    /// TCP echo over loopback, client and server in two processes
+    Echo,
     /// All of these
     All,
 }
@@ -84,6 +87,17 @@ const SPAWN: [Column; 4] = [
     plain("first faults", 0),
 ];
 const IDLE: [Column; 3] = [compared("B idle", 1), compared("B after", 1), plain("change %", 2)];
+const ECHO: [Column; 9] = [
+    compared("k req/s", 1),
+    compared("p50 us", 0),
+    compared("p99 us", 0),
+    plain("p99.9 us", 0),
+    compared("server us/req", 2),
+    plain("client us/req", 2),
+    plain("min/conn", 0),
+    plain("max/conn", 0),
+    plain("broken", 0),
+];
 
 impl Bench {
     /// The benches asked for.
@@ -97,6 +111,7 @@ impl Bench {
             Self::Timers,
             Self::Spawn,
             Self::Idle,
+            Self::Echo,
         ];
         if asked.contains(&Self::All) { all.to_vec() } else { asked.to_vec() }
     }
@@ -116,6 +131,7 @@ impl Bench {
             Self::Timers => &TIMERS,
             Self::Spawn => &SPAWN,
             Self::Idle => &IDLE,
+            Self::Echo => &ECHO,
         }
     }
 
@@ -144,6 +160,12 @@ impl Bench {
                     "idle: resident bytes of each of {crowd} agents; after ten messages to each"
                 )
             }
+            Self::Echo => format!(
+                "echo: {} connections, {} bytes; server on one core, client ({}) on the other",
+                args.connections,
+                echo::BYTES,
+                args.client.map_or_else(|| "each peer's own".to_owned(), |client| name(&client)),
+            ),
         }
     }
 }

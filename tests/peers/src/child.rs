@@ -32,6 +32,8 @@ fn start(peer: Peer, bench: Bench, args: &Args) -> std::io::Result<Child> {
         .args(["--agents", &args.agents.to_string()])
         .args(["--thinkers", &args.thinkers.to_string()])
         .args(["--crowd", &args.crowd.to_string()])
+        .args(["--connections", &args.connections.to_string()])
+        .args(args.client.iter().flat_map(|client| ["--client".to_owned(), name(client)]))
         .args(["--seconds", &args.seconds.to_string()])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

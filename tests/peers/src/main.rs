@@ -12,6 +12,7 @@ mod bench;
 mod child;
 mod clock;
 mod crowd;
+mod echo;
 mod figure;
 mod hiccup;
 mod histogram;
@@ -56,6 +57,12 @@ pub(crate) struct Args {
     /// Agents of `spawn` and `idle`, pending timers of `timers`
     #[arg(long, default_value_t = 1_000_000)]
     crowd: u32,
+    /// Connections of `echo`, each with one request outstanding
+    #[arg(long, default_value_t = 10_000)]
+    connections: u32,
+    /// Whose client asks the servers of `echo`; each peer's own when none is named
+    #[arg(long, value_enum)]
+    client: Option<Peer>,
     /// Seconds per round
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -71,6 +78,9 @@ pub(crate) struct Args {
     /// Run one peer in this process and print its line
     #[arg(long, value_enum, hide = true)]
     child: Option<Peer>,
+    /// Serve `echo` in this process
+    #[arg(long, value_enum, hide = true)]
+    serve: Option<Peer>,
 }
 
 fn main() -> ExitCode {
@@ -78,7 +88,11 @@ fn main() -> ExitCode {
     if let Some(peer) = args.child {
         child(peer, &args);
     }
-    match parent(&args) {
+    let done = match args.serve {
+        Some(peer) => echo::serve(peer),
+        None => parent(&args),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -103,8 +117,14 @@ fn leave(line: &Line) -> ! {
 
 fn parent(args: &Args) -> Result<(), String> {
     let cores = place::cores()?;
-    if args.agents < 2 || args.thinkers < 2 || args.crowd == 0 || args.peers.is_empty() {
-        return Err("two agents, two thinkers, a crowd of one and a peer are needed".to_owned());
+    if args.agents < 2
+        || args.thinkers < 2
+        || args.crowd == 0
+        || args.connections == 0
+        || args.peers.is_empty()
+    {
+        return Err("two agents, two thinkers, a crowd of one, a connection and a peer are needed"
+            .to_owned());
     }
     let mut broken = Vec::new();
     for bench in Bench::expand(&args.bench) {
@@ -132,6 +152,9 @@ impl Args {
             limit: 10.0,
             probe_us: 500,
             child: None,
+            connections: 10,
+            client: None,
+            serve: None,
         }
     }
 }

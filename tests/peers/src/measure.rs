@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
+use crate::child::name;
+use crate::echo::{Load, Server};
 use crate::figure::{Figure, Line, Round};
 use crate::histogram::Read;
 use crate::peers::{self, Begun, Job, Peer, Work};
 use crate::sheet::Sheet;
 use crate::usage::Used;
-use crate::{Args, clock, place, usage};
+use crate::{Args, clock, echo, place, usage};
 
 /// Time for the answers to what was asked before the end.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -19,14 +21,17 @@ pub(crate) fn run(peer: Peer, bench: Bench, args: &Args) -> Result<Line, String>
         let sheet = Box::leak(Box::new(Sheet::new(agents)));
         Ok(Job { cores: place::cores()?, sheet, agents, crowd: args.crowd, seconds: args.seconds })
     };
-    let window = |work: Work, agents: u32, seconds: f64| -> Result<Measured, String> {
-        let job = job(agents)?;
-        Ok(match peers::begin(peer, work, job)? {
-            Begun::Works => Measured::Window(Box::new(Window::of(job.sheet, seconds))),
-            Begun::Measured(round) => Measured::Line(Line::Measured(round)),
-            Begun::NotRun(why) => Measured::Line(Line::NotRun(why)),
-        })
-    };
+    let window =
+        |work: Work, agents: u32, seconds: f64| -> Result<Measured, String> {
+            let job = job(agents)?;
+            Ok(match peers::begin(peer, work, job)? {
+                Begun::Works => Measured::Window(Box::new(Window::of(job.sheet, seconds, &|| {
+                    Some(Used::default())
+                }))),
+                Begun::Measured(round) => Measured::Line(Line::Measured(round)),
+                Begun::NotRun(why) => Measured::Line(Line::NotRun(why)),
+            })
+        };
     let seconds = args.seconds;
     let read = match bench {
         Bench::Ask | Bench::All => window(Work::Ask, args.agents, seconds)?.read(ask),
@@ -36,6 +41,7 @@ pub(crate) fn run(peer: Peer, bench: Bench, args: &Args) -> Result<Line, String>
         Bench::Timers => window(Work::Timers, 2, seconds)?.read(|_| Vec::new()),
         Bench::Spawn => window(Work::Spawn, 2, seconds)?.read(|_| Vec::new()),
         Bench::Idle => window(Work::Idle, 2, seconds)?.read(|_| Vec::new()),
+        Bench::Echo => echo_round(peer, args)?,
         Bench::Same => {
             let ask = window(Work::SameAsk, 2, seconds / 2.0)?.read(round_trip);
             let pair = window(Work::SamePair, 2, seconds / 2.0)?.read(round_trip);
@@ -56,7 +62,7 @@ impl Measured {
             Self::Line(line) => line,
             Self::Window(window) => Line::Measured(Round {
                 window_ns: window.ns,
-                used: window.used,
+                used: window.beside.map_or(window.used, |beside| window.used.and(beside)),
                 figures: figures(&window),
             }),
         }
@@ -67,6 +73,8 @@ impl Measured {
 struct Window {
     ns: [u64; 2],
     used: Used,
+    /// What another process has used for it.
+    beside: Option<Used>,
     counts: Vec<u32>,
     received: u64,
     refused: u64,
@@ -75,20 +83,23 @@ struct Window {
 
 impl Window {
     /// Lets the agents work, after a third as long to warm up: memory is touched and queues grow then.
-    fn of(sheet: &Sheet, seconds: f64) -> Self {
+    fn of(sheet: &Sheet, seconds: f64, beside: &dyn Fn() -> Option<Used>) -> Self {
         clock::sleep(Duration::from_secs_f64(seconds / 3.0));
         sheet.warmed_up();
         let (counts, received, used) = (sheet.counts(), sheet.receipts(), usage::process());
+        let beside_then = beside();
         let start_ns = clock::now_ns();
         clock::sleep(Duration::from_secs_f64(seconds));
         let end_ns = clock::now_ns();
         let (used_then, received_then) = (usage::process(), sheet.receipts());
+        let beside = beside().zip(beside_then).map(|(now, then)| now.since(then));
         let counts_then = sheet.counts();
         sheet.close();
         clock::sleep(SETTLE);
         Self {
             ns: [start_ns, end_ns],
             used: used_then.since(used),
+            beside,
             counts: counts_then
                 .iter()
                 .zip(&counts)
@@ -166,6 +177,37 @@ fn light(window: &Window) -> Vec<Figure> {
     ]
 }
 
+/// A server and a client of `echo`.
+fn echo_round(peer: Peer, args: &Args) -> Result<Line, String> {
+    let client = echo::client_of(peer, args);
+    if let Some(lacks) = [peer, client].into_iter().find(|peer| !echo::has(*peer)) {
+        return Ok(Line::NotRun(format!("no echo is written for {} here", name(&lacks))));
+    }
+    let (connections, core) = (args.connections, place::cores()?[1]);
+    let server = Server::start(peer)?;
+    let sheet = Box::leak(Box::new(Sheet::new(connections)));
+    echo::ask(client, Load { core, server: server.address, connections, sheet })?;
+    let window = Window::of(sheet, args.seconds, &|| server.used());
+    Ok(Measured::Window(Box::new(window)).read(echo))
+}
+
+fn echo(window: &Window) -> Vec<Figure> {
+    let requests = window.total() as f64;
+    let counts = || window.counts.iter().map(|&count| f64::from(count));
+    let each = |used: Option<Used>| Figure::or(used.map(|used| used.cpu_us / requests), "unknown");
+    vec![
+        (requests / window.length_s() / 1e3).into(),
+        window.us(0.5),
+        window.us(0.99),
+        window.us(0.999),
+        each(window.beside),
+        each(Some(window.used)),
+        counts().fold(f64::INFINITY, f64::min).into(),
+        counts().fold(0.0, f64::max).into(),
+        (window.refused as f64).into(),
+    ]
+}
+
 fn round_trip(window: &Window) -> Vec<Figure> {
     let each = (window.total() > 0).then(|| window.length_s() * 1e9 / window.total() as f64);
     vec![Figure::or(each, &format!("none in {:.1} s", window.length_s()))]
@@ -194,6 +236,7 @@ mod tests {
         Window {
             ns: [0, 2_000_000_000],
             used: Used { cpu_us: 99.0, faults: 3, waited_us: None },
+            beside: Some(Used::default()),
             counts,
             received: 0,
             refused: 1,
@@ -228,6 +271,7 @@ mod tests {
         assert_eq!(cross(&window).len(), Bench::Cross.columns().len());
         assert_eq!(oneway(&window).len(), Bench::Oneway.columns().len());
         assert_eq!(light(&window).len(), Bench::Light.columns().len());
+        assert_eq!(echo(&window).len(), Bench::Echo.columns().len());
         assert_eq!(2 * round_trip(&window).len(), Bench::Same.columns().len());
     }
 }

@@ -35,20 +35,33 @@ impl Used {
 
 /// Of the whole process.
 pub(crate) fn process() -> Used {
-    Used { waited_us: waited_us(), ..used(UsageWho::RUSAGE_SELF) }
+    let waited_us = schedstat("self").map(|[_, waited_us]| waited_us);
+    Used { waited_us, ..used(UsageWho::RUSAGE_SELF) }
 }
 
-/// The second number of every thread's `schedstat`: ns in the run queue.
-fn waited_us() -> Option<f64> {
-    let mut ns = 0.0;
-    for thread in std::fs::read_dir("/proc/self/task").ok()? {
+/// Of another process; `None` when it has gone, or the kernel does not tell.
+pub(crate) fn of(process: u32) -> Option<Used> {
+    let [cpu_us, waited_us] = schedstat(&process.to_string())?;
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // Behind the name, which may hold anything: its 8th and 10th words are minor and major faults.
+    let words: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let faults = |at: usize| words.get(at)?.parse::<u64>().ok();
+    Some(Used { cpu_us, waited_us: Some(waited_us), faults: faults(7)? + faults(9)? })
+}
+
+/// The first two numbers of every thread's `schedstat`, us: on a CPU and in the run queue.
+fn schedstat(process: &str) -> Option<[f64; 2]> {
+    let mut sums_us = [0.0, 0.0];
+    for thread in std::fs::read_dir(format!("/proc/{process}/task")).ok()? {
         // A thread may end meanwhile.
         let Ok(text) = std::fs::read_to_string(thread.ok()?.path().join("schedstat")) else {
             continue;
         };
-        ns += text.split_whitespace().nth(1)?.parse::<f64>().ok()?;
+        for (sum_us, word) in sums_us.iter_mut().zip(text.split_whitespace()) {
+            *sum_us += word.parse::<f64>().ok()? / 1e3;
+        }
     }
-    Some(ns / 1e3)
+    Some(sums_us)
 }
 
 /// Of the calling thread.

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::{SymbolArgs, duration};
 use crate::render::export::pprof::Metric;
+use crate::render::export::rows::Rows;
 
 /// Format of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,6 +23,10 @@ pub(crate) enum ExportFormat {
     Hlog,
     /// The run as OpenMetrics with time stamps: promtool tsdb create-blocks-from openmetrics
     Openmetrics,
+    /// Windows as comma-separated values: pandas, DuckDB, spreadsheets
+    Csv,
+    /// Windows as JSON lines
+    Jsonl,
 }
 
 impl ExportFormat {
@@ -33,6 +38,8 @@ impl ExportFormat {
             Self::Timeline => "timeline",
             Self::Hlog => "hlog",
             Self::Openmetrics => "openmetrics",
+            Self::Csv => "csv",
+            Self::Jsonl => "jsonl",
         }
     }
 }
@@ -40,7 +47,25 @@ impl ExportFormat {
 impl ExportFormat {
     /// Whether it is of latency and not of the heap.
     pub(crate) const fn is_latency(self) -> bool {
-        matches!(self, Self::Timeline | Self::Hlog | Self::Openmetrics)
+        matches!(self, Self::Timeline | Self::Hlog | Self::Openmetrics | Self::Csv | Self::Jsonl)
+    }
+}
+
+/// What a row of CSV and JSON lines is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportRows {
+    /// A window: load, latency, memory
+    Windows,
+    /// A window and a core: latency, what the core did, counters
+    Cores,
+}
+
+impl From<ExportRows> for Rows {
+    fn from(rows: ExportRows) -> Self {
+        match rows {
+            ExportRows::Windows => Self::Windows,
+            ExportRows::Cores => Self::Cores,
+        }
     }
 }
 
@@ -87,6 +112,9 @@ pub(crate) struct ExportArgs {
     /// Value of folded stacks; pprof has all four
     #[arg(long, value_enum, default_value = "inuse-space")]
     pub(crate) metric: FoldedMetric,
+    /// What a row of csv and jsonl is of
+    #[arg(long, value_enum, default_value = "windows")]
+    pub(crate) rows: ExportRows,
     /// Latency from this time after the start on; whole windows
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) from: Option<u64>,

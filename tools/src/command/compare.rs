@@ -64,7 +64,7 @@ pub(super) fn run(
         b: b.side.clone(),
         shared: Vec::new(),
         design: None,
-        rules: Rules::default(),
+        rules: Rules { steal_max: args.steal_max, others_max: args.others_max },
         sweep: Vec::new(),
         chosen: None,
         trials: Vec::new(),
@@ -392,7 +392,9 @@ impl Session<'_> {
 
 /// Settings of the sweep: name, interval, flags. The long-poll is always one.
 fn settings(list: &str) -> Result<Vec<(String, Option<u64>, Vec<String>)>, Failure> {
-    let mut settings = vec![("long-poll".to_owned(), None, vec!["--long-poll".to_owned()])];
+    // Its first call begins within an interval; with a short one it is there from the start.
+    let long = ["--long-poll", "--poll-interval", "1ms"].map(str::to_owned).to_vec();
+    let mut settings = vec![("long-poll".to_owned(), None, long)];
     for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
         let ns = duration(text).ok().filter(|ns| *ns > 0).ok_or_else(|| {
             Failure::new(2, format!("--sweep cannot be {list:?}\n  cause: {text:?} is no interval\n  remedy: write times such as 1s,100ms, or off"))

@@ -14,7 +14,7 @@ use crate::Failure;
 use crate::args::{
     CountersArgs, ExportArgs, ExportFormat, Format, LatencyArgs, LatencyBy, LatencyFailOn,
 };
-use crate::render::export::{gzipped, hlog, openmetrics, timeline};
+use crate::render::export::{gzipped, hlog, openmetrics, rows, timeline};
 use crate::render::latency as render;
 
 /// Runs `latency`.
@@ -98,6 +98,7 @@ pub(super) fn export(
             }
             ExportFormat::Timeline => write(&dir, &question, out, timeline::write),
             ExportFormat::Hlog => write(&dir, &question, out, hlog::write),
+            ExportFormat::Csv | ExportFormat::Jsonl => table(args, &dir, &question, out),
             _ => write(&dir, &question, out, openmetrics::write),
         }?;
         Ok(())
@@ -111,6 +112,26 @@ fn write(dir: &Path, question: &Question, out: &mut dyn Write, write: Writer) ->
     let mut intervals = Intervals::open(dir).map_err(io::Error::other)?;
     let mut range = Range::of(question, intervals.manifest.start_ns);
     write(&mut intervals, &mut |interval| range.takes(interval), out).map(drop)
+}
+
+/// Windows as rows.
+fn table(
+    args: &ExportArgs,
+    dir: &Path,
+    question: &Question,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let open = || Intervals::open(dir).map_err(io::Error::other);
+    let kind = match args.to {
+        ExportFormat::Csv => rows::Kind::Csv,
+        _ => rows::Kind::Jsonl,
+    };
+    // The first line names every column, so that the counters must be known before.
+    let names = rows::counter_names(&mut open()?);
+    let mut intervals = open()?;
+    let mut range = Range::of(question, intervals.manifest.start_ns);
+    let wanted = &mut |interval: &Interval| range.takes(interval);
+    rows::write(&mut intervals, wanted, (args.rows.into(), kind), &names, out).map(drop)
 }
 
 /// 3 when it does not add up, 4 when that cannot be said.

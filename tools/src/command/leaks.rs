@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
 
+use serde_json::Value;
 use tailbeam_harness::plan::Plan as RunPlan;
 use tailbeam_harness::report::leak_config;
 use tailbeam_probes::analyse::leak::{self, LeakConfig, LeakReport, Plan, Soak, Verdict};
@@ -54,6 +55,18 @@ impl Heap {
             available_bytes: room::memory_bytes().ok(),
         }
     }
+}
+
+/// The heap of the run in `dir` for its report: the worst sites and the largest rows of the leak document.
+///
+/// # Errors
+/// As `leaks`.
+pub(super) fn summary(dir: &Path, run: &str, config: &LeakConfig) -> Result<Value, Failure> {
+    let how = SymbolArgs { symbols: Vec::new(), all_frames: false, pid: None };
+    let mut heap = Heap::load(dir, &dir.to_string_lossy(), &how, config)?;
+    // By the id that the frames name: the directory may be called anything.
+    run.clone_into(&mut heap.run.name);
+    Ok(json::summary(&heap.view(None)))
 }
 
 /// What the plan of a soak declares, unless the command line says otherwise.
@@ -272,7 +285,11 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
         ExportFormat::Folded => folded::write(what, args.metric.into(), out),
         ExportFormat::Firefox if gz(args) => export::gzipped(out, |out| firefox::write(what, out)),
         ExportFormat::Firefox => firefox::write(what, out),
-        ExportFormat::Timeline | ExportFormat::Hlog | ExportFormat::Openmetrics => {
+        ExportFormat::Timeline
+        | ExportFormat::Hlog
+        | ExportFormat::Openmetrics
+        | ExportFormat::Csv
+        | ExportFormat::Jsonl => {
             unreachable!("these are of latency")
         }
     }

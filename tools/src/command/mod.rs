@@ -4,6 +4,7 @@ mod attack;
 mod certify;
 mod child;
 mod compare;
+mod demo;
 mod doctor;
 mod facts;
 mod heap_run;
@@ -11,7 +12,10 @@ mod latency;
 mod leaks;
 mod program;
 mod record;
+mod report;
+mod runs;
 mod scale;
+mod setup;
 mod target;
 mod top;
 
@@ -27,11 +31,12 @@ use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{HeapPlan, Plan, ProtocolPlan};
-use tailbeam_harness::report::{self, Report};
-use tailbeam_harness::verdict::{Gate, parse_gates};
+use tailbeam_harness::report::build;
+use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
-use crate::args::{Cli, Command, Format, ProgressMode, ReportArgs, RunsCommand, Soak};
+use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak};
 use crate::progress::Shown;
+use crate::serve::{Server, serve};
 use crate::{Failure, presets, render};
 
 type Outcome = Result<u8, Failure>;
@@ -42,12 +47,14 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
+    let given = cli.store.is_some();
     let root = store_root(cli.store);
     match cli.command {
+        Command::Demo(args) => demo::run(&args, workloads, (&root, given), out, err),
         Command::Soak(args) => soak(&args, workloads, &root, out, err),
         Command::Attack(args) => attack::run(&args, &root, out, err),
         Command::Record(args) => record::run(&args, &root, err),
-        Command::Report(args) => show(&args, &root, out),
+        Command::Report(args) => report::run(&args, &root, out, err),
         Command::Leaks(args) => leaks::leaks(&args, &root, out),
         Command::Latency(args) => latency::run(&args, &root, out),
         Command::Counters(args) => latency::counters(&args, &root, out),
@@ -57,13 +64,13 @@ pub(crate) fn run(
         Command::Scale(args) => scale::run(&args, workloads, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
         Command::Verify(args) => certify::verify(&args, &root, out),
-        Command::Runs(runs) => {
-            let RunsCommand::List { format } = runs.command;
-            list(&root, format, out)
-        }
         Command::Presets => list_presets(out),
+        Command::Runs(args) => runs::run(args.command, &root, out),
         Command::Top(args) => top::run(&args, &root, out),
         Command::Doctor(args) => doctor::run(&args, &root, out),
+        Command::Config(args) => setup::config(&args.command, (&cli.settings, &cli.files), out),
+        Command::Completions { shell } => setup::completions(shell, out),
+        Command::Man { dir } => setup::man(&dir, out),
     }
 }
 
@@ -96,6 +103,7 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     plan.pending_max = args.pending_max;
     plan.seed = args.seed;
     plan.observe.cost = args.own_cost.into();
+    plan.observe.saturate_ns = args.saturate.unwrap_or(0);
     plan.heap = HeapPlan {
         sample_bytes: args.heap_sample,
         warm_up_ns: args.warm_up,
@@ -169,24 +177,49 @@ fn soak(
     })?;
     let plan = plan(args, *workload)?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let control = Control::default();
+    let ran = drive(&plan, *workload, &store, (args.progress, serve(args, err)?), err)?;
+    let verdict = printed(&ran.dir, args.format, out)?;
+    if args.progress != ProgressMode::None {
+        let _ = writeln!(err, "run: {}", ran.dir.display());
+    }
+    Ok(ran.exit_code().unwrap_or_else(|| verdict.exit_code()))
+}
+
+/// A run that has ended.
+struct Ran {
+    dir: PathBuf,
+    /// The signal that ended it, or 0.
+    signal: i32,
+}
+
+impl Ran {
+    /// That of the signal that ended it.
+    const fn exit_code(&self) -> Option<u8> {
+        match self.signal {
+            SIGINT => Some(130),
+            SIGTERM => Some(143),
+            _ => None,
+        }
+    }
+}
+
+/// Runs a plan to its end, or to a signal; a server shows its sums meanwhile.
+fn drive(
+    plan: &Plan,
+    workload: &dyn AnyWorkload,
+    store: &Store,
+    (progress, server): (ProgressMode, Option<Server>),
+    err: &mut dyn Write,
+) -> Result<Ran, Failure> {
+    let totals = server.as_ref().map(|server| server.totals.clone());
+    let control = Control { totals, ..Control::default() };
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
-    let mut shown = Shown::new(args.progress, terminal);
-    let ran = workload.run(&plan, &store, &control, &mut |progress| shown.show(progress, err));
+    let mut shown = Shown::new(progress, terminal);
+    let ran = workload.run(plan, store, &control, &mut |progress| shown.show(progress, err));
     shown.end();
     let signal = signals.end();
-    let dir = ran.map_err(not_run)?;
-    let report = report::build(&dir, None).map_err(|error| Failure::new(6, error))?;
-    print(&report, args.format, out)?;
-    if args.progress != ProgressMode::None {
-        let _ = writeln!(err, "run: {}", dir.display());
-    }
-    Ok(match signal {
-        SIGINT => 130,
-        SIGTERM => 143,
-        _ => report.verdict.exit_code(),
-    })
+    Ok(Ran { dir: ran.map_err(not_run)?, signal })
 }
 
 /// A run that could not be made, with the exit code that fits.
@@ -199,41 +232,20 @@ fn not_run(error: DriveError) -> Failure {
     Failure::new(code, error)
 }
 
-fn print(report: &Report, format: Format, out: &mut dyn Write) -> Result<(), Failure> {
+/// Prints the report of a run that has just ended; what `report` prints of it later is the same.
+fn printed(dir: &Path, format: Format, out: &mut dyn Write) -> Result<Overall, Failure> {
     match format {
-        Format::Table => render::text::report(report, out)?,
-        Format::Json => render::json::report(report, out)?,
+        Format::Table => {
+            let report = build(dir, None).map_err(|error| Failure::new(6, error))?;
+            render::text::report(&report, out)?;
+            Ok(report.verdict)
+        }
+        Format::Json => {
+            let (whole, verdict) = report::whole(dir, None)?;
+            report::document(&whole, ReportFormat::Json, out)?;
+            Ok(verdict)
+        }
     }
-    Ok(())
-}
-
-fn show(args: &ReportArgs, root: &Path, out: &mut dyn Write) -> Outcome {
-    if args.schema {
-        out.write_all(render::json::REPORT_SCHEMA.as_bytes())?;
-        return Ok(0);
-    }
-    let gates = gates(&args.gate)?;
-    let name = args.run.as_deref().unwrap_or("@last");
-    let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
-    let dir = store.resolve(name).map_err(|error| Failure::new(1, error))?;
-    if let Some(shown) = program::report(&dir, (args.format, args.top), &args.symbols, out) {
-        return shown;
-    }
-    let report = report::build(&dir, gates.as_deref())
-        .map_err(|error| Failure::new(if error.is_corrupt() { 6 } else { 2 }, error))?;
-    print(&report, args.format, out)?;
-    Ok(report.verdict.exit_code())
-}
-
-fn list(root: &Path, format: Format, out: &mut dyn Write) -> Outcome {
-    let runs = Store::open_existing(root)
-        .and_then(|store| store.list())
-        .map_err(|error| Failure::new(1, error))?;
-    match format {
-        Format::Table => render::text::runs(&runs, out)?,
-        Format::Json => render::json::runs(&runs, out)?,
-    }
-    Ok(0)
 }
 
 /// Turns signals into the control's flags while a run lasts.

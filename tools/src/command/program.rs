@@ -154,7 +154,11 @@ fn write(args: &ExportArgs, what: &CpuExport<'_>, out: &mut dyn Write) -> io::Re
         ExportFormat::Folded => cpu::folded(what, out),
         ExportFormat::Firefox if gz => gzipped(out, |out| cpu_firefox::write(what, out)),
         ExportFormat::Firefox => cpu_firefox::write(what, out),
-        ExportFormat::Timeline | ExportFormat::Hlog | ExportFormat::Openmetrics => {
+        ExportFormat::Timeline
+        | ExportFormat::Hlog
+        | ExportFormat::Openmetrics
+        | ExportFormat::Csv
+        | ExportFormat::Jsonl => {
             unreachable!("these are of latency")
         }
     }

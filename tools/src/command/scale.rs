@@ -15,6 +15,7 @@ use tailbeam_harness::evidence::{Documents, Store, rfc3339};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::AGENTS_MAX;
 use tailbeam_harness::report::Measured;
+use tailbeam_harness::report::latency::{self, Band, Question};
 use tailbeam_probes::clock;
 
 use super::child::Launcher;
@@ -176,10 +177,17 @@ fn cost_of(store: &Store, run: &Measured<String>) -> Measured<Cost> {
     match run {
         Measured::Known(id) => built(store, id).map_or_else(
             |cause| Measured::unknown(cause, "restore the run, or run the series again"),
-            |report| Measured::Known(Cost::of(&report)),
+            |report| Measured::Known(Cost::of(&report, &bands_of(store, id))),
         ),
         Measured::Unknown { unknown, remedy } => Measured::unknown(unknown, remedy),
     }
+}
+
+/// Where the time of a run's requests went, by how slow they were; nothing when that was not recorded.
+fn bands_of(store: &Store, id: &str) -> Vec<Band> {
+    let question = Question { outliers: 0, ..Question::default() };
+    let report = store.resolve(id).ok().and_then(|dir| latency::build(&dir, &question).ok());
+    report.map_or_else(Vec::new, |report| report.bands)
 }
 
 fn computed(store: &Store, recipe: &ScaleRecipe) -> Series {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use tailbeam_harness::evidence::RunSummary;
-use tailbeam_harness::report::{Report, SCHEMA, SCHEMA_VERSION};
+use tailbeam_harness::report::SCHEMA_VERSION;
 
 /// JSON Schema of the report document.
 pub const REPORT_SCHEMA: &str = include_str!("../../schemas/report.schema.json");
@@ -33,14 +33,6 @@ pub(crate) fn document_of<T: Serialize>(
 ) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, &Document { schema, schema_version, data })?;
     writeln!(out)
-}
-
-/// The report as one document.
-///
-/// # Errors
-/// Those of `out`.
-pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    document(SCHEMA, report, out)
 }
 
 /// The list of runs as one document.

@@ -3,11 +3,14 @@
 pub mod attack;
 pub mod certify;
 mod degradation;
+pub mod demo;
 pub mod export;
 pub mod json;
 pub mod latency;
 pub mod leaks;
+pub mod page;
 pub mod pages;
 pub mod program;
+pub mod runs;
 pub mod text;
 pub mod units;

@@ -13,6 +13,8 @@ use super::units::{count, time};
 
 /// Name and version of the JSON document.
 pub const PROGRAM_SCHEMA: (&str, u32) = ("tailbeam.program", 1);
+/// JSON Schema of the document.
+pub const PROGRAM_JSON_SCHEMA: &str = include_str!("../../schemas/program.schema.json");
 
 /// A share of the CPU time below which a profile is said not to cover it.
 const COVERED: f64 = 0.9;

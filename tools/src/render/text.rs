@@ -8,7 +8,6 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
-use tailbeam_harness::evidence::RunSummary;
 use tailbeam_harness::report::{LatencyRow, LittleSection, Measured, Report, RunEnd, Spread};
 use tailbeam_harness::verdict::{GateResult, GateVerdict, Outcomes, Overall};
 
@@ -28,7 +27,7 @@ fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
     measured.known().map_or_else(|| "unknown".to_owned(), text)
 }
 
-pub(super) fn table(
+pub(crate) fn table(
     header: &[&str],
     rows: impl Iterator<Item = Vec<String>>,
     left: usize,
@@ -72,6 +71,7 @@ pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     gates(report, out)?;
     latency(&report.latency, out)?;
     why::short(&report.attribution, out)?;
+    why::cost(&report.own_cost, out)?;
     load(report, out)?;
     protocol(report, out)?;
     agents(report, out)?;
@@ -335,24 +335,4 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         figure(&memory.cpu_share, share),
         figure(&memory.housekeeping_share, share)
     )
-}
-
-/// Writes the list of runs.
-///
-/// # Errors
-/// Those of `out`.
-pub fn runs(runs: &[RunSummary], out: &mut dyn Write) -> io::Result<()> {
-    let row = |run: &RunSummary| {
-        vec![
-            run.id.clone(),
-            run.started.clone(),
-            run.workload.clone(),
-            run.end.clone(),
-            count(run.agents),
-            span(run.planned_s as f64),
-            bytes(run.bytes as f64),
-        ]
-    };
-    let header = ["run", "started", "workload", "end", "agents", "planned", "size"];
-    writeln!(out, "{}", table(&header, runs.iter().map(row), 4))
 }

@@ -73,7 +73,28 @@ impl Bench {
         assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(document["schema"], "tailbeam.program");
+        self.keeps_its_schema(run, &document);
         document["data"].clone()
+    }
+
+    /// Against the schema that the command line publishes of this run; a document with a hole is refused by it.
+    fn keeps_its_schema(&self, run: &str, document: &Value) {
+        let output = self.tailbeam(&["report", run, "--schema"]).output().unwrap();
+        let schema: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(schema["title"], "tailbeam.program");
+        let schema = jsonschema::validator_for(&schema).unwrap();
+        let errors: Vec<String> =
+            schema.iter_errors(document).map(|e| format!("{e} at {}", e.instance_path())).collect();
+        assert!(errors.is_empty(), "{errors:?}");
+        for (path, bad) in [
+            ("/schema_version", Value::from(2)),
+            ("/data/threads/0/counts/cpu_ns/quality", Value::from("sure")),
+            ("/data/modes", Value::Null),
+        ] {
+            let mut broken = document.clone();
+            *broken.pointer_mut(path).unwrap() = bad;
+            assert!(schema.validate(&broken).is_err(), "{path}");
+        }
     }
 
     /// The newest run's directory.

@@ -26,6 +26,7 @@ pub(in crate::drive) fn seal(
         agents_panicked,
         planted: measured.planted,
         slowed: measured.slowed,
+        saturated: measured.saturated,
         protocol: measured.protocol,
     };
     let now_ns = clock::monotonic_ns();

@@ -275,7 +275,7 @@ impl Middle<Poll> for Office {
                     }
                 }
             }
-            MiddleMsg::Counts(reply) => drop(reply.send(cx, Box::new(self.counted()))),
+            MiddleMsg::Counts(reply) => drop(reply.send(cx, self.counted())),
             MiddleMsg::Say(..) | MiddleMsg::Cancel(..) => {}
         }
     }

@@ -308,7 +308,7 @@ impl Middle<Secure> for Ownership {
                 self.link.progress(now);
                 self.progress(cx);
             }
-            MiddleMsg::Counts(reply) => drop(reply.send(cx, Box::new(self.counted()))),
+            MiddleMsg::Counts(reply) => drop(reply.send(cx, self.counted())),
             MiddleMsg::Wait { .. } => {}
         }
     }

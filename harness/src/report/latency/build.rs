@@ -12,12 +12,13 @@ use super::bands::Compared;
 use super::outliers::Slow;
 use super::{
     Attribution, FullMailbox, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests,
-    TypeLatency, UnknownThing, WorstAgents, bands, cores,
+    TypeLatency, UnknownThing, agents, bands, cores,
 };
 use crate::evidence::records::{Manifest, SecondRecord};
-use crate::evidence::{Interval, Intervals, ReadRunError, rfc3339};
+use crate::evidence::{Interval, Intervals, ReadRunError, RunFrames, rfc3339};
 use crate::load::Series;
-use crate::report::{Measured, figures};
+use crate::report::cost::Costs;
+use crate::report::{Measured, OwnCost, figures};
 use crate::verdict::Conserved;
 
 /// Which part of a run is asked about.
@@ -110,8 +111,9 @@ pub(super) struct Gathered {
     /// By shard that answered: all, and the late ones.
     pub(super) responders: BTreeMap<u16, (Sums, Sums)>,
     pub(super) cores: BTreeMap<u16, cores::Core>,
-    pub(super) agents: cores::Agents,
+    pub(super) agents: agents::Agents,
     slow: Slow,
+    costs: Costs,
     comparer: bands::Comparer,
     pub(super) clamped: u64,
     pub(super) disordered: u64,
@@ -128,8 +130,9 @@ impl Gathered {
             seconds: Vec::new(),
             responders: BTreeMap::new(),
             cores: BTreeMap::new(),
-            agents: cores::Agents::default(),
+            agents: agents::Agents::default(),
             slow: Slow::new(question.outliers, question.agent),
+            costs: Costs::default(),
             comparer: bands::Comparer::default(),
             clamped: 0,
             disordered: 0,
@@ -140,6 +143,7 @@ impl Gathered {
 
     fn interval(&mut self, interval: Interval, clock_ns: u64) {
         let mut counted = Counted { window: interval.record.window, ..Counted::default() };
+        self.costs.add(&interval);
         for (_, series, histogram) in &interval.histograms {
             self.histograms[*series as usize].merge(histogram);
             if *series == Series::System {
@@ -316,18 +320,15 @@ fn report(
             || Measured::unknown("no second was recorded", "record for longer"),
             Measured::Known,
         ),
-        completions: figures::spread(intervals.completions.as_deref(), total.count > 0),
+        completions: figures::spread(intervals.numbers.completions.as_deref(), total.count > 0),
         all: super::composition(&total),
         bands: bands::values(compared, system.max(), manifest),
         conservation: bands::conservation(&compared.checks, manifest),
         types: types(manifest, gathered),
         cores,
-        agents: WorstAgents {
-            service: gathered.agents.service(manifest),
-            late: gathered.agents.late(manifest),
-            full: gathered.agents.full(manifest),
-        },
+        agents: gathered.agents.worst(manifest, &intervals.numbers),
         outliers: gathered.slow.rows(manifest),
+        own_cost: gathered.costs.told(&intervals.plan, manifest, intervals.end.as_ref()),
     }
 }
 
@@ -441,26 +442,32 @@ fn types(manifest: &Manifest, gathered: &Gathered) -> Vec<TypeLatency> {
     }]
 }
 
-/// What the report of the whole run says: the slowest band, and whether it adds up; beside it what the gate is
-/// judged by, or why there is nothing to judge.
-pub(crate) fn attribution(dir: &Path) -> (Measured<Attribution>, Result<Conserved, String>) {
+/// What the report of the whole run says: the slowest band, and whether it adds up; what measuring cost; and what the
+/// gate is judged by, or why there is nothing to judge.
+pub(crate) fn attribution(
+    dir: &Path,
+    run: &RunFrames,
+) -> (Measured<Attribution>, OwnCost, Result<Conserved, String>) {
     let question = Question { outliers: 0, ..Question::default() };
     let (report, compared) = match built(dir, &question) {
         Ok(built) => built,
         Err(error) => {
+            let cost = Costs::default().told(&run.plan, &run.manifest, run.end.as_ref());
             let (cause, remedy) = unattributed(&error);
-            return (Measured::unknown(&cause, remedy), Err(format!("{cause}; {remedy}")));
+            return (Measured::unknown(&cause, remedy), cost, Err(format!("{cause}; {remedy}")));
         }
     };
     let conserved = conserved(&report, &compared);
     match report.bands.into_iter().next_back() {
         Some(band) => {
             let (holds, failed) = (report.conservation.holds, conserved.failed.clone());
-            (Measured::Known(Attribution { band, holds, failed }), Ok(conserved))
+            let attribution = Measured::Known(Attribution { band, holds, failed });
+            (attribution, report.own_cost, Ok(conserved))
         }
         None => {
             let unknown = Measured::unknown("no request was attributed", "record for longer");
-            (unknown, Err("no request was attributed; record for longer".to_owned()))
+            let why = "no request was attributed; record for longer".to_owned();
+            (unknown, report.own_cost, Err(why))
         }
     }
 }

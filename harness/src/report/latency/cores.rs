@@ -1,16 +1,11 @@
-//! What each core's thread did, and which agents weigh most on it.
+//! What each core's thread did.
 
-use std::collections::BTreeMap;
-
-use tailbeam_probes::record::latency::{CoreTick, LatencyWindow, TopAgent};
+use tailbeam_probes::record::latency::{CoreTick, LatencyWindow};
 
 use super::build::Gathered;
-use super::{CoreLatency, FullMailbox, WorstAgent, composition};
+use super::{CoreLatency, composition};
 use crate::evidence::records::Manifest;
 use crate::report::Measured;
-
-/// Agents shown of each list.
-const SHOWN_MAX: usize = 16;
 
 /// A sum of readings, some of which may be missing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -129,93 +124,4 @@ pub(super) fn rows(gathered: &Gathered, manifest: &Manifest) -> Vec<CoreLatency>
         }
     };
     shards.into_iter().map(row).collect()
-}
-
-/// The top lists of all windows, joined. A window's list bounds what an agent that is not in it may have
-/// weighed: its lightest entry.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Joined {
-    /// By agent: shard, and its sums where it was in a list.
-    agents: BTreeMap<u32, Entry>,
-    /// By shard: sum of the lightest entries of all lists.
-    lightest: BTreeMap<u16, u64>,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Entry {
-    shard: u16,
-    weight: u64,
-    error: u64,
-    count: u64,
-    /// Sum of the lightest entries of the lists that it was in.
-    lightest: u64,
-}
-
-impl Joined {
-    fn add(&mut self, shard: u16, list: &[TopAgent]) {
-        // A list that never was full leaves nobody out: no entry took another's place.
-        let full = list.iter().any(|of| of.error > 0);
-        let lightest = list.iter().map(|of| of.weight).min().filter(|_| full).unwrap_or(0);
-        *self.lightest.entry(shard).or_default() += lightest;
-        for of in list {
-            let entry = self.agents.entry(of.agent).or_insert(Entry { shard, ..Entry::default() });
-            entry.weight = entry.weight.saturating_add(of.weight);
-            entry.error = entry.error.saturating_add(of.error);
-            entry.count += of.count;
-            entry.lightest += lightest;
-        }
-    }
-
-    fn rows(&self, manifest: &Manifest) -> Vec<WorstAgent> {
-        let row = |(&agent, of): (&u32, &Entry)| {
-            let all = self.lightest.get(&of.shard).copied().unwrap_or(0);
-            WorstAgent {
-                agent,
-                core: cpu(manifest, of.shard),
-                at_most_ns: of.weight.saturating_add(all.saturating_sub(of.lightest)),
-                at_least_ns: of.weight.saturating_sub(of.error),
-                count: of.count,
-            }
-        };
-        let mut rows: Vec<WorstAgent> = self.agents.iter().map(row).collect();
-        rows.sort_by_key(|of| (std::cmp::Reverse(of.at_least_ns), of.agent));
-        rows.truncate(SHOWN_MAX);
-        rows
-    }
-}
-
-/// All top lists.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Agents {
-    service: Joined,
-    late: Joined,
-    full: Joined,
-}
-
-impl Agents {
-    pub(super) fn add(&mut self, window: &LatencyWindow) {
-        self.service.add(window.shard, &window.top_service);
-        self.late.add(window.shard, &window.top_late);
-        // Any core's askers may find it full: every list bounds it.
-        self.full.add(0, &window.more.top_full);
-    }
-
-    pub(super) fn service(&self, manifest: &Manifest) -> Vec<WorstAgent> {
-        self.service.rows(manifest)
-    }
-
-    pub(super) fn late(&self, manifest: &Manifest) -> Vec<WorstAgent> {
-        self.late.rows(manifest)
-    }
-
-    pub(super) fn full(&self, manifest: &Manifest) -> Vec<FullMailbox> {
-        let shards = u32::try_from(manifest.cores.len()).unwrap_or(u32::MAX).max(1);
-        let row = |of: WorstAgent| FullMailbox {
-            agent: of.agent,
-            core: cpu(manifest, u16::try_from(of.agent % shards).unwrap_or(u16::MAX)),
-            at_least: of.at_least_ns,
-            at_most: of.at_most_ns,
-        };
-        self.full.rows(manifest).into_iter().map(row).collect()
-    }
 }

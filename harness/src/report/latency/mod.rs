@@ -4,6 +4,7 @@
 //! distribution has the mean of each stage over its requests, and these add up to its mean latency. That
 //! they do is checked against the askers' own clock reads, and the residual stands beside the sum.
 
+mod agents;
 mod bands;
 mod build;
 mod cores;
@@ -15,7 +16,7 @@ pub(crate) use cores::cpu;
 
 use serde::{Deserialize, Serialize};
 
-use super::{LatencyRow, LittleSection, Measured, Spread};
+use super::{LatencyRow, LittleSection, Measured, OwnCost, Spread};
 use tailbeam_probes::record::latency::{Stage, Sums};
 
 /// Name of the JSON document that `latency --format json` prints.
@@ -62,6 +63,8 @@ pub struct LatencyReport {
     pub agents: WorstAgents,
     /// Slow requests, the slowest first.
     pub outliers: Vec<Outlier>,
+    /// What measuring cost.
+    pub own_cost: OwnCost,
 }
 
 /// Which run, and which part of it.
@@ -308,6 +311,8 @@ pub struct WorstAgent {
     pub at_most_ns: u64,
     /// At least, ns.
     pub at_least_ns: u64,
+    /// How far the two are apart: what of it may be another agent's, ns.
+    pub error_ns: u64,
     /// Times that it was added to while it was in a list.
     pub count: u64,
 }
@@ -325,16 +330,53 @@ pub struct FullMailbox {
     pub at_most: u64,
 }
 
-/// Top lists of agents.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// Top lists of agents: space-saving ones (Metwally et al., 2005) of the windows asked about, and the exact sums of
+/// the whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WorstAgents {
     /// By time in their service.
     pub service: Vec<WorstAgent>,
+    /// An agent that is in none of the lists had less time in its service than this, ns.
+    pub service_left_out_ns: u64,
     /// By the latency of late requests that they answered.
     pub late: Vec<WorstAgent>,
+    /// An agent that is in none of the lists answered late requests of less than this together, ns.
+    pub late_left_out_ns: u64,
+    /// The sums of each agent over the whole run, whatever part of it is asked about.
+    pub exact: Measured<ExactAgents>,
     /// By requests that found their mailbox full.
     #[serde(default)]
     pub full: Vec<FullMailbox>,
+}
+
+/// Agents by exact sums of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExactAgents {
+    /// Of so many agents.
+    pub agents: u64,
+    /// By the system latency of the requests that they made, together.
+    pub system: Vec<ExactAgent>,
+    /// By the largest of them.
+    pub worst: Vec<ExactAgent>,
+    /// By the service of the requests that they answered, together.
+    pub service: Vec<ExactAgent>,
+}
+
+/// Sums of one agent over the whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExactAgent {
+    /// Index.
+    pub agent: u32,
+    /// CPU of its shard.
+    pub core: u64,
+    /// Requests of its own that were answered.
+    pub answered: u64,
+    /// System latency of its requests together, those without an answer at their age, ns.
+    pub system_ns: u64,
+    /// The largest of them, ns.
+    pub worst_ns: u64,
+    /// Service of the requests that it answered, together, ns.
+    pub service_ns: u64,
 }
 
 /// What a wait was behind.

@@ -114,7 +114,7 @@ fn permuted(values: &[f64], statistic: f64, stream: u64) -> f64 {
         }
         reached += u64::from(best_split(&shuffled).is_some_and(|(_, other)| other >= statistic));
         // Twenty times as many as a significant step may have: it will not become one.
-        if reached > (PERMUTATIONS + 1) / 2 && round > 100 {
+        if reached > PERMUTATIONS.div_ceil(2) && round > 100 {
             break;
         }
     }

@@ -9,6 +9,8 @@ pub(super) const DECLINE: f64 = -2.0;
 /// Gain in log-likelihood that a change point must bring: a scan of all splits of a flat process reaches it
 /// in less than 1 of 100 (see the test).
 const CHANGE_GAIN: f64 = 8.0;
+/// Gain from which a change point is beyond doubt: by chance once in a million.
+const SURE_GAIN: f64 = 18.0;
 /// Drop from the top within which a change point may lie.
 const ONSET_DROP: f64 = 3.0;
 
@@ -28,6 +30,8 @@ pub(super) struct Change {
     pub(super) high: f64,
     /// Events before it.
     pub(super) before: usize,
+    /// A flat process has one so clear once in a million, and not once in a hundred.
+    pub(super) sure: bool,
 }
 
 impl<'a> Window<'a> {
@@ -96,7 +100,8 @@ impl<'a> Window<'a> {
         let near = splits().filter(|split| split.gain > best.gain - ONSET_DROP);
         let (low, high) = near
             .fold((best.at, best.at), |(low, high), split| (low.min(split.at), high.max(split.at)));
-        Some(Change { at: best.at, low, high, before: best.before })
+        let sure = best.gain >= SURE_GAIN;
+        Some(Change { at: best.at, low, high, before: best.before, sure })
     }
 }
 

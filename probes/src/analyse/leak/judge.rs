@@ -186,7 +186,7 @@ mod tests {
         let check = |study: Study, context: Context| decide(&study, context, &config);
         let sure = Context::default();
         assert_eq!(check(leak(), sure), (Leak, None));
-        let stop = Change { at: 2.0 * H, low: 2.0 * H, high: 2.0 * H, before: 40 };
+        let stop = Change { at: 2.0 * H, low: 2.0 * H, high: 2.0 * H, before: 40, sure: true };
         let over = Some(Interval { estimate: 0.0, low: 0.0, high: 0.5e6 });
         let stopped = |before_stop| Study {
             stop: Some(stop),

@@ -348,6 +348,13 @@ impl Interval {
     pub fn times(self, factor: f64) -> Self {
         Self { estimate: self.estimate * factor, low: self.low * factor, high: self.high * factor }
     }
+
+    /// The estimate, with bounds that reach over those of `other` too.
+    #[must_use]
+    pub(super) fn with(self, other: Self) -> Self {
+        let (low, high) = (self.low.min(other.low), self.high.max(other.high));
+        Self { estimate: self.estimate, low, high }
+    }
 }
 
 impl Finding {

@@ -3,9 +3,12 @@
 //! Objects that reach the age `a` are a mixture: `mu` that never die and `nu` that die with the hazard
 //! `beta / age`, `beta >= alpha0`. Living ones tell `mu + nu (a / age)^beta`, dead ones
 //! `nu beta (a / age)^beta`, all of them `exp(-mu - nu)`. The interval of `mu` is where the likelihood,
-//! maximised over the other two, lies within `chi^2_1(0.95) / 2` of the top: with no death it is the
-//! likelihood interval of a Poisson mean. Weights that differ spread the sum further than the count; the
-//! likelihood is divided by `k x sum w^2 / (sum w)^2` for that (compound Poisson).
+//! maximised over the other two, lies within `chi^2_1(0.95) / 2` of the top; with no death it is the exact
+//! interval of a Poisson mean (Garwood, "Fiducial limits for the Poisson distribution", 1936). Weights that
+//! differ spread the sum further than the count; the likelihood, or the count, is divided by
+//! `k x sum w^2 / (sum w)^2` for that (compound Poisson).
+
+use statrs::function::gamma::{gamma_lr, gamma_ur};
 
 use super::hazard::log_sum_exp;
 
@@ -97,11 +100,8 @@ impl Tail {
 
     fn without_deaths(&self) -> Immortals {
         let k = self.alive_count;
-        let top = if k > 0.0 { k * k.ln() - k } else { 0.0 };
-        let drop = DROP * self.spread;
-        let below = |mu: f64| top - (if k > 0.0 { k * mu.ln() } else { 0.0 } - mu) > drop;
-        let low = if k > 0.0 { bisect(1e-9, k, below) } else { 0.0 };
-        let high = bisect((k + 10.0 + 10.0 * self.spread) * 3.0, k.max(1e-9), below);
+        let (low, high) = poisson(k / self.spread);
+        let (low, high) = (low * self.spread, high * self.spread);
         let low_any_time = low_any_time(k / self.spread) * self.spread;
         Immortals { count: k, low, high, nu: 0.0, beta: self.alpha0, low_any_time }
     }
@@ -170,6 +170,14 @@ fn bisect(bad: f64, good: f64, is_bad: impl Fn(f64) -> bool) -> f64 {
     f64::midpoint(bad, good)
 }
 
+/// The exact 95 % interval of a Poisson mean after `count` events.
+fn poisson(count: f64) -> (f64, f64) {
+    let top = (count + 10.0) * 3.0;
+    let low = |mean: f64| gamma_lr(count, mean) < 0.025;
+    let high = |mean: f64| gamma_ur(count + 1.0, mean) < 0.025;
+    (if count > 0.0 { bisect(1e-9, count, low) } else { 0.0 }, bisect(top, count.max(1e-9), high))
+}
+
 /// Ratios of alternatives to the bound that is tested, and their prior weights: most of it lies where a
 /// leak is a small multiple of the floor.
 const RATIOS: [(f64, f64); 14] = [
@@ -210,14 +218,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_deaths_it_is_poissons_likelihood_interval() {
+    fn without_deaths_it_is_poissons_exact_interval() {
         let found = Tail::new(&[0.5; 16], &[], &[1.0; 16], 0.7).immortals();
         assert!((found.count - 16.0).abs() < 1e-6);
-        // 2 (k ln(k / m) - k + m) = 3.84 at both ends.
-        for bound in [found.low, found.high] {
-            let deviance = 2.0 * (16.0 * (16.0 / bound).ln() - 16.0 + bound);
-            assert!((deviance - 3.8415).abs() < 1e-3, "{deviance} at {bound}");
-        }
+        // Garwood's table: 9.15 and 25.98 for 16 events, 0 and 3.69 for none.
+        assert!(
+            (found.low - 9.145).abs() < 1e-2 && (found.high - 25.983).abs() < 1e-2,
+            "{found:?}"
+        );
+        assert!((poisson(0.0).1 - 3.689).abs() < 1e-2);
         assert!(found.low_any_time < found.low && found.low_any_time > 4.0, "{found:?}");
         assert_eq!(Tail::new(&[], &[], &[], 0.7).immortals().low, 0.0);
     }

@@ -48,6 +48,10 @@ pub(super) fn study(cohort: &Cohort<'_>, config: &LeakConfig) -> Study {
     let stop = active.stop();
     let seen = |from: f64| hazard.and_then(|_| Seen::new(cohort, &old, old_ns, from, to));
     let now_seen = seen(stop.map_or(start, |s| s.at));
+    // A change that chance may have made was chosen by the data: what holds without it may hold as well.
+    let doubted = [(onset, from), (stop, start)];
+    let also = doubted.iter().filter(|(change, _)| change.is_some_and(|change| !change.sure));
+    let also: Vec<Seen> = also.filter_map(|&(_, from)| seen(from)).collect();
     Study {
         now_ns: cohort.now_ns,
         hazard: hazard.unwrap_or_default(),
@@ -60,8 +64,10 @@ pub(super) fn study(cohort: &Cohort<'_>, config: &LeakConfig) -> Study {
             (before.laplace(), before.length())
         }),
         span_ns: active.length(),
-        rate: now_seen.map(|seen| seen.rate()),
-        low_any_time: now_seen.map_or(0.0, |seen| seen.per_hour(seen.immortals.low_any_time)),
+        rate: now_seen.map(|seen| also.iter().fold(seen.rate(), |rate, it| rate.with(it.rate()))),
+        low_any_time: now_seen.map_or(0.0, |seen| {
+            also.iter().fold(seen.low_any_time(), |low, it| low.min(it.low_any_time()))
+        }),
         recent: seen(f64::midpoint(start, to)).map(|seen| seen.rate()),
         first_ns: active.times.first().copied().unwrap_or(start),
         last_ns: active.times.last().copied().unwrap_or(start),
@@ -100,6 +106,10 @@ impl Seen {
 
     fn per_hour(&self, count: f64) -> f64 {
         count * self.weight / self.hours
+    }
+
+    fn low_any_time(&self) -> f64 {
+        self.per_hour(self.immortals.low_any_time)
     }
 
     fn rate(&self) -> Interval {

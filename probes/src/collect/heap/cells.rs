@@ -1,8 +1,7 @@
-#![expect(unsafe_code, reason = "one instruction on a word of the thread's own")]
 //! Exact totals and the countdown to the next sample, per thread.
 //!
-//! An allocation changes one word and a free another, each by one instruction; a word that both changed
-//! would make each wait for the one before (store-to-load forwarding). A word holds units that are left
+//! An allocation changes one word and a free another, each by one instruction of `hook.c`; a word that
+//! both changed would make each wait for the one before (store-to-load forwarding). A word holds units that are left
 //! of a grant, and in its low 24 bits how many operations took from it; an operation on `size` bytes takes
 //! `size + 1` units. What was granted less what is left is the sum of the sizes and of the operations, so
 //! the countdown to the next sample is the counter. When a word gets negative, the slow path takes its
@@ -15,6 +14,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 
 use super::collector::Thread;
+use super::hook::{self, Fast, OWN};
 use super::sample::{Draw, LARGE};
 use crate::record::heap::ClassTotals;
 
@@ -26,8 +26,7 @@ const THREADS: usize = 512;
 /// least, so the count stays below 2^24.
 const COUNT_BITS: u32 = 24;
 const COUNT: u64 = (1 << COUNT_BITS) - 1;
-/// Classes whose objects are not large: the others have no words of a thread's own.
-const OWN: usize = class(LARGE) + 1;
+const _: () = assert!(OWN == class(LARGE) + 1, "every class that is not large has words");
 /// Units that the word of allocations is granted at most.
 const GRANT_MAX: i64 = LARGE as i64;
 /// Units that the word of frees is granted.
@@ -52,12 +51,6 @@ const fn words_of<const BY_CLASS: bool>(size: usize) -> usize {
     if class < OWN { class } else { OWN - 1 }
 }
 
-/// What an object that is not large takes from a word: `size + 1` units, less the 1 that it counts.
-#[inline(always)]
-const fn charge(size: usize) -> u64 {
-    (size as u64) << COUNT_BITS | COUNT
-}
-
 /// Units and count of a word.
 const fn parts(word: u64) -> (i64, u64) {
     (word.cast_signed() >> COUNT_BITS, word & COUNT)
@@ -71,8 +64,8 @@ pub(super) const fn is_large(size: usize) -> bool {
 
 /// What a thread keeps beside its cells.
 pub(super) struct Local {
-    /// [`NOBODYS`] until the thread took some, so that no hook asks whether there are any.
-    cells: Cell<&'static Cells>,
+    /// What `hook.c` counts in too; there, instead of `None`, are words that always lead here.
+    cells: Cell<Option<&'static Cells>>,
     /// All cells were taken when this thread first asked.
     refused: Cell<bool>,
     pub(super) thread: Thread,
@@ -80,22 +73,17 @@ pub(super) struct Local {
 
 impl Local {
     pub(super) const fn new() -> Local {
-        Local { cells: Cell::new(&NOBODYS), refused: Cell::new(false), thread: Thread::new() }
+        Local { cells: Cell::new(None), refused: Cell::new(false), thread: Thread::new() }
     }
 
     /// The thread's own cells.
     fn own(&self) -> Option<&'static Cells> {
-        Some(self.cells.get()).filter(|cells| !std::ptr::eq(*cells, &NOBODYS))
+        self.cells.get()
     }
-}
 
-/// Words of one class of one thread.
-#[repr(C)]
-struct Words {
-    /// For allocations: negative as soon as the slow path must follow.
-    left: AtomicU64,
-    /// For frees.
-    freed: AtomicU64,
+    fn fast(&self) -> &'static Fast {
+        self.own().map_or_else(hook::nobodys, |cells| &cells.fast)
+    }
 }
 
 /// What the slow path keeps per class; all but `rest` and `mean` only rise.
@@ -108,10 +96,6 @@ struct Behind {
     /// The same for `freed`.
     freed_granted: AtomicU64,
     freed_counted: AtomicU64,
-    /// Bytes that reallocated objects had before and have still: `left` is charged for growth only.
-    kept: AtomicU64,
-    /// Reallocations.
-    reallocs: AtomicU64,
     /// Units of the draw that did not fit into the grant.
     rest: AtomicU64,
     /// Mean of the draw, bits of an f32; 0: nothing was drawn.
@@ -122,9 +106,7 @@ struct Behind {
 /// one, which counts on. The fast path of a program that does not count by class needs the first line.
 #[repr(C, align(128))]
 struct Cells {
-    /// First address and bytes of what a free looks up; no bytes while nobody samples.
-    range: [AtomicUsize; 2],
-    words: [Words; OWN],
+    fast: Fast,
     behind: [Behind; OWN],
     /// Odd while words and what is behind them disagree.
     turn: AtomicU32,
@@ -133,17 +115,10 @@ struct Cells {
 }
 
 impl Cells {
-    /// Cells that look up `span` bytes from 0, with words that stand at `word`.
-    const fn new(span: usize, word: u64) -> Cells {
+    /// Cells that look up nothing, whose words are used up.
+    const fn new() -> Cells {
         const fn zero() -> AtomicU64 {
             AtomicU64::new(0)
-        }
-        // A const item per array element: `word` cannot be one, so the array is made by its length.
-        let mut words = [const { Words { left: zero(), freed: zero() } }; OWN];
-        let mut at = 0;
-        while at < OWN {
-            words[at] = Words { left: AtomicU64::new(word), freed: AtomicU64::new(word) };
-            at += 1;
         }
         let behind = [const {
             Behind {
@@ -151,26 +126,21 @@ impl Cells {
                 counted: zero(),
                 freed_granted: zero(),
                 freed_counted: zero(),
-                kept: zero(),
-                reallocs: zero(),
                 rest: zero(),
                 mean: AtomicU32::new(0),
             }
         }; OWN];
-        let range = [AtomicUsize::new(0), AtomicUsize::new(span)];
-        Cells { range, words, behind, turn: AtomicU32::new(0), thread: AtomicI32::new(0) }
+        let (turn, thread) = (AtomicU32::new(0), AtomicI32::new(0));
+        Cells { fast: Fast::new(), behind, turn, thread }
     }
 }
 
-static CELLS: [Cells; THREADS] = [const { Cells::new(0, 0) }; THREADS];
-/// Stand-in of threads that have no cells: every word is negative and every address looked up, so every
-/// operation goes the slow way, which counts it elsewhere and makes the word -1 again.
-static NOBODYS: Cells = Cells::new(usize::MAX, u64::MAX);
+static CELLS: [Cells; THREADS] = [const { Cells::new() }; THREADS];
 /// 1 once a thread counts by class.
 static BY_CLASS_USED: AtomicU32 = AtomicU32::new(0);
 /// Cells that were ever taken.
 static USED: AtomicUsize = AtomicUsize::new(0);
-/// What [`Cells::range`] shall be.
+/// What [`Fast::range`] shall be.
 static RANGE: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
 /// Totals of large objects by class, and of threads without cells.
@@ -216,32 +186,22 @@ pub(super) fn notice(local: &Local) {
     }
 }
 
-/// Whether a free of the block must look it up; also true when the thread has no cells.
-#[inline(always)]
-pub(super) fn may_be_recorded(local: &Local, address: usize) -> bool {
-    let [base, span] = &local.cells.get().range;
-    address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
-}
-
 /// Whether the block lies in what a free looks up.
 pub(super) fn in_range(address: usize) -> bool {
     let [base, span] = &RANGE;
     address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
 }
 
-/// Counts an allocation of an object that is not large; true when [`slow_alloc`] must follow, as it must
-/// for a large one, which is not counted here.
-#[inline(always)]
+/// Counts an allocation as the fast path does; true when [`slow_alloc`] must follow.
 pub(super) fn count_alloc<const BY_CLASS: bool>(local: &Local, size: usize) -> bool {
-    is_large(size)
-        || take_from::<false>(local.cells.get(), words_of::<BY_CLASS>(size), charge(size))
+    hook::count_alloc::<BY_CLASS>(local.fast(), size)
 }
 
-/// Counts a free of an object that is not large, where [`may_be_recorded`] was false; true when
-/// [`refill_freed`] must follow.
-#[inline(always)]
-pub(super) fn count_free<const BY_CLASS: bool>(local: &Local, size: usize) -> bool {
-    take_from::<true>(local.cells.get(), words_of::<BY_CLASS>(size), charge(size))
+/// Counts a reallocation as the fast path does, without the free of the old block: that is counted apart,
+/// and before, so the thread has cells unless there are none. True when [`slow_alloc`] must follow.
+pub(super) fn count_realloc<const BY_CLASS: bool>(local: &Local, old: usize, size: usize) -> bool {
+    // Without cells the slow path counts it elsewhere, and nobody reads these.
+    hook::count_realloc::<BY_CLASS>(local.fast(), old, size)
 }
 
 /// Grants more frees of objects of this size.
@@ -256,52 +216,6 @@ pub(super) fn refill_freed<const BY_CLASS: bool>(local: &Local, size: usize) {
 #[inline(always)]
 fn add(word: &AtomicU64, more: u64) {
     word.store(word.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
-}
-
-/// Takes from a word that only this thread writes; true when it is negative now.
-#[inline(always)]
-fn take_from<const FREED: bool>(cells: &Cells, at: usize, less: u64) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // The compiler loads, subtracts, stores and tests; one instruction does all of it. The first pair's
-        // place is part of the instruction: no register is computed unless there are several.
-        let pair = std::ptr::from_ref(cells).cast::<u8>().wrapping_add(at * size_of::<Words>());
-        // SAFETY: an aligned word that only this thread writes; readers see the value before or after.
-        unsafe {
-            std::arch::asm!("sub qword ptr [{pair} + {offset}], {less}", "js {negative}",
-                pair = in(reg) pair, less = in(reg) less,
-                offset = const std::mem::offset_of!(Cells, words)
-                    + if FREED { std::mem::offset_of!(Words, freed) } else { 0 },
-                negative = label { return true }, options(nostack));
-        }
-        false
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        let words = &cells.words[at];
-        let word = if FREED { &words.freed } else { &words.left };
-        let next = word.load(Ordering::Relaxed).wrapping_sub(less);
-        word.store(next, Ordering::Relaxed);
-        next.cast_signed() < 0
-    }
-}
-
-/// Counts a reallocation as an allocation that is charged for what it grew by, unless it is large now;
-/// true when [`slow_alloc`] must follow. The free of the old block is counted apart, and before: so the
-/// thread has cells unless there are none.
-#[inline(always)]
-pub(super) fn count_realloc<const BY_CLASS: bool>(local: &Local, old: usize, size: usize) -> bool {
-    let cells = local.cells.get();
-    if is_large(size) {
-        return true;
-    }
-    let at = words_of::<BY_CLASS>(size);
-    // The units of the old block were charged at its birth.
-    let kept = old.min(size);
-    // Without cells the slow path counts it elsewhere, and nobody reads these.
-    add(&cells.behind[at].kept, kept as u64);
-    add(&cells.behind[at].reallocs, 1);
-    take_from::<false>(cells, at, ((size - kept) as u64) << COUNT_BITS)
 }
 
 /// A counted allocation that is to be continued.
@@ -326,7 +240,7 @@ pub(super) fn slow_alloc<const BY_CLASS: bool>(
         return fresh_trial(local, counted, draws);
     }
     let Some(cells) = local.own() else {
-        NOBODYS.words[at].left.store(u64::MAX, Ordering::Relaxed);
+        hook::nobody_again(at);
         if take::<BY_CLASS>(local).is_none() {
             count_wide::<BY_CLASS>(counted.size);
             return fresh_trial(local, counted, draws);
@@ -335,7 +249,7 @@ pub(super) fn slow_alloc<const BY_CLASS: bool>(
         let _ = count_alloc::<BY_CLASS>(local, counted.size);
         return slow_alloc::<BY_CLASS>(local, counted, draws);
     };
-    let (left, _) = parts(cells.words[at].left.load(Ordering::Relaxed));
+    let (left, _) = parts(cells.fast.words[at].left.load(Ordering::Relaxed));
     if draws.exact() {
         cells.fill(at, 0, None);
         return fresh_trial(local, counted, draws);
@@ -397,7 +311,7 @@ pub(super) fn slow_free<const BY_CLASS: bool>(local: &Local, size: usize) {
         let wide = &WIDE[wide_of::<BY_CLASS>(size)];
         wide.frees.fetch_add(1, Ordering::Relaxed);
         wide.freed.fetch_add(size as u64, Ordering::Relaxed);
-    } else if count_free::<BY_CLASS>(local, size) {
+    } else if hook::count_free::<BY_CLASS>(local.fast(), size) {
         refill_freed::<BY_CLASS>(local, size);
     }
 }
@@ -427,7 +341,7 @@ impl Cells {
     fn fill(&self, at: usize, units: i64, mean: Option<f32>) {
         let behind = &self.behind[at];
         let grant = units.min(GRANT_MAX);
-        self.grant(&self.words[at].left, grant, (&behind.granted, &behind.counted));
+        self.grant(&self.fast.words[at].left, grant, (&behind.granted, &behind.counted));
         behind.rest.store((units - grant).cast_unsigned(), Ordering::Relaxed);
         behind.mean.store(mean.unwrap_or(0.0).to_bits(), Ordering::Relaxed);
     }
@@ -435,7 +349,7 @@ impl Cells {
     fn fill_freed(&self, at: usize) {
         let behind = &self.behind[at];
         let sums = (&behind.freed_granted, &behind.freed_counted);
-        self.grant(&self.words[at].freed, GRANT_FREE, sums);
+        self.grant(&self.fast.words[at].freed, GRANT_FREE, sums);
     }
 
     /// Makes a word stand at `grant` units and no operation.
@@ -451,13 +365,13 @@ impl Cells {
     fn look_up(&self) {
         let [base, span] = [0, 1].map(|at: usize| RANGE[at].load(Ordering::SeqCst));
         if span != 0 {
-            self.range[0].store(base, Ordering::Relaxed);
-            self.range[1].store(span, Ordering::Relaxed);
+            self.fast.range[0].store(base, Ordering::Relaxed);
+            self.fast.range[1].store(span, Ordering::Relaxed);
         }
     }
 
     fn words_now(&self, at: usize) -> Sums {
-        let (words, behind) = (&self.words[at], &self.behind[at]);
+        let (words, behind) = (&self.fast.words[at], &self.behind[at]);
         let now = |word: &AtomicU64| word.load(Ordering::Acquire);
         // Frees first: what is freed was allocated before.
         let (units, count) = parts(now(&words.freed));
@@ -467,8 +381,8 @@ impl Cells {
         let counted = now(&behind.counted).wrapping_add(count);
         let charged = now(&behind.granted).wrapping_sub(units.cast_unsigned());
         Sums {
-            allocated: charged.wrapping_sub(counted).wrapping_add(now(&behind.kept)),
-            allocs: counted.wrapping_add(now(&behind.reallocs)),
+            allocated: charged.wrapping_sub(counted).wrapping_add(now(&words.kept)),
+            allocs: counted.wrapping_add(now(&words.reallocs)),
             freed: freed.wrapping_sub(frees),
             frees,
         }
@@ -511,7 +425,10 @@ fn take<const BY_CLASS: bool>(local: &Local) -> Option<&'static Cells> {
         }
         Err(_) => inherit(own),
     };
-    local.cells.set(cells.unwrap_or(&NOBODYS));
+    local.cells.set(cells);
+    if let Some(cells) = cells {
+        hook::count_in(&cells.fast);
+    }
     local.refused.set(cells.is_none());
     cells
 }

@@ -5,22 +5,18 @@
 //! The global allocator: mimalloc, exact totals, and sampling once it is started.
 //!
 //! A block is mimalloc's unless its address lies in the range; one compare tells on free. The fast path
-//! adds to mimalloc one changed word on allocation, and that compare and one changed word on free.
-//!
-//! The methods are calls of functions that get size and alignment in registers and end in a jump into
-//! mimalloc. So a caller holds one call, as with mimalloc alone, and no frame is built.
+//! adds to mimalloc one changed word on allocation, and that compare and one changed word on free. It is
+//! in `hook.c`, and so is mimalloc, in one unit; here is what it leaves to do.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::hint::cold_path;
 use std::ptr::NonNull;
 
 use super::cells::{
-    Counted, Local, count_alloc, count_free, count_realloc, in_range, is_large, may_be_recorded,
-    refill_freed, slow_alloc, slow_free, uncount_alloc,
+    Counted, Local, in_range, is_large, refill_freed, slow_alloc, slow_free, uncount_alloc,
 };
 use super::sampler::{Fresh, Sampler, sampler};
 use super::unwind::Registers;
-use super::{plain, realloc};
+use super::{hook, plain, realloc};
 
 /// Put this in a program: `#[global_allocator] static A: TailbeamAlloc = TailbeamAlloc;`.
 ///
@@ -46,77 +42,89 @@ pub(super) fn local<T>(with: impl FnOnce(&Local) -> T) -> T {
 unsafe impl<const BY_CLASS: bool> GlobalAlloc for TailbeamAlloc<BY_CLASS> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        alloc::<BY_CLASS>(layout.size(), layout.align())
+        hook::alloc::<BY_CLASS>(layout.size(), layout.align())
     }
 
     #[inline(always)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        alloc_zeroed::<BY_CLASS>(layout.size(), layout.align())
+        hook::zeroed::<BY_CLASS>(layout.size(), layout.align())
     }
 
     #[inline(always)]
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller's contract for `dealloc`.
-        unsafe { free::<BY_CLASS>(pointer, layout.size()) }
+        unsafe { hook::free::<BY_CLASS>(pointer, layout.size()) }
     }
 
     #[inline(always)]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's contract for `realloc`.
-        unsafe { resize::<BY_CLASS>(pointer, layout, new_size) }
+        unsafe { hook::realloc::<BY_CLASS>(pointer, (layout.size(), layout.align()), new_size) }
     }
 }
 
-#[inline(never)]
-fn alloc<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
-    // Two branches: as one condition the compiler computes both sides and joins them.
-    if !plain::is_small(size) {
-        return alloc_larger::<BY_CLASS>(size, align);
-    }
-    if !plain::natural(align) {
-        return alloc_larger::<BY_CLASS>(size, align);
-    }
-    if local(|local| count_alloc::<BY_CLASS>(local, size)) {
-        cold_path();
-        return finish_alloc::<BY_CLASS>(size, align);
-    }
-    plain::alloc_small(size)
+/// What `hook.c` asks for; the same numbers.
+mod what {
+    pub(super) const ALLOC: usize = 0;
+    pub(super) const ZEROED: usize = 1;
+    pub(super) const FREE: usize = 2;
+    pub(super) const REFILL: usize = 3;
+    pub(super) const RECORDED: usize = 4;
+    pub(super) const REFILL_RESIZED: usize = 5;
+    /// Added to one of the above: the thread counts by class.
+    pub(super) const BY_CLASS: usize = 8;
 }
 
-#[inline(never)]
-fn alloc_larger<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
-    if local(|local| count_alloc::<BY_CLASS>(local, size)) {
-        cold_path();
-        return finish_alloc::<BY_CLASS>(size, align);
+/// Continues an operation that the fast path does not end.
+///
+/// # Safety
+/// As the method of `GlobalAlloc` that `what` belongs to; for the last one `block` is null, or what
+/// mimalloc made of the old block a moment ago.
+#[cold]
+pub(super) unsafe extern "C" fn slow(
+    what: usize,
+    block: *mut u8,
+    old: usize,
+    align: usize,
+    size: usize,
+) -> *mut u8 {
+    if what < what::BY_CLASS {
+        // SAFETY: the caller's.
+        unsafe { go_on::<false>(what, block, (old, align), size) }
+    } else {
+        // SAFETY: the caller's.
+        unsafe { go_on::<true>(what - what::BY_CLASS, block, (old, align), size) }
     }
-    plain::alloc(size, align)
-}
-
-#[inline(never)]
-fn alloc_zeroed<const BY_CLASS: bool>(size: usize, align: usize) -> *mut u8 {
-    if local(|local| count_alloc::<BY_CLASS>(local, size)) {
-        cold_path();
-        return finish_zeroed::<BY_CLASS>(size, align);
-    }
-    plain::alloc_zeroed(size, align)
 }
 
 /// # Safety
-/// As `GlobalAlloc::dealloc`.
-#[inline(never)]
-unsafe fn free<const BY_CLASS: bool>(pointer: *mut u8, size: usize) {
-    if is_large(size) || local(|local| may_be_recorded(local, pointer.addr())) {
-        cold_path();
-        // SAFETY: the caller's contract.
-        return unsafe { finish_free::<BY_CLASS>(pointer, size) };
+/// As [`slow`].
+#[inline(always)]
+unsafe fn go_on<const BY_CLASS: bool>(
+    what: usize,
+    block: *mut u8,
+    (old, align): (usize, usize),
+    size: usize,
+) -> *mut u8 {
+    match what {
+        what::ALLOC => return finish_alloc::<BY_CLASS>(size, align),
+        what::ZEROED => return finish_zeroed::<BY_CLASS>(size, align),
+        // SAFETY: the caller's.
+        what::FREE => unsafe { finish_free::<BY_CLASS>(block, old) },
+        // SAFETY: the caller's, for a block that is not in the range.
+        what::REFILL => unsafe { free_and_refill::<BY_CLASS>(block, old) },
+        what::REFILL_RESIZED => local(|local| refill_freed::<BY_CLASS>(local, old)),
+        _ => {
+            let Ok(layout) = Layout::from_size_align(old, align) else { return block };
+            if what == what::RECORDED {
+                // SAFETY: the caller's.
+                return unsafe { realloc::recorded::<BY_CLASS>(block, layout, size) };
+            }
+            let grown = NonNull::new(block);
+            return grown.map_or(block, |it| realloc::finish::<BY_CLASS>(it, layout, size));
+        }
     }
-    if local(|local| count_free::<BY_CLASS>(local, size)) {
-        cold_path();
-        // SAFETY: the caller's contract, for a block that is not in the range.
-        return unsafe { free_and_refill::<BY_CLASS>(pointer, size) };
-    }
-    // SAFETY: the caller gives a block of this allocator that is not in the range, so it is mimalloc's.
-    unsafe { plain::free(pointer) }
+    block
 }
 
 /// # Safety
@@ -127,31 +135,6 @@ unsafe fn free_and_refill<const BY_CLASS: bool>(pointer: *mut u8, size: usize) {
     local(|local| refill_freed::<BY_CLASS>(local, size));
     // SAFETY: the caller's.
     unsafe { plain::free(pointer) }
-}
-
-/// # Safety
-/// As `GlobalAlloc::realloc`.
-#[inline(never)]
-unsafe fn resize<const BY_CLASS: bool>(pointer: *mut u8, layout: Layout, new: usize) -> *mut u8 {
-    if is_large(layout.size()) || local(|local| may_be_recorded(local, pointer.addr())) {
-        cold_path();
-        // SAFETY: the caller's contract.
-        return unsafe { realloc::recorded::<BY_CLASS>(pointer, layout, new) };
-    }
-    // SAFETY: the block is mimalloc's, as in free, and was allocated with this alignment.
-    let grown = unsafe { plain::realloc(pointer, layout, new) };
-    let Some(block) = NonNull::new(grown) else { return grown };
-    let (freed, grew) = local(|local| {
-        let freed = count_free::<BY_CLASS>(local, layout.size());
-        (freed, count_realloc::<BY_CLASS>(local, layout.size(), new))
-    });
-    if freed {
-        local(|local| refill_freed::<BY_CLASS>(local, layout.size()));
-    }
-    if grew {
-        return realloc::finish::<BY_CLASS>(block, layout, new);
-    }
-    grown
 }
 
 #[cold]

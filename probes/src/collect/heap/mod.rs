@@ -1,6 +1,6 @@
 //! The heap: exact totals at all times, and a sample of its objects once [`start`] is called.
 //!
-//! [`TailbeamAlloc`] is mimalloc with two changed words per pair of operations (`cells`). Sampling
+//! [`TailbeamAlloc`] is mimalloc with two changed words per pair of operations (`hook`, `cells`). Sampling
 //! draws objects by a Poisson process over bytes (`sample`), puts their blocks into one reserved range
 //! (`range`) and records site, owner, birth and death in a state file of fixed size (`collector`),
 //! which `record::heap_file` reads, after a kill too.
@@ -32,6 +32,7 @@ mod eh_frame;
 mod file;
 mod global;
 mod history;
+mod hook;
 mod live_table;
 mod memory;
 mod modules;

@@ -1,79 +1,33 @@
 #![expect(unsafe_code, reason = "mimalloc is C")]
-//! mimalloc, called directly: for the usual alignments `mi_malloc` is cheaper than the aligned entry.
+//! mimalloc as the slow path calls it, through `hook.c`, which holds it.
 
 use std::alloc::Layout;
 use std::ffi::{c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use libmimalloc_sys::{
-    mi_free, mi_malloc, mi_malloc_aligned, mi_realloc, mi_realloc_aligned, mi_zalloc,
-    mi_zalloc_aligned,
-};
-
-/// Whether mimalloc aligns a block of the size well enough without being asked.
-pub(super) const fn natural(align: usize) -> bool {
-    align <= 8
-}
-
-/// Largest size that [`alloc_small`] takes (mimalloc.h, `MI_SMALL_SIZE_MAX`).
-const SMALL: usize = 128 * size_of::<*const ()>();
-
-/// Whether [`alloc_small`] takes a size, of an alignment that is [`natural`].
-#[inline(always)]
-pub(super) const fn is_small(size: usize) -> bool {
-    size <= SMALL
-}
-
-/// A block of a small size: `mi_malloc` would look at the size once more and jump once more.
-#[inline(always)]
-pub(super) fn alloc_small(size: usize) -> *mut u8 {
-    debug_assert!(size <= SMALL);
-    // SAFETY: takes any size up to SMALL.
-    unsafe { mi_malloc_small(size).cast() }
-}
-
-#[inline(always)]
+/// A block of this size and alignment, or null.
 pub(super) fn alloc(size: usize, align: usize) -> *mut u8 {
-    if natural(align) {
-        // SAFETY: takes any size.
-        unsafe { mi_malloc(size).cast() }
-    } else {
-        // SAFETY: takes any size and a power of two.
-        unsafe { mi_malloc_aligned(size, align).cast() }
-    }
+    // SAFETY: takes any size and a power of two.
+    unsafe { tailbeam_plain(size, align, false) }
 }
 
-#[inline(always)]
 pub(super) fn alloc_zeroed(size: usize, align: usize) -> *mut u8 {
-    if natural(align) {
-        // SAFETY: takes any size.
-        unsafe { mi_zalloc(size).cast() }
-    } else {
-        // SAFETY: takes any size and a power of two.
-        unsafe { mi_zalloc_aligned(size, align).cast() }
-    }
+    // SAFETY: as above.
+    unsafe { tailbeam_plain(size, align, true) }
 }
 
 /// # Safety
 /// The block is mimalloc's, of this layout.
-#[inline(always)]
 pub(super) unsafe fn realloc(pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-    if natural(layout.align()) {
-        // SAFETY: the caller's.
-        unsafe { mi_realloc(pointer.cast(), new_size).cast() }
-    } else {
-        let align = layout.align();
-        // SAFETY: the caller's.
-        unsafe { mi_realloc_aligned(pointer.cast(), new_size, align).cast() }
-    }
+    // SAFETY: the caller's.
+    unsafe { tailbeam_plain_realloc(pointer, new_size, layout.align()) }
 }
 
 /// # Safety
 /// The block is mimalloc's, and nobody uses it any more.
-#[inline(always)]
 pub(super) unsafe fn free(pointer: *mut u8) {
     // SAFETY: the caller's.
-    unsafe { mi_free(pointer.cast()) }
+    unsafe { tailbeam_plain_free(pointer) }
 }
 
 /// Allocations that mimalloc refused, less those whose count was taken back.
@@ -82,7 +36,7 @@ static REFUSED: AtomicU64 = AtomicU64::new(0);
 /// Lets mimalloc tell of refused allocations: the fast path does not look.
 pub(super) fn watch() {
     // SAFETY: the handler lives as long as the program and takes no argument (mimalloc.h).
-    unsafe { mi_register_error(Some(refused), std::ptr::null_mut()) };
+    unsafe { tailbeam_watch(refused) };
 }
 
 extern "C" fn refused(error: c_int, _: *mut c_void) {
@@ -103,25 +57,15 @@ pub(super) fn refusals() -> u64 {
 }
 
 unsafe extern "C" {
-    // mimalloc.h; libmimalloc-sys declares them behind a feature that brings another crate.
-    fn mi_malloc_small(size: usize) -> *mut c_void;
-    fn mi_register_error(handler: Option<extern "C" fn(c_int, *mut c_void)>, argument: *mut c_void);
-    fn mi_process_info(
-        elapsed: *mut usize,
-        user: *mut usize,
-        system: *mut usize,
-        rss: *mut usize,
-        peak_rss: *mut usize,
-        commit: *mut usize,
-        peak_commit: *mut usize,
-        faults: *mut usize,
-    );
+    fn tailbeam_plain(size: usize, align: usize, zero: bool) -> *mut u8;
+    fn tailbeam_plain_realloc(block: *mut u8, size: usize, align: usize) -> *mut u8;
+    fn tailbeam_plain_free(block: *mut u8);
+    fn tailbeam_watch(refused: extern "C" fn(c_int, *mut c_void));
+    fn tailbeam_held() -> usize;
 }
 
 /// Bytes that mimalloc holds readable and writable, by its own statistics.
 pub(super) fn held_bytes() -> u64 {
-    let (mut commit, none) = (0usize, std::ptr::null_mut());
-    // SAFETY: each result may be null (mimalloc.h).
-    unsafe { mi_process_info(none, none, none, none, none, &raw mut commit, none, none) };
-    commit as u64
+    // SAFETY: takes nothing and only reads.
+    unsafe { tailbeam_held() as u64 }
 }

@@ -8,6 +8,7 @@ pub mod folded;
 pub mod hlog;
 pub mod openmetrics;
 pub mod pprof;
+pub mod rows;
 pub mod timeline;
 
 use std::io::{self, Write};

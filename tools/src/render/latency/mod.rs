@@ -2,6 +2,7 @@
 //! slow requests. JSON is beside it.
 
 mod bands;
+mod cost;
 pub mod counters;
 mod outliers;
 mod tables;
@@ -19,6 +20,7 @@ use super::json::document_of;
 use super::text;
 use super::units::{count, span, time};
 
+pub use cost::cost;
 pub use outliers::outliers;
 
 /// JSON Schema of the document.
@@ -53,7 +55,8 @@ pub fn report(report: &LatencyReport, by: By, out: &mut dyn Write) -> io::Result
         By::Agent => tables::agents(report, out)?,
         By::Type => tables::types(report, out)?,
     }
-    conservation(&report.conservation, out)
+    conservation(&report.conservation, out)?;
+    cost(&report.own_cost, out)
 }
 
 /// The same as one document.

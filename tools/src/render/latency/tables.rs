@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    Composition, CoreLatency, FullMailbox, LatencyReport, WorstAgent, stage_name,
+    Composition, CoreLatency, ExactAgents, FullMailbox, LatencyReport, WorstAgent, stage_name,
 };
 
 use tailbeam_probes::record::latency::Stage;
@@ -142,7 +142,11 @@ fn unknown_parts(cores: &[CoreLatency], out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn worst(title: &str, list: &[WorstAgent], out: &mut dyn Write) -> io::Result<()> {
+fn worst(
+    title: &str,
+    (list, left_out_ns): (&[WorstAgent], u64),
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(out, "\n{title}")?;
     if list.is_empty() {
         return writeln!(out, "  none was recorded");
@@ -153,30 +157,78 @@ fn worst(title: &str, list: &[WorstAgent], out: &mut dyn Write) -> io::Result<()
             of.core.to_string(),
             time(of.at_least_ns as f64),
             time(of.at_most_ns as f64),
+            time(of.error_ns as f64),
             count(of.count),
         ]
     });
-    aligned(&["agent", "core", "at least", "at most", "times"], &[0, 1, 2, 3, 4], rows, out)
+    let header = ["agent", "core", "at least", "at most", "error", "times"];
+    aligned(&header, &[0, 1, 2, 3, 4, 5], rows, out)?;
+    match left_out_ns {
+        0 => writeln!(out, "  nobody else had any: no list was full"),
+        ns => writeln!(out, "  who is in no list of a window had at most {}", time(ns as f64)),
+    }
 }
 
 /// Agents that weigh most.
 pub(super) fn agents(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
+    let of = &report.agents;
     worst(
         "Agents by time in their service (time off the CPU included)",
-        &report.agents.service,
+        (&of.service, of.service_left_out_ns),
         out,
     )?;
-    worst("Agents by the latency of late requests that they answered", &report.agents.late, out)?;
-    let full = &report.agents.full;
-    if full.is_empty() {
-        return Ok(());
+    worst(
+        "Agents by the latency of late requests that they answered",
+        (&of.late, of.late_left_out_ns),
+        out,
+    )?;
+    if !of.full.is_empty() {
+        full(&of.full, out)?;
     }
+    match &of.exact {
+        Measured::Known(exact) => sums(exact, out),
+        Measured::Unknown { unknown, remedy } => {
+            writeln!(out, "\nSums of each agent, whole run: unknown ({unknown}; {remedy})")
+        }
+    }
+}
+
+fn full(list: &[FullMailbox], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nAgents by requests that found their mailbox full and were handed back")?;
     let row = |of: &FullMailbox| {
         let (least, most) = (count(of.at_least), count(of.at_most));
         vec![of.agent.to_string(), of.core.to_string(), least, most]
     };
-    aligned(&["agent", "core", "at least", "at most"], &[0, 1, 2, 3], full.iter().map(row), out)
+    aligned(&["agent", "core", "at least", "at most"], &[0, 1, 2, 3], list.iter().map(row), out)
+}
+
+fn sums(exact: &ExactAgents, out: &mut dyn Write) -> io::Result<()> {
+    let lists = [
+        ("system latency of the requests that they made", &exact.system),
+        ("their slowest request", &exact.worst),
+        ("service of the requests that they answered", &exact.service),
+    ];
+    for (by, list) in lists {
+        writeln!(
+            out,
+            "\nAgents by {by}, whole run, exact (the largest {} of {})",
+            list.len(),
+            count(exact.agents)
+        )?;
+        let rows = list.iter().map(|of| {
+            vec![
+                of.agent.to_string(),
+                of.core.to_string(),
+                count(of.answered),
+                time(of.system_ns as f64),
+                time(of.worst_ns as f64),
+                time(of.service_ns as f64),
+            ]
+        });
+        let header = ["agent", "core", "answered", "system", "slowest", "service given"];
+        aligned(&header, &[0, 1, 2, 3, 4, 5], rows, out)?;
+    }
+    Ok(())
 }
 
 /// Kinds of agent.

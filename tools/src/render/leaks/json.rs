@@ -52,8 +52,57 @@ struct Data {
 /// # Errors
 /// Those of `out`.
 pub fn write(leaks: &Leaks<'_>, by: By, objects: bool, out: &mut dyn Write) -> io::Result<()> {
+    document_of((SCHEMA, SCHEMA_VERSION), &data(leaks, by, objects), out)
+}
+
+/// Sites that a report shows.
+const SITES_MAX: usize = 8;
+/// Rows of what lives that it shows.
+const ROWS_MAX: usize = 20;
+/// Calls of a stack that it shows.
+const CALLS_MAX: usize = 24;
+/// Agents of a site that it shows.
+const AGENTS_MAX: usize = 20;
+
+/// The document for a report of the whole run: the worst sites, the largest rows, the innermost calls, and
+/// how much of each was left out.
+#[must_use]
+pub fn summary(leaks: &Leaks<'_>) -> Value {
+    let mut value = serde_json::to_value(data(leaks, By::Site, false)).unwrap_or_default();
+    let sites = cut(&mut value, "sites", SITES_MAX);
+    let rows = cut(&mut value["live"], "rows", ROWS_MAX);
+    value["live"]["rows_left_out"] = json!(rows);
+    value["sites_left_out"] = json!(sites);
+    for site in value["sites"].as_array_mut().into_iter().flatten() {
+        let (calls, agents) = (cut(site, "stack", CALLS_MAX), cut(site, "agents", AGENTS_MAX));
+        site["calls_left_out"] = json!(calls);
+        for call in site["stack"].as_array_mut().into_iter().flatten() {
+            // A page shows people's names of things.
+            if let Some(call) = call.as_object_mut() {
+                call.remove("mangled");
+                call.remove("module");
+            }
+        }
+        site["agents_left_out"] = json!(site["agents_left_out"].as_u64().unwrap_or(0) + agents);
+        // It depends on the host that reads the run and not on the run.
+        if let Some(site) = site.as_object_mut() {
+            site.remove("hours_to_exhaust_host");
+        }
+    }
+    value
+}
+
+/// Cuts a list; returns how many were left out.
+fn cut(value: &mut Value, key: &str, max: usize) -> u64 {
+    let Some(list) = value[key].as_array_mut() else { return 0 };
+    let left_out = list.len().saturating_sub(max);
+    list.truncate(max);
+    left_out as u64
+}
+
+fn data(leaks: &Leaks<'_>, by: By, objects: bool) -> Data {
     let report = leaks.report;
-    let data = Data {
+    Data {
         run: run(leaks),
         sampling: sampling(leaks),
         caveats: leaks.caveats(),
@@ -76,8 +125,7 @@ pub fn write(leaks: &Leaks<'_>, by: By, objects: bool, out: &mut dyn Write) -> i
         }),
         objects: objects.then(|| every(leaks)),
         diff: leaks.base.map(|(name, base)| diff(leaks.profile, name, base)),
-    };
-    document_of((SCHEMA, SCHEMA_VERSION), &data, out)
+    }
 }
 
 fn unknown(cause: &str, remedy: &str) -> Value {

@@ -129,7 +129,11 @@ fn sum(o: &Outcomes) -> String {
 fn outcomes(of: &Comparison, page: &mut Page) {
     page.heading("Outcomes");
     for SideSum { role, runs, outcomes, closed } in &of.outcomes {
-        let closed = if *closed { "closed" } else { "NOT CLOSED" };
+        let closed = match (runs, closed) {
+            (0, _) => "no run counts",
+            (_, true) => "closed",
+            (_, false) => "NOT CLOSED",
+        };
         page.line(format!("{role:?}  {runs} runs  {}  ({closed})", sum(outcomes)));
     }
 }

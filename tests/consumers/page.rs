@@ -1,0 +1,209 @@
+//! The HTML report in headless Chromium (playwright-core), looked at by axe-core and html-validate.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tailbeam::render::leaks::{Leaks, json};
+use tailbeam::render::page;
+
+use super::Made;
+use super::latency_fixture::Run;
+use super::programs::{consumer, npm, run};
+
+/// What a run may be called by somebody who wants to be more than text.
+const HOSTILE: &str =
+    "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&\u{2028}{{7*7}}";
+
+/// Node and a browser, where they are.
+fn browser() -> Option<(PathBuf, PathBuf)> {
+    let found = |name: &str| {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&paths).map(|dir| dir.join(name)).find(|file| file.is_file())
+    };
+    let node = found("node")
+        .or_else(|| Some(npm().join("node_modules/node/bin/node")).filter(|path| path.exists()));
+    let chromium = found("chromium-headless-shell").or_else(|| found("chromium"));
+    let packages = ["playwright-core", "axe-core", "html-validate"];
+    let packages = packages.iter().all(|name| npm().join("node_modules").join(name).is_dir());
+    let both = node.zip(chromium).filter(|_| packages);
+    consumer("Chromium with playwright-core, axe-core and html-validate", both.is_some());
+    both
+}
+
+/// What a command prints as JSON; null where it prints none.
+fn command(words: &[&str]) -> Value {
+    let words = std::iter::once("tailbeam").chain(words.iter().copied()).map(OsString::from);
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    tailbeam::run(words, tailbeam::workloads![tailbeam::Elicit], &mut out, &mut err);
+    assert!(
+        !String::from_utf8_lossy(&err).starts_with("error"),
+        "{}",
+        String::from_utf8_lossy(&err)
+    );
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
+/// The document of a run whose names are hostile, with a heap that leaks.
+fn document(dir: &Path) -> Value {
+    let mut run = Run::new();
+    // The limit that the plan's own gate is judged by.
+    run.manifest.limits_ns = vec![300_000_000];
+    run.manifest.workload = HOSTILE.to_owned();
+    run.manifest.host = format!("kernel {HOSTILE}");
+    for of in &mut run.manifest.unknowns {
+        of.remedy = HOSTILE.to_owned();
+    }
+    run.write(dir);
+    let mut document = command(&["report", dir.to_str().unwrap(), "--format", "json"]);
+    let made = Made::new(|snapshot| {
+        snapshot.command = HOSTILE.to_owned();
+        snapshot.owner_names = (0..100).map(|owner| (owner, HOSTILE.to_owned())).collect();
+    });
+    let leaks = Leaks {
+        run: HOSTILE,
+        snapshot: &made.snapshot,
+        symbols: &made.symbols,
+        profile: &made.profile,
+        report: &made.report,
+        others: &[],
+        base: None,
+        available_bytes: None,
+    };
+    document["data"]["leaks"] = json::summary(&leaks);
+    document
+}
+
+/// Opens a page in all ways; what was seen.
+fn open(page: &Path, json: &Path) -> Option<Value> {
+    let (node, chromium) = browser()?;
+    let pictures = match std::env::var_os("TAILBEAM_TEST_PICTURES") {
+        Some(place) => PathBuf::from(place),
+        None => page.parent().unwrap().join("pictures"),
+    };
+    fs::create_dir_all(&pictures).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("consumers/page.mjs");
+    let mut command = Command::new(node);
+    command
+        .arg(script)
+        .arg(npm().canonicalize().unwrap())
+        .arg(chromium)
+        .arg(page)
+        .arg(json)
+        .arg(pictures);
+    Some(serde_json::from_str(&run(&mut command)).unwrap())
+}
+
+/// What must hold of every page in a browser.
+fn holds(seen: &Value) {
+    for view in seen["views"].as_array().unwrap() {
+        assert_eq!(view["requests"].as_array().unwrap().len(), 1, "{view:#}");
+        assert_eq!(view["said"], serde_json::json!([]), "{view:#}");
+        assert_eq!(view["violations"], serde_json::json!([]), "{view:#}");
+        assert!(view["wider"].as_i64().unwrap() <= 0, "the page scrolls sideways: {view:#}");
+    }
+    assert_eq!(seen["wrong"], serde_json::json!([]), "figures are the document's");
+    assert_eq!((&seen["embedded"], &seen["strange"]), (&true.into(), &0.into()));
+    assert_eq!(seen["scripts"], 1);
+}
+
+/// html-validate's complaints of a file.
+fn valid(file: &Path) {
+    let dir = file.parent().unwrap();
+    fs::write(
+        dir.join(".htmlvalidate.json"),
+        r#"{"root": true, "extends": ["html-validate:recommended", "html-validate:document"], "rules": {"require-csp-nonce": "off", "no-raw-characters": ["error", {"relaxed": true}]}}"#,
+    )
+    .unwrap();
+    let mut command = Command::new(npm().join("node_modules/.bin/html-validate"));
+    let output =
+        command.arg("--formatter").arg("text").arg(file).current_dir(dir).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+}
+
+fn written(document: &Value, dir: &Path) -> (PathBuf, PathBuf) {
+    let (page_file, json_file) = (dir.join("page.html"), dir.join("document.json"));
+    let page = page::page(document);
+    assert_eq!(page.lost, Vec::<String>::new(), "every pointer of the page leads somewhere");
+    let mut html = Vec::new();
+    page::html(&page, document, &mut html).unwrap();
+    assert!(html.len() < 2 << 20, "{} bytes", html.len());
+    fs::write(&page_file, html).unwrap();
+    fs::write(&json_file, document.to_string()).unwrap();
+    (page_file, json_file)
+}
+
+#[test]
+fn a_soaks_page_holds_in_a_browser_whatever_its_names_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    fs::create_dir_all(&run_dir).unwrap();
+    let document = document(&run_dir);
+    let (page, json) = written(&document, dir.path());
+    let Some(seen) = open(&page, &json) else { return };
+    holds(&seen);
+    assert!(seen["figures"].as_u64().unwrap() > 400, "{}", seen["figures"]);
+    let text = seen["text"].as_str().unwrap();
+    assert!(text.contains(document["data"]["verdict"].as_str().unwrap()));
+    for gate in document["data"]["gates"].as_array().unwrap() {
+        assert!(text.contains(gate["gate"].as_str().unwrap()), "{gate}");
+        assert!(text.contains(gate["verdict"].as_str().unwrap()), "{gate}");
+    }
+    assert!(text.contains("<script>alert(1)</script>"), "hostile names stay text");
+    assert!(seen["cursor"].as_str().unwrap().contains("served"), "{}", seen["cursor"]);
+    valid(&page);
+}
+
+/// The checks above can fail: a page with a figure edited, a script put in, an image fetched.
+#[test]
+fn a_page_that_was_tampered_with_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join("run");
+    fs::create_dir_all(&run_dir).unwrap();
+    let document = document(&run_dir);
+    let (page, json) = written(&document, dir.path());
+    let html = fs::read_to_string(&page).unwrap();
+    let edits: [(&str, &str, &str); 3] = [
+        ("value=\"6000\"", "value=\"6001\"", "wrong"),
+        ("<h1>", "<h1><img alt=\"\" src=\"https://example.org/x.png\">", "strange"),
+        ("<html lang=\"en\">", "<html>", "violations"),
+    ];
+    for (from, to, what) in edits {
+        assert!(html.contains(from), "{from}");
+        fs::write(&page, html.replacen(from, to, 1)).unwrap();
+        let Some(seen) = open(&page, &json) else { return };
+        let view = &seen["views"][0];
+        let found = match what {
+            "wrong" => !seen["wrong"].as_array().unwrap().is_empty(),
+            "strange" => seen["strange"] == 1,
+            _ => !view["violations"].as_array().unwrap().is_empty(),
+        };
+        assert!(found, "{what}: {seen:#}");
+    }
+}
+
+#[test]
+fn the_page_of_a_certificate_and_of_any_document_hold_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, run_dir) = (dir.path().join("store"), dir.path().join("store/run"));
+    fs::create_dir_all(&run_dir).unwrap();
+    document(&run_dir);
+    let text = |path: &Path| path.to_str().unwrap().to_owned();
+    let key = dir.path().join("key.pem");
+    command(&["certify", "--new-key", &text(&key)]);
+    command(&["certify", &text(&run_dir), "--key", &text(&key)]);
+    let certificate =
+        command(&["report", &text(&run_dir.join("certificate.dsse.json")), "--format", "json"]);
+    assert!(certificate["predicate"]["verdict"].is_string(), "{certificate:#}");
+    let runs = command(&["--store", &text(&store), "runs", "list", "--format", "json"]);
+    for (document, wanted) in [(certificate, "INCONCLUSIVE"), (runs, "<script>")] {
+        let (page, json) = written(&document, dir.path());
+        let Some(seen) = open(&page, &json) else { return };
+        holds(&seen);
+        assert!(seen["text"].as_str().unwrap().contains(wanted), "{wanted}");
+        valid(&page);
+    }
+}

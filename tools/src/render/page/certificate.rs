@@ -1,0 +1,162 @@
+//! The page of a certificate: the judgement, its evidence, and how to verify it without this page.
+
+use serde_json::Value;
+
+use super::{Block, Doc, Fact, Figure, Page, Section, Table, Tone, Unit, glossary};
+
+/// A judgement that was not signed.
+pub(super) fn judged(doc: &Doc<'_>) -> Page {
+    page(doc, "/data", Vec::new(), Vec::new())
+}
+
+/// A signed statement.
+pub(super) fn statement(doc: &Doc<'_>) -> Page {
+    let facts = vec![
+        Fact::new("Issued", [doc.figure("/predicate/issued", Unit::Text)]),
+        Fact::new(
+            "Judged by",
+            [Figure::text("tailbeam "), doc.figure("/predicate/judged_by", Unit::Text)],
+        ),
+        Fact::new("Scope", [doc.figure("/predicate/scope", Unit::Text)]),
+    ];
+    let mut files = Table::new("Files that the signature covers", &["file", "SHA-256"], 2);
+    for index in 0..doc.list("/subject").len() {
+        let at = |path: &str| doc.figure(&format!("/subject/{index}/{path}"), Unit::Text);
+        files.rows.push(vec![at("name"), at("digest/sha256")]);
+    }
+    let count = files.rows.len();
+    let evidence = Section {
+        id: "evidence",
+        title: "Evidence".to_owned(),
+        lead: "This page shows what the certificate says. It has verified nothing: that takes the files, the envelope and a public key that you trust.".to_owned(),
+        command: Some("tailbeam verify RUN --key FILE.pub".to_owned()),
+        blocks: vec![
+            Block::Text("The signature alone can be checked by openssl 3, without Tailbeam:".to_owned()),
+            Block::Code(OPENSSL.to_owned()),
+            Block::Fold(format!("The {count} files"), vec![Block::Table(files)]),
+        ],
+    };
+    page(doc, "/predicate", facts, vec![evidence])
+}
+
+/// DSSE signs its own encoding of type and payload (PAE), not the payload.
+const OPENSSL: &str = "\
+jq -r .payload certificate.dsse.json | base64 -d > payload; jq -r '.signatures[0].sig' certificate.dsse.json | base64 -d > sig
+{ printf 'DSSEv1 28 application/vnd.in-toto+json %d ' \"$(stat -c %s payload)\"; cat payload; } > signed
+openssl pkeyutl -verify -pubin -inkey me.pem.pub -rawin -in signed -sigfile sig";
+
+fn page(doc: &Doc<'_>, root: &str, mut facts: Vec<Fact>, more: Vec<Section>) -> Page {
+    let at = |path: &str| format!("{root}{path}");
+    let verdict = doc.str(&at("/verdict")).to_owned();
+    facts.insert(
+        0,
+        Fact::new(
+            "Policy",
+            [
+                doc.figure(&at("/policy/name"), Unit::Text),
+                Figure::text(" v"),
+                doc.figure(&at("/policy/version"), Unit::Count),
+            ],
+        ),
+    );
+    let mut sections = vec![gates(doc, root), runs(doc, root)];
+    sections.extend(more);
+    Page {
+        kind: "Certificate".to_owned(),
+        title: doc.str(&at("/policy/name")).to_owned(),
+        verdict: Some((verdict, doc.str(&at("/policy/about")).to_owned())),
+        facts,
+        trust: Vec::new(),
+        caveats: caveats(doc, root),
+        sections,
+        glossary: glossary::CERTIFICATE.to_vec(),
+        lost: Vec::new(),
+    }
+}
+
+fn caveats(doc: &Doc<'_>, root: &str) -> Vec<String> {
+    let mut caveats = Vec::new();
+    for run in doc.list(&format!("{root}/runs")) {
+        let name = run["name"].as_str().unwrap_or_default();
+        let words = |key: &str| run[key].as_array().into_iter().flatten().filter_map(Value::as_str);
+        caveats.extend(
+            words("lacks").chain(words("caveats")).map(|text| format!("run {name}: {text}")),
+        );
+        let broken = run["validity"].as_array().into_iter().flatten();
+        for check in broken.filter(|check| check["holds"] == false) {
+            let word = |key: &str| check[key].as_str().unwrap_or_default();
+            caveats.push(format!("run {name}: {}: {}", word("name"), word("text")));
+        }
+    }
+    caveats
+}
+
+fn gates(doc: &Doc<'_>, root: &str) -> Section {
+    let columns = ["gate", "run", "required", "measured", "result", "judged on"];
+    let mut table = Table::new("Gates of the policy", &columns, 5);
+    let mut reasons = Vec::new();
+    for (index, gate) in doc.list(&format!("{root}/gates")).iter().enumerate() {
+        let at = |path: &str| format!("{root}/gates/{index}/{path}");
+        let verdict = doc.figure(&at("result/verdict"), Unit::Text);
+        let tone = Tone::of(&verdict.text);
+        if tone != Tone::Good {
+            let reason = gate["result"]["reason"].as_str().unwrap_or_default();
+            reasons.push(format!("{}: {reason}", gate["id"].as_str().unwrap_or_default()));
+        }
+        table.rows.push(vec![
+            doc.figure(&at("id"), Unit::Text),
+            doc.figure(&at("run"), Unit::Text),
+            doc.figure(&at("result/requirement"), Unit::Text),
+            doc.figure(&at("result/measured"), Unit::Text),
+            verdict.toned(tone),
+            doc.figure(&at("result/n"), Unit::Count),
+        ]);
+    }
+    let mut blocks = vec![Block::Table(table)];
+    if !reasons.is_empty() {
+        blocks.push(Block::List(reasons));
+    }
+    Section {
+        id: "gates",
+        title: "Gates".to_owned(),
+        lead: "One gate that fails is a NO-GO; one that is not decided makes the certificate INCONCLUSIVE.".to_owned(),
+        command: None,
+        blocks,
+    }
+}
+
+fn runs(doc: &Doc<'_>, root: &str) -> Section {
+    let columns = [
+        "name",
+        "run",
+        "workload",
+        "started",
+        "host",
+        "plan (SHA-256)",
+        "measured",
+        "agents",
+        "planned",
+        "seed",
+    ];
+    let mut table = Table::new("Runs", &columns, 6);
+    for index in 0..doc.list(&format!("{root}/runs")).len() {
+        let of = |key: &str, unit| doc.figure(&format!("{root}/runs/{index}/{key}"), unit);
+        let mut row: Vec<Figure> = ["name", "id", "workload", "started", "host", "plan_sha256"]
+            .map(|key| of(key, Unit::Text))
+            .into();
+        row.extend([
+            of("measured_s", Unit::Seconds),
+            of("agents", Unit::Count),
+            of("planned_per_s", Unit::PerSecond),
+            of("seed", Unit::Count),
+        ]);
+        table.rows.push(row);
+    }
+    Section {
+        id: "runs",
+        title: "Runs".to_owned(),
+        lead: "What was judged. A run that is not what the policy needs passes no gate.".to_owned(),
+        command: None,
+        blocks: vec![Block::Table(table)],
+    }
+}
