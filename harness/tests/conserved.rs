@@ -88,6 +88,16 @@ fn evidence_that_does_not_add_up_is_no_go_and_says_where() {
     fails(&lost, "records of switches were lost");
     let gone = changed(&ran, |window| Some(window).filter(|w| (w.window, w.shard) != (2, 0)));
     fails(&gone, "in window 2");
+    // Stamps that are exchanged put every request out of order; some single ones leave it open.
+    let disordered = |share: u64| {
+        changed(&ran, |mut window| {
+            let all: u64 = window.buckets.iter().map(|bucket| bucket.sums.count).sum();
+            window.disordered += all / share;
+            Some(window)
+        })
+    };
+    let verdict = |report: &Report| gate(report).verdict;
+    assert_eq!(verdict(&disordered(2)), GateVerdict::Fail);
     let unstaged = changed(&ran, |_| None);
     let (verdict, reason) = (gate(&unstaged).verdict, &gate(&unstaged).reason);
     assert_eq!(verdict, GateVerdict::Inconclusive, "{reason}");

@@ -102,11 +102,11 @@ fn a_soak_its_latency_and_its_counters_work_and_each_refusal_is_a_mode() {
         eprintln!("SKIPPED: no soak here: {}", text(&tried.stderr));
         return;
     }
-    let soak = "soak --agents 2000 --duration 20s --progress none --gate outcomes,conservation";
+    let soak = "soak --agents 2000 --duration 20s --progress none --gate outcomes";
     let soak = nobody.does(soak);
     assert!(text(&soak.stdout).contains("GO"), "{}", text(&soak.stdout));
 
-    let latency = nobody.data("latency @last --fail-on conservation --format json");
+    let latency = nobody.data("latency @last --format json");
     let whole = |value: &Value| value.as_u64().unwrap_or(0);
     let requests = &latency["requests"];
     assert!(whole(&requests["banded"]) > 5_000, "{requests}");

@@ -23,14 +23,14 @@ pub struct ObservePlan {
     /// How its own cost is measured.
     #[serde(default)]
     pub cost: CostPlan,
-    /// Length of the closed loop after the load that shows what measuring costs where the cores have nothing to
-    /// spare, ns; 0 is none.
-    #[serde(default)]
-    pub saturate_ns: u64,
     /// Whether each switch of a core's thread is recorded, about 1 us each. Without, time off the CPU in long turns
     /// is known by the thread's CPU time: how long, not when.
     #[serde(default = "yes")]
     pub switches: bool,
+    /// Length of the closed loop after the load that shows what measuring costs where the cores have nothing to
+    /// spare, ns; 0 is none.
+    #[serde(default)]
+    pub saturate_ns: u64,
 }
 
 const fn yes() -> bool {
@@ -73,8 +73,8 @@ impl Default for ObservePlan {
             window_ns: None,
             exemplars: None,
             cost: CostPlan::Pairs,
-            saturate_ns: 0,
             switches: true,
+            saturate_ns: 0,
         }
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use tailbeam_probes::record::DamageKind;
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
 
-use super::latency::Attributed;
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
     degradation, figures, latency, leaks,
@@ -83,7 +82,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     });
     let material = Material { cores, run: &run, seconds, total, outcomes, issuing_s, whole_s };
     let little = figures::little(&material.seconds, &material.total);
-    let Attributed { attribution, conserved, own_cost } = latency::attribution(dir, &run);
+    let (attribution, own_cost, conserved) = latency::attribution(dir, &run);
     let gates = gates.unwrap_or(&run.plan.gates);
     let degradation = degradation::rows(&run, degradation::margin(gates));
     let mut results = Vec::new();

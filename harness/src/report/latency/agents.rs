@@ -98,8 +98,8 @@ impl Agents {
             service_left_out_ns: self.service.left_out_ns(),
             late: self.late.rows(manifest),
             late_left_out_ns: self.late.left_out_ns(),
-            full: self.full(manifest),
             exact: exact(manifest, numbers),
+            full: self.full(manifest),
         }
     }
 

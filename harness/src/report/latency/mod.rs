@@ -10,8 +10,8 @@ mod build;
 mod cores;
 mod outliers;
 
-pub(crate) use build::{Attributed, attribution, identity, recorded};
 pub use build::{LatencyError, Question, Range, build, check};
+pub(crate) use build::{attribution, identity, recorded};
 pub(crate) use cores::cpu;
 
 use serde::{Deserialize, Serialize};
@@ -342,11 +342,11 @@ pub struct WorstAgents {
     pub late: Vec<WorstAgent>,
     /// An agent that is in none of the lists answered late requests of less than this together, ns.
     pub late_left_out_ns: u64,
+    /// The sums of each agent over the whole run, whatever part of it is asked about.
+    pub exact: Measured<ExactAgents>,
     /// By requests that found their mailbox full.
     #[serde(default)]
     pub full: Vec<FullMailbox>,
-    /// The sums of each agent over the whole run, whatever part of it is asked about.
-    pub exact: Measured<ExactAgents>,
 }
 
 /// Agents by exact sums of their own.

@@ -182,7 +182,9 @@ pub(super) fn agents(report: &LatencyReport, out: &mut dyn Write) -> io::Result<
         (&of.late, of.late_left_out_ns),
         out,
     )?;
-    full_mailboxes(&of.full, out)?;
+    if !of.full.is_empty() {
+        full(&of.full, out)?;
+    }
     match &of.exact {
         Measured::Known(exact) => sums(exact, out),
         Measured::Unknown { unknown, remedy } => {
@@ -191,16 +193,13 @@ pub(super) fn agents(report: &LatencyReport, out: &mut dyn Write) -> io::Result<
     }
 }
 
-fn full_mailboxes(full: &[FullMailbox], out: &mut dyn Write) -> io::Result<()> {
-    if full.is_empty() {
-        return Ok(());
-    }
+fn full(list: &[FullMailbox], out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "\nAgents by requests that found their mailbox full and were handed back")?;
     let row = |of: &FullMailbox| {
         let (least, most) = (count(of.at_least), count(of.at_most));
         vec![of.agent.to_string(), of.core.to_string(), least, most]
     };
-    aligned(&["agent", "core", "at least", "at most"], &[0, 1, 2, 3], full.iter().map(row), out)
+    aligned(&["agent", "core", "at least", "at most"], &[0, 1, 2, 3], list.iter().map(row), out)
 }
 
 fn sums(exact: &ExactAgents, out: &mut dyn Write) -> io::Result<()> {
