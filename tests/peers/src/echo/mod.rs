@@ -101,7 +101,7 @@ mod tests {
             sheet.warmed_up();
             let load = Load { core: cores[1], server: address, connections: 100, sheet };
             ask(client, load).expect("it connects");
-            while sheet.counts().iter().any(|&count| count == 0) {
+            while sheet.counts().contains(&0) {
                 assert_eq!(sheet.refusals(), 0, "{client:?} lost a connection to {server:?}");
                 clock::sleep(Duration::from_millis(1));
             }
