@@ -74,8 +74,7 @@ pub(crate) fn read(
     for file in files {
         match fs::read_to_string(file) {
             Ok(text) => settings.extend(parse(&text, &file.display().to_string(), command)?),
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && must != Some(file.as_path()) => {}
+            Err(error) if must != Some(file.as_path()) && is_nobodys(file, &error) => {}
             Err(error) => {
                 return Err(format!(
                     "cannot read {}\n  cause: {error}\n  remedy: make it readable, or take it away",
@@ -85,6 +84,13 @@ pub(crate) fn read(
         }
     }
     Ok(settings)
+}
+
+/// Whether it is not there, or behind a directory that this user may not enter: then HOME is somebody else's, as
+/// under setpriv or sudo, and so are the settings.
+fn is_nobodys(file: &Path, error: &io::Error) -> bool {
+    let denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    error.kind() == io::ErrorKind::NotFound || fs::symlink_metadata(file).is_err_and(denied)
 }
 
 /// Line of a byte, from 1.
