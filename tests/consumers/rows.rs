@@ -60,7 +60,7 @@ fn duckdb_reads_both_forms_to_the_same_sums() {
     file(&jsonl, Rows::Cores, Kind::Jsonl);
     let script = "
 import json, sys, duckdb
-ask = lambda source: duckdb.sql(f\"select count(*)::int, sum(task_clock_ns)::bigint, sum(latency_count)::bigint, count(cycles)::int, typeof(any_value(\\\"from\\\")) from {source}\").fetchone()
+ask = lambda source: duckdb.sql(f\"select count(*)::int, sum(task_clock_ns)::bigint, sum(latency_count)::bigint, count(cycles)::int, typeof(any_value(\\\"from\\\")) from {source}\").fetchall()[0]
 print(json.dumps([ask(f\"read_csv('{sys.argv[1]}')\"), ask(f\"read_json('{sys.argv[2]}')\")]))";
     let found = ask(&python, script, [&csv, &jsonl]);
     assert_eq!(found[0].as_array().unwrap()[..4], found[1].as_array().unwrap()[..4], "{found}");

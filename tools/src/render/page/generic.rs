@@ -26,8 +26,8 @@ pub(super) fn page(doc: &Doc<'_>, schema: &str) -> Page {
         None => {}
     }
     Page {
-        kind: format!("Document: {kind}"),
-        title: title.to_owned(),
+        kind: "Document".to_owned(),
+        title: if title.is_empty() { kind } else { format!("{kind} {title}") },
         verdict: verdict.map(|word| (word.to_owned(), String::new())),
         facts: Vec::new(),
         trust: Vec::new(),
@@ -128,7 +128,7 @@ fn listed(doc: &Doc<'_>, list: &[Value], at: &str, name: &str, depth: usize) -> 
     for (index, map) in maps.iter().take(ROWS_MAX).enumerate() {
         let cell = |key: &&str| match map.contains_key(*key) {
             true => cell(doc, &below(&format!("{at}/{index}"), key), key),
-            false => Figure::text(""),
+            false => Figure::text("-"),
         };
         table.rows.push(ordered.iter().map(cell).collect());
         if depth < DEPTH_MAX && map.values().any(|of| !is_plain(of)) {

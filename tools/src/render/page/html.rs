@@ -224,7 +224,9 @@ fn table(table: &Table) -> Markup {
                     @for row in &table.rows {
                         tr {
                             @for (index, cell) in row.iter().enumerate() {
-                                @if index == 0 && table.words > 0 { th scope="row" { (figure(cell)) } }
+                                @if index == 0 && table.words > 0 {
+                                    th scope="row" { @if cell.text.is_empty() { "-" } @else { (figure(cell)) } }
+                                }
                                 @else if index < table.words { td { (figure(cell)) } }
                                 @else { td.n { (figure(cell)) } }
                             }

@@ -227,13 +227,11 @@ pub(super) fn host(doc: &Doc<'_>) -> Section {
     if !measured.rows.is_empty() {
         blocks.push(Block::Table(measured));
     }
-    blocks.push(Block::Fold(
-        "Fingerprint of the host".to_owned(),
-        vec![tree(doc, &data("/host"), "Host")],
-    ));
+    blocks
+        .push(Block::Fold("Fingerprint of the host".to_owned(), vec![tree(doc, "/host", "Host")]));
     blocks.push(Block::Fold(
         "The plan, as it was frozen".to_owned(),
-        vec![tree(doc, &data("/plan"), "Plan")],
+        vec![tree(doc, "/plan", "Plan")],
     ));
     Section {
         id: "host",
@@ -244,13 +242,14 @@ pub(super) fn host(doc: &Doc<'_>) -> Section {
     }
 }
 
-/// Everything below a pointer, one row for each value.
-fn tree(doc: &Doc<'_>, at: &str, caption: &str) -> Block {
-    let Some(value) = doc.get(at) else {
-        return Block::Text("This document does not hold it.".to_owned());
+/// Everything below a part of the document, one row for each value.
+fn tree(doc: &Doc<'_>, of: &str, caption: &str) -> Block {
+    let at = data(of);
+    let Some(value) = doc.get(&at).filter(|_| doc.is_known(&at)) else {
+        return Block::Text(why(doc, of));
     };
     let mut table = Table::new(caption, &["what", "value"], 2);
-    walk(doc, value, at, "", &mut table);
+    walk(doc, value, &at, "", &mut table);
     Block::Table(table)
 }
 
