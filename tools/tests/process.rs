@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -429,11 +429,9 @@ fn progress_goes_to_stderr_and_results_to_stdout() {
         return;
     }
     let store = tempfile::tempdir().unwrap();
-    let mut child =
-        start(store.path(), "soak --agents 50 --duration 2s --gate outcomes --format json");
-    let mut err = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    let child = start(store.path(), "soak --agents 50 --duration 2s --gate outcomes --format json");
     let output = child.wait_with_output().unwrap();
     assert_eq!(data(&output)["verdict"], "GO");
+    let err = text(&output.stderr);
     assert!(err.contains("50 agents live"), "{err}");
 }
