@@ -423,6 +423,24 @@ fn a_memlock_limit_too_low_for_the_rings_is_named() {
     assert!(err.contains("RLIMIT_MEMLOCK") && err.contains("ulimit -l"), "{err}");
 }
 
+/// Nobody reads its report, which no pipe can hold.
+#[test]
+fn a_signal_ends_a_program_whose_report_nobody_reads() {
+    if !has_rings() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let line = "soak --agents 50 --duration 1s --format json --progress none";
+    let child = start(store.path(), line);
+    let at = format!("/proc/{}/wchan", child.id());
+    let writes = || fs::read_to_string(&at).is_ok_and(|what| what.contains("pipe_write"));
+    let tries = (0..600).take_while(|_| !writes()).inspect(|_| wait_ms(50)).count();
+    assert!(tries < 600, "it never wrote, or the report fits into a pipe");
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(exit_code(&output), 143, "{}", text(&output.stderr));
+}
+
 #[test]
 fn progress_goes_to_stderr_and_results_to_stdout() {
     if !has_rings() {

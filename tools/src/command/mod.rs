@@ -21,11 +21,12 @@ mod top;
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
+use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind};
 use tailbeam_harness::evidence::Store;
@@ -248,6 +249,20 @@ fn printed(dir: &Path, format: Format, out: &mut dyn Write) -> Result<Overall, F
     }
 }
 
+/// Whether no run lasts: then a signal ends the program, which may be held by whoever reads its report. Once a
+/// signal has had a handler, nothing else would.
+fn idle() -> std::io::Result<&'static Arc<AtomicBool>> {
+    static IDLE: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(idle) = IDLE.get() {
+        return Ok(idle);
+    }
+    let idle = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        register_conditional_shutdown(signal, 128 + signal, Arc::clone(&idle))?;
+    }
+    Ok(IDLE.get_or_init(|| idle))
+}
+
 /// Turns signals into the control's flags while a run lasts.
 struct Watch {
     handle: signal_hook::iterator::Handle,
@@ -261,6 +276,7 @@ impl Watch {
             Failure::new(1, format!("cannot watch signals\n  cause: {error}\n  remedy: none known"))
         };
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).map_err(failed)?;
+        idle().map_err(failed)?.store(false, Ordering::Relaxed);
         let (handle, last) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
         let (stop, hurry) = (Arc::clone(&control.stop), Arc::clone(&control.hurry));
         let (continued, seen) = (Arc::clone(&control.continued), Arc::clone(&last));
@@ -285,6 +301,9 @@ impl Watch {
         self.handle.close();
         // The thread only sets flags and cannot panic.
         let _ = self.thread.join();
+        if let Ok(idle) = idle() {
+            idle.store(true, Ordering::Relaxed);
+        }
         i32::try_from(self.last.load(Ordering::Relaxed)).unwrap_or(0)
     }
 }
