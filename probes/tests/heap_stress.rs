@@ -2,6 +2,7 @@
 //! the program holds, block by block.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
@@ -13,6 +14,10 @@ use tailbeam_probes::record::heap_file;
 static ALLOCATOR: TailbeamAlloc = TailbeamAlloc;
 
 const THREADS: usize = 6;
+/// Turns of a thread between two ticks that it waits for: fewer events than the ring has room for, however the
+/// machine shares its cores.
+const PACE: u32 = 100;
+static TICKS: AtomicU64 = AtomicU64::new(0);
 
 struct Random(u64);
 
@@ -33,7 +38,13 @@ fn work(
 ) -> Vec<Vec<u8>> {
     let mut random = Random(seed);
     let mut held: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..30_000 {
+    for turn in 0..30_000 {
+        if turn % PACE == 0 {
+            let seen = TICKS.load(Ordering::Acquire);
+            while TICKS.load(Ordering::Acquire) == seen {
+                thread::yield_now();
+            }
+        }
         // Mostly small, some around the border to large ones.
         let size = match random.below(1_000) {
             0 => (1 << 20) - 500 + random.below(1_000),
@@ -85,12 +96,15 @@ fn the_table_holds_just_the_sampled_blocks_that_live() {
     }
     drop(sends);
     // Threads that come and go meanwhile, and ticks between everything.
-    for round in 0..1_200u64 {
-        let short = thread::spawn(move || drop(vec![vec![1u8; 100]; 20]));
-        short.join().expect("no panic");
-        if round % 4 == 0 {
-            session.tick(monotonic_ns());
+    for round in 0.. {
+        if round < 1_200 {
+            let short = thread::spawn(move || drop(vec![vec![1u8; 100]; 20]));
+            short.join().expect("no panic");
+        } else if threads.iter().all(thread::JoinHandle::is_finished) {
+            break;
         }
+        session.tick(monotonic_ns());
+        TICKS.fetch_add(1, Ordering::Release);
     }
     let held: Vec<Vec<u8>> =
         threads.into_iter().flat_map(|t| t.join().expect("no panic")).collect();

@@ -1,7 +1,7 @@
 //! What stands on each core beside its agents: the desk, the keys, and the counts of both.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::Secure;
@@ -48,7 +48,7 @@ struct Core {
     text: Option<Arc<[u8]>>,
     /// First agent that attacks, and what such agents were told.
     attackers_from: u32,
-    notices: HashMap<u32, Vec<Notice>>,
+    notices: HashMap<u32, VecDeque<Notice>>,
 }
 
 thread_local! {
@@ -199,9 +199,11 @@ pub(super) fn told(agent: u32, notice: Notice) {
     with(|core| {
         if agent >= core.attackers_from {
             let notices = core.notices.entry(agent).or_default();
-            if notices.len() < NOTICES_MAX {
-                notices.push(notice);
+            // After a flood the last one is what an attack waits for.
+            if notices.len() == NOTICES_MAX {
+                notices.pop_front();
             }
+            notices.push_back(notice);
             return;
         }
         match notice {
@@ -213,7 +215,7 @@ pub(super) fn told(agent: u32, notice: Notice) {
 
 /// What an agent that attacks was told since the last call.
 pub(crate) fn take_notices(agent: u32) -> Vec<Notice> {
-    with(|core| core.notices.remove(&agent).unwrap_or_default())
+    with(|core| core.notices.remove(&agent).unwrap_or_default().into())
 }
 
 /// What this core counted.
