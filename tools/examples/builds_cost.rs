@@ -35,6 +35,11 @@ fn run(program: &str, seconds: &str, saturate: Option<&str>) -> (Second, f64, us
     (second, saturated.as_f64().unwrap_or(0.0), cores)
 }
 
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and rates")]
+fn whole(value: f64) -> u64 {
+    value.round() as u64
+}
+
 fn second(data: &Value) -> Second {
     let figure = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("no figure: {value}"));
     let cores = data["cores"].as_array().unwrap();
@@ -42,8 +47,6 @@ fn second(data: &Value) -> Second {
         cores.iter().map(|core| figure(&core["cpu_share"]) - figure(&core["spun_share"])).sum();
     let rate = figure(&data["load"]["served_per_s"]);
     let system = &data["latency"][0];
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shares and rates")]
-    let whole = |value: f64| value.round() as u64;
     Second {
         len_ns: 1_000_000_000,
         cpu_ns: whole(share * 1e9),
@@ -93,7 +96,7 @@ fn main() {
         pairs.push(Pair { on: of_a.0, off: of_b.0 });
         let fast = |of: &(Second, f64, usize)| Second {
             len_ns: 1_000_000_000,
-            requests: of.1 as u64,
+            requests: whole(of.1),
             ..Second::default()
         };
         saturated.push(Pair { on: fast(&of_a), off: fast(&of_b) });
