@@ -4,7 +4,7 @@
 //! [`Recipe`], and [`compare`] computes the comparison from it and from the runs' own reports, so that it can be
 //! computed again at any time.
 //!
-//! - [`design`]: the blocks, their order and seeds, fixed before the first run.
+//! - [`mod@design`]: the blocks, their order and seeds, fixed before the first run.
 //! - [`figures`]: what is compared of a run, and the rules by which a run is left out, also fixed before.
 //! - [`effect`]: ratios with intervals, smallest effects that can be found, verdicts.
 //! - [`law`]: whether a sleep-poll waits as its interval says.

@@ -5,7 +5,7 @@
 //!    in pieces of the series so that neither a trend nor a step counts as memory.
 //! 3. **Trend**: Theil and Sen's slope with its interval, and Mann and Kendall's test on the block means. Both
 //!    must say so, and the slope must be above the margin: a trend is significant and relevant, or none.
-//! 4. **Steps**: the best split of the block means against permutations of the blocks ([`change`]), with the time
+//! 4. **Steps**: the best split of the block means against permutations of the blocks (`change`), with the time
 //!    of its onset. A step up by more than the margin that is not taken back is a degradation.
 //!
 //! Everything is relative to the median level, so a margin of 0.05 is 5 % per day, or 5 % for a step.
