@@ -128,6 +128,20 @@ impl Outcomes {
             + self.open_at_stop
     }
 
+    /// What a request can come to, by name, in the order in which it is printed; without what is still open.
+    #[must_use]
+    pub const fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("ok", self.ok),
+            ("declined", self.declined),
+            ("cancelled", self.cancelled),
+            ("expired", self.expired),
+            ("refused", self.refused),
+            ("lost", self.lost),
+            ("error", self.error),
+        ]
+    }
+
     /// Terminal replies within the deadline / (attempts - refused).
     #[must_use]
     pub fn delivery(&self) -> Option<f64> {

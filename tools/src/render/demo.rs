@@ -32,7 +32,7 @@ pub fn text(demo: &Demo<'_>, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
         "          {} agents, {} served",
-        count(agents.as_u64().unwrap_or(0)),
+        whole(agents),
         served.as_f64().map_or_else(|| "unknown".to_owned(), |rate| Unit::PerSecond.write(rate))
     )?;
     let row = &data["latency"][0];
@@ -44,7 +44,7 @@ pub fn text(demo: &Demo<'_>, out: &mut dyn Write) -> io::Result<()> {
         ns("p99_ns"),
         ns("p999_ns"),
         ns("max_ns"),
-        count(row["count"].as_u64().unwrap_or(0))
+        whole(&row["count"])
     )?;
     leak(demo.leak, out)?;
     slow(demo.slow, out)?;
@@ -78,8 +78,8 @@ fn leak(of: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
         planted["kind"].as_str().unwrap_or("?"),
         agents(&planted["agents"]),
         rate(&planted["rate_bytes_per_h"]),
-        count(planted["objects"].as_u64().unwrap_or(0)),
-        bytes(planted["bytes"].as_f64().unwrap_or(0.0))
+        whole(&planted["objects"]),
+        planted["bytes"].as_f64().map_or_else(unknown, bytes)
     )?;
     if let Some(why) = of["unknown"].as_str() {
         return writeln!(out, "  found   nothing: {why}");
@@ -98,11 +98,11 @@ fn leak(of: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
         ),
         false => "rate unknown".to_owned(),
     };
-    let theirs = of["their_share"].as_f64().unwrap_or(0.0);
+    let theirs = of["their_share"].as_f64().map_or_else(unknown, |share| Unit::Share.write(share));
     let owners: Vec<Value> =
         site["agents"].as_array().into_iter().flatten().map(|of| of["agent"].clone()).collect();
     writeln!(out, "  found   LEAK in agents {}: {growth}", agents(&Value::Array(owners)))?;
-    writeln!(out, "  theirs  {} of what stays there", Unit::Share.write(theirs))?;
+    writeln!(out, "  theirs  {} of what stays there", theirs)?;
     writeln!(
         out,
         "  where   {}  {}",
@@ -118,6 +118,14 @@ fn leak(of: Option<&Value>, out: &mut dyn Write) -> io::Result<()> {
             |p| if p > 0.0 { format!("{p:.0e}") } else { "below 1e-300".to_owned() }
         )
     )
+}
+
+fn unknown() -> String {
+    "unknown".to_owned()
+}
+
+fn whole(value: &Value) -> String {
+    value.as_u64().map_or_else(unknown, count)
 }
 
 /// Names of agents; of many the first and the last.

@@ -161,24 +161,20 @@ pub(super) fn latency(rows: &[LatencyRow], out: &mut dyn Write) -> io::Result<()
     Ok(())
 }
 
+/// Attempts, and what they came to.
+pub(super) fn attempts(o: &Outcomes) -> String {
+    let parts = o.named().into_iter().chain([("open at stop", o.open_at_stop)]);
+    let sum: Vec<String> = parts.map(|(name, n)| format!("{} {name}", count(n))).collect();
+    format!("{} attempts = {}", count(o.attempts), sum.join(" + "))
+}
+
 pub(super) fn outcomes(o: &Outcomes) -> String {
-    let parts = [
-        (o.ok, "ok"),
-        (o.declined, "declined"),
-        (o.cancelled, "cancelled"),
-        (o.expired, "expired"),
-        (o.refused, "refused"),
-        (o.lost, "lost"),
-        (o.error, "error"),
-        (o.open_at_stop, "open at stop"),
-    ];
-    let sum = parts.map(|(n, name)| format!("{} {name}", count(n))).join(" + ");
     let closed = if o.sum() == o.attempts {
         String::new()
     } else {
         format!("  (sum {}: NOT CLOSED)", count(o.sum()))
     };
-    format!("{} attempts = {sum}{closed}", count(o.attempts))
+    format!("{}{closed}", attempts(o))
 }
 
 fn load(report: &Report, out: &mut dyn Write) -> io::Result<()> {

@@ -88,16 +88,7 @@ impl Page {
     fn requests(&mut self, totals: &Totals) {
         let o = &totals.counts.outcomes;
         self.family("tailbeam_requests", "counter", "", "Requests by outcome");
-        let outcomes = [
-            ("ok", o.ok),
-            ("declined", o.declined),
-            ("cancelled", o.cancelled),
-            ("expired", o.expired),
-            ("refused", o.refused),
-            ("lost", o.lost),
-            ("error", o.error),
-        ];
-        for (name, count) in outcomes {
+        for (name, count) in o.named() {
             let labels = format!("outcome=\"{name}\"");
             self.sample("tailbeam_requests_total", &labels, count as f64);
         }

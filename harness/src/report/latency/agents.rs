@@ -117,8 +117,8 @@ impl Agents {
 
 /// The largest of each kind of sum.
 fn exact(manifest: &Manifest, numbers: &AgentNumbers) -> Measured<ExactAgents> {
-    let (Some(system), Some(worst), Some(service)) =
-        (&numbers.system_ns, &numbers.worst_ns, &numbers.service_ns)
+    let (Some(system), Some(worst), Some(service), Some(completions)) =
+        (&numbers.system_ns, &numbers.worst_ns, &numbers.service_ns, &numbers.completions)
     else {
         return Measured::unknown(
             "sums of single agents are written when a run is sealed, and this run has none",
@@ -128,12 +128,11 @@ fn exact(manifest: &Manifest, numbers: &AgentNumbers) -> Measured<ExactAgents> {
     let shards = manifest.cores.len().max(1);
     let row = |index: usize| {
         let at = |sums: &[u64]| sums.get(index).copied().unwrap_or(0);
-        let answered = numbers.completions.as_ref().and_then(|counts| counts.get(index));
         ExactAgent {
             // An index of a run: a u32.
             agent: u32::try_from(index).unwrap_or(u32::MAX),
             core: cpu(manifest, u16::try_from(index % shards).unwrap_or(u16::MAX)),
-            answered: answered.map_or(0, |&count| u64::from(count)),
+            answered: completions.get(index).map_or(0, |&count| u64::from(count)),
             system_ns: at(system),
             worst_ns: at(worst),
             service_ns: at(service),

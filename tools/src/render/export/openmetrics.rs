@@ -130,17 +130,7 @@ impl Writer {
         let record = &interval.record;
         let mut counts = tailbeam_harness::load::SecondCounts::default();
         record.seconds.iter().for_each(|second| counts.merge(&second.counts));
-        let o = counts.outcomes;
-        let outcomes = [
-            ("ok", o.ok),
-            ("declined", o.declined),
-            ("cancelled", o.cancelled),
-            ("expired", o.expired),
-            ("refused", o.refused),
-            ("lost", o.lost),
-            ("error", o.error),
-        ];
-        for (name, count) in outcomes {
+        for (name, count) in counts.outcomes.named() {
             self.count(0, &format!("outcome=\"{name}\""), count as f64);
         }
         for window in &interval.latency {

@@ -196,16 +196,8 @@ fn window(interval: &Interval) -> Row {
     let mut row: Row = Vec::new();
     let mut put = |name: &str, cell: Cell| row.push((name.to_owned(), cell));
     let o = counts.outcomes;
-    for (name, n) in [
-        ("attempts", o.attempts),
-        ("ok", o.ok),
-        ("declined", o.declined),
-        ("cancelled", o.cancelled),
-        ("expired", o.expired),
-        ("refused", o.refused),
-        ("lost", o.lost),
-        ("error", o.error),
-    ] {
+    put("attempts", Cell::Whole(o.attempts));
+    for (name, n) in o.named() {
         put(name, Cell::Whole(n));
     }
     let length_s = record.seconds.iter().fold(0.0, |sum, second| sum + second.len_ns as f64 / 1e9);

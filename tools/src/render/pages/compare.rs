@@ -5,9 +5,10 @@ use tailbeam_harness::compare::{
     Comparison, Effect, Judged, Metric, MetricResult, Pair, RunFigures, SideSum,
 };
 use tailbeam_harness::report::Measured;
-use tailbeam_harness::verdict::{Outcomes, Overall};
+use tailbeam_harness::verdict::Overall;
 
 use super::{Page, cell};
+use crate::render::text::attempts;
 use crate::render::units::{count, time};
 
 /// The page.
@@ -111,21 +112,6 @@ fn metrics(of: &Comparison, page: &mut Page) {
     }
 }
 
-fn sum(o: &Outcomes) -> String {
-    let parts = [
-        (o.ok, "ok"),
-        (o.declined, "declined"),
-        (o.cancelled, "cancelled"),
-        (o.expired, "expired"),
-        (o.refused, "refused"),
-        (o.lost, "lost"),
-        (o.error, "error"),
-        (o.open_at_stop, "open at stop"),
-    ];
-    let parts = parts.map(|(n, name)| format!("{} {name}", count(n)));
-    format!("{} attempts = {}", count(o.attempts), parts.join(" + "))
-}
-
 fn outcomes(of: &Comparison, page: &mut Page) {
     page.heading("Outcomes");
     for SideSum { role, runs, outcomes, closed } in &of.outcomes {
@@ -134,7 +120,7 @@ fn outcomes(of: &Comparison, page: &mut Page) {
             (_, true) => "closed",
             (_, false) => "NOT CLOSED",
         };
-        page.line(format!("{role:?}  {runs} runs  {}  ({closed})", sum(outcomes)));
+        page.line(format!("{role:?}  {runs} runs  {}  ({closed})", attempts(outcomes)));
     }
 }
 

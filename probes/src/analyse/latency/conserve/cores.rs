@@ -224,11 +224,9 @@ impl Core<'_> {
 
     /// Over the whole run: schedstat's lag does not grow.
     ///
-    /// The two need not agree to the allowance of the wall check, and neither is wrong. The task clock counts
-    /// from where the thread came to its CPU. The scheduler charges a thread that an interrupt has made ready
-    /// from that instant on, as it leaves out the clock update of the switch that follows
-    /// (`rq_clock_skip_update`): what remains of the interrupt, and the way out of an idle CPU, are the
-    /// thread's. Two vCPUs, kernel 6.18 (2026-11-26): 10.3 us a wake-up by a timer, 16 us by another core,
+    /// The two need not agree to the allowance of the wall check. The task clock counts from where the thread came to
+    /// its CPU. The scheduler seems to charge a thread that an interrupt has made ready from that instant on, which
+    /// explains wake-ups by timers, and of those by another core 6.5 us. Two vCPUs, kernel 6.18 (2026-11-26): 10.3 us a wake-up by a timer, 16 us by another core,
     /// 0.2 us by a thread of the same core, which needs no interrupt; tracepoints show the charge beginning at
     /// the wake-up, 11.3 us before the switch. By the records of switches that time is time blocked, so it is the
     /// most that the charge may be above the task clock: a core that never sleeps is allowed nothing.
