@@ -369,6 +369,9 @@ impl<'a, W: Workload> Controller<'a, W> {
     }
 
     fn sample(&mut self) -> Result<(), DriveError> {
+        // First: a core answers between two turns, and an instant that waits for the end of a long one is not independent
+        // of the request that is in it.
+        self.latency.sample();
         let (mut open, mut oldest) = (0u64, 0u64);
         for shard in 0..self.shards {
             let (len, age) = self.on(shard, |cx| {
@@ -381,7 +384,6 @@ impl<'a, W: Workload> Controller<'a, W> {
             open += len;
             oldest = oldest.max(age);
         }
-        self.latency.sample();
         self.second.open_sum += open;
         self.second.open_samples += 1;
         self.live.open = open;
