@@ -178,13 +178,13 @@ impl Plot {
     }
 }
 
-fn object(fill: u8) -> Box<[u8]> {
+fn planted_object(fill: u8) -> Box<[u8]> {
     vec![fill; OBJECT].into_boxed_slice()
 }
 
 #[inline(never)]
 fn forgotten_insert(map: &mut BTreeMap<u64, Box<[u8]>>, key: u64) {
-    map.insert(key, object(1));
+    map.insert(key, planted_object(1));
 }
 
 /// Two that hold each other, each with half an object's bytes.
@@ -211,7 +211,7 @@ fn growing_vec(words: &mut Vec<u64>) {
 
 #[inline(never)]
 fn forgotten_task(cx: &mut Cx<'_>) -> bool {
-    let load = object(4);
+    let load = planted_object(4);
     let waits = async move {
         std::future::pending::<()>().await;
         drop(load);
@@ -248,7 +248,7 @@ impl Drop for Mayfly {
 
 #[inline(never)]
 fn orphaned() {
-    LEFT.with_borrow_mut(|left| left.push(object(5)));
+    LEFT.with_borrow_mut(|left| left.push(planted_object(5)));
 }
 
 fn orphan(cx: &mut Cx<'_>) -> bool {
@@ -267,12 +267,12 @@ fn bounded_cache(queue: &mut VecDeque<Box<[u8]>>) {
     if queue.len() >= CACHE {
         queue.pop_front();
     }
-    queue.push_back(object(6));
+    queue.push_back(planted_object(6));
 }
 
 #[inline(never)]
 fn warm_up() -> Box<[u8]> {
-    object(7)
+    planted_object(7)
 }
 
 #[inline(never)]
@@ -282,7 +282,7 @@ fn plateau() -> Box<[u8]> {
 
 #[inline(never)]
 fn backlog() -> Box<[u8]> {
-    object(9)
+    planted_object(9)
 }
 
 /// Keeps 512 blocks of sizes between 16 B and 2 KiB and replaces them one by one; bytes of the new one.

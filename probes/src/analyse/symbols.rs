@@ -334,10 +334,9 @@ type Dwarf<'a> = addr2line::Context<gimli::EndianSlice<'a, gimli::LittleEndian>>
 
 fn functions_at(dwarf: Option<&Dwarf<'_>>, names: &SymbolTable<'_>, at: u64) -> Vec<Function> {
     let mut functions = dwarf.map_or_else(Vec::new, |dwarf| inlined_at(dwarf, at));
-    // The outermost one is the real function: the linker's name is the better one, if DWARF has none.
     let symbol = names.containing(at);
     match (functions.last_mut(), symbol) {
-        (Some(last), Some(symbol)) if last.name.is_empty() => {
+        (Some(last), Some(symbol)) if says_more(symbol, last) => {
             last.name = demangle(symbol);
             last.mangled = symbol.to_owned();
         }
@@ -351,6 +350,16 @@ fn functions_at(dwarf: Option<&Dwarf<'_>>, names: &SymbolTable<'_>, at: u64) -> 
     }
     functions.retain(|function| !function.name.is_empty());
     functions
+}
+
+/// The outermost function is a real one, and the linker knows it. Line tables alone name it without its path. Two
+/// functions with the same code may share an address: only the same function's name is taken.
+fn says_more(symbol: &str, function: &Function) -> bool {
+    let plain = format!("::{}", function.name.split('<').next().unwrap_or_default());
+    let full = demangle(symbol);
+    let rest = full.rsplit_once(&plain).map(|(_, rest)| rest);
+    let same = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::<"));
+    function.name.is_empty() || function.mangled == function.name && same
 }
 
 fn inlined_at(dwarf: &Dwarf<'_>, at: u64) -> Vec<Function> {
