@@ -4,7 +4,7 @@ use tailbeam_probes::analyse::latency::conservation;
 use tailbeam_probes::analyse::latency::conserve::{
     Check, Conservation, Given, Misfit, Outcome, Verdict, What,
 };
-use tailbeam_probes::record::latency::{LatencyWindow, Stage};
+use tailbeam_probes::record::latency::{Count, CounterRecord, LatencyWindow, Stage};
 
 use crate::book::{Book, Fault};
 use crate::world::{BOUND, MS, Plan, US, World};
@@ -145,20 +145,27 @@ fn a_core_whose_parts_are_more_than_its_time_fails_in_that_window() {
 }
 
 /// The scheduler charges a thread from its wake-up on: what it counts more than the task clock may be as long as
-/// the core was asleep, and no longer; less is never right.
+/// the core was asleep and 20 us a switch, and no longer; less is never right.
 #[test]
 fn run_time_may_hold_wake_ups_and_nothing_else() {
     let book = World::book(&plan(3));
-    let with = |change: &dyn Fn(u64, u64) -> u64| {
+    let with = |switches: u64, change: &dyn Fn(u64, u64) -> u64| {
         let mut windows = book.windows.clone();
         for tick in windows.iter_mut().flat_map(|window| &mut window.ticks) {
             let (run, blocked) = (tick.run_ns.unwrap(), tick.blocked_ns.unwrap());
             tick.run_ns = Some(change(run, blocked));
+            let (name, count) = ("context-switches".to_owned(), Count::Exact(switches));
+            tick.counters.push(CounterRecord { name, count });
         }
         checked(&windows, &book)
     };
-    assert_eq!(with(&|run, blocked| run + blocked / 2).verdict, Verdict::Pass);
-    for wrong in [with(&|run, _| run / 2), with(&|run, blocked| run + blocked + 2 * MS)] {
+    let many = 1_000_000;
+    assert_eq!(with(many, &|run, blocked| run + blocked / 2).verdict, Verdict::Pass);
+    for wrong in [
+        with(many, &|run, _| run / 2),
+        with(many, &|run, blocked| run + blocked + 2 * MS),
+        with(0, &|run, blocked| run + blocked / 2),
+    ] {
         fails(&wrong, What::RunTime { shard: 0 });
         assert!(wrong.failed().all(|check| matches!(check.what, What::RunTime { .. })));
     }
