@@ -41,7 +41,7 @@ impl Placement {
             Self::RoundRobin => Some(rotor.0.fetch_add(1, Ordering::Relaxed) % shards),
             Self::LeastAgents => least(&|stats| stats.live_agents),
             Self::LeastBusy => least(&|stats| {
-                let lived_ns = (stats.busy_ns + stats.parked_ns).max(1);
+                let lived_ns = (stats.busy_ns + stats.spun_ns + stats.parked_ns).max(1);
                 u64::try_from(u128::from(stats.busy_ns) * 1_000_000 / u128::from(lived_ns))
                     .unwrap_or(u64::MAX)
             }),
@@ -66,6 +66,10 @@ mod tests {
             };
             vec![shard(5, 10), shard(2, 300), shard(9, 20)]
         };
+        let polls = |busy_ns| ShardStats { busy_ns, spun_ns: 900, ..ShardStats::default() };
+        let of = || vec![polls(100), polls(10)];
+        let place = Placement::LeastBusy.shard(&Rotor::default(), &of, 2);
+        assert_eq!(place, Some(1), "a shard that polls is idle while it looks on");
         let rotor = Rotor::default();
         let place = |placement: Placement| placement.shard(&rotor, &stats, 3);
         assert_eq!((place(Placement::Shard(2)), place(Placement::Shard(3))), (Some(2), None));

@@ -69,20 +69,17 @@ impl<T, K: Ord + Copy> Outbox<T, K> {
     }
 
     /// Whether there is room for what had none.
-    #[cfg(not(loom))]
     pub(crate) fn can_go_on(&mut self) -> bool {
         !self.backlog.is_empty() && self.ring.as_mut().is_some_and(Producer::has_room)
     }
 
     /// Notes that the ring of this kind from that peer was full and is not any more.
-    #[cfg(not(loom))]
     pub(crate) const fn note_room(&mut self) {
         self.room_made = true;
     }
 
     /// [`Outbox::publish`] of acks, which alone wake nobody; whether the peer is to be woken all the same: to
     /// empty the full ring, or to use the room in the one that it had filled.
-    #[cfg(not(loom))]
     pub(crate) fn publish_acks(&mut self) -> bool {
         self.publish();
         let full = self.ring.as_mut().is_some_and(|ring| !ring.has_room());
@@ -150,7 +147,7 @@ mod tests {
     use crate::channel::ending::Ending;
     use crate::channel::spsc;
     use crate::channel::wake::Sleep;
-    use crate::channel::wake::models::Bell;
+    use crate::channel::wake::models::{Bell, Rings};
 
     /// The data ring is full and nobody reads it; two control messages over a ring of one cell arrive
     /// at a shard that sleeps whenever it sees none. Boxes: loom reports a leak and a double free.
@@ -191,6 +188,48 @@ mod tests {
                 }
                 shared.0.prepare();
                 if expected < 3 && !arrived.has_some() {
+                    shared.1.wait();
+                }
+                shared.0.awake();
+            }
+            sender.join().unwrap();
+        });
+    }
+
+    /// Three acks over a ring of one, to a shard that acks alone do not wake: it is woken when its ring is full, and
+    /// what had no room goes on, in order, whether or not it says that there is some: that one looks again.
+    #[test]
+    fn loom_acks_behind_a_full_ring_wake_the_sleeper_and_go_on() {
+        loom::model(|| {
+            let shared = Arc::new((Sleep::new(), Bell::default(), AtomicU32::new(0)));
+            let (acks, mut arrived) = spsc::channel(1);
+            let sender = {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || {
+                    let mut outbox = Outbox::<_>::new(Some(acks));
+                    assert!((0..3).all(|n| outbox.push(n).is_ok()));
+                    loop {
+                        if outbox.publish_acks() && shared.0.notify() {
+                            shared.1.ring();
+                        }
+                        if outbox.waiting() == 0 {
+                            break;
+                        }
+                        while !outbox.can_go_on() {
+                            thread::yield_now();
+                        }
+                    }
+                })
+            };
+            let mut expected = 0;
+            while expected < 3 {
+                while let Some(value) = arrived.pop() {
+                    assert_eq!(value, expected);
+                    expected += 1;
+                }
+                arrived.release();
+                shared.0.prepare();
+                if expected < 3 && !arrived.is_full() {
                     shared.1.wait();
                 }
                 shared.0.awake();

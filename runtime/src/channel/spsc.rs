@@ -236,7 +236,6 @@ impl<T> Consumer<T> {
     }
 
     /// Whether every cell holds a published value.
-    #[cfg(not(loom))]
     pub(crate) fn is_full(&mut self) -> bool {
         self.waiting() > self.ring.mask
     }

@@ -18,7 +18,8 @@ const WEIGHT: u64 = 8;
 /// What a shard without work does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idle {
-    /// Sleeps at once: no CPU is used while nothing happens.
+    /// Sleeps at once: no CPU is used while nothing happens, but for the stall detector, which wakes four times per
+    /// `Config::stall_ns`.
     Park,
     /// Looks on before it sleeps, while another shard is at work that may send it something, or as long as idle
     /// times have been short of late: at most twice the measured cost of a wake and 50 us. When all are idle,

@@ -99,7 +99,6 @@ pub(crate) struct Shard {
     /// Messages to other cores that are visible there.
     published: Cell<u64>,
     /// Turns between two looks at the clock, as the last pass has shown.
-    fit: Cell<u32>,
     /// Whether messages come from a ring, where they are not in the order of their classes.
     receiving: Cell<bool>,
     /// Ages of what lies in the rings of the other shards.
@@ -121,6 +120,8 @@ pub(crate) struct Shard {
     /// Messages the running agent may still take in this turn, and when its turn ends.
     turn_left: Cell<u32>,
     turn_end_ns: Cell<u64>,
+    /// Messages left at which it looks at the clock next.
+    turn_look: Cell<u32>,
     /// Whether it is too late to send or spawn from here.
     closed: Cell<bool>,
 }
@@ -272,7 +273,6 @@ impl Shard {
             blocked: RefCell::default(),
             retry_ns: Cell::new(u64::MAX),
             published: Cell::new(0),
-            fit: Cell::new(1),
             receiving: Cell::new(false),
             ring_marks: peers.iter().map(|_| Marks::new()).collect(),
             gauges: gauges.collect(),
@@ -287,6 +287,7 @@ impl Shard {
             counts: Counts::default(),
             turn_left: Cell::new(0),
             turn_end_ns: Cell::new(0),
+            turn_look: Cell::new(0),
             closed: Cell::new(false),
             peers,
             config,

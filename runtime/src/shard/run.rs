@@ -138,6 +138,8 @@ impl Rounds {
         let now = began_ns;
         shard.posted();
         shard.ops.complete(ring);
+        // A bell that was submitted with operations, or was punted, may be told to have failed only now.
+        shard.knock_instead(ring, false);
         let turns = shard.counts.turns.get();
         shard.fire(now, &mut self.fired);
         shard.retry(now);
@@ -197,7 +199,10 @@ impl Rounds {
         let next = shard.wheel.borrow().next_deadline();
         let slack_ns = shard.config.timer_slack_ns;
         let wait = next.map(|at| with_slack(at, slack_ns).saturating_sub(now_ns).max(1));
-        let retry = shard.control.is_waiting().then_some(RETRY_NS);
+        // A peer that was taken from its core between emptying a full ring and saying so wakes nobody: what waits
+        // for room there looks again.
+        let held_up = shard.acks_out.borrow().iter().any(|acks| acks.waiting() > 0);
+        let retry = (held_up || shard.control.is_waiting()).then_some(RETRY_NS);
         let blocked = Some(shard.retry_ns.get()).filter(|&at| at != u64::MAX);
         let blocked = blocked.map(|at| at.saturating_sub(now_ns).max(1));
         shard.stats.borrow_mut().parks += 1;
@@ -260,7 +265,7 @@ impl Shard {
             if waiting > 0 {
                 line.note(waiting, self.arrivals_seen_ns(now_ns));
             }
-            let mut pace = Pace::new((now_ns, PASS_NS), self.fit.get());
+            let mut pace = Pace::new((now_ns, PASS_NS));
             self.set_since(line.since_ns());
             while consumer.has_some() {
                 if stamped {
@@ -271,12 +276,11 @@ impl Shard {
                 }
                 consumer.deliver_next(self);
                 consumer.peek(AHEAD, |ahead| self.slab.prefetch(index_of(ahead.to())));
-                if !pace.goes_on(|| self.see()) {
+                if !pace.goes_on(self.beat.must_yield(), || self.see()) {
                     break;
                 }
             }
             if pace.turns > 0 {
-                self.fit.set(pace.fit);
                 add(&self.counts.arrived, pace.turns.into());
                 consumer.release();
             }
@@ -359,7 +363,7 @@ impl Shard {
         ring: &mut dyn Doorbells,
     ) -> (u64, u64) {
         let line = &self.lines[class];
-        let mut pace = Pace::new((from_ns, length_ns), self.fit.get());
+        let mut pace = Pace::new((from_ns, length_ns));
         // Turns up to which this shard does what waited when it last looked at the others.
         let mut own = line.waiting();
         let (mut counted, stamped) = (0, self.stamps.is_on());
@@ -377,7 +381,7 @@ impl Shard {
                 self.slab.prefetch(index_of(ahead.to()));
                 self.lanes[self.index].prefetch(index_of(ahead.to()));
             }
-            if !pace.goes_on(|| self.see()) {
+            if !pace.goes_on(self.beat.must_yield(), || self.see()) {
                 break;
             }
             if pace.turns < own || !self.has_news(pace.turns) {
@@ -395,7 +399,6 @@ impl Shard {
             own = pace.turns.saturating_add(line.waiting());
             self.set_since(line.marks.since_ns());
         }
-        self.fit.set(pace.fit);
         self.set_since(marks::FRESH);
         self.drop_hand();
         line.read(pace.turns - counted);

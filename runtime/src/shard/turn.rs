@@ -1,7 +1,7 @@
 //! A turn of an agent: what is noted when it begins and ends, how long it may take, what the clock says in it.
 
 use super::slab::Header;
-use super::{Shard, add};
+use super::{Shard, add, pace};
 use crate::agent::{AgentId, account};
 use crate::observe::{Observer, Queues};
 use crate::panics::contain;
@@ -75,6 +75,7 @@ impl Shard {
     pub(crate) fn begin_budget(&self) {
         self.turn_left.set(self.config.turn_messages);
         self.turn_end_ns.set(0);
+        self.turn_look.set(u32::MAX);
     }
 
     /// Whether the running agent may take another message in this turn.
@@ -84,14 +85,20 @@ impl Shard {
             return false;
         }
         self.turn_left.set(left - 1);
-        // A clock read every 16 messages: the turn's time bound is that coarse, and begins at the first.
-        if !left.is_multiple_of(16) {
+        // It looks at the clock at the first message and the second, then by how long they took.
+        if left > self.turn_look.get() && !self.beat.must_yield() {
             return true;
         }
         let now_ns = self.see();
+        let (all, turn_ns) = (self.config.turn_messages, self.config.turn_ns);
         if self.turn_end_ns.get() == 0 {
-            self.turn_end_ns.set(now_ns + self.config.turn_ns);
+            self.turn_end_ns.set(now_ns + turn_ns);
+            self.turn_look.set(left - 1);
+            return true;
         }
+        let spent_ns = (now_ns + turn_ns).saturating_sub(self.turn_end_ns.get());
+        let next = pace::fit(turn_ns / 8, u64::from(all - left), spent_ns);
+        self.turn_look.set(left.saturating_sub(next));
         now_ns < self.turn_end_ns.get()
     }
 

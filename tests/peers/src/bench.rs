@@ -65,12 +65,13 @@ const CROSS: [Column; 4] =
     [compared("p50 us", 2), compared("p99 us", 2), plain("p99.9 us", 2), plain("round trips", 0)];
 const ONEWAY: [Column; 2] = [compared("M msg/s", 2), plain("ns/msg", 1)];
 const SAME: [Column; 2] = [compared("ask ns", 1), compared("pair ns", 1)];
-const LIGHT: [Column; 6] = [
+const LIGHT: [Column; 7] = [
     compared("CPU us/ask", 2),
     compared("p50 us", 1),
     compared("p99 us", 1),
     plain("p99.9 us", 1),
     plain("k ask/s", 1),
+    plain("min/agent", 0),
     plain("refused", 0),
 ];
 const TIMERS: [Column; 5] = [
@@ -86,7 +87,8 @@ const SPAWN: [Column; 4] = [
     plain("first M spawn/s", 2),
     plain("first faults", 0),
 ];
-const IDLE: [Column; 3] = [compared("B idle", 1), compared("B after", 1), plain("change %", 2)];
+const IDLE: [Column; 4] =
+    [compared("B idle", 1), compared("B after", 1), plain("change %", 2), plain("MB before", 1)];
 const ECHO: [Column; 9] = [
     compared("k req/s", 1),
     compared("p50 us", 0),

@@ -1,6 +1,7 @@
 //! What `spawn` and `idle` count: agents that have nothing to do.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::clock;
 use crate::figure::Round;
@@ -124,6 +125,9 @@ pub(crate) fn spawn_round(first: Spawning, second: Spawning, agents: u32) -> Rou
     }
 }
 
+/// Between a burst and the look at what it has left.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// Resident bytes before a crowd, with it, and after its burst.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Resident {
@@ -144,6 +148,8 @@ impl Resident {
 
     /// The round of `idle`.
     pub(crate) fn after(mut self, agents: u32) -> Round {
+        // Some allocators give memory back after a while.
+        clock::sleep(SETTLE);
         self.bytes[2] = usage::resident();
         let [before, idle, after] = self.bytes.map(|bytes| bytes.unwrap_or(f64::NAN));
         let each = |bytes: f64| (bytes - before) / f64::from(agents);
@@ -154,6 +160,7 @@ impl Resident {
                 each(idle).into(),
                 each(after).into(),
                 (100.0 * (after / idle - 1.0)).into(),
+                (before / 1e6).into(),
             ],
         }
     }

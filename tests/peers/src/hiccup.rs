@@ -94,7 +94,7 @@ impl Probe {
     pub(crate) fn stop(self) -> Seen {
         self.stop.store(true, Ordering::Relaxed);
         let none = Seen { stalls: Vec::new(), schedule: Schedule::Fifo, cpu_s: 0.0, ran_s: 0.0 };
-        self.threads.into_iter().filter_map(|thread| thread.join().ok()).fold(
+        self.threads.into_iter().map(|thread| thread.join().expect("a probe that cannot be pinned sees nothing")).fold(
             none,
             |mut all, one| {
                 all.stalls.extend(one.stalls);

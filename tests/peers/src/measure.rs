@@ -173,6 +173,7 @@ fn light(window: &Window) -> Vec<Figure> {
         window.us(0.99),
         window.us(0.999),
         (asks / window.length_s() / 1e3).into(),
+        f64::from(window.counts.iter().copied().min().unwrap_or(0)).into(),
         (window.refused as f64).into(),
     ]
 }

@@ -6,7 +6,7 @@ mod query;
 mod timers;
 mod workers;
 
-use tailbeam_runtime::{Addr, Agent, Config, Cores, Cx, NoObserver, Runtime, Stop};
+use tailbeam_runtime::{Addr, Agent, Config, Cores, Cx, NoObserver, Runtime, StartError, Stop};
 
 use super::{Begun, Job, Work};
 use crate::sheet::Sheet;
@@ -15,7 +15,11 @@ use crate::sheet::Sheet;
 pub(crate) fn begin(work: Work, job: Job, stamped: bool) -> Result<Begun, String> {
     let runtime = match start(work, job, stamped) {
         Ok(runtime) => runtime,
-        Err(why) => return Ok(Begun::NotRun(why)),
+        // This kernel has no rings, or this process may have none: anything else is ours, and a failure.
+        Err(why @ (StartError::Disabled { .. } | StartError::Refused | StartError::Missing)) => {
+            return Ok(Begun::NotRun(why.to_string()));
+        }
+        Err(why) => return Err(why.to_string()),
     };
     let begun = match work {
         Work::Ask => workers::closed(&runtime, job).map(|()| Begun::Works),
@@ -33,7 +37,7 @@ pub(crate) fn begin(work: Work, job: Job, stamped: bool) -> Result<Begun, String
 }
 
 /// With room for what `work` needs, as the peers have it.
-fn start(work: Work, job: Job, stamped: bool) -> Result<Runtime, String> {
+fn start(work: Work, job: Job, stamped: bool) -> Result<Runtime, StartError> {
     let agents = match work {
         Work::Spawn | Work::Idle => job.crowd,
         _ => job.agents,
@@ -50,7 +54,7 @@ fn start(work: Work, job: Job, stamped: bool) -> Result<Runtime, String> {
         },
         ..Config::default()
     };
-    Runtime::start(config, |_| NoObserver).map_err(|error| error.to_string())
+    Runtime::start(config, |_| NoObserver)
 }
 
 /// Runs `f` on a shard.
