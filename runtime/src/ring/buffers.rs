@@ -22,7 +22,7 @@ pub(super) struct BufferRing {
     entries: Pages,
     mask: u16,
     tail: u16,
-    /// Lives until the kernel has let go of the buffers: the ring is closed first.
+    /// Lives until the kernel has let go of the buffers: whoever holds this ring takes it back first.
     _pool: Rc<Pool>,
 }
 
@@ -34,7 +34,7 @@ impl BufferRing {
         let entries = Pages::new(bytes).ok_or(io::ErrorKind::OutOfMemory)?;
         let address = entries.base().addr().get() as u64;
         // SAFETY: the ring's memory is a mapping of whole pages with `count` entries, a power of two, and
-        // lives in the value returned here, which lies beside the io_uring and is dropped after it.
+        // lives in the value returned here, which lies beside the io_uring: its drop unregisters the group first.
         unsafe { uring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0) }?;
         Ok(Self { entries, mask: count - 1, tail: 0, _pool: Rc::clone(pool) })
     }

@@ -111,6 +111,16 @@ pub(crate) struct Ring {
     completed: Vec<Completion>,
 }
 
+impl Drop for Ring {
+    /// Other shards may hold the ring's descriptor for longer: the kernel lets go of the buffers here.
+    fn drop(&mut self) {
+        if self.buffers.is_some() {
+            // An answer other than yes says that there is no such group: nothing is held.
+            let _ = self.uring.submitter().unregister_buf_ring(buffers::GROUP);
+        }
+    }
+}
+
 /// Where threads without a ring knock.
 pub(crate) enum Event {
     /// An eventfd that the shard's ring polls.

@@ -6,7 +6,10 @@
 //! the look before it sleeps, the wake. One that sleeps moves again only when a bell or a knock has
 //! arrived, or its time is over, or it wakes for nothing; so a lost wake is seen: the shard sleeps on its
 //! work with nothing on its way to it, which is a [`Failure`]. What happens between two instructions of one
-//! move is not covered here: the models in `channel` are for that.
+//! move is not covered here: the models in `channel` are for that. Sockets and files are not simulated: an operation
+//! is refused and waits until its future is dropped, so that a program with one does not come to rest; delayed, short
+//! and failed completions are injected over a real ring (`op::faults`), where a seed repeats the faults and not the
+//! order. Shards sleep at once here ([`Idle::Park`](crate::Idle)): looking on is a model in `channel`.
 //!
 //! The same seed, the same program and the same build give the same run, which [`Simulation::trace_hash`]
 //! proves. Programs draw from an [`Rng`] of their own and take no decision from addresses, hash maps,
