@@ -130,7 +130,7 @@ pub struct Config {
     /// Messages an agent may take in one turn.
     pub turn_messages: u32,
     /// Time an agent may take messages in one turn, ns. Looked at after the first message, then as often as they have
-    /// been long, at least every 16; at once when the stall detector has found the turn long (`stall_ns` / 4).
+    /// been long, at least every 32; at once when the stall detector has found the turn long (`stall_ns` / 4).
     pub turn_ns: u64,
     /// Longest drain at shutdown, ns.
     pub drain_ns: u64,

@@ -7,7 +7,7 @@ const PASS_TURNS: u32 = 256;
 /// Time between two looks at the clock that a pass aims at, ns, and most turns between them: so many long ones may
 /// follow short ones before it is noticed.
 const LOOK_NS: u64 = 2_000;
-pub(super) const TURNS_PER_LOOK: u32 = 16;
+pub(super) const TURNS_PER_LOOK: u32 = 32;
 
 /// The time that a pass may take. Turns share looks at the clock, which costs as much as a message.
 pub(super) struct Pace {
