@@ -69,7 +69,7 @@ fn document(dir: &Path) -> Value {
         profile: &made.profile,
         report: &made.report,
         others: &[],
-        waits: fixture::waits(),
+        waits: super::fixture::waits(),
         base: None,
         available_bytes: None,
     };

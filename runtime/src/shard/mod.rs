@@ -21,10 +21,8 @@ mod turn;
 pub(crate) mod waker;
 
 use std::cell::{Cell, RefCell};
-use std::mem::ManuallyDrop;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 
 use crate::agent::{
     Agent, Asks, CLASSES, Cancelled, Class, Kins, Late, Sampler, ToAgent, generation_of, handle,
@@ -476,25 +474,6 @@ impl Shard {
         if header.generation.get() == generation_of(to) && header.queue() {
             self.queue_by(header).send(self.mark(to), self.wake_up());
         }
-    }
-
-    /// Queues the task that a wake is for.
-    pub(crate) fn make_woken_ready(&self, wake: waker::Wake) {
-        let header = self.slab.header(wake.slot());
-        if let Some(header) = header.filter(|header| wake.is_for(header.generation.get())) {
-            self.make_ready(handle(self.index, header.generation.get(), wake.slot()));
-        }
-    }
-
-    /// Whether this is that shard of that runtime.
-    fn is(&self, runtime: usize, shard: usize) -> bool {
-        (usize::from(self.runtime), self.index) == (runtime, shard)
-    }
-
-    /// The waker that a poll of an agent of this shard is lent.
-    #[inline]
-    pub(crate) fn waker(&self, me: u64) -> ManuallyDrop<Waker> {
-        waker::waker(self.runtime, me)
     }
 
     /// Whether it is too late to send or spawn from here.

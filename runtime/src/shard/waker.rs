@@ -17,7 +17,7 @@ use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::shared::Shared;
 use super::{CURRENT, Shard};
-use crate::agent::{generation_of, index_of, shard_of};
+use crate::agent::{generation_of, handle, index_of, shard_of};
 use crate::error::StartError;
 
 const _: () = assert!(size_of::<usize>() == 8, "a handle fits a waker's data word");
@@ -66,8 +66,8 @@ impl Drop for Home {
 pub(crate) struct Wake(u64);
 
 impl Wake {
-    pub(crate) const fn of(generation: u32, slot: u32) -> Self {
-        Self(((generation & GENERATION_MASK) as u64) << 32 | slot as u64)
+    pub(crate) fn of(generation: u32, slot: u32) -> Self {
+        Self(u64::from(generation & GENERATION_MASK) << 32 | u64::from(slot))
     }
 
     pub(crate) fn slot(self) -> u32 {
@@ -81,7 +81,7 @@ impl Wake {
 }
 
 /// The waker that a poll of a task is lent; its clones are counted.
-pub(super) fn waker(runtime: u16, handle: u64) -> ManuallyDrop<Waker> {
+fn waker(runtime: u16, handle: u64) -> ManuallyDrop<Waker> {
     let generation = u64::from(generation_of(handle) & GENERATION_MASK);
     let word = u64::from(runtime) << 54
         | (shard_of(handle) as u64) << 46
@@ -157,6 +157,27 @@ fn elsewhere(done: bool, (runtime, shard): (usize, usize), tell: impl FnOnce(&Sh
     }
 }
 
+impl Shard {
+    /// Queues the task that a wake is for.
+    pub(crate) fn make_woken_ready(&self, wake: Wake) {
+        let header = self.slab.header(wake.slot());
+        if let Some(header) = header.filter(|header| wake.is_for(header.generation.get())) {
+            self.make_ready(handle(self.index, header.generation.get(), wake.slot()));
+        }
+    }
+
+    /// Whether this is that shard of that runtime.
+    fn is(&self, runtime: usize, shard: usize) -> bool {
+        (usize::from(self.runtime), self.index) == (runtime, shard)
+    }
+
+    /// The waker that a poll of an agent of this shard is lent.
+    #[inline]
+    pub(crate) fn waker(&self, me: u64) -> ManuallyDrop<Waker> {
+        waker(self.runtime, me)
+    }
+}
+
 /// Wakers of nobody's, whose clones and drops run what a test says.
 #[cfg(test)]
 pub(crate) mod foreign {
@@ -201,7 +222,6 @@ pub(crate) mod foreign {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::handle;
 
     #[test]
     fn a_wake_is_for_its_slot_and_generation() {
