@@ -1,6 +1,7 @@
 //! Power and false-alarm rates of the leak verdict in virtual soaks, with 95 % intervals (Clopper and
-//! Pearson): `cargo run --release -p tailbeam-probes --example leak_power -- [SOAKS] [NAME]`; a name
-//! keeps the worlds that hold it, and `coverage` looks only at the rate's interval, read once.
+//! Pearson): `cargo run --release -p tailbeam-probes --example leak_power -- [SOAKS] [NAME] [SEED]`; a
+//! name keeps the worlds that hold it ('' keeps all), and `coverage` looks only at the rate's interval, read once. Another seed
+//! gives soaks that nothing was tuned on.
 #![allow(dead_code, reason = "the tests use the rest")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "simulated instants")]
 
@@ -8,6 +9,8 @@
 mod soak;
 #[path = "../tests/leak_worlds/world.rs"]
 mod world;
+
+use std::ops::Range;
 
 use soak::{CLEAN, OWNER, SITE, built, soak};
 use statrs::distribution::{Beta, ContinuousCDF as _};
@@ -28,18 +31,20 @@ fn main() -> std::io::Result<()> {
     let mut args = std::env::args().skip(1);
     let soaks: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(200);
     let wanted = args.next().unwrap_or_default();
+    let seed: u64 = args.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+    let soaks = seed..seed + soaks;
     let out = &mut std::io::stdout().lock();
     if wanted == "coverage" {
         return coverage(out, soaks);
     }
-    power(out, soaks, &wanted)?;
-    clean(out, soaks, &wanted)?;
+    power(out, soaks.clone(), &wanted)?;
+    clean(out, soaks.clone(), &wanted)?;
     at_the_floor(out, soaks, &wanted)?;
     plans(out)
 }
 
 /// A leak of 2 MB/h in one agent beside churn at the same site.
-fn power(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Result<()> {
+fn power(out: &mut impl std::io::Write, soaks: Range<u64>, wanted: &str) -> std::io::Result<()> {
     let config = LeakConfig::default();
     type Build = fn(&mut World);
     let worlds: [(&str, f64, Build); 5] = [
@@ -54,7 +59,7 @@ fn power(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Re
         let hours = if mean > R64 { 16 } else { 8 };
         let mut first = Vec::new();
         let (mut wrong, mut covered, mut widths) = (0, 0, 0.0);
-        for seed in 0..soaks {
+        for seed in soaks.clone() {
             let world = built(
                 |w| {
                     build(w);
@@ -92,12 +97,12 @@ fn power(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Re
 }
 
 /// Whether the rate's interval holds the planted rate, read once; seeds that nothing was tuned on.
-fn coverage(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
+fn coverage(out: &mut impl std::io::Write, soaks: Range<u64>) -> std::io::Result<()> {
     let config = LeakConfig::default();
-    let count = usize::try_from(soaks).unwrap_or(0);
+    let count = usize::try_from(soaks.end - soaks.start).unwrap_or(0);
     for (planted, hours) in [(2e6, 2), (2e6, 4), (2e6, 8), (8e6, 4)] {
         let (mut below, mut above, mut late, mut sum, mut widths) = (0, 0, 0, 0.0, 0.0);
-        for seed in 0..soaks {
+        for seed in soaks.clone() {
             let build = |w: &mut World| {
                 w.churn(SITE, 20e6);
                 w.leak(SITE, Who::One(OWNER), planted, 0..u64::MAX);
@@ -127,13 +132,13 @@ fn coverage(out: &mut impl std::io::Write, soaks: u64) -> std::io::Result<()> {
 }
 
 /// Clean soaks, read every five minutes.
-fn clean(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Result<()> {
+fn clean(out: &mut impl std::io::Write, soaks: Range<u64>, wanted: &str) -> std::io::Result<()> {
     writeln!(out, "false LEAK in clean soaks, read every 5 min to the end")?;
     for named in CLEAN.into_iter().filter(|w| w.name.contains(wanted)) {
         let mut alarms = 0;
         let mut example = String::new();
         let mut last = std::collections::BTreeMap::<String, usize>::new();
-        for seed in 0..soaks {
+        for seed in soaks.clone() {
             let world = built(named.build, 10_000 + seed, R64, named.hours);
             let seen = soak(&world, 5 * MINUTE_NS, &LeakConfig::default());
             if let Some(at) = seen.leak_ns {
@@ -149,7 +154,7 @@ fn clean(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Re
             out,
             "  {:<40} {} {last:?}{example}",
             named.name,
-            interval(alarms, usize::try_from(soaks).unwrap_or(0))
+            interval(alarms, usize::try_from(soaks.end - soaks.start).unwrap_or(0))
         )?;
         out.flush()?;
     }
@@ -157,16 +162,20 @@ fn clean(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Re
 }
 
 /// A leak of exactly the floor, read every five minutes: LEAK is a false one, at most 5 % by design.
-fn at_the_floor(out: &mut impl std::io::Write, soaks: u64, wanted: &str) -> std::io::Result<()> {
+fn at_the_floor(
+    out: &mut impl std::io::Write,
+    soaks: Range<u64>,
+    wanted: &str,
+) -> std::io::Result<()> {
     if !"exactly the floor".contains(wanted) {
         return Ok(());
     }
-    let called = (0..soaks).filter(|seed| {
+    let called = soaks.clone().filter(|seed| {
         let leak = |w: &mut World| w.leak(SITE, Who::One(OWNER), 1e6, 0..u64::MAX);
         let world = built(leak, 20_000 + seed, R64, 16);
         soak(&world, 5 * MINUTE_NS, &LeakConfig::default()).leak_ns.is_some()
     });
-    let called = interval(called.count(), usize::try_from(soaks).unwrap_or(0));
+    let called = interval(called.count(), usize::try_from(soaks.end - soaks.start).unwrap_or(0));
     writeln!(out, "a leak of exactly the floor, read every 5 min for 16 h: LEAK in {called}")
 }
 

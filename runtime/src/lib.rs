@@ -72,8 +72,9 @@ mod timer;
 #[cfg(not(loom))]
 pub use {
     agent::{
-        Account, Addr, Agent, AgentId, By, Class, Cx, Down, End, MonitorId, MoveError, Placement,
-        Published, Recipient, RelationError, Reply, SleepUntil, Stop, YieldNow,
+        Account, Addr, Agent, AgentId, By, Class, Cx, Down, End, LateWakers, MonitorId, MoveError,
+        Placement, Published, Recipient, Registry, RelationError, Reply, SleepUntil, Stop, WaitFor,
+        Waiting, YieldNow,
     },
     channel::envelope::{ASK_MAX, MESSAGE_MAX},
     config::{Bell, Choice, Config, Cores},

@@ -80,6 +80,7 @@ impl Made {
             profile: &self.profile,
             report: &self.report,
             others: &[],
+            waits: fixture::waits(),
             base: None,
             available_bytes: None,
         };

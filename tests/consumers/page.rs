@@ -69,6 +69,7 @@ fn document(dir: &Path) -> Value {
         profile: &made.profile,
         report: &made.report,
         others: &[],
+        waits: super::fixture::waits(),
         base: None,
         available_bytes: None,
     };

@@ -1,5 +1,8 @@
 //! A heap made by hand, with known names, sums and verdict: five sites of an imaginary exchange.
 
+use std::sync::LazyLock;
+
+use tailbeam_harness::evidence::{LateRecord, WAITS_VERSION, WaitKind, WaitRecord, Waits};
 use tailbeam_probes::Unavailable;
 use tailbeam_probes::analyse::leak::{
     AgeCount, Blind, CoreCount, Evidence, Finding, Gate, Growth, Interval, LeakReport, Onset,
@@ -13,6 +16,50 @@ use tailbeam_probes::record::heap::{
 use tailbeam_probes::stats::Judgement;
 
 pub(crate) const HOUR: u64 = 3_600_000_000_000;
+
+/// What the registry said: handlers of each kind, and wakers of agents that have ended.
+static WAITS: LazyLock<Waits> = LazyLock::new(|| {
+    let wait = |type_name: &str, message: Option<&str>, wait_for| WaitRecord {
+        type_name: type_name.to_owned(),
+        message: message.map(str::to_owned),
+        wait_for,
+        handlers: 3,
+        bytes: 960,
+        messages: 0,
+        wakers: 0,
+        oldest: "1:514.1".to_owned(),
+        agent: None,
+        suspended_ns: 7 * HOUR,
+        polled_ns: 7 * HOUR,
+    };
+    let session =
+        |wait_for| wait("exchange::session::Session", Some("exchange::session::Order"), wait_for);
+    let late = LateRecord {
+        type_name: "exchange::session::Session".to_owned(),
+        message: Some("exchange::session::Order".to_owned()),
+        agents: 12,
+        wakers: 13,
+        first: "0:9.4".to_owned(),
+        ended_ns: 2 * HOUR,
+    };
+    let nothing = WaitKind::Nothing;
+    Waits {
+        version: WAITS_VERSION,
+        waiting: vec![
+            wait("exchange::quote::refresh::{{closure}}", None, nothing),
+            WaitRecord { handlers: 1, messages: 4, agent: Some(17), ..session(nothing) },
+            WaitRecord { wakers: 5, ..session(WaitKind::Waker) },
+            session(WaitKind::Timer),
+        ],
+        late: vec![late],
+        late_unlisted: 0,
+        idle_wakers: 2,
+    }
+});
+
+pub(crate) fn waits() -> Result<&'static Waits, &'static Unavailable> {
+    Ok(&WAITS)
+}
 
 /// Sites: function chains, innermost first; `(name, file, line)`, inlined ones share a frame.
 type Call = (&'static str, &'static str, u32);

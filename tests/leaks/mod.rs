@@ -5,6 +5,7 @@ pub(crate) mod fixture;
 
 use serde_json::Value;
 use tailbeam::render::leaks::{self, By, Leaks, Page, json};
+use tailbeam_probes::Unavailable;
 use tailbeam_probes::analyse::leak::{LeakConfig, LeakReport, Soak, Verdict, plan};
 use tailbeam_probes::analyse::profile::{Frames, HeapProfile};
 use tailbeam_probes::analyse::symbols::Symbols;
@@ -32,6 +33,7 @@ impl Made {
             profile: &self.profile,
             report: &self.report,
             others: &[],
+            waits: fixture::waits(),
             base: None,
             available_bytes: Some(8 << 30),
         }
@@ -109,12 +111,24 @@ fn the_document_keeps_its_schema_in_every_form() {
     view.base = Some(("earlier", &made.profile));
     view.available_bytes = None;
     schema.validate(&document(&view, By::Site, true)).unwrap();
+    let why = Unavailable {
+        source: "the runtime's registry",
+        cause: "no registry".to_owned(),
+        remedy: "use one".to_owned(),
+    };
+    view.waits = Err(&why);
+    assert_eq!(document(&view, By::Site, false)["data"]["waits"]["unknown"], "no registry");
+    assert!(text(|out| leaks::list(&view, WIDE, out)).contains("unknown (no registry; use one)"));
+    schema.validate(&document(&view, By::Site, true)).unwrap();
     // The schema refuses what it should: a figure without its unit, a verdict of its own.
+    view.waits = fixture::waits();
     let good = document(&view, By::Site, false);
     for (path, bad) in [
         ("/data/verdict", Value::from("FINE")),
         ("/data/sites/0/finding/rate_bytes_per_h", Value::Null),
         ("/data/live/rows/0/bytes", Value::from(1.5)),
+        ("/data/waits", Value::Null),
+        ("/data/waits/waiting/0/wait_for", Value::from("me")),
     ] {
         let mut broken = good.clone();
         *broken.pointer_mut(path).unwrap() = bad;

@@ -79,7 +79,7 @@ pub(crate) struct Soak {
     #[arg(long, value_parser = duration)]
     pub(crate) horizon: Option<u64>,
     /// Plant a leak, to test the detector: kind=forgotten-insert,rate=2MB/h,agent=17 (kinds: forgotten-insert,
-    /// rc-cycle, growing-vec, forgotten-task, orphan, c-library; agent=all)
+    /// rc-cycle, growing-vec, forgotten-task, orphan, kept-waker, c-library; agent=all)
     #[arg(long, value_name = "PLANT", value_parser = plant)]
     pub(crate) plant_leak: Vec<Plant>,
     /// Plant what must not be called a leak: bounded-cache, warm-up, plateau, backlog, fragmentation

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
+use tailbeam_harness::evidence::{Store, read_run};
 
 const SOAK: &str = "soak --agents 100 --think 50ms..100ms --duration 16s --warm-up 2s --horizon 4s --heap-sample 16KiB \
                     --gate leaks --progress none";
@@ -28,7 +29,16 @@ fn leaks(plants: &str) -> Option<(Value, i32)> {
     let leaks = run(store.path(), "leaks @last --format json");
     let report: Value = serde_json::from_slice(&leaks.stdout)
         .unwrap_or_else(|error| panic!("{error}: {err}{}", String::from_utf8_lossy(&leaks.stderr)));
-    Some((report["data"].clone(), soak.status.code().unwrap()))
+    let mut data = report["data"].clone();
+    data["planted"] = planted(store.path()).into();
+    Some((data, soak.status.code().unwrap()))
+}
+
+/// Objects that the last run has planted, by plant.
+fn planted(root: &Path) -> Vec<u64> {
+    let dir = Store::open_existing(root).unwrap().resolve("@last").unwrap();
+    let end = read_run(&dir).unwrap().end.unwrap();
+    end.planted.iter().map(|plant| plant.objects).collect()
 }
 
 fn sites(report: &Value, verdict: &str) -> Vec<Value> {
@@ -79,6 +89,33 @@ fn every_kind_of_leak_is_found() {
         let why = of_kind.map(|site| site["finding"].clone());
         assert!(found.iter().any(|site| passes(site, function)), "{kind}: {why:?}");
     }
+}
+
+/// Handlers and futures that the registry calls forgotten, with the function they are of; and wakers of ended agents.
+fn forgotten(report: &Value) -> (u64, Vec<String>, u64) {
+    let rows = |key: &str| report["waits"][key].as_array().unwrap().clone();
+    let waiting = rows("waiting").into_iter().filter(|of| of["forgotten"] == true);
+    let (mut handlers, mut names) = (0, Vec::new());
+    for of in waiting {
+        assert_eq!((&of["wait_for"], of["wakers"].as_u64()), (&"nothing".into(), Some(0)));
+        handlers += of["handlers"].as_u64().unwrap();
+        names.push(of["type"].as_str().unwrap().to_owned());
+    }
+    let late = rows("late").iter().map(|of| of["wakers"].as_u64().unwrap()).sum::<u64>();
+    (handlers, names, late + report["waits"]["late_unlisted_wakers"].as_u64().unwrap())
+}
+
+#[test]
+fn forgotten_tasks_and_kept_wakers_are_counted_by_the_registry_and_a_clean_run_has_none() {
+    let plants = "--plant-leak kind=forgotten-task,rate=50MB/h,agent=3 \
+                  --plant-leak kind=kept-waker,rate=50MB/h,agent=4";
+    let Some((report, _)) = leaks(plants) else { return };
+    let (handlers, names, late) = forgotten(&report);
+    let found: Value = vec![handlers, late].into();
+    assert!(found == report["planted"] && handlers > 100 && late > 100, "{found} {report}");
+    assert!(names.len() == 1 && names[0].contains("forgotten_task"), "{names:?}");
+    let Some((clean, _)) = leaks("") else { return };
+    assert_eq!(forgotten(&clean), (0, Vec::new(), 0), "{}", clean["waits"]);
 }
 
 #[test]

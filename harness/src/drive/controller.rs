@@ -566,6 +566,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
         // Whoever looks for messages again and again does so no more.
         self.end_load(0)?;
+        self.note_waits(writer.dir(), progress);
         let mut measured = Measured {
             writer,
             reason,

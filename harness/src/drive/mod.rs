@@ -24,6 +24,7 @@ mod room;
 mod saturate;
 mod spawn;
 mod totals;
+mod waits;
 mod watch;
 mod writer;
 

@@ -188,7 +188,7 @@ fn states(dir: &Path, checked: &mut Checked) {
 
 /// Files of JSON beside the frames.
 fn documents(dir: &Path, checked: &mut Checked) {
-    for name in ["host.json", crate::certify::CERTIFICATE] {
+    for name in ["host.json", super::WAITS, crate::certify::CERTIFICATE] {
         let Ok(bytes) = fs::read(dir.join(name)) else { continue };
         if let Err(error) = serde_json::from_slice::<serde_json::Value>(&bytes) {
             checked.find(name, None, Health::Damaged, error);

@@ -9,6 +9,7 @@
 //! | | of such a run the frames are those of `tailbeam_probes::record::program`, see [`ProgramLog`] |
 //! | `../marks.json` | tags and pins of the store's runs, beside them: see [`Marks`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
+//! | `waits.json` | handlers that wait and wakers that are out at the end, see [`Waits`] |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod check;
@@ -22,6 +23,7 @@ mod recorded;
 pub mod records;
 mod store;
 mod time;
+mod waits;
 
 pub use check::{Checked, Finding, Health, check};
 pub use documents::Documents;
@@ -33,6 +35,7 @@ pub use read::{AgentNumbers, ReadRunError, RunFrames, WindowLatency, read_plan, 
 pub use recorded::{Ending, RECORD_VERSION, Recorded};
 pub use store::{RunSummary, Store, StoreError};
 pub use time::{rfc3339, rfc3339_ms};
+pub use waits::{LateRecord, WAITS, WAITS_VERSION, WaitKind, WaitRecord, Waits};
 
 /// The heap sampler's state in a run directory.
 pub const HEAP_STATE: &str = "heap.tbh";

@@ -10,8 +10,10 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::ReadDir;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Poll, Waker};
 
 use tailbeam_probes::collect::heap::{owner, owner_ended};
 use tailbeam_runtime::{Agent, Cx, Stop};
@@ -149,6 +151,7 @@ impl Plot {
             }
             PlantKind::GrowingVec => growing_vec(&mut bed.words),
             PlantKind::ForgottenTask => return forgotten_task(cx).then_some(OBJECT),
+            PlantKind::KeptWaker => return kept_waker(cx).then_some(OBJECT),
             PlantKind::Orphan => return orphan(cx).then_some(OBJECT),
             PlantKind::CLibrary => return c_library(&mut bed.directories).then_some(0),
             PlantKind::BoundedCache => bounded_cache(&mut bed.queue),
@@ -222,6 +225,23 @@ fn forgotten_task(cx: &mut Cx<'_>) -> bool {
 thread_local! {
     /// What ended agents have left behind.
     static LEFT: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    /// Who wants to be told of something, and what of, for ever.
+    static TOLD: RefCell<Vec<(Waker, Box<[u8]>)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A future that asks to be woken, does not wait for it and ends.
+fn kept_waker(cx: &mut Cx<'_>) -> bool {
+    let asks = poll_fn(|context| {
+        register(context.waker());
+        Poll::Ready(())
+    });
+    cx.spawn_future(asks).is_ok()
+}
+
+#[inline(never)]
+fn register(waker: &Waker) {
+    let one = (waker.clone(), planted_object(11));
+    TOLD.with_borrow_mut(|told| told.push(one));
 }
 
 /// Owners of agents that end are counted down from here: hosted agents count up.

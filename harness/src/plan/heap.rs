@@ -38,6 +38,8 @@ pub enum PlantKind {
     ForgottenTask,
     /// Values of agents that have ended.
     Orphan,
+    /// Wakers of futures that have ended, kept with what they were to be woken for.
+    KeptWaker,
     /// Memory of the C library, which no Rust allocator sees.
     CLibrary,
     /// Decoy: a cache that evicts.
@@ -53,12 +55,13 @@ pub enum PlantKind {
 }
 
 /// Kinds and their names, leaks first.
-const KINDS: [(&str, PlantKind); 11] = [
+const KINDS: [(&str, PlantKind); 12] = [
     ("forgotten-insert", PlantKind::ForgottenInsert),
     ("rc-cycle", PlantKind::RcCycle),
     ("growing-vec", PlantKind::GrowingVec),
     ("forgotten-task", PlantKind::ForgottenTask),
     ("orphan", PlantKind::Orphan),
+    ("kept-waker", PlantKind::KeptWaker),
     ("c-library", PlantKind::CLibrary),
     ("bounded-cache", PlantKind::BoundedCache),
     ("warm-up", PlantKind::WarmUp),
@@ -67,7 +70,7 @@ const KINDS: [(&str, PlantKind); 11] = [
     ("fragmentation", PlantKind::Fragmentation),
 ];
 /// Of those, leaks.
-const LEAKS: usize = 6;
+const LEAKS: usize = 7;
 
 impl PlantKind {
     /// Name, as on the command line.

@@ -225,6 +225,11 @@ impl Asks {
         (self.slots.len() - self.free.len()) as u64
     }
 
+    /// Who has an ask open, with repetitions.
+    pub(crate) fn askers(&self) -> impl Iterator<Item = u64> {
+        self.slots.iter().filter(|slot| slot.stage != Stage::Closed).map(|slot| slot.asker)
+    }
+
     /// Answers that nobody has taken.
     pub(crate) fn unread(&self) -> u64 {
         self.slots.iter().filter(|slot| slot.stage == Stage::Answered).count() as u64

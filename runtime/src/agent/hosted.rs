@@ -312,7 +312,7 @@ impl Shard {
             Outcome::Panicked => self.end_agent(index, End::Panicked),
             Outcome::Waits(suspended) => {
                 let mut pending = header.pending.take().unwrap_or_else(|| self.scratch.pending());
-                pending.suspended = Some(suspended);
+                pending.suspend(suspended, self.seen_ns());
                 header.pending.set(Some(pending));
                 header.set_busy(true);
             }
@@ -338,7 +338,10 @@ impl Shard {
                 again
             });
             match again {
-                Again::Waits => return header.pending.set(Some(pending)),
+                Again::Waits => {
+                    pending.polled_ns = self.seen_ns();
+                    return header.pending.set(Some(pending));
+                }
                 Again::Done(Ok(())) => {}
                 end => {
                     header.pending.set(Some(pending));

@@ -148,9 +148,19 @@ const fn stateless(id: TypeId, name: fn() -> &'static str, role: Role) -> AgentT
     }
 }
 
-/// The type of spawned futures, which have no state but their future.
-static TASK: AgentType =
-    stateless(TypeId::of::<PhantomData<dyn Future<Output = ()>>>(), || "future", Role::Task);
+/// Gives each type of spawned futures its constants: they have no state but their future.
+trait Spawned {
+    const TASK: AgentType;
+}
+
+impl<F: Future<Output = ()>> Spawned for F {
+    const TASK: AgentType = stateless(
+        TypeId::of::<PhantomData<dyn Future<Output = ()>>>(),
+        // Names the function whose `async` it is.
+        type_name::<F>,
+        Role::Task,
+    );
+}
 
 /// The type of places from which an agent has moved.
 pub(super) static FORWARD: AgentType =
@@ -203,7 +213,7 @@ impl Shard {
         let Some(index) = vacant else {
             return Err(SpawnError { agent: seed, max: self.config.agents_max });
         };
-        let me = self.occupy(index, &TASK);
+        let me = self.occupy(index, const { &<F as Spawned>::TASK });
         let future = make(me, seed);
         let suspended = self.scratch.keep(async move {
             future.await;
@@ -211,7 +221,7 @@ impl Shard {
         });
         if let Some(header) = self.slab.header(index) {
             let mut pending = self.scratch.pending();
-            pending.suspended = Some(suspended);
+            pending.suspend(suspended, self.seen_ns());
             header.pending.set(Some(pending));
             header.set_busy(true);
         }
@@ -344,6 +354,7 @@ impl Shard {
         }
         // Of the next generation from here on: a drop that sends to its own agent finds it gone.
         header.kind.set(None);
+        self.leave_wakers(header, index, kind);
         self.slab.end_generation(header);
         self.renew_own(index, header.generation.get());
         if !down {

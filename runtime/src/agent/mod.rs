@@ -14,6 +14,7 @@ mod links;
 mod moving;
 mod parcel;
 mod placement;
+pub(crate) mod registry;
 
 pub(crate) use account::Sampler;
 pub use account::{Account, By};
@@ -32,6 +33,8 @@ pub use moving::MoveError;
 pub(crate) use moving::move_agent;
 pub use placement::Placement;
 pub(crate) use placement::Rotor;
+pub(crate) use registry::Late;
+pub use registry::{LateWakers, Registry, WaitFor, Waiting};
 
 use std::fmt;
 use std::marker::PhantomData;

@@ -23,10 +23,9 @@ pub(crate) mod waker;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Waker;
 
 use crate::agent::{
-    Agent, Asks, CLASSES, Cancelled, Class, Kins, Sampler, ToAgent, generation_of, handle,
+    Agent, Asks, CLASSES, Cancelled, Class, Kins, Late, Sampler, ToAgent, generation_of, handle,
     index_of, shard_of,
 };
 use crate::agent::{Asked, Control, Due, End, Told};
@@ -88,6 +87,8 @@ pub(crate) struct Shard {
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
+    /// Wakers that are out for tasks that have ended.
+    pub(crate) late: RefCell<Late>,
     /// Futures that run or wait; before `slab`, whose states they borrow.
     pub(crate) scratch: Scratch,
     pub(crate) slab: Slab,
@@ -107,7 +108,7 @@ pub(crate) struct Shard {
     gauges: Box<[Option<Gauge<Envelope>>]>,
     /// What this shard has sent to each shard's agents and does not know to be read.
     lanes: Vec<Lane>,
-    wheel: RefCell<Wheel>,
+    pub(crate) wheel: RefCell<Wheel>,
     producers: RefCell<Vec<Option<Producer<Envelope>>>>,
     consumers: RefCell<Vec<Option<Consumer<Envelope>>>>,
     acks_in: RefCell<Vec<Option<Consumer<u64>>>>,
@@ -267,6 +268,7 @@ impl Shard {
             sampler: Sampler::new(config.account_every, index as u64),
             beat: Arc::clone(&peers[index].beat),
             now_ns: Cell::new(now_ns),
+            late: RefCell::default(),
             scratch: Scratch::new(),
             slab: Slab::new(config.agents_max),
             lines: std::array::from_fn(|_| Line::new()),
@@ -472,25 +474,6 @@ impl Shard {
         if header.generation.get() == generation_of(to) && header.queue() {
             self.queue_by(header).send(self.mark(to), self.wake_up());
         }
-    }
-
-    /// Queues the task that a wake is for.
-    pub(crate) fn make_woken_ready(&self, wake: waker::Wake) {
-        let header = self.slab.header(wake.slot());
-        if let Some(header) = header.filter(|header| wake.is_for(header.generation.get())) {
-            self.make_ready(handle(self.index, header.generation.get(), wake.slot()));
-        }
-    }
-
-    /// Whether this is that shard of that runtime.
-    fn is(&self, runtime: usize, shard: usize) -> bool {
-        (usize::from(self.runtime), self.index) == (runtime, shard)
-    }
-
-    /// The waker of an agent of this shard.
-    #[inline]
-    pub(crate) fn waker(&self, me: u64) -> Waker {
-        waker::waker(self.runtime, me)
     }
 
     /// Whether it is too late to send or spawn from here.

@@ -298,9 +298,9 @@ impl Shard {
         if !self.own().has_posted() {
             return;
         }
-        let (jobs, wakes) = self.own().take_posted();
+        let jobs = self.own().take_jobs();
         self.begin_jobs();
-        wakes.into_iter().for_each(|wake| self.make_woken_ready(wake));
+        self.take_woken();
         jobs.into_iter().for_each(|job| job(self));
     }
 

@@ -1,7 +1,7 @@
 #![expect(unsafe_code, reason = "a reference to a constant that went through an atomic word")]
 //! What other threads may touch of a shard.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
@@ -84,6 +84,27 @@ fn known(kind: *mut AgentType) -> Option<&'static AgentType> {
     unsafe { kind.cast_const().as_ref() }
 }
 
+/// What became of wakers on other threads since the shard last looked.
+#[derive(Debug, Default)]
+pub(crate) struct Woken {
+    pub(crate) tasks: BTreeSet<Wake>,
+    /// By how many more or fewer wakers of a task are out; no zeros.
+    pub(crate) wakers: BTreeMap<Wake, i64>,
+}
+
+impl Woken {
+    fn count(&mut self, task: Wake, by: i64) {
+        let sum = self.wakers.get(&task).copied().unwrap_or(0) + by;
+        match sum {
+            0 => self.wakers.remove(&task),
+            sum => self.wakers.insert(task, sum),
+        };
+    }
+}
+
+/// Tasks whose counts may wait for the shard's next reason to look; with more it looks for their sake.
+const COUNTS_WAIT: usize = 1_024;
+
 /// The shared part of a shard.
 pub(crate) struct Shared {
     pub(crate) beat: Arc<Beat>,
@@ -98,7 +119,7 @@ pub(crate) struct Shared {
     /// The ring, for threads without one.
     ring: OnceLock<OwnedFd>,
     jobs: Mutex<VecDeque<Job>>,
-    wakes: Mutex<BTreeSet<Wake>>,
+    woken: Mutex<Woken>,
     /// Whether jobs or wakes wait; so that a pass without any costs one load.
     posted: AtomicBool,
 }
@@ -117,7 +138,7 @@ impl Shared {
             event,
             ring: OnceLock::new(),
             jobs: Mutex::default(),
-            wakes: Mutex::default(),
+            woken: Mutex::default(),
             posted: AtomicBool::new(false),
         }
     }
@@ -166,22 +187,40 @@ impl Shared {
         self.knock();
     }
 
-    pub(crate) fn post_wake(&self, wake: Wake) {
-        self.wakes.lock().expect("no code runs under the lock").insert(wake);
+    /// Has a task polled; the number of its wakers changes by `wakers`.
+    pub(crate) fn post_wake(&self, task: Wake, wakers: i64) {
+        let mut woken = self.woken.lock().expect("no code runs under the lock");
+        woken.tasks.insert(task);
+        woken.count(task, wakers);
+        drop(woken);
         self.posted.store(true, Ordering::Release);
         self.knock();
+    }
+
+    /// Notes that a waker of a task was made or dropped on another thread. Wakes nobody.
+    pub(crate) fn note_waker(&self, task: Wake, by: i64) {
+        let mut woken = self.woken.lock().expect("no code runs under the lock");
+        woken.count(task, by);
+        let many = woken.wakers.len() >= COUNTS_WAIT;
+        drop(woken);
+        if many {
+            self.posted.store(true, Ordering::Release);
+        }
     }
 
     pub(crate) fn has_posted(&self) -> bool {
         self.posted.load(Ordering::Acquire)
     }
 
-    /// Takes what was posted.
-    pub(crate) fn take_posted(&self) -> (VecDeque<Job>, BTreeSet<Wake>) {
+    /// Takes the jobs that were posted. Wakes are taken after it, so that none is older than a job that is.
+    pub(crate) fn take_jobs(&self) -> VecDeque<Job> {
         self.posted.store(false, Ordering::Release);
-        let jobs = std::mem::take(&mut *self.jobs.lock().expect("no job runs under the lock"));
-        let wakes = std::mem::take(&mut *self.wakes.lock().expect("no code runs under the lock"));
-        (jobs, wakes)
+        std::mem::take(&mut *self.jobs.lock().expect("no job runs under the lock"))
+    }
+
+    /// Takes what became of wakers: a task that was woken by its last waker is woken here.
+    pub(crate) fn take_woken(&self) -> Woken {
+        std::mem::take(&mut *self.woken.lock().expect("no code runs under the lock"))
     }
 
     pub(crate) fn stats(&self) -> ShardStats {

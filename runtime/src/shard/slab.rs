@@ -87,6 +87,8 @@ pub(crate) struct Header {
     pub(crate) kin: Cell<u32>,
     /// Earlier lives of a supervised agent: their timers are void.
     pub(crate) incarnation: Cell<u32>,
+    /// Wakers of it that are out.
+    pub(crate) wakers: Cell<u32>,
 }
 
 const HEADER: usize = size_of::<Header>();
@@ -116,6 +118,10 @@ impl Header {
 
     pub(crate) fn unqueue(&self) {
         self.flags.set(self.flags.get() & !QUEUED);
+    }
+
+    pub(crate) const fn is_queued(&self) -> bool {
+        self.flags.get() & QUEUED != 0
     }
 
     pub(crate) const fn is_busy(&self) -> bool {
@@ -345,10 +351,14 @@ impl Slab {
         }
     }
 
+    /// Indices that slots have or had are below this.
+    pub(crate) const fn slots(&self) -> usize {
+        self.used.get() * CHUNK_SLOTS
+    }
+
     /// Every occupied slot.
     pub(crate) fn occupied(&self) -> Vec<u32> {
-        let slots = self.used.get() * CHUNK_SLOTS;
-        let slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        let slots = u32::try_from(self.slots()).unwrap_or(u32::MAX);
         (0..slots).filter(|&i| self.header(i).is_some_and(|h| h.kind.get().is_some())).collect()
     }
 

@@ -35,6 +35,13 @@ pub(crate) struct Suspended {
     drop: unsafe fn(NonNull<u8>),
 }
 
+impl Suspended {
+    /// Bytes of its block.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
 /// How a first poll ended.
 pub(crate) enum Outcome {
     Done(Result<(), Stop>),
@@ -53,6 +60,9 @@ pub(crate) enum Again {
 #[derive(Default)]
 pub(crate) struct Pending {
     pub(crate) suspended: Option<Suspended>,
+    /// When it suspended and when it was last polled, ns as the shard saw the clock; of `suspended`.
+    pub(crate) since_ns: u64,
+    pub(crate) polled_ns: u64,
     pub(crate) items: VecDeque<Envelope>,
     /// How each item came here.
     pub(crate) arrivals: VecDeque<Arrival>,
@@ -67,9 +77,18 @@ impl Pending {
         (self.items, self.arrivals) = (items, arrivals);
     }
 
+    /// Keeps a handler that has suspended now.
+    pub(crate) fn suspend(&mut self, suspended: Suspended, now_ns: u64) {
+        self.suspended = Some(suspended);
+        (self.since_ns, self.polled_ns) = (now_ns, now_ns);
+    }
+
     /// Takes what a handler left when it suspended in the middle of catching up, and what was put back.
     pub(crate) fn put_before(&mut self, newer: Self) {
-        self.suspended = newer.suspended.or(self.suspended.take());
+        if newer.suspended.is_some() {
+            self.suspended = newer.suspended;
+            (self.since_ns, self.polled_ns) = (newer.since_ns, newer.polled_ns);
+        }
         for (item, arrival) in newer.items.into_iter().zip(newer.arrivals).rev() {
             self.items.push_front(item);
             self.arrivals.push_front(arrival);

@@ -322,6 +322,14 @@ impl Wheel {
         }
     }
 
+    /// Owners of the timers that poll them, with repetitions. Looks at every timer: 10 ms for a million.
+    pub(crate) fn polled_owners(&self) -> impl Iterator<Item = u64> {
+        let timers = self.states.all().iter().zip(self.dues.all()).take(self.fresh as usize);
+        timers
+            .filter(|(state, _)| state.place != 0 && state.place & TOKEN == 0)
+            .map(|(_, due)| due.owner)
+    }
+
     /// Whether a timer has neither fired nor been cancelled.
     pub(crate) fn is_pending(&self, id: TimerId) -> bool {
         let known = id.index < self.fresh;

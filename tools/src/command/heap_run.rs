@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tailbeam_harness::evidence::{Store, read_plan};
+use tailbeam_harness::evidence::{Store, Waits, read_plan};
 use tailbeam_harness::plan::Plan;
+use tailbeam_probes::Unavailable;
 use tailbeam_probes::record::heap::HeapSnapshot;
 use tailbeam_probes::record::heap_file::{self, HeapFileError};
 
@@ -23,6 +24,8 @@ pub(super) struct HeapRun {
     pub(super) snapshot: HeapSnapshot,
     /// Other processes of the run, by file name.
     pub(super) others: Vec<String>,
+    /// What the runtime's registry said at the end.
+    pub(super) waits: Result<Waits, Unavailable>,
 }
 
 /// Reads the heap state that `name` means: a run (id, unique prefix, `@last`, `@last~N`), a directory that
@@ -35,7 +38,10 @@ pub(super) fn load(root: &Path, name: &str, pid: Option<u32>) -> Result<HeapRun,
     let (place, at_ns) = instant(name);
     let path = Path::new(place);
     if path.is_file() {
-        return read(path, file_name(path), Vec::new());
+        let dir = path.parent().unwrap_or(Path::new("."));
+        let own = path.file_name() == Some(STATE.as_ref());
+        let waits = if own { Waits::read(dir) } else { Err(of_another()) };
+        return read(path, file_name(path), Vec::new(), waits);
     }
     let dir = match path.join(STATE).is_file() {
         true => path.to_owned(),
@@ -50,11 +56,15 @@ pub(super) fn load(root: &Path, name: &str, pid: Option<u32>) -> Result<HeapRun,
     }
     let run = file_name(&dir);
     match at_ns {
-        None => read(&dir.join(own), run, others),
+        None => {
+            let waits = if pid.is_none() { Waits::read(&dir) } else { Err(of_another()) };
+            read(&dir.join(own), run, others, waits)
+        }
         Some(at_ns) => read(
             &dir.join(kept(&dir, &states, at_ns)?),
             format!("{run}@{}", seconds(at_ns)),
             others,
+            Err(of_another()),
         ),
     }
 }
@@ -158,9 +168,23 @@ fn without_heap(dir: &Path, own: &str, others: &[String]) -> Failure {
     )
 }
 
-fn read(path: &Path, name: String, others: Vec<String>) -> Result<HeapRun, Failure> {
+/// The registry is read once, at the end of a run's own process.
+fn of_another() -> Unavailable {
+    Unavailable {
+        source: "the runtime's registry",
+        cause: "this state is not the last one of the run's own process".to_owned(),
+        remedy: "leave out the instant, --pid or the file's name".to_owned(),
+    }
+}
+
+fn read(
+    path: &Path,
+    name: String,
+    others: Vec<String>,
+    waits: Result<Waits, Unavailable>,
+) -> Result<HeapRun, Failure> {
     match heap_file::read(path) {
-        Ok(snapshot) => Ok(HeapRun { name, snapshot, others }),
+        Ok(snapshot) => Ok(HeapRun { name, snapshot, others, waits }),
         Err(HeapFileError::Io { error, .. }) => Err(Failure::new(
             1,
             format!(

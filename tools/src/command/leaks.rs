@@ -51,6 +51,7 @@ impl Heap {
             profile: &self.profile,
             report: &self.report,
             others: &self.run.others,
+            waits: self.run.waits.as_ref(),
             base: base.map(|base| (&*base.run.name, &base.profile)),
             available_bytes: room::memory_bytes().ok(),
         }

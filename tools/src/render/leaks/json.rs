@@ -17,7 +17,7 @@ use tailbeam_probes::stats::Judgement;
 use super::rows::{By, Row, rows};
 use super::table::changes;
 use super::words;
-use super::{Leaks, places, word};
+use super::{Leaks, places, waits, word};
 use crate::render::export::owner_name;
 use crate::render::json::document_of;
 
@@ -37,6 +37,7 @@ struct Data {
     gate: Value,
     totals: Value,
     blind: Value,
+    waits: Value,
     modules: Vec<Value>,
     sites: Vec<Value>,
     live: Value,
@@ -116,6 +117,7 @@ fn data(leaks: &Leaks<'_>, by: By, objects: bool) -> Data {
             "warm_up_bytes": report.blind.warm_up_bytes,
             "other_bytes": report.blind.other_bytes,
         }),
+        waits: waits::document(leaks),
         modules: modules(leaks),
         sites: report.sites.iter().map(|of| site(leaks, of)).collect(),
         live: json!({
@@ -128,7 +130,7 @@ fn data(leaks: &Leaks<'_>, by: By, objects: bool) -> Data {
     }
 }
 
-fn unknown(cause: &str, remedy: &str) -> Value {
+pub(super) fn unknown(cause: &str, remedy: &str) -> Value {
     json!({"unknown": cause, "remedy": remedy})
 }
 

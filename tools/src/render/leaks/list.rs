@@ -10,6 +10,7 @@ use tailbeam_probes::analyse::leak::{
 use tailbeam_probes::stats::Judgement;
 
 use super::rows::{By, rows};
+use super::waits::waits;
 use super::words::{
     freed, growth, hours, ns, percent, plural, rate, reason, signed, since, sparkline, who, whole,
 };
@@ -30,6 +31,7 @@ pub fn list(leaks: &Leaks<'_>, page: Page, out: &mut dyn Write) -> io::Result<()
             block(leaks, page, (number, site), out)?;
         }
     }
+    waits(leaks, page, out)?;
     largest(leaks, page, out)?;
     undecided(leaks, page, out)?;
     not_leaks(leaks, page, out)?;
@@ -115,7 +117,7 @@ fn explained(report: &LeakReport) -> String {
     }
 }
 
-fn unavailable(why: &Unavailable) -> String {
+pub(super) fn unavailable(why: &Unavailable) -> String {
     format!("unknown ({}; {})", why.cause, why.remedy)
 }
 

@@ -8,8 +8,11 @@ pub mod plan;
 mod rows;
 mod table;
 mod tree;
+mod waits;
 mod words;
 
+use tailbeam_harness::evidence::Waits;
+use tailbeam_probes::Unavailable;
 use tailbeam_probes::analyse::leak::{LeakReport, Verdict};
 use tailbeam_probes::analyse::profile::{HeapProfile, Stack};
 use tailbeam_probes::analyse::role::{Role, role};
@@ -40,6 +43,8 @@ pub struct Leaks<'a> {
     pub report: &'a LeakReport,
     /// Other processes of the run, by file.
     pub others: &'a [String],
+    /// Handlers that wait and wakers that are out, from the runtime's registry; or why that is not known.
+    pub waits: Result<&'a Waits, &'a Unavailable>,
     /// An earlier state to compare with, and what it is called.
     pub base: Option<(&'a str, &'a HeapProfile)>,
     /// Memory that this host could still give, bytes; `None` when it is not known.
