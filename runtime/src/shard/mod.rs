@@ -85,6 +85,8 @@ pub(crate) struct Shard {
     /// Stamped turns of this length are told to the observer, ns.
     long_turn_ns: u64,
     observer: RefCell<Box<dyn Observer>>,
+    /// No look before this instant is told to it.
+    look_at_ns: Cell<u64>,
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
@@ -133,7 +135,7 @@ struct Line {
     debt_ns: Cell<u64>,
     /// Up to which place in the queue messages of rings lie: those that come later must not overtake them.
     again: Cell<usize>,
-    /// How these came here, if turns are stamped.
+    /// How these came here.
     arrivals: Again,
 }
 
@@ -260,6 +262,7 @@ impl Shard {
                 long_turn_ns => long_turn_ns,
             },
             observer: RefCell::new(Box::new(NoObserver)),
+            look_at_ns: Cell::new(0),
             seen_ns: Cell::new(now_ns),
             since_ns: Cell::new(marks::FRESH),
             age: Cell::new(0),
