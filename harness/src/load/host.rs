@@ -11,7 +11,7 @@ use tailbeam_runtime::{Addr, Agent, Cx, Stop};
 use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
-use super::latency::is_drawn;
+use super::latency::Draws;
 use super::legs::Step;
 use super::middle::{MiddleAgent, MiddleMsg};
 use super::open::Open;
@@ -46,8 +46,8 @@ pub(crate) struct Fleet<W: Workload> {
     pub(crate) askers: u32,
     /// Address of agent `i`; set once every agent lives.
     pub(crate) addresses: OnceLock<Vec<Addr<Hosted<W>>>>,
-    /// One request in so many is drawn to be written down whole.
-    pub(crate) draw_every: u64,
+    /// Which requests have stages, and which are written down whole.
+    pub(crate) draws: Draws,
     /// The agent that is flooded, and each how-many-th request goes to it.
     pub(crate) flood: Option<(u32, u32)>,
     /// The middles of the cores; set before any agent begins, empty without.
@@ -122,8 +122,9 @@ impl<W: Workload> Hosted<W> {
         Draw::new(self.fleet.plan.seed, u64::from(self.index))
     }
 
-    /// Sends every request that is due, late ones included, and arms the next instant.
-    fn issue(&mut self, cx: &mut Cx<'_>) {
+    /// Sends every request that is due at `now_ns` or becomes due meanwhile, late ones included, and arms the next
+    /// instant.
+    fn issue(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
         if !self.plots.is_empty() {
             let now_ns = cx.fresh_ns();
             self.plots.iter_mut().for_each(|plot| plot.tend(now_ns, cx));
@@ -133,7 +134,7 @@ impl<W: Workload> Hosted<W> {
             return self.ask_again(cx);
         }
         // One look for all that is due, and that of each request for what became due meanwhile.
-        let (mut burst, mut now_ns) = (BURST, cx.stamp_ns());
+        let mut burst = BURST;
         while self.next_ns < end_ns && burst > 0 && self.next_ns <= now_ns {
             let k = u64::from(self.k);
             for _ in 0..self.fleet.plan.shape.fan_out {
@@ -169,7 +170,7 @@ impl<W: Workload> Hosted<W> {
             let think =
                 self.draw().span_ns(u64::from(self.k), Stream::Think, self.fleet.plan.think);
             self.next_ns = cx.fresh_ns() + think;
-            self.issue(cx);
+            self.issue(cx.stamp_ns(), cx);
         }
     }
 
@@ -241,7 +242,7 @@ impl<W: Workload> Hosted<W> {
             planned_ns: self.draw().span_ns(k, Stream::Delay, plan.delay),
             local: self.local,
             responder: target,
-            drawn: is_drawn(self.draw(), k, self.fleet.draw_every),
+            drawn: self.fleet.draws.of(self.draw(), k),
             timer: None,
         }
     }
@@ -264,7 +265,7 @@ impl<W: Workload> Hosted<W> {
                 planned_ns: open.planned_ns,
                 ..Stamps::default()
             },
-            counted: open.drawn,
+            counted: open.drawn.whole,
             counts: None,
             strike: None,
             home,
@@ -422,7 +423,7 @@ impl<W: Workload> Agent for Hosted<W> {
                 self.inner.begin(start_ns, cx);
                 // What attacks has no schedule.
                 if self.index < self.fleet.askers {
-                    self.issue(cx);
+                    self.issue(cx.stamp_ns(), cx);
                 }
             }
             HostMsg::Ask(exchange) => self.serve(exchange, cx).await,
@@ -449,7 +450,9 @@ impl<W: Workload> Agent for Hosted<W> {
         let _tag = owner::scope(self.owner);
         if token == TICK {
             observe::seen(self.next_ns, cx.turn_ns());
-            self.issue(cx);
+            // The turn has just begun: its stamp, where it has one, is the instant.
+            let now_ns = if cx.has_turn_stamps() { cx.turn_ns() } else { cx.stamp_ns() };
+            self.issue(now_ns, cx);
         } else if token & EXPIRE != 0 {
             let now = cx.fresh_ns();
             if let Some(open) = recorder::with(|r| r.open.remove(token & !EXPIRE)) {

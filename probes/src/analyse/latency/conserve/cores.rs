@@ -270,11 +270,12 @@ impl Core<'_> {
         if let Some(check) = self.no_ticks(what) {
             return check;
         }
-        let answered = given.windows.iter().flat_map(|window| &window.responders);
-        let service: f64 = answered
-            .filter(|responder| responder.shard == self.shard)
-            .map(|responder| responder.all.stages[Stage::Service.index()] as f64)
-            .sum();
+        let of_window = |window: &LatencyWindow| {
+            let answered = window.responders.iter().filter(|of| of.shard == self.shard);
+            let ns: f64 = answered.map(|of| of.all.stages[Stage::Service.index()] as f64).sum();
+            ns * window.stands_for() as f64
+        };
+        let service: f64 = given.windows.iter().map(of_window).sum();
         let turns: f64 = self.ticks.iter().map(|tick| tick.turns_ns as f64).sum();
         let wall: f64 = self.ticks.iter().map(|tick| wall_ns(tick)).sum();
         let n = self.ticks.len() as u64;
