@@ -201,7 +201,15 @@ impl CoreLatency {
 
     /// A request of this core is closed while stages are switched off.
     pub(crate) fn unstaged(&mut self, stamps: &Stamps) {
+        self.unanswered(stamps);
         add(&mut self.unstaged, system_ns(stamps));
+    }
+
+    /// How long one without an answer was in each leg is not known.
+    fn unanswered(&mut self, stamps: &Stamps) {
+        if stamps.answered_ns == 0 {
+            add(&mut self.legs_unknown, stamps.closed_ns.saturating_sub(stamps.sent_ns));
+        }
     }
 
     /// A request of this core is closed; its answer may never have come.
@@ -213,9 +221,7 @@ impl CoreLatency {
         counts: Option<&PollCounts>,
     ) {
         let system = system_ns(stamps);
-        if stamps.answered_ns == 0 {
-            add(&mut self.legs_unknown, stamps.closed_ns.saturating_sub(stamps.sent_ns));
-        }
+        self.unanswered(stamps);
         let late = self.is_late(system);
         if late {
             self.late_by.add(parties.responder, system);

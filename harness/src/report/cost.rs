@@ -306,9 +306,10 @@ fn saturated(end: Option<&EndRecord>, plan: &Plan, cores: usize) -> Measured<Sat
         end.saturated.iter().map(CostPair::pair).partition(|pair| least(pair) >= SATURATED);
     let left_out = spare.len() as u64;
     let Ok(cost) = overhead::cost(&pairs, cores) else {
+        let most = spare.iter().map(least).fold(0.0, f64::max) * 100.0;
         return Measured::unknown(
             format!(
-                "{} pairs of spans with busy cores, {left_out} with time to spare; an interval takes {PAIRS_MIN}",
+                "{} pairs of spans with busy cores, {left_out} with time to spare (at most {most:.0} % busy in both spans); an interval takes {PAIRS_MIN}",
                 pairs.len()
             ),
             "give the saturated phase more time and keep other programs off the cores",
