@@ -85,8 +85,6 @@ pub(crate) struct Shard {
     /// Stamped turns of this length are told to the observer, ns.
     long_turn_ns: u64,
     observer: RefCell<Box<dyn Observer>>,
-    /// No look before this instant is told to it.
-    look_at_ns: Cell<u64>,
     beat: Arc<Beat>,
     /// The clock as the running turn has seen it; 0 when it has not looked yet.
     pub(crate) now_ns: Cell<u64>,
@@ -262,7 +260,6 @@ impl Shard {
                 long_turn_ns => long_turn_ns,
             },
             observer: RefCell::new(Box::new(NoObserver)),
-            look_at_ns: Cell::new(0),
             seen_ns: Cell::new(now_ns),
             since_ns: Cell::new(marks::FRESH),
             age: Cell::new(0),

@@ -57,6 +57,8 @@ pub(super) struct Hand {
     pub(super) agent: Cell<u64>,
     /// Whether it has not ended.
     pub(super) inside: Cell<bool>,
+    /// No look before this instant is told to the observer.
+    pub(super) look_at_ns: Cell<u64>,
     published_ns: Cell<u64>,
     /// When it was seen, if that is not what the marks of its queue say; 0 otherwise.
     seen_ns: Cell<u64>,

@@ -191,7 +191,7 @@ impl Shard {
     pub(super) fn see_stamped(&self) -> u64 {
         let now_ns = self.stamps.see_ns(&self.clock);
         self.close_turn(now_ns);
-        if now_ns >= self.look_at_ns.get() {
+        if now_ns >= self.hand.look_at_ns.get() {
             self.tell_look(now_ns);
         }
         now_ns
@@ -199,8 +199,8 @@ impl Shard {
 
     #[inline(never)]
     fn tell_look(&self, now_ns: u64) {
-        self.look_at_ns.set(0);
-        self.tell(|observer| self.look_at_ns.set(observer.look(now_ns, &Queues::of(self))));
+        self.hand.look_at_ns.set(0);
+        self.tell(|observer| self.hand.look_at_ns.set(observer.look(now_ns, &Queues::of(self))));
     }
 
     /// Whether turns are stamped.
@@ -233,6 +233,6 @@ impl Shard {
     /// Has an observer be told from now on.
     pub(crate) fn observe(&self, observer: Box<dyn Observer>) {
         drop(self.observer.replace(observer));
-        self.look_at_ns.set(0);
+        self.hand.look_at_ns.set(0);
     }
 }
