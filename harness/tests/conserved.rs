@@ -11,7 +11,7 @@ use common::{Ran, largest, plan, run};
 use tailbeam_harness::evidence::records::kind;
 use tailbeam_harness::report::{self, Report};
 use tailbeam_harness::verdict::{Gate, GateResult, GateVerdict, Overall};
-use tailbeam_probes::record::latency::{LatencyWindow, Stage, Sums};
+use tailbeam_probes::record::latency::{LatencyWindow, Stage, Sums, Why};
 use tailbeam_probes::record::{SegmentWriter, read_dir};
 
 const GATES: [Gate; 1] = [Gate::Conservation {}];
@@ -117,4 +117,39 @@ fn a_stage_that_lost_what_it_had_in_one_band_is_named_there() {
         Some(window)
     });
     fails(&slow, "");
+}
+
+/// Above a rate only some have stages. Each is counted, as late as all, and late ones are kept whole besides.
+#[test]
+fn the_stages_of_one_request_in_four_stand_for_all() {
+    let mut plan = plan(300, 6);
+    plan.observe.staged_every = Some(4);
+    let Some(ran) = run(&plan) else { return };
+    let clean = judged(&ran.dir);
+    assert_eq!(gate(&clean).verdict, GateVerdict::Pass, "{:?}", gate(&clean));
+    let (drawn, others) = ran.windows.iter().fold((0, 0), |(drawn, others), window| {
+        let held: u64 = window.buckets.iter().map(|bucket| bucket.sums.count).sum();
+        (drawn + held, others + window.more.undrawn.count)
+    });
+    let share = drawn as f64 / (drawn + others) as f64;
+    assert!((0.2..0.3).contains(&share), "{drawn} of {}", drawn + others);
+    let late = ran.windows.iter().filter(|window| window.late_ns.is_some());
+    let kept = |window: &LatencyWindow| {
+        window.exemplars.iter().filter(|of| of.why == Why::Late).count() as u64
+    };
+    let (kept, drawn_late) = late.fold((0, 0), |(all, drawn), window| {
+        let late: u64 = window.responders.iter().map(|of| of.late.count).sum();
+        (all + kept(window) + window.late_left_out, drawn + late)
+    });
+    assert!(kept > 2 * drawn_late, "{kept} late ones, {drawn_late} of them drawn");
+    let other = changed(&ran, |mut window| {
+        window.more.staged_every = 2;
+        Some(window)
+    });
+    fails(&other, "requests with stages = requests drawn");
+    let lost = changed(&ran, |mut window| {
+        window.more.undrawn.count -= u64::from(window.window == 2);
+        Some(window)
+    });
+    fails(&lost, "requests attributed = requests counted");
 }

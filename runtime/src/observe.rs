@@ -18,8 +18,10 @@ pub trait Observer: Send + 'static {
     /// the next turn. Only with `Config::turn_stamps`.
     fn long_turn(&mut self, _agent: AgentId, _from_ns: u64, _len_ns: u64) {}
     /// The shard looked at the clock: every few us while it is busy, between two turns. Only with
-    /// `Config::turn_stamps`.
-    fn look(&mut self, _now_ns: u64, _queues: &Queues<'_>) {}
+    /// `Config::turn_stamps`. Returns the instant before which it need not be told again, ns; 0 is each time.
+    fn look(&mut self, _now_ns: u64, _queues: &Queues<'_>) -> u64 {
+        u64::MAX
+    }
     /// The shard has ended; its agents are gone.
     fn ended(&mut self) {}
 }

@@ -112,9 +112,10 @@ impl Observer for Watch {
         self.0.fetch_add(u64::from(len_ns > 0), Ordering::Relaxed);
     }
 
-    fn look(&mut self, _: u64, queues: &Queues<'_>) {
+    fn look(&mut self, _: u64, queues: &Queues<'_>) -> u64 {
         let waiting = queues.ready() + queues.aside() + queues.in_rings() + queues.unpublished();
         self.0.fetch_add(1 + (waiting >> 32), Ordering::Relaxed);
+        0
     }
 }
 

@@ -28,7 +28,7 @@ use crate::evidence::records::{
     CostPair, CountRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown,
     WindowRecord,
 };
-use crate::load::latency::{BOUND_NS, draw_every};
+use crate::load::latency::{BOUND_NS, draws};
 use crate::load::slow::flooded;
 use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
 use crate::plan::{LogCore, Plan};
@@ -156,7 +156,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             agents,
             askers: agents.saturating_sub(plan.protocol.attackers),
             addresses: OnceLock::new(),
-            draw_every: draw_every(plan, shards),
+            draws: draws(plan, shards),
             flood: flooded(plan),
             middles: OnceLock::new(),
             workload: PhantomData,

@@ -157,8 +157,8 @@ impl<W: Workload> Controller<'_, W> {
         if !self.latency.setup.on {
             return Ok(None);
         }
-        let plan = self.plan.clone();
-        self.on(0, move |_| Some(units::measure(&plan)))
+        let (plan, shards) = (self.plan.clone(), self.shards);
+        self.on(0, move |_| Some(units::measure(&plan, shards)))
     }
 
     /// Forgets what was noted before the first request was due.

@@ -100,6 +100,9 @@ pub struct UnitCosts {
     pub turn_ns: f64,
     /// The stages of a request, from its stamps to the tables, ns.
     pub request_ns: f64,
+    /// A request whose stages are not noted, ns; none where each is.
+    #[serde(default)]
+    pub undrawn_ns: Option<f64>,
 }
 
 /// Something that was not measured.

@@ -11,7 +11,7 @@ use tailbeam_runtime::{Addr, Agent, Cx, Stop};
 use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
-use super::latency::is_drawn;
+use super::latency::{Drawn, Draws};
 use super::legs::Step;
 use super::middle::{MiddleAgent, MiddleMsg};
 use super::open::Open;
@@ -46,8 +46,8 @@ pub(crate) struct Fleet<W: Workload> {
     pub(crate) askers: u32,
     /// Address of agent `i`; set once every agent lives.
     pub(crate) addresses: OnceLock<Vec<Addr<Hosted<W>>>>,
-    /// One request in so many is drawn to be written down whole.
-    pub(crate) draw_every: u64,
+    /// Which requests have stages, and which are written down whole.
+    pub(crate) draws: Draws,
     /// The agent that is flooded, and each how-many-th request goes to it.
     pub(crate) flood: Option<(u32, u32)>,
     /// The middles of the cores; set before any agent begins, empty without.
@@ -122,8 +122,9 @@ impl<W: Workload> Hosted<W> {
         Draw::new(self.fleet.plan.seed, u64::from(self.index))
     }
 
-    /// Sends every request that is due, late ones included, and arms the next instant.
-    fn issue(&mut self, cx: &mut Cx<'_>) {
+    /// Sends every request that is due at `now_ns` or becomes due meanwhile, late ones included, and arms the next
+    /// instant.
+    fn issue(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
         if !self.plots.is_empty() {
             let now_ns = cx.fresh_ns();
             self.plots.iter_mut().for_each(|plot| plot.tend(now_ns, cx));
@@ -133,11 +134,11 @@ impl<W: Workload> Hosted<W> {
             return self.ask_again(cx);
         }
         // One look for all that is due, and that of each request for what became due meanwhile.
-        let (mut burst, mut now_ns) = (BURST, cx.stamp_ns());
+        let (mut burst, mut first_ns) = (BURST, cx.has_turn_stamps().then_some(now_ns));
         while self.next_ns < end_ns && burst > 0 && self.next_ns <= now_ns {
             let k = u64::from(self.k);
             for _ in 0..self.fleet.plan.shape.fan_out {
-                let (sent, at_ns) = self.send(cx);
+                let (sent, at_ns) = self.send(first_ns.take(), cx);
                 now_ns = now_ns.max(at_ns);
                 self.k = self.k.wrapping_add(1);
                 burst = burst.saturating_sub(1);
@@ -154,8 +155,9 @@ impl<W: Workload> Hosted<W> {
 
     /// One request that is due now: the closed loop of a saturated phase.
     fn ask_again(&mut self, cx: &mut Cx<'_>) {
-        self.next_ns = cx.fresh_ns();
-        let _ = self.send(cx);
+        self.next_ns = cx.stamp_ns();
+        let now_ns = cx.has_turn_stamps().then_some(self.next_ns);
+        let _ = self.send(now_ns, cx);
         self.k = self.k.wrapping_add(1);
     }
 
@@ -169,12 +171,13 @@ impl<W: Workload> Hosted<W> {
             let think =
                 self.draw().span_ns(u64::from(self.k), Stream::Think, self.fleet.plan.think);
             self.next_ns = cx.fresh_ns() + think;
-            self.issue(cx);
+            self.issue(cx.stamp_ns(), cx);
         }
     }
 
-    /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked.
-    fn send(&mut self, cx: &mut Cx<'_>) -> (bool, u64) {
+    /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked. `now_ns`: a stamp of this
+    /// moment, which is good enough for one that is not drawn.
+    fn send(&mut self, now_ns: Option<u64>, cx: &mut Cx<'_>) -> (bool, u64) {
         let local = self.local as usize;
         let closed_loop = recorder::with(|r| {
             r.second.outcomes.attempts += 1;
@@ -189,7 +192,9 @@ impl<W: Workload> Hosted<W> {
             return (false, 0);
         }
         let target = self.target();
-        let mut open = self.open_request(target, cx.stamp_ns());
+        let drawn = self.fleet.draws.of(self.draw(), u64::from(self.k));
+        let now_ns = now_ns.filter(|_| !drawn.staged);
+        let mut open = self.open_request(target, drawn, now_ns.unwrap_or_else(|| cx.stamp_ns()));
         if closed_loop {
             open.planned_ns = 0;
         }
@@ -231,7 +236,7 @@ impl<W: Workload> Hosted<W> {
         (sent.is_ok(), now_ns)
     }
 
-    fn open_request(&self, target: u32, now_ns: u64) -> Open {
+    fn open_request(&self, target: u32, drawn: Drawn, now_ns: u64) -> Open {
         let plan = &self.fleet.plan;
         let k = u64::from(self.k);
         Open {
@@ -241,7 +246,7 @@ impl<W: Workload> Hosted<W> {
             planned_ns: self.draw().span_ns(k, Stream::Delay, plan.delay),
             local: self.local,
             responder: target,
-            drawn: is_drawn(self.draw(), k, self.fleet.draw_every),
+            drawn,
             timer: None,
         }
     }
@@ -264,7 +269,7 @@ impl<W: Workload> Hosted<W> {
                 planned_ns: open.planned_ns,
                 ..Stamps::default()
             },
-            counted: open.drawn,
+            counted: open.drawn.whole,
             counts: None,
             strike: None,
             home,
@@ -304,17 +309,19 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    fn answered(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
+    /// `alone`: the turn that runs has just begun, and with this answer.
+    fn answered(&mut self, mut exchange: Box<Exchange<W>>, alone: bool, cx: &mut Cx<'_>) {
         let back = exchange.way(way::leg(cx));
-        // A clock read of its own: the total that the stages are compared with.
-        let now = cx.fresh_ns();
         exchange.stamps.back = back;
-        exchange.stamps.closed_ns = now;
         recorder::with(|r| r.in_hand(&exchange.stamps));
         let Some(open) = recorder::with(|r| r.open.remove(exchange.key)) else {
             recorder::with(|r| r.second.late_answers += 1);
             return;
         };
+        // A clock read of its own: the total that the stages are compared with. Where there are none, the turn's.
+        let stamped = alone && !open.drawn.staged && cx.has_turn_stamps();
+        let now = if stamped { back.turn_ns } else { cx.fresh_ns() };
+        exchange.stamps.closed_ns = now;
         if let Some(timer) = open.timer {
             cx.cancel(timer);
         }
@@ -387,7 +394,7 @@ impl<W: Workload> Hosted<W> {
         for exchange in exchanges {
             if matches!(exchange.body, Body::Reply(_)) {
                 let _tag = owner::scope(self.owner);
-                self.answered(exchange, cx);
+                self.answered(exchange, false, cx);
             } else {
                 self.serve(exchange, cx).await;
             }
@@ -422,13 +429,13 @@ impl<W: Workload> Agent for Hosted<W> {
                 self.inner.begin(start_ns, cx);
                 // What attacks has no schedule.
                 if self.index < self.fleet.askers {
-                    self.issue(cx);
+                    self.issue(cx.stamp_ns(), cx);
                 }
             }
             HostMsg::Ask(exchange) => self.serve(exchange, cx).await,
             HostMsg::Answer(exchange) => {
                 let _tag = owner::scope(self.owner);
-                self.answered(exchange, cx);
+                self.answered(exchange, true, cx);
             }
             HostMsg::Batch(exchanges, cursor) => self.batch(exchanges, cursor, cx).await,
             HostMsg::Told(notice) => {
@@ -449,7 +456,9 @@ impl<W: Workload> Agent for Hosted<W> {
         let _tag = owner::scope(self.owner);
         if token == TICK {
             observe::seen(self.next_ns, cx.turn_ns());
-            self.issue(cx);
+            // The turn has just begun: its stamp, where it has one, is the instant.
+            let now_ns = if cx.has_turn_stamps() { cx.turn_ns() } else { cx.stamp_ns() };
+            self.issue(now_ns, cx);
         } else if token & EXPIRE != 0 {
             let now = cx.fresh_ns();
             if let Some(open) = recorder::with(|r| r.open.remove(token & !EXPIRE)) {

@@ -4,7 +4,7 @@ use tailbeam_probes::analyse::latency::{
     Heavy, Reservoir, SpaceSaving, StageTable, TopSlow, stages, system_ns,
 };
 use tailbeam_probes::record::latency::{
-    Exemplar, LatencyWindow, LegSum, PollCounts, ResponderSums, StageNs, Stamps, TopAgent, Why,
+    Exemplar, LatencyWindow, LegSum, PollCounts, ResponderSums, Stamps, TopAgent, Why,
 };
 
 use super::draw::{Draw, Stream};
@@ -22,20 +22,49 @@ const DRAWN_PER_KEPT: f64 = 2.0;
 /// One request in so many is drawn at least; counting the polls of one takes about 2 us.
 const DRAW_EVERY_MAX: u64 = 1_024;
 
-/// One request in so many is drawn in a run of this plan on so many shards.
+/// How requests are drawn, each with the same chance and before anything is known of it: for their stages, and some of
+/// these to be written down whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Draws {
+    /// Numbers that are drawn from: the first is a request that is written down whole.
+    numbers: u64,
+    /// So many of the first are requests that have stages.
+    staged: u64,
+}
+
+/// What a request was drawn for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Drawn {
+    /// Its stages are noted.
+    pub(crate) staged: bool,
+    /// It is written down whole.
+    pub(crate) whole: bool,
+}
+
+/// How they are drawn in a run of this plan on so many shards.
 #[must_use]
-pub(crate) fn draw_every(plan: &Plan, shards: usize) -> u64 {
-    let window_s = plan.observe.window_ns() as f64 / 1e9;
-    let requests = plan.rate_per_s() * window_s / shards.max(1) as f64;
+pub(crate) fn draws(plan: &Plan, shards: usize) -> Draws {
+    let per_core_s = plan.rate_per_s() / shards.max(1) as f64;
+    let requests = per_core_s * plan.observe.window_ns() as f64 / 1e9;
     let wanted = plan.observe.exemplars(plan.duration_ns) as f64 * DRAWN_PER_KEPT;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
     let every = (requests / wanted.max(1.0)) as u64;
-    every.clamp(1, DRAW_EVERY_MAX)
+    let staged_every = plan.observe.staged_every(per_core_s);
+    let numbers = every.clamp(1, DRAW_EVERY_MAX).next_multiple_of(staged_every);
+    Draws { numbers, staged: numbers / staged_every }
 }
 
-/// Whether a request is drawn, before anything is known of it.
-pub(crate) const fn is_drawn(draw: Draw, k: u64, every: u64) -> bool {
-    draw.below(k, Stream::Sample, every) == 0
+impl Draws {
+    /// What request `k` of an agent is drawn for.
+    pub(crate) const fn of(self, draw: Draw, k: u64) -> Drawn {
+        let number = draw.below(k, Stream::Sample, self.numbers);
+        Drawn { staged: number < self.staged, whole: number == 0 }
+    }
+
+    /// One request in so many has stages.
+    pub(crate) const fn staged_every(self) -> u64 {
+        self.numbers / self.staged
+    }
 }
 
 /// Who took part in a request.
@@ -49,6 +78,8 @@ pub(crate) struct Parties {
 #[derive(Debug)]
 pub(crate) struct CoreLatency {
     shard: u16,
+    /// One request in so many is in the tables.
+    staged_every: u64,
     table: StageTable,
     /// By shard.
     responders: Vec<ResponderSums>,
@@ -65,12 +96,15 @@ pub(crate) struct CoreLatency {
     legs: [LegSum; 3],
     legs_unknown: LegSum,
     unstaged: LegSum,
+    undrawn: LegSum,
 }
 
 impl CoreLatency {
     /// Of one shard of so many, as the plan wants it.
     pub(crate) fn of(plan: &Plan, shard: usize, shards: usize) -> Self {
-        Self::new(shard, shards, plan.observe.exemplars(plan.duration_ns), plan.seed)
+        let exemplars = plan.observe.exemplars(plan.duration_ns);
+        let staged_every = draws(plan, shards).staged_every();
+        Self { staged_every, ..Self::new(shard, shards, exemplars, plan.seed) }
     }
 
     /// Of one shard of so many, with room for so many exemplars of each kind.
@@ -80,6 +114,7 @@ impl CoreLatency {
         let seed = seed ^ (shard as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Self {
             shard: number(shard),
+            staged_every: 1,
             table: StageTable::new(),
             responders: (0..shards).map(sums).collect(),
             uniform: Reservoir::new(exemplars, seed),
@@ -94,6 +129,7 @@ impl CoreLatency {
             legs: [LegSum::default(); 3],
             legs_unknown: LegSum::default(),
             unstaged: LegSum::default(),
+            undrawn: LegSum::default(),
         }
     }
 
@@ -117,6 +153,7 @@ impl CoreLatency {
         (self.clamped, self.disordered, self.late_ns) = (0, 0, late_ns);
         self.legs = [LegSum::default(); 3];
         (self.legs_unknown, self.unstaged) = (LegSum::default(), LegSum::default());
+        self.undrawn = LegSum::default();
     }
 
     /// What takes longer is late, ns.
@@ -164,7 +201,15 @@ impl CoreLatency {
 
     /// A request of this core is closed while stages are switched off.
     pub(crate) fn unstaged(&mut self, stamps: &Stamps) {
+        self.unanswered(stamps);
         add(&mut self.unstaged, system_ns(stamps));
+    }
+
+    /// How long one without an answer was in each leg is not known.
+    fn unanswered(&mut self, stamps: &Stamps) {
+        if stamps.answered_ns == 0 {
+            add(&mut self.legs_unknown, stamps.closed_ns.saturating_sub(stamps.sent_ns));
+        }
     }
 
     /// A request of this core is closed; its answer may never have come.
@@ -172,21 +217,50 @@ impl CoreLatency {
         &mut self,
         parties: Parties,
         stamps: &Stamps,
-        drawn: bool,
+        drawn: Drawn,
         counts: Option<&PollCounts>,
     ) {
         let system = system_ns(stamps);
-        if stamps.answered_ns == 0 {
-            add(&mut self.legs_unknown, stamps.closed_ns.saturating_sub(stamps.sent_ns));
+        self.unanswered(stamps);
+        let late = self.is_late(system);
+        if late {
+            self.late_by.add(parties.responder, system);
         }
+        if drawn.staged {
+            self.stage(parties, stamps, system, late);
+        } else {
+            add(&mut self.undrawn, system);
+        }
+        if drawn.whole || late || self.top.wants(system) {
+            self.keep(parties, stamps, (system, late, drawn.whole), counts);
+        }
+    }
+
+    /// Notes its stages.
+    fn stage(&mut self, parties: Parties, stamps: &Stamps, system: u64, late: bool) {
         let staged = stages(stamps, BOUND_NS);
         self.clamped += u64::from(staged.clamped);
-        self.disordered += u64::from(staged.disordered.is_some());
-        self.add(parties, system, &staged.stages, staged.disordered.is_some());
-        let late = self.is_late(system);
-        if !drawn && !late && !self.top.wants(system) {
+        if staged.disordered.is_some() {
+            self.disordered += 1;
             return;
         }
+        self.table.add(system, &staged.stages);
+        let shard = parties.responder as usize % self.responders.len();
+        let sums = &mut self.responders[shard];
+        sums.all.add(system, &staged.stages);
+        if late {
+            sums.late.add(system, &staged.stages);
+        }
+    }
+
+    /// Writes it down whole, if there is room.
+    fn keep(
+        &mut self,
+        parties: Parties,
+        stamps: &Stamps,
+        (system, late, drawn): (u64, bool, bool),
+        counts: Option<&PollCounts>,
+    ) {
         let shards = u32::try_from(self.responders.len()).unwrap_or(u32::MAX).max(1);
         let exemplar = |why| Exemplar {
             why,
@@ -206,23 +280,6 @@ impl CoreLatency {
         self.top.offer(system, || exemplar(Why::Top));
     }
 
-    fn add(&mut self, parties: Parties, system: u64, stages: &StageNs, disordered: bool) {
-        let late = self.is_late(system);
-        if late {
-            self.late_by.add(parties.responder, system);
-        }
-        if disordered {
-            return;
-        }
-        self.table.add(system, stages);
-        let shard = parties.responder as usize % self.responders.len();
-        let sums = &mut self.responders[shard];
-        sums.all.add(system, stages);
-        if late {
-            sums.late.add(system, stages);
-        }
-    }
-
     /// Writes it down. Allocates: not on the core.
     pub(crate) fn write(&self, into: &mut LatencyWindow) {
         into.shard = self.shard;
@@ -238,6 +295,8 @@ impl CoreLatency {
         into.top_service = self.service.iter().rev().copied().collect();
         into.top_late = list(&self.late_by);
         into.more.top_full = list(&self.full);
+        into.more.staged_every = u32::try_from(self.staged_every).unwrap_or(u32::MAX);
+        into.more.undrawn = self.undrawn;
         (into.legs, into.legs_unknown, into.unstaged) =
             (self.legs, self.legs_unknown, self.unstaged);
     }

@@ -3,6 +3,8 @@
 
 use tailbeam_runtime::TimerId;
 
+use super::latency::Drawn;
+
 const NONE: u32 = u32::MAX;
 /// Bits of the generation inside a key; a key fits the 62 token bits that the host leaves.
 const GENERATION_MASK: u32 = (1 << 29) - 1;
@@ -17,8 +19,8 @@ pub(crate) struct Open {
     pub(crate) local: u32,
     /// Who was asked.
     pub(crate) responder: u32,
-    /// Drawn beforehand to be written down whole.
-    pub(crate) drawn: bool,
+    /// What it was drawn for, before it was sent.
+    pub(crate) drawn: Drawn,
     pub(crate) timer: Option<TimerId>,
 }
 
@@ -152,7 +154,7 @@ mod tests {
             planned_ns: 0,
             local: 0,
             responder: 1,
-            drawn: false,
+            drawn: Drawn::default(),
             timer: None,
         }
     }

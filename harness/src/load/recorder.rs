@@ -12,7 +12,7 @@ use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_probes::stats::Histogram;
 
 use super::exchange::record_timer;
-use super::latency::{CoreLatency, Parties};
+use super::latency::{CoreLatency, Drawn, Parties};
 use super::legs::{Legs, Step};
 use super::open::{Open, OpenTable};
 use super::plant::Planted;
@@ -303,7 +303,7 @@ impl Recorder {
         &mut self,
         parties: Parties,
         stamps: &Stamps,
-        drawn: bool,
+        drawn: Drawn,
         counts: Option<&PollCounts>,
     ) {
         if !BUILT {

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use tailbeam_probes::clock::{self, cycles::Counter, processor_counter};
 use tailbeam_probes::record::latency::{Leg, Stamps};
 
-use super::latency::{CoreLatency, Parties};
+use super::latency::{CoreLatency, Drawn, Parties, draws};
 use crate::evidence::records::UnitCosts;
 use crate::plan::Plan;
 
@@ -15,14 +15,16 @@ const LOOPS: usize = 5;
 
 /// Measures both units on the calling thread, about 2 ms. In a loop code and tables are in the cache: in the run
 /// they may not be, so the model is what measuring takes at least.
-pub(crate) fn measure(plan: &Plan) -> UnitCosts {
+pub(crate) fn measure(plan: &Plan, shards: usize) -> UnitCosts {
     let counter = processor_counter();
     let turn_ns = quickest(|_| {
         black_box(stamp(counter.as_ref().ok()));
     });
     let mut latency = CoreLatency::of(plan, 0, 1);
-    let request_ns = quickest(|k| request(&mut latency, k));
-    UnitCosts { turn_ns, request_ns }
+    let request_ns = quickest(|k| request(&mut latency, k, true));
+    let some = draws(plan, shards).staged_every() > 1;
+    let undrawn_ns = some.then(|| quickest(|k| request(&mut latency, k, false)));
+    UnitCosts { turn_ns, request_ns, undrawn_ns }
 }
 
 /// As the runtime stamps a turn: by the counter, or by the clock where it is not to be trusted.
@@ -31,7 +33,7 @@ fn stamp(counter: Option<&Counter>) -> u64 {
 }
 
 /// One request through the tables of its window, a little slower each time.
-fn request(latency: &mut CoreLatency, k: u32) {
+fn request(latency: &mut CoreLatency, k: u32, staged: bool) {
     let at = 1_000_000_000 + u64::from(k) * 1_000;
     let leg = |from: u64| Leg {
         published_ns: from + 100,
@@ -54,7 +56,12 @@ fn request(latency: &mut CoreLatency, k: u32) {
         ..Stamps::default()
     };
     latency.in_hand(&stamps);
-    latency.closed(Parties { asker: k, responder: k % 10_000 }, &stamps, false, None);
+    latency.closed(
+        Parties { asker: k, responder: k % 10_000 },
+        &stamps,
+        Drawn { staged, whole: false },
+        None,
+    );
 }
 
 /// The mean of a piece in the quickest loop, ns.
@@ -74,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_request_takes_more_than_a_stamp_and_both_take_time() {
-        let units = measure(&Plan::soak("ask"));
+        let units = measure(&Plan::soak("ask"), 2);
         assert!(units.turn_ns > 0.0 && units.request_ns > units.turn_ns, "{units:?}");
     }
 }

@@ -78,17 +78,21 @@ impl CoreObserver {
     }
 
     /// A round or a sleep ended. A busy shard has looked at its queues before; of one that has not, nothing
-    /// waits.
+    /// waits. `turns`: the time since the shard was last seen is that of turns.
     #[inline]
-    fn idle(&mut self, now_ns: u64) {
+    fn idle(&mut self, now_ns: u64, turns: bool) {
         if BUILT && self.meters.overdue(now_ns) {
-            self.tick(now_ns, 0);
+            self.tick(now_ns, turns, 0);
         }
     }
 
+    /// The last look may be many turns ago, and counters are read now: a tick ends when they are read.
     #[cold]
-    fn tick(&mut self, now_ns: u64, queued: u64) {
-        let meters = &mut self.meters;
+    fn tick(&mut self, looked_ns: u64, turns: bool, queued: u64) {
+        let (meters, now_ns) = (&mut self.meters, clock::monotonic_ns().max(looked_ns));
+        if turns {
+            meters.turning(now_ns);
+        }
         meters.skip(now_ns);
         with(|core| core.tick(meters, now_ns, queued));
     }
@@ -98,7 +102,7 @@ impl Observer for CoreObserver {
     fn turn(&mut self, now_ns: u64, polls: u32) {
         if BUILT {
             self.meters.turned(now_ns, polls);
-            self.idle(now_ns);
+            self.idle(now_ns, polls > 0);
         }
     }
 
@@ -108,27 +112,27 @@ impl Observer for CoreObserver {
         }
         self.meters.parked(from_ns, to_ns);
         with(|core| core.parked(from_ns, to_ns));
-        self.idle(to_ns);
+        self.idle(to_ns, false);
     }
 
     fn spun(&mut self, from_ns: u64, to_ns: u64) {
         self.meters.spun(from_ns, to_ns);
-        self.idle(to_ns);
+        self.idle(to_ns, false);
     }
 
     fn long_turn(&mut self, _: AgentId, from_ns: u64, len_ns: u64) {
         with(|core| core.long_turn(from_ns, len_ns));
     }
 
-    fn look(&mut self, now_ns: u64, queues: &Queues<'_>) {
+    fn look(&mut self, now_ns: u64, queues: &Queues<'_>) -> u64 {
         if now_ns >= self.reading_ns {
             with(|core| core.read_spent(now_ns));
             self.reading_ns = now_ns + READING_NS;
         }
         if self.meters.due(now_ns) {
-            self.meters.turning(now_ns);
-            self.tick(now_ns, queues.ready());
+            self.tick(now_ns, true, queues.ready());
         }
+        self.reading_ns.min(self.meters.next_ns())
     }
 
     fn ended(&mut self) {
@@ -241,13 +245,15 @@ pub(crate) fn take(empty: Box<Notes>) -> Box<Notes> {
 }
 
 impl Core {
-    /// Reads everything and keeps what came since the last tick.
+    /// Reads everything and keeps what came since the last tick. `now_ns` is this instant.
     fn tick(&mut self, meters: &mut Meters, now_ns: u64, queued: u64) {
         let began = clock::monotonic_ns();
-        let switched = self.drain();
+        // Counters first, as of now: what emptying the ring takes, and time off the CPU meanwhile, is the next tick's.
+        let (counters, schedule) = (self.sources.counters(now_ns), self.sources.schedule());
+        let switched = self.drain(now_ns);
         let raw = Raw {
-            counters: self.sources.counters(now_ns),
-            schedule: self.sources.schedule(),
+            counters,
+            schedule,
             switched: switched.then(|| self.parks.take()),
             queued,
             ..meters.take(now_ns)
@@ -267,15 +273,16 @@ impl Core {
         self.read_spent(to_ns);
         if self.parks.parked(from_ns, to_ns) {
             let began = clock::monotonic_ns();
-            self.drain();
+            self.drain(u64::MAX);
             self.notes.cost(clock::monotonic_ns().saturating_sub(began));
         }
     }
 
-    /// Empties the ring of switches into the notes; whether there is one.
-    fn drain(&mut self) -> bool {
+    /// Empties the ring of switches into the notes; whether there is one. What began at `now_ns` or later is of the next
+    /// tick.
+    fn drain(&mut self, now_ns: u64) -> bool {
         let (parks, notes) = (&mut self.parks, &mut self.notes);
-        let lost = self.sources.drain(|off| parks.off(&off, notes));
+        let lost = self.sources.drain(|off| parks.off(&off, now_ns, notes));
         self.parks.drained(lost.unwrap_or(0));
         lost.is_some()
     }

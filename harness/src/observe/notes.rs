@@ -142,11 +142,18 @@ pub(super) struct Parks {
     parks: Vec<(u64, u64)>,
     at: usize,
     sums: Switched,
+    /// Of the next tick.
+    later: Switched,
 }
 
 impl Parks {
     pub(super) fn new() -> Self {
-        Self { parks: Vec::with_capacity(PARKS_MAX), at: 0, sums: Switched::default() }
+        Self {
+            parks: Vec::with_capacity(PARKS_MAX),
+            at: 0,
+            sums: Switched::default(),
+            later: Switched::default(),
+        }
     }
 
     /// Notes a park; whether the ring must be drained now.
@@ -157,11 +164,11 @@ impl Parks {
         self.parks.len() == PARKS_MAX
     }
 
-    /// Takes an interval off the CPU, in order of time.
-    pub(super) fn off(&mut self, off: &OffCpu, notes: &mut Notes) {
+    /// Takes an interval off the CPU, in order of time; one that began at `now_ns` or later is of the next tick.
+    pub(super) fn off(&mut self, off: &OffCpu, now_ns: u64, notes: &mut Notes) {
         let len_ns = off.to_ns - off.from_ns;
-        let sum =
-            if off.preempted { &mut self.sums.preempted_ns } else { &mut self.sums.blocked_ns };
+        let sums = if off.from_ns >= now_ns { &mut self.later } else { &mut self.sums };
+        let sum = if off.preempted { &mut sums.preempted_ns } else { &mut sums.blocked_ns };
         *sum += len_ns;
         while self.parks.get(self.at).is_some_and(|park| park.1 < off.from_ns) {
             self.at += 1;
@@ -184,7 +191,7 @@ impl Parks {
 
     /// Sums since the last call.
     pub(super) fn take(&mut self) -> Switched {
-        std::mem::take(&mut self.sums)
+        std::mem::replace(&mut self.sums, std::mem::take(&mut self.later))
     }
 }
 
@@ -207,15 +214,17 @@ mod tests {
             off(300_000, 400_000, true),  // a park that another thread made longer
             off(410_000, 450_000, true),
         ] {
-            parks.off(&interval, &mut notes);
+            parks.off(&interval, 410_000, &mut notes);
         }
         parks.drained(3);
         let mut window = LatencyWindow::default();
         notes.write(None, &mut window);
         let kept: Vec<(u64, bool)> = window.off.iter().map(|o| (o.from_ns, o.preempted)).collect();
         assert_eq!(kept, [(10_000, false), (300_000, true), (410_000, true)]);
-        let sums = Switched { preempted_ns: 140_000, blocked_ns: 120_000, lost: 3 };
+        let sums = Switched { preempted_ns: 100_000, blocked_ns: 120_000, lost: 3 };
         assert_eq!(parks.take(), sums);
+        let later = Switched { preempted_ns: 40_000, ..Switched::default() };
+        assert_eq!(parks.take(), later, "it began when the counters had been read");
         assert_eq!(parks.take(), Switched::default());
     }
 

@@ -1,9 +1,9 @@
 use tailbeam_probes::collect::heap::{TailbeamAlloc, this_thread};
 use tailbeam_probes::collect::perf::left_open;
-use tailbeam_probes::record::latency::{LatencyWindow, Leg, Stamps};
+use tailbeam_probes::record::latency::{Count, LatencyWindow, Leg, Stamps};
 
 use super::*;
-use crate::load::latency::Parties;
+use crate::load::latency::{Drawn, Parties};
 use crate::load::recorder::Served;
 use crate::load::{CoreLatency, Draw, Stream};
 use crate::plan::Plan;
@@ -74,22 +74,55 @@ impl CoreObserver {
 fn a_tick_is_taken_when_its_time_has_come_and_a_turn_is_named_by_its_agent() {
     let _ = open(setup());
     let mut observer = CoreObserver::new(setup());
-    observer.turn(1_000 * MS, 1);
-    observer.turn(1_005 * MS, 1);
-    runs(7, 1_006 * MS);
-    with(|core| core.long_turn(1_006 * MS, 300_000));
+    // Instants that are not past: a tick ends when its counters are read.
+    let t = clock::monotonic_ns() + 3_600_000 * MS;
+    observer.turn(t, 1);
+    observer.turn(t + 5 * MS, 1);
+    runs(7, t + 6 * MS);
+    with(|core| core.long_turn(t + 6 * MS, 300_000));
     // A turn of something else, after the agent's.
-    with(|core| core.long_turn(1_007 * MS, 300_000));
-    observer.turn(1_011 * MS, 2);
-    observer.parked(1_011 * MS, 1_030 * MS);
+    with(|core| core.long_turn(t + 7 * MS, 300_000));
+    observer.turn(t + 11 * MS, 2);
+    observer.parked(t + 11 * MS, t + 30 * MS);
     let mut window = LatencyWindow::default();
     with(|core| core.take(Box::new(Notes::new(1))).write(None, &mut window));
     let spans: Vec<_> = window.ticks.iter().map(|tick| (tick.from_ns, tick.to_ns)).collect();
-    assert_eq!(spans, [(1_000 * MS, 1_011 * MS), (1_011 * MS, 1_030 * MS)]);
+    assert_eq!(spans, [(t, t + 11 * MS), (t + 11 * MS, t + 30 * MS)]);
     assert_eq!((window.ticks[0].turns, window.ticks[1].parked_ns), (3, 19 * MS));
     let agents: Vec<u32> = window.long_turns.iter().map(|turn| turn.agent).collect();
     assert_eq!(agents, [7, u32::MAX]);
     close();
+}
+
+/// A shard looks at the clock every so many turns; when they have become slow since, the last look is long ago.
+#[test]
+fn a_tick_ends_when_its_counters_are_read() {
+    let _ = open(setup());
+    let mut observer = CoreObserver::new(setup());
+    let from = clock::monotonic_ns();
+    observer.turn(from, 1);
+    while clock::monotonic_ns() < from + 40 * MS {
+        std::hint::spin_loop();
+    }
+    let read = clock::monotonic_ns();
+    observer.turn(from + 11 * MS, 1);
+    let mut window = LatencyWindow::default();
+    with(|core| {
+        let full = core.take(Box::new(Notes::new(1)));
+        full.write(Some(core.support()), &mut window);
+    });
+    close();
+    let tick = &window.ticks[0];
+    assert!(tick.to_ns >= read, "{} us before", (read - tick.to_ns) / 1_000);
+    let counted = tick.counters.iter().find(|of| of.name == "task-clock").map(|of| &of.count);
+    let (Some(&Count::Exact(on)), Some(preempted), Some(blocked)) =
+        (counted, tick.preempted_ns, tick.blocked_ns)
+    else {
+        return;
+    };
+    let wall = tick.to_ns - tick.from_ns;
+    assert!((on + preempted + blocked).abs_diff(wall) < wall / 100, "{tick:?}");
+    assert!(tick.turns_ns >= 39 * MS, "the time since the look is that of turns: {tick:?}");
 }
 
 #[test]
@@ -116,7 +149,8 @@ fn attributing_requests_allocates_nothing() {
         let parties = Parties { asker: 3, responder: u32::try_from(k % 1_000).expect("small") };
         latency.served(parties.responder, Served { ns: long, requests: 1 });
         latency.in_hand(&stamps);
-        latency.closed(parties, &stamps, k % 100 == 0, None);
+        let drawn = Drawn { staged: true, whole: k % 100 == 0 };
+        latency.closed(parties, &stamps, drawn, None);
     }
     assert_eq!(allocations() - counted, 1, "this look itself is one");
     let mut window = LatencyWindow::default();

@@ -79,6 +79,11 @@ impl Meters {
         now_ns >= self.next_ns
     }
 
+    /// When the next tick is due, ns.
+    pub(super) const fn next_ns(&self) -> u64 {
+        self.next_ns
+    }
+
     /// Whether it has been time for so long that a busy shard would have had its tick.
     #[inline]
     pub(super) const fn overdue(&self, now_ns: u64) -> bool {

@@ -6,6 +6,10 @@ const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
 /// A run longer than this takes its ticks once a second and keeps fewer requests whole.
 const LONG_NS: u64 = 3_600 * SECOND;
+/// Requests whose stages a core notes in a second, unless the plan says otherwise: about 50 ns each.
+const STAGED_PER_S: f64 = 50_000.0;
+/// One in so many is noted at least.
+const STAGED_EVERY_MAX: u64 = 256;
 
 /// How a run observes its cores and requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +31,10 @@ pub struct ObservePlan {
     /// is known by the thread's CPU time: how long, not when.
     #[serde(default = "yes")]
     pub switches: bool,
+    /// One request in so many has its stages noted, drawn before it is sent; `None` takes each up to 50,000 a second
+    /// and core, and above that as many as leave no core more.
+    #[serde(default)]
+    pub staged_every: Option<u32>,
     /// Length of the closed loop after the load that shows what measuring costs where the cores have nothing to
     /// spare, ns; 0 is none.
     #[serde(default)]
@@ -74,6 +82,7 @@ impl Default for ObservePlan {
             exemplars: None,
             cost: CostPlan::Pairs,
             switches: true,
+            staged_every: None,
             saturate_ns: 0,
         }
     }
@@ -102,6 +111,14 @@ impl ObservePlan {
         self.window_ns.unwrap_or(10 * SECOND)
     }
 
+    /// One request in so many has its stages noted, where a core has so many a second.
+    #[must_use]
+    pub fn staged_every(&self, per_core_s: f64) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
+        let usual = (per_core_s / STAGED_PER_S).ceil() as u64;
+        self.staged_every.map_or(usual, u64::from).clamp(1, STAGED_EVERY_MAX)
+    }
+
     /// Requests drawn, and late ones, kept whole per core and window in a run of this length.
     #[must_use]
     pub fn exemplars(&self, duration_ns: u64) -> usize {
@@ -113,6 +130,15 @@ impl ObservePlan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn up_to_a_rate_each_request_has_stages_and_above_it_no_core_notes_more() {
+        let plan = ObservePlan::default();
+        let rates = [0.0, 1_515.0, 50_000.0, 50_001.0, 500_000.0, 1e12];
+        assert_eq!(rates.map(|rate| plan.staged_every(rate)), [1, 1, 1, 2, 10, 256]);
+        let plan = ObservePlan { staged_every: Some(4), ..plan };
+        assert_eq!(plan.staged_every(1_000.0), 4);
+    }
 
     #[test]
     fn long_runs_keep_less() {

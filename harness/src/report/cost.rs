@@ -98,7 +98,7 @@ pub struct CostModel {
     pub requests_per_s: f64,
     /// What the stamp of a turn takes here, ns.
     pub turn_ns: f64,
-    /// What noting a request's stages takes here, ns.
+    /// What noting a request takes here, ns: the mean of those whose stages are noted and of those not drawn for it.
     pub request_ns: f64,
     /// Measured and modelled are more than twice apart, and the whole interval is.
     pub disagrees: bool,
@@ -140,7 +140,9 @@ pub(crate) struct Costs {
     pairs: Vec<CostPair>,
     lowered: Vec<LoweredRecord>,
     turns: u64,
+    /// With stages, and not drawn.
     requests: u64,
+    undrawn: u64,
     self_ns: u64,
     /// Length of the ticks of all cores: time without measuring has none.
     wall_ns: u64,
@@ -154,6 +156,7 @@ impl Costs {
         for window in &interval.latency {
             self.self_ns += window.self_ns;
             self.requests += window.buckets.iter().map(|of| of.sums.count).sum::<u64>();
+            self.undrawn += window.more.undrawn.count;
             for tick in &window.ticks {
                 self.turns += tick.turns;
                 self.wall_ns += tick.to_ns.saturating_sub(tick.from_ns);
@@ -204,10 +207,14 @@ impl Costs {
         let cores = manifest.cores.len().max(1) as f64;
         let wall_s = self.wall_ns as f64 / 1e9;
         let per_s = |n: u64| n as f64 / wall_s * cores;
-        let (turns_per_s, requests_per_s) = (per_s(self.turns), per_s(self.requests));
+        let (turns_per_s, staged_per_s) = (per_s(self.turns), per_s(self.requests));
+        let requests_per_s = staged_per_s + per_s(self.undrawn);
         let share = |per_s: f64, ns: f64| per_s * ns / 1e9 / cores;
         let turns_share = share(turns_per_s, units.turn_ns);
-        let requests_share = share(requests_per_s, units.request_ns);
+        let requests_share = share(staged_per_s, units.request_ns)
+            + share(per_s(self.undrawn), units.undrawn_ns.unwrap_or(0.0));
+        // The mean of both kinds.
+        let request_ns = requests_share * 1e9 * cores / requests_per_s.max(1e-9);
         let meters_share = self.self_ns as f64 / self.wall_ns as f64;
         Measured::Known(CostModel {
             cpu_share: turns_share + requests_share + meters_share,
@@ -217,7 +224,7 @@ impl Costs {
             turns_per_s,
             requests_per_s,
             turn_ns: units.turn_ns,
-            request_ns: units.request_ns,
+            request_ns,
             disagrees: false,
         })
     }
@@ -299,9 +306,10 @@ fn saturated(end: Option<&EndRecord>, plan: &Plan, cores: usize) -> Measured<Sat
         end.saturated.iter().map(CostPair::pair).partition(|pair| least(pair) >= SATURATED);
     let left_out = spare.len() as u64;
     let Ok(cost) = overhead::cost(&pairs, cores) else {
+        let most = spare.iter().map(least).fold(0.0, f64::max) * 100.0;
         return Measured::unknown(
             format!(
-                "{} pairs of spans with busy cores, {left_out} with time to spare; an interval takes {PAIRS_MIN}",
+                "{} pairs of spans with busy cores, {left_out} with time to spare (at most {most:.0} % busy in both spans); an interval takes {PAIRS_MIN}",
                 pairs.len()
             ),
             "give the saturated phase more time and keep other programs off the cores",

@@ -258,7 +258,8 @@ struct Cut {
 impl Cut {
     fn window(&mut self, window: &LatencyWindow, only: &dyn Fn(u16) -> bool) {
         for of in window.responders.iter().filter(|of| only(of.shard)) {
-            self.cores.entry(of.shard).or_default().answered += of.all.count;
+            self.cores.entry(of.shard).or_default().answered +=
+                of.all.count.saturating_mul(window.stands_for());
         }
         if !only(window.shard) {
             return;

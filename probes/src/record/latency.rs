@@ -355,7 +355,7 @@ pub struct LatencyWindow {
     pub from_ns: u64,
     /// End, ns.
     pub to_ns: u64,
-    /// Requests of its askers by bucket of system latency, ascending.
+    /// Requests of its askers by bucket of system latency, ascending: all, or those drawn (`More::staged_every`).
     pub buckets: Vec<BucketSums>,
     /// The same requests by the shard that answered.
     pub responders: Vec<ResponderSums>,
@@ -418,9 +418,20 @@ pub struct More {
     pub late_wakes: Vec<LateWake>,
     /// Further ones of which there was no room for more, ns and number.
     pub late_wakes_left_out: (u64, u64),
+    /// One request in so many, drawn before it was sent and each with the same chance, is in `buckets` and
+    /// `responders`; 0 and 1: each. The same in all windows of a run.
+    pub staged_every: u32,
+    /// The others: in the histograms of latency and in no bucket; `ns` is their system latency.
+    pub undrawn: LegSum,
 }
 
 impl LatencyWindow {
+    /// How many requests one in `buckets` and `responders` stands for.
+    #[must_use]
+    pub fn stands_for(&self) -> u64 {
+        u64::from(self.more.staged_every.max(1))
+    }
+
     /// As a frame holds it.
     ///
     /// # Errors
@@ -440,6 +451,8 @@ impl LatencyWindow {
         window.more.turns_read = next(&mut rest)?;
         window.more.late_wakes = next(&mut rest)?;
         window.more.late_wakes_left_out = next(&mut rest)?;
+        window.more.staged_every = next(&mut rest)?;
+        window.more.undrawn = next(&mut rest)?;
         Ok(window)
     }
 }
@@ -469,6 +482,8 @@ mod tests {
             turns_read: true,
             late_wakes: vec![late],
             late_wakes_left_out: (7, 1),
+            staged_every: 10,
+            undrawn: LegSum { count: 300, ns: 90_000 },
         };
         let window = LatencyWindow { window: 7, clamped: 300, more, ..LatencyWindow::default() };
         let bytes = window.encode().expect("plain values have bytes");

@@ -172,6 +172,27 @@ fn run_time_may_hold_wake_ups_and_nothing_else() {
 }
 
 #[test]
+fn a_moment_of_each_switch_is_on_and_off_the_cpu_and_no_more() {
+    let book = World::book(&plan(3));
+    let with = |switches: u64, more_ns: i64| {
+        let mut windows = book.windows.clone();
+        for tick in windows.iter_mut().flat_map(|window| &mut window.ticks) {
+            let blocked = tick.blocked_ns.unwrap().saturating_add_signed(more_ns);
+            (tick.blocked_ns, tick.parked_ns) = (Some(blocked), tick.to_ns - tick.from_ns);
+            tick.turns_ns = 0;
+            let (name, count) = ("context-switches".to_owned(), Count::Exact(switches));
+            tick.counters.push(CounterRecord { name, count });
+        }
+        let found = checked(&windows, &book);
+        found.failed().any(|check| matches!(check.what, What::OnOff { .. }))
+    };
+    // Two us of each switch; the least that is allowed besides is 50 us.
+    assert!(!with(1_000, 2_000_000), "each switch is in both for a while");
+    assert!(with(0, 2_000_000) && with(1_000, 6_000_000), "no switch is for that long");
+    assert!(with(1_000, -2_000_000), "and none is in neither");
+}
+
+#[test]
 fn what_is_not_known_is_not_passed() {
     let book = World::book(&plan(3));
     let unknown = |found: &Conservation| {

@@ -12,6 +12,7 @@
 
 mod book;
 mod conserved;
+mod drawn;
 mod exact;
 mod many;
 mod world;

@@ -113,6 +113,15 @@ impl Sampler {
         self.left_stamped.set(self.left.replace(1));
     }
 
+    /// Turns are stamped from the next one on, or no more: what was left to the next that is timed goes on.
+    pub(crate) fn set_stamped(&self, stamped: bool) {
+        if stamped {
+            self.left_stamped.set(self.left.replace(1));
+        } else {
+            self.left.set(self.left_stamped.get());
+        }
+    }
+
     #[cold]
     pub(crate) fn end(&self, header: &Header, now_ns: u64) {
         let spent_ns = now_ns.saturating_sub(self.from_ns.take());

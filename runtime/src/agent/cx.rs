@@ -77,6 +77,13 @@ impl<'a> Cx<'a> {
         self.shard.turn_began_ns()
     }
 
+    /// Whether turns are stamped now: [`Cx::turn_ns`] is then no look of before.
+    #[inline]
+    #[must_use]
+    pub const fn has_turn_stamps(&self) -> bool {
+        self.shard.is_stamped()
+    }
+
     /// Switches the stamps of this shard's turns off, or on again. While they are off, paths and [`Cx::turn_ns`] have
     /// the resolution of a look, as with `Config::turn_stamps` off, and no long turn is told of.
     pub fn set_turn_stamps(&mut self, on: bool) {

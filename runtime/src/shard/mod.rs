@@ -135,7 +135,7 @@ struct Line {
     debt_ns: Cell<u64>,
     /// Up to which place in the queue messages of rings lie: those that come later must not overtake them.
     again: Cell<usize>,
-    /// How these came here, if turns are stamped.
+    /// How these came here.
     arrivals: Again,
 }
 

@@ -57,6 +57,8 @@ pub(super) struct Hand {
     pub(super) agent: Cell<u64>,
     /// Whether it has not ended.
     pub(super) inside: Cell<bool>,
+    /// No look before this instant is told to the observer.
+    pub(super) look_at_ns: Cell<u64>,
     published_ns: Cell<u64>,
     /// When it was seen, if that is not what the marks of its queue say; 0 otherwise.
     seen_ns: Cell<u64>,
@@ -206,23 +208,15 @@ impl Shard {
         }
     }
 
-    /// Keeps what is known of a message that must wait among those of its class.
+    /// Keeps what is known of a message that must wait among those of its class. Also without stamps: they may be
+    /// switched on while it waits, and each is taken out by its own message.
     pub(super) fn keep_arrival(&self, line: &Line) {
-        if self.stamps.is_on() {
-            line.arrivals.0.borrow_mut().push_back(self.arrival(false));
-        }
+        line.arrivals.0.borrow_mut().push_back(self.arrival(false));
     }
 
     /// Takes in hand what is known of the next message of a class: nothing, unless a ring had brought it.
-    #[inline]
-    pub(super) fn recall_arrival(&self, line: &Line) {
-        if line.again.get() > 0 {
-            self.recall(line);
-        }
-    }
-
     #[inline(never)]
-    fn recall(&self, line: &Line) {
+    pub(super) fn recall_arrival(&self, line: &Line) {
         let from_ring = line.queue.peek(0).is_some_and(|next| shard_of(next.to()) != self.index);
         let arrival = from_ring.then(|| line.arrivals.0.borrow_mut().pop_front()).flatten();
         self.take_in_hand(arrival.unwrap_or_default());

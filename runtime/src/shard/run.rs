@@ -366,14 +366,14 @@ impl Shard {
         let mut pace = Pace::new((from_ns, length_ns));
         // Turns up to which this shard does what waited when it last looked at the others.
         let mut own = line.waiting();
-        let (mut counted, stamped) = (0, self.stamps.is_on());
+        let (mut counted, mut again) = (0, line.again.get() > 0);
         line.marks.note(line.queue.len(), from_ns);
         self.set_since(line.marks.since_ns());
         while !line.queue.is_empty() {
             if line.marks.read() {
                 self.set_since(line.marks.since_ns());
             }
-            if stamped {
+            if again {
                 self.recall_arrival(line);
             }
             line.queue.deliver_next(self);
@@ -397,6 +397,7 @@ impl Shard {
                 break;
             }
             own = pace.turns.saturating_add(line.waiting());
+            again = line.again.get() > 0;
             self.set_since(line.marks.since_ns());
         }
         self.set_since(marks::FRESH);

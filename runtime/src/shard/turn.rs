@@ -198,14 +198,38 @@ impl Shard {
     pub(super) fn see_stamped(&self) -> u64 {
         let now_ns = self.stamps.see_ns(&self.clock);
         self.close_turn(now_ns);
-        self.tell(|observer| observer.look(now_ns, &Queues::of(self)));
+        if now_ns >= self.hand.look_at_ns.get() {
+            self.tell_look(now_ns);
+        }
         now_ns
     }
 
-    /// Switches the stamps of turns off or on. A turn of before is not one that lasted until after.
+    #[inline(never)]
+    fn tell_look(&self, now_ns: u64) {
+        self.hand.look_at_ns.set(0);
+        self.tell(|observer| self.hand.look_at_ns.set(observer.look(now_ns, &Queues::of(self))));
+    }
+
+    /// Whether turns are stamped.
+    #[inline]
+    pub(crate) const fn is_stamped(&self) -> bool {
+        self.stamps.is_on()
+    }
+
+    /// Switches the stamps of turns off or on. A turn of before is not one that lasted until after; the one that runs
+    /// begins now.
     pub(crate) fn set_stamps(&self, on: bool) {
+        let was_on = self.stamps.is_on();
         self.hand.agent.set(0);
         self.stamps.set_on(on, &self.clock);
+        if self.stamps.is_on() == was_on {
+            return;
+        }
+        // Without stamps most turns are not looked at, and which is the next one was drawn: with them each is.
+        self.sampler.set_stamped(!was_on);
+        if !was_on {
+            self.hand.turn_ns.set(self.stamps.now_ns(&self.clock));
+        }
     }
 
     /// Tells the observer, which is the user's: what it panics with takes no shard down.
@@ -216,5 +240,6 @@ impl Shard {
     /// Has an observer be told from now on.
     pub(crate) fn observe(&self, observer: Box<dyn Observer>) {
         drop(self.observer.replace(observer));
+        self.hand.look_at_ns.set(0);
     }
 }

@@ -14,6 +14,8 @@ thread_local! {
     static LONG: RefCell<Vec<(AgentId, u64, u64)>> = const { RefCell::new(Vec::new()) };
     /// What each look has found: ready, aside, in rings, unpublished.
     static LOOKS: RefCell<Vec<[u64; 4]>> = const { RefCell::new(Vec::new()) };
+    /// When the next look is wanted.
+    static LOOK_AT: Cell<u64> = const { Cell::new(0) };
     static CALLS: Cell<[u32; 3]> = const { Cell::new([0; 3]) };
     /// The shard that goes on in the middle of another's turn, as cores do.
     static MEANWHILE: RefCell<Option<Seat>> = const { RefCell::new(None) };
@@ -57,6 +59,8 @@ enum Act {
     Meanwhile(u64),
     /// Is ready again at once, so many times; the other core goes on in the middle of the first turn.
     Busy(u32),
+    /// Switches the stamps of turns.
+    Stamps(bool),
 }
 
 /// Notes paths; of a class.
@@ -104,6 +108,7 @@ impl<const CLASS: usize> Agent for Probe<CLASS> {
                 let again = |left| cx.me::<Self>().try_send(cx, Act::Busy(left)).map_err(|_| Stop);
                 left.checked_sub(1).map_or(Ok(()), again)?;
             }
+            Act::Stamps(on) => cx.set_turn_stamps(on),
         }
         Ok(())
     }
@@ -152,10 +157,11 @@ impl Observer for Notes {
         LONG.with_borrow_mut(|long| long.push((agent, from_ns, len_ns)));
     }
 
-    fn look(&mut self, now_ns: u64, queues: &Queues<'_>) {
+    fn look(&mut self, now_ns: u64, queues: &Queues<'_>) -> u64 {
         assert_eq!(now_ns, self::now_ns());
         let counts = [queues.ready(), queues.aside(), queues.in_rings(), queues.unpublished()];
         LOOKS.with_borrow_mut(|looks| looks.push(counts));
+        LOOK_AT.get()
     }
 
     fn ended(&mut self) {
@@ -377,6 +383,58 @@ fn a_message_of_a_low_class_keeps_its_hop() {
     }
 }
 
+/// Which turn would be timed next without stamps changes nothing of those that come with them.
+#[test]
+fn every_turn_is_stamped_from_the_switch_on() {
+    for unstamped in [0, 1, 7, 150] {
+        let mut stage = Stage::new(true);
+        stage.send(0, vec![(stage.neighbour, Act::Stamps(false))]);
+        for _ in 0..unstamped {
+            stage.send(0, vec![(stage.neighbour, Act::Work(1_000))]);
+            stage.round(0);
+        }
+        stage.send(0, vec![(stage.neighbour, Act::Stamps(true))]);
+        stage.round(0);
+        for turn in 0..300 {
+            pass(50_000);
+            let sent_ns = now_ns();
+            stage.send(1, vec![(stage.target, Act::Note)]);
+            stage.round(1);
+            pass(3_000);
+            let expected = path(sent_ns, sent_ns + 3_000, 0, sent_ns + 3_000);
+            assert_eq!(stage.noted(0, 1), [expected], "turn {turn} after {unstamped} without");
+        }
+    }
+}
+
+/// A message that waits for its class while stamps are switched takes what is known of it along.
+#[test]
+fn a_switch_in_the_middle_of_a_pass_leaves_each_message_its_own_way() {
+    for first in [false, true] {
+        let mut stage = Stage::new(true);
+        let low = stage.low;
+        for on in [first, !first, first, true] {
+            let sent_ns = now_ns();
+            stage.send(1, vec![(low, Act::Note)]);
+            stage.round(1);
+            pass(3_000);
+            let seen_ns = now_ns();
+            // The ring brings the one for the low class, which then waits for this turn.
+            stage.send(
+                0,
+                vec![(stage.neighbour, Act::Stamps(on)), (stage.neighbour, Act::Work(9_000))],
+            );
+            let noted = stage.noted(0, 1)[0];
+            assert_eq!(noted.seen_ns, seen_ns, "switched to {on}");
+            assert!([sent_ns, seen_ns].contains(&noted.published_ns), "{noted:?}");
+        }
+        let sent_ns = now_ns();
+        stage.send(1, vec![(low, Act::Note)]);
+        stage.round(1);
+        assert_eq!(stage.noted(0, 1), [path(sent_ns, sent_ns, 0, sent_ns)]);
+    }
+}
+
 #[test]
 fn long_turns_are_told_with_their_length_and_no_other() {
     let mut stage = Stage::new(true);
@@ -403,6 +461,17 @@ fn a_look_counts_what_waits_and_where() {
     assert_eq!(looks[1], [1, 0, 2, 1], "one is taken, one is ready, one is to be published");
     stage.round(0);
     assert_eq!(LOOKS.take()[0], [0, 2, 0, 0], "two are behind a nap");
+    // One that wants none for a while is told of none, and of the first that is not earlier.
+    LOOK_AT.set(now_ns() + 5_000);
+    stage.round(0);
+    assert_eq!(LOOKS.take().len(), 1);
+    pass(4_999);
+    stage.round(0);
+    assert!(LOOKS.take().is_empty());
+    pass(1);
+    stage.round(0);
+    assert!(!LOOKS.take().is_empty());
+    LOOK_AT.set(0);
 }
 
 #[test]

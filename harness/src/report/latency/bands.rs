@@ -229,6 +229,8 @@ fn name(what: What, manifest: &Manifest) -> (String, &'static str) {
         What::Band { band: Some(k) } => (format!("stages = latency, {}", NAMES[k]), "ns"),
         What::Requests => ("requests attributed = requests counted".to_owned(), "requests"),
         What::Latency => ("latency attributed = latency counted".to_owned(), "ns"),
+        What::Drawn => ("requests with stages = requests drawn".to_owned(), "requests"),
+        What::Fair => ("latency of those drawn = of all".to_owned(), "ns"),
         What::Books => ("by who asked = by who answered".to_owned(), "requests"),
         What::Order => ("requests with stamps out of order".to_owned(), "requests"),
         What::Windows => ("windows there = windows expected".to_owned(), "windows"),

@@ -118,6 +118,8 @@ pub(super) struct Gathered {
     pub(super) clamped: u64,
     pub(super) disordered: u64,
     pub(super) late_left_out: u64,
+    /// One request in so many has stages.
+    pub(super) staged_every: u64,
     /// Windows of single cores.
     pub(super) core_windows: u64,
 }
@@ -137,6 +139,7 @@ impl Gathered {
             clamped: 0,
             disordered: 0,
             late_left_out: 0,
+            staged_every: 1,
             core_windows: 0,
         }
     }
@@ -170,6 +173,7 @@ impl Gathered {
         self.clamped += window.clamped;
         self.disordered += window.disordered;
         self.late_left_out += window.late_left_out;
+        self.staged_every = self.staged_every.max(window.stands_for());
     }
 }
 
@@ -308,6 +312,7 @@ fn report(
         caveats: caveats(intervals, gathered, range),
         requests: Requests {
             banded: total.count,
+            staged_every: gathered.staged_every,
             expired: totals.outcomes.expired,
             in_histogram: system.count(),
             clamped: gathered.clamped,
@@ -528,6 +533,8 @@ const fn is_needed(what: What) -> bool {
         What::Band { .. }
             | What::Requests
             | What::Latency
+            | What::Drawn
+            | What::Fair
             | What::Books
             | What::Order
             | What::Windows

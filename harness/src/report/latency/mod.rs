@@ -126,6 +126,9 @@ pub struct UnknownThing {
 pub struct Requests {
     /// In the bands below.
     pub banded: u64,
+    /// One request in so many is: drawn before it was sent, each with the same chance; 1 is each.
+    #[serde(default = "each")]
+    pub staged_every: u64,
     /// Given up at their deadline in these windows; their latency is their age then.
     pub expired: u64,
     /// In the histogram of system latency.
@@ -136,6 +139,10 @@ pub struct Requests {
     pub disordered: u64,
     /// Windows of cores in which nothing was recorded although the run went on.
     pub missing_windows: u64,
+}
+
+const fn each() -> u64 {
+    1
 }
 
 /// Mean time in one stage.

@@ -27,6 +27,7 @@ pub(super) fn drawn<'a>(windows: &'a [LatencyWindow], band: &Band) -> Vec<Drawn<
         let of_draw = || window.exemplars.iter().filter(move |exemplar| exemplar.why == why);
         let kept = of_draw().count() as u64;
         let requests: u64 = window.buckets.iter().map(|bucket| bucket.sums.count).sum();
+        let requests = requests.saturating_mul(window.stands_for());
         let offered = if late { kept.saturating_add(window.late_left_out) } else { requests };
         let weight = offered.max(kept) as f64 / kept.max(1) as f64;
         let inside = of_draw().filter(|exemplar| {

@@ -214,18 +214,19 @@ impl Writer {
 
     fn histogram(&mut self, window: &LatencyWindow, core: &str) {
         let (mut count, mut system_ns) = (0.0, 0.0);
+        let each = window.stands_for() as f64;
         for octave in OCTAVES {
             let bound = 1u64 << octave;
             let inside =
                 window.buckets.iter().filter(|of| bucket_range(usize::from(of.bucket)).1 <= bound);
             let below: u64 = inside.map(|of| of.sums.count).sum();
             let labels = format!("{core},le=\"{}\"", bound as f64 / 1e9);
-            let sum = self.totals.add(1, &labels, below as f64);
+            let sum = self.totals.add(1, &labels, below as f64 * each);
             self.sample(1, "_bucket", &labels, sum);
         }
         for of in &window.buckets {
-            count += of.sums.count as f64;
-            system_ns += of.sums.system_ns as f64;
+            count += of.sums.count as f64 * each;
+            system_ns += of.sums.system_ns as f64 * each;
         }
         let labels = format!("{core},le=\"+Inf\"");
         let count = self.totals.add(1, &labels, count);

@@ -111,8 +111,14 @@ fn figures(report: &LatencyReport, out: &mut dyn Write) -> io::Result<()> {
     let of = &report.requests;
     writeln!(
         out,
-        "\nRequests  {} attributed, {} in the histogram of system latency, {} given up at their deadline",
+        "\nRequests  {} attributed{}, {} in the histogram of system latency, {} given up at their deadline",
         count(of.banded),
+        match of.staged_every {
+            0 | 1 => String::new(),
+            every => format!(
+                " (1 in {every}, drawn before it was sent; late ones are kept whole besides)"
+            ),
+        },
         count(of.in_histogram),
         count(of.expired)
     )?;

@@ -15,6 +15,10 @@ pub enum What {
     Requests,
     /// System latency of the requests in the buckets, and the recorder's own sum of it, ns.
     Latency,
+    /// Requests in the buckets, and as many of all as are drawn; where not all are.
+    Drawn,
+    /// Mean system latency of the requests in the buckets, and of all, ns; where not all are in buckets.
+    Fair,
     /// Requests by who asked, and by who answered: counts, latencies and every stage, ns.
     Books,
     /// Requests whose stamps are out of order, and how many may be.

@@ -38,11 +38,18 @@ struct Joint {
     unknown: LegSum,
     /// Stages were off for a part of it.
     off: bool,
+    /// Requests of which it is known that they ended in it.
+    ended: u64,
 }
 
 impl Joint {
     fn len_ns(&self) -> f64 {
         self.to_ns.saturating_sub(self.from_ns) as f64
+    }
+
+    /// Whether its legs have all that ended: where they have not, while stages were off, the samples went on.
+    const fn is_whole(&self) -> bool {
+        !self.off || self.legs[2].count + self.unknown.count >= self.ended
     }
 
     /// Mean number in the leg: sampled, and by stamps.
@@ -61,6 +68,9 @@ fn joint(given: &Given<'_>) -> Vec<Joint> {
         to.to_ns = to.to_ns.max(window.to_ns);
         to.samples += window.occupancy_samples;
         to.off |= window.unstaged.count > 0;
+        let staged = window.buckets.iter().map(|bucket| bucket.sums.count).sum::<u64>();
+        let others = [window.disordered, window.unstaged.count, window.more.undrawn.count];
+        to.ended += staged + others.iter().sum::<u64>();
         to.unknown.count += window.legs_unknown.count;
         to.unknown.ns = to.unknown.ns.saturating_add(window.legs_unknown.ns);
         for leg in 0..3 {
@@ -74,8 +84,7 @@ fn joint(given: &Given<'_>) -> Vec<Joint> {
 
 pub(super) fn all(given: &Given<'_>) -> Vec<Check> {
     let all = joint(given);
-    // Where stages were off no leg was summed, while the samples went on.
-    let whole = |joint: &Joint| joint.samples > 0 && joint.len_ns() > 0.0 && !joint.off;
+    let whole = |joint: &Joint| joint.samples > 0 && joint.len_ns() > 0.0 && joint.is_whole();
     let sampled: Vec<Joint> = all.into_iter().filter(whole).collect();
     (0..3).map(|leg| of_leg(&sampled, leg)).collect()
 }

@@ -13,6 +13,7 @@ const DISORDERED: f64 = 1e-4;
 pub(super) fn all(given: &Given<'_>, found: &Bands) -> Vec<Check> {
     let mut checks = vec![windows(given.windows), order(found), books(given.windows)];
     checks.extend(counted(given));
+    checks.extend(drawn(given));
     let whole = Band { range_ns: (0, u64::MAX), sums: found.total, ..Band::default() };
     checks.push(sums(given, What::Band { band: None }, &whole));
     // In an empty band there is nothing to compare: its neighbours share its bucket.
@@ -91,6 +92,56 @@ fn books(windows: &[LatencyWindow]) -> Check {
     })
 }
 
+/// Standard errors that a draw may be off: once in 1.7 million by chance.
+const ERRORS: f64 = 5.0;
+
+/// Whether those drawn are as many as they should be, and as late as all: then their means are those of all. Nothing
+/// where each is drawn.
+fn drawn(given: &Given<'_>) -> Vec<Check> {
+    let every = given.windows.iter().map(LatencyWindow::stands_for).max().unwrap_or(1);
+    if every == 1 {
+        return Vec::new();
+    }
+    let (mut held, mut squares, mut others) = (Sums::default(), 0.0, Sums::default());
+    let mut wrong = None;
+    for window in given.windows {
+        others.count += window.more.undrawn.count;
+        others.system_ns = others.system_ns.saturating_add(window.more.undrawn.ns);
+        // Those in no bucket were drawn too.
+        held.count += window.disordered;
+        for of in window.buckets.iter().map(|bucket| &bucket.sums) {
+            held.merge(of);
+            squares += of.mean_system_ns().powi(2) * of.count as f64;
+        }
+        if window.stands_for() != every {
+            wrong = wrong.or(Some(window.window));
+        }
+    }
+    let disordered = given.windows.iter().map(|window| window.disordered).sum::<u64>();
+    let n = (held.count - disordered) as f64;
+    let (all, chance) = ((held.count + others.count) as f64, 1.0 / every as f64);
+    let count = Figures {
+        left: held.count as f64,
+        right: all * chance,
+        allowed: ERRORS * (all * chance * (1.0 - chance)).sqrt() + 1.0,
+        n: held.count + others.count,
+    };
+    let misfit = || wrong.map_or(Misfit::Itself, Misfit::Window);
+    let fits = wrong.is_none() && count.residual().abs() <= count.allowed;
+    let mean = held.system_ns as f64 / n.max(1.0);
+    let of_all =
+        (held.system_ns as f64 + others.system_ns as f64) / (n + others.count as f64).max(1.0);
+    // By the means of the buckets, each of which is up to an eighth wide.
+    let variance = (squares / n.max(1.0) - mean.powi(2)).max(0.0) + (mean / 8.0).powi(2);
+    // Those not drawn may end with a stamp, and not with a look at the clock.
+    let allowed = ERRORS * (variance / n.max(1.0)).sqrt() + given.clock_ns as f64;
+    let fair = Figures { left: mean, right: of_all, allowed, n: held.count };
+    vec![
+        Check::of(What::Drawn, count, fits, misfit),
+        Check::both_sides(What::Fair, fair, || Misfit::Itself),
+    ]
+}
+
 /// Against the recorder's own count and sum of each window.
 fn counted(given: &Given<'_>) -> [Check; 2] {
     let Some(counted) = given.counted else {
@@ -100,13 +151,15 @@ fn counted(given: &Given<'_>) -> [Check; 2] {
         });
     };
     // Requests in the buckets, disordered ones and system latency by window. Those that were closed while
-    // stages were off are counted apart, and added.
+    // stages were off, and those not drawn, are counted apart, and added.
     let mut found: BTreeMap<u32, (u64, u64, u128)> = BTreeMap::new();
     for window in given.windows {
         let (requests, disordered, system_ns) = found.entry(window.window).or_default();
         *disordered += window.disordered;
-        *requests += window.unstaged.count;
-        *system_ns += u128::from(window.unstaged.ns);
+        for apart in [&window.unstaged, &window.more.undrawn] {
+            *requests += apart.count;
+            *system_ns += u128::from(apart.ns);
+        }
         for bucket in &window.buckets {
             *requests += bucket.sums.count;
             *system_ns += u128::from(bucket.sums.system_ns);
