@@ -9,10 +9,12 @@
 //! | | of such a run the frames are those of `tailbeam_probes::record::program`, see [`ProgramLog`] |
 //! | `../marks.json` | tags and pins of the store's runs, beside them: see [`Marks`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
+//! | `heap-epoch-N.tbh` | the state of epoch N, once another epoch has followed; its copies: `heap-epoch-N-at-Ns.tbh` |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod check;
 mod documents;
+mod epoch;
 mod intervals;
 mod latency;
 mod marks;
@@ -25,6 +27,7 @@ mod time;
 
 pub use check::{Checked, Finding, Health, check};
 pub use documents::Documents;
+pub use epoch::{Axis, Began, Cut, Epoch, EpochRecord, Hole, seed_of};
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
 pub use marks::{Mark, Marks, TagError};
@@ -36,6 +39,12 @@ pub use time::{rfc3339, rfc3339_ms};
 
 /// The heap sampler's state in a run directory.
 pub const HEAP_STATE: &str = "heap.tbh";
+
+/// The name of the state of an epoch, of so many.
+#[must_use]
+pub fn heap_state(epoch: u32, epochs: u32) -> String {
+    if epoch < epochs { format!("heap-epoch-{epoch}.tbh") } else { HEAP_STATE.to_owned() }
+}
 
 /// SHA-256 in lower-case hex, as `sha256sum` prints it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
