@@ -340,6 +340,7 @@ fn record(number: u32, window: &Window) -> WindowRecord {
             open_end: 0,
             open_age_ns: 0,
             issuing: true,
+            cut: false,
         }
     };
     WindowRecord {
