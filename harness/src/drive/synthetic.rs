@@ -10,7 +10,9 @@
 //! # let dir = tempfile::tempdir().unwrap();
 //! let plan = Plan { agents: 100, duration_ns: 20_000_000_000, ..Plan::soak("synthetic") };
 //! let mut run = Synthetic::create(&Store::open(dir.path()).unwrap(), plan, "a boot").unwrap();
-//! (0..20).for_each(|_| drop(run.second(30).unwrap()));
+//! for _ in 0..20 {
+//!     run.second(30).unwrap();
+//! }
 //! let report = report::build(&run.finish().unwrap(), None).unwrap();
 //! assert_eq!(report.load.outcomes.known().unwrap().ok, 600);
 //! ```
