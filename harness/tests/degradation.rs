@@ -61,6 +61,7 @@ fn manifest(plan: &str) -> Manifest {
         clock_bound_ns: None,
         unknowns: Vec::new(),
         units: None,
+        began: None,
     }
 }
 
@@ -80,6 +81,7 @@ fn window(number: u32, replies: u64, cpu_ns: u64) -> WindowRecord {
             open_end: 0,
             open_age_ns: 0,
             issuing: true,
+            cut: false,
         }],
         cores: Vec::new(),
         rss_bytes: bytes(),

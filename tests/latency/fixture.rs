@@ -252,7 +252,7 @@ impl Run {
         ];
         manifest.unknowns = vec![unknown("cycles", "no PMU", "run on bare metal")];
         manifest.clock_bound_ns = Some(50);
-        manifest.units = Some(UnitCosts { turn_ns: 9.0, request_ns: 55.5 });
+        manifest.units = Some(UnitCosts { turn_ns: 9.0, request_ns: 55.5, undrawn_ns: None });
         Self {
             plan: Plan::soak("elicit"),
             manifest,
@@ -340,6 +340,7 @@ fn record(number: u32, window: &Window) -> WindowRecord {
             open_end: 0,
             open_age_ns: 0,
             issuing: true,
+            cut: false,
         }
     };
     WindowRecord {

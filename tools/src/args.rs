@@ -29,7 +29,8 @@ pub(crate) use crate::demo_args::DemoArgs;
 use crate::presets;
 pub(crate) use crate::record_args::{Record, TopArgs};
 use crate::render::leaks::By;
-pub(crate) use crate::soak_args::Soak;
+use crate::soak_args::RESUMABLE;
+pub(crate) use crate::soak_args::{Soak, SoakArgs};
 
 pub(crate) use export::{ExportArgs, ExportFormat};
 pub(crate) use latency::{CountersArgs, LatencyArgs, LatencyBy, LatencyFailOn};
@@ -68,9 +69,9 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Load live agents with an open-loop schedule, record, judge
     #[command(
-        after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'"
+        after_help = "Examples:\n  tailbeam soak\n  tailbeam soak --agents 100k --duration 30s --gate 'delivery>=99.9%'\n  tailbeam soak --resume @last\n\nA run whose process was killed, or whose machine went down, is continued as a new epoch, for what is left of its\nplan; the report says how long nobody measured."
     )]
-    Soak(Box<Soak>),
+    Soak(Box<SoakArgs>),
     /// Attack secure elicitation on the live runtime, beside a load: what must be refused, is it?
     #[command(
         after_help = "Examples:\n  tailbeam attack\n  tailbeam attack --only replayed-answer,expiry-race --format json\n  tailbeam attack --preset compare --durability batch\n\nExit code: 0 everything was held, 3 something was not, 4 an attack could not be run."
@@ -358,7 +359,13 @@ pub(crate) fn command(workloads: &[&'static dyn AnyWorkload]) -> clap::Command {
         false => format!("Workloads:\n{}\n\n{EXIT_CODES}", list.join("\n")),
     };
     // A preset's flags come first on the line, and those beside it go before them.
-    let soak = |soak: clap::Command| soak.after_long_help(help).args_override_self(true);
+    let soak = |soak: clap::Command| {
+        let others = soak.get_arguments().map(|arg| arg.get_id().clone());
+        let others: Vec<_> = others.filter(|id| !RESUMABLE.contains(&id.as_str())).collect();
+        soak.after_long_help(help)
+            .args_override_self(true)
+            .mut_arg("resume", |arg| arg.conflicts_with_all(others))
+    };
     let attack = |attack: clap::Command| {
         attack.args_override_self(true).mut_arg("agents", |arg| arg.default_value("1k"))
     };

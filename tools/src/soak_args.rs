@@ -34,6 +34,20 @@ impl From<OwnCost> for CostPlan {
     }
 }
 
+/// A soak, or the rest of one.
+#[derive(Debug, Args)]
+pub(crate) struct SoakArgs {
+    /// Go on with a run whose process died, by its own plan: id, unique prefix, @last, @last~N or @TAG
+    #[arg(long, value_name = "RUN")]
+    pub(crate) resume: Option<String>,
+    #[command(flatten)]
+    pub(crate) soak: Soak,
+}
+
+/// Flags that a run which is continued takes; every other is in its plan.
+pub(crate) const RESUMABLE: [&str; 7] =
+    ["resume", "listen", "listen_public", "progress", "format", "store", "config"];
+
 #[derive(Debug, Args)]
 pub(crate) struct Soak {
     /// Workload; the first one listed by an error is the default

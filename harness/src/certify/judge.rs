@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Need, Policy, PolicyGate};
+use super::policy::{Continuity, Need, Policy, PolicyGate};
 use crate::evidence::{ReadRunError, read_run};
-use crate::report::{self, Report, ReportError};
+use crate::report::{self, EpochsSection, Report, ReportError, UNBROKEN};
 use crate::verdict::{Gate, GateResult, GateVerdict, Overall, Validity};
 
 /// Directories of runs by the name that the policy has for them.
@@ -66,6 +66,9 @@ pub struct CertRun {
     pub validity: Vec<Validity>,
     /// Things to know before believing a figure.
     pub caveats: Vec<String>,
+    /// Its epochs and how long nobody measured, when it was cut and continued.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<EpochsSection>,
 }
 
 /// One gate of a certificate.
@@ -150,7 +153,8 @@ fn weakened(mut result: GateResult, run: &CertRun) -> GateResult {
     if result.verdict != GateVerdict::Pass {
         return result;
     }
-    let broken = run.validity.iter().find(|check| !check.holds);
+    // That it was cut is among what it lacks, where the policy wants one piece.
+    let broken = run.validity.iter().find(|check| !check.holds && check.name != UNBROKEN);
     let broken = broken.map(|check| format!("{}: {}", check.name, check.text));
     if let Some(why) = run.lacks.first().cloned().or(broken) {
         result.verdict = GateVerdict::Inconclusive;
@@ -215,6 +219,10 @@ fn cert_run(need: &Need, report: &Report, planned_per_s: f64, plan_sha256: Strin
             need.offered_per_s_min
         ));
     }
+    let broken = report.validity.iter().find(|check| check.name == UNBROKEN && !check.holds);
+    if let (Some(broken), Continuity::Strict) = (broken, need.continuity) {
+        lacks.push(format!("the policy needs a run of one piece: {}", broken.text));
+    }
     CertRun {
         name: need.name.clone(),
         id: Some(run.id.clone()),
@@ -230,6 +238,7 @@ fn cert_run(need: &Need, report: &Report, planned_per_s: f64, plan_sha256: Strin
         lacks,
         validity: report.validity.clone(),
         caveats: report.caveats.clone(),
+        epochs: broken.map(|_| report.epochs.clone()),
     }
 }
 
@@ -249,6 +258,7 @@ fn missing(need: &Need) -> CertRun {
         lacks: vec!["no such run was given".to_owned()],
         validity: Vec::new(),
         caveats: Vec::new(),
+        epochs: None,
     }
 }
 

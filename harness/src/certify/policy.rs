@@ -35,6 +35,28 @@ pub struct Need {
     /// Fewest requests per second that its schedule asks for.
     #[serde(default)]
     pub offered_per_s_min: u64,
+    /// Whether it may have been cut and continued.
+    #[serde(default, skip_serializing_if = "Continuity::is_strict")]
+    pub continuity: Continuity,
+}
+
+/// What a run that was cut and continued counts for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Continuity {
+    /// Nothing passes: what was asked for is one piece.
+    #[default]
+    Strict,
+    /// Time that was measured counts, whatever lies between; the gaps are listed.
+    Cumulative,
+}
+
+impl Continuity {
+    // serde asks by reference.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    fn is_strict(&self) -> bool {
+        *self == Self::Strict
+    }
 }
 
 /// One requirement.

@@ -78,6 +78,7 @@ mod tests {
             clock_bound_ns: None,
             unknowns: Vec::new(),
             units: None,
+            began: None,
         };
         let (a, mut b) = (Plan::soak("elicit"), Plan::soak("ask"));
         (b.seed, b.delay.max_ns) = (9, 7);

@@ -9,28 +9,25 @@ use std::time::Duration;
 
 use tailbeam_probes::analyse::overhead;
 use tailbeam_probes::clock;
-use tailbeam_probes::collect::heap::live;
-use tailbeam_probes::collect::{host, process};
-use tailbeam_probes::stats::Histogram;
 use tailbeam_runtime::Runtime;
 
+use super::begin::Target;
 use super::cost::OwnCost;
 use super::heap::Heap;
 use super::last::{Last, per_agent, planted, slowed};
-use super::latency::{Latency, Sheet, hand_over, matrix, stamps};
+use super::latency::{Latency, Sheet, hand_over};
 use super::middles::Logs;
-use super::readings::{Before, no_pss, reading};
+use super::readings::{Before, Carried};
 use super::watch::Watcher;
+use super::windows::{Ended, Windows};
 use super::writer::{PerAgent, RunWriter};
 use super::{Alive, Control, DriveError, Progress};
-use crate::evidence::Store;
-use crate::evidence::records::{
-    CostPair, CountRecord, Gap, Manifest, PlantedRecord, SecondRecord, SlowedRecord, Unknown,
-    WindowRecord,
-};
-use crate::load::latency::{BOUND_NS, draws};
+use crate::evidence::records::{CostPair, CountRecord, PlantedRecord, SecondRecord, SlowedRecord};
+use crate::load::latency::draws;
 use crate::load::slow::flooded;
-use crate::load::{Fleet, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder};
+use crate::load::{
+    Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
+};
 use crate::plan::{LogCore, Plan};
 
 pub(super) use seal::seal;
@@ -67,42 +64,54 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) logs: Logs,
     pub(super) secret: [u8; 32],
     start_ns: u64,
-    second: Second,
-    window: Window,
-    live: Live,
-    /// Histograms of the window so far, per core, and empty ones to give the cores for theirs.
-    sets: Vec<SeriesSet>,
-    spares: Vec<SeriesSet>,
+    pub(super) windows: Windows,
+    pub(super) live: Live,
+    /// What earlier epochs have counted; cumulative figures go on from there.
+    pub(super) carried: Carried,
     /// Read when the first request was due: what came before is not part of the run.
     pub(super) before: Before,
-    heap: Option<Heap>,
+    pub(super) heap: Option<Heap>,
     pub(super) latency: Latency,
     pub(super) cost: OwnCost,
 }
 
-/// What has been gathered of the current second.
-#[derive(Default)]
-struct Second {
-    from_ns: u64,
-    open_sum: u64,
-    open_samples: u64,
-    oldest_open_ns: u64,
-}
-
 /// What a core hands over at the end of a second.
 #[derive(Default)]
-struct Handed {
-    counts: SecondCounts,
-    set: SeriesSet,
-    open: u64,
-    open_age_ns: u64,
-    sheet: Option<Sheet>,
-    last: Last,
+pub(super) struct Handed {
+    pub(super) counts: SecondCounts,
+    pub(super) set: SeriesSet,
+    pub(super) open: u64,
+    pub(super) open_age_ns: u64,
+    pub(super) sheet: Option<Sheet>,
+    pub(super) last: Last,
+}
+
+impl Handed {
+    /// Takes it from the core's recorder, on the core; `spare` and, where a window ends, `empty` take its place.
+    pub(super) fn take(
+        r: &mut Recorder,
+        now_ns: u64,
+        phase: Phase,
+        spare: SeriesSet,
+        empty: Option<Sheet>,
+    ) -> Self {
+        if empty.is_some() {
+            r.end_window();
+        }
+        Self {
+            last: if phase == Phase::Last { Last::of(r, now_ns) } else { Last::default() },
+            counts: std::mem::take(&mut r.second),
+            set: std::mem::replace(&mut r.set, spare),
+            open: r.open.len() as u64,
+            open_age_ns: r.open.age_ns(now_ns),
+            sheet: empty.map(|empty| hand_over(r, empty)),
+        }
+    }
 }
 
 /// Where in the run a second lies.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     Issuing,
     /// It ends a window.
     Window,
@@ -112,32 +121,21 @@ enum Phase {
 }
 
 impl Phase {
-    const fn is_issuing(self) -> bool {
+    pub(super) const fn is_issuing(self) -> bool {
         matches!(self, Self::Issuing | Self::Window)
     }
 
-    const fn ends_window(self) -> bool {
+    pub(super) const fn ends_window(self) -> bool {
         matches!(self, Self::Window | Self::Last)
     }
 }
 
 /// The last second, for whoever watches.
 #[derive(Default)]
-struct Live {
-    /// Latencies of all cores in it.
-    system: Histogram,
+pub(super) struct Live {
     /// Open requests at the last sample.
     open: u64,
-    rss_bytes: Option<u64>,
-}
-
-/// What has been gathered of the current window.
-#[derive(Default)]
-struct Window {
-    number: u32,
-    from_ns: u64,
-    seconds: Vec<SecondRecord>,
-    gaps: Vec<Gap>,
+    pub(super) rss_bytes: Option<u64>,
 }
 
 impl<'a, W: Workload> Controller<'a, W> {
@@ -172,11 +170,9 @@ impl<'a, W: Workload> Controller<'a, W> {
             logs: Logs::default(),
             secret: [0; 32],
             start_ns: 0,
-            second: Second::default(),
-            window: Window::default(),
+            windows: Windows::new(shards, 0),
             live: Live::default(),
-            sets: (0..shards).map(|_| empty_set()).collect(),
-            spares: (0..shards).map(|_| empty_set()).collect(),
+            carried: Carried::default(),
             before: Before::read(runtime),
             heap: None,
             latency: Latency::new(plan, shards),
@@ -212,14 +208,15 @@ impl<'a, W: Workload> Controller<'a, W> {
     /// The measured part: from the first due request to the end of the drain.
     pub(super) fn measure(
         &mut self,
-        store: &Store,
+        target: Target<'_>,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
         // Every agent must hold its start message before the start; a million of them take about a
         // second here, so the start is put that far ahead.
         let start_ns = clock::monotonic_ns() + 100 * MS + self.plan.agents * 1_000;
-        let mut writer = self.open_run(store, start_ns, progress)?;
-        let mut end_ns = start_ns + self.plan.duration_ns;
+        let left_ns = target.left_ns(self.plan);
+        let mut writer = self.open_run(target, start_ns, progress)?;
+        let mut end_ns = start_ns + left_ns;
         for shard in 0..self.shards {
             self.on(shard, move |_| recorder::with(|r| r.end_ns = end_ns))?;
         }
@@ -229,8 +226,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.before = Before::read(self.runtime);
         self.restart_notes()?;
         self.start_ns = start_ns;
-        self.second.from_ns = start_ns;
-        self.window.from_ns = start_ns;
+        self.windows.begin(start_ns);
         let mut reason = "finished";
         // Stopped before the first request was due: nothing was measured, and nothing is recorded.
         let begun = clock::monotonic_ns() >= start_ns;
@@ -244,7 +240,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         }
         if begun {
             // A second that was closed late ends behind the last due instant: the drain goes on from there.
-            if self.second.from_ns < end_ns {
+            if self.windows.second.from_ns < end_ns {
                 self.close_second(end_ns, Phase::Issuing, progress)?;
             }
             self.drain(end_ns, progress)?;
@@ -266,42 +262,6 @@ impl<'a, W: Workload> Controller<'a, W> {
         Ok(())
     }
 
-    fn open_run(
-        &mut self,
-        store: &Store,
-        start_ns: u64,
-        progress: &mut dyn FnMut(&Progress),
-    ) -> Result<RunWriter, DriveError> {
-        let unix_ns = clock::realtime_ns();
-        let (id, dir) = store.create_run(unix_ns)?;
-        let host = host::describe();
-        let unknowns = self.observe()?;
-        let units = self.units()?;
-        let (heap, no_heap) = Heap::start(&dir, self.plan, unix_ns);
-        self.heap = Some(heap);
-        let manifest = Manifest {
-            id: id.clone(),
-            recorded_by: env!("CARGO_PKG_VERSION").to_owned(),
-            workload: self.plan.workload.clone(),
-            started_unix_ns: unix_ns,
-            start_ns,
-            plan_sha256: String::new(),
-            cores: self.runtime.cores().iter().map(|&core| core as u64).collect(),
-            limits_ns: self.limits.clone(),
-            host: crate::host::one_line(&host),
-            no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
-            matrix: matrix(self.plan),
-            stamps: stamps(&self.runtime.choice().stamps),
-            clock_bound_ns: self.latency.setup().on.then_some(BOUND_NS),
-            unknowns,
-            units,
-        };
-        self.tell_run(&id);
-        let event = Some(format!("run {id}"));
-        progress(&Progress { phase: "measure", event, ..Progress::default() });
-        RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))
-    }
-
     /// Waits one sampling period, samples, closes the second and the window when due.
     fn step(
         &mut self,
@@ -310,19 +270,19 @@ impl<'a, W: Workload> Controller<'a, W> {
         end_ns: u64,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
-        let next_second = self.second.from_ns + SECOND;
+        let next_second = self.windows.second.from_ns + SECOND;
         let nap_ns = self.latency.nap_ns();
         self.wait_until((clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns));
         self.sample()?;
         let now = clock::monotonic_ns();
         if now >= next_second {
             self.note_gaps(watcher, progress);
-            let full = now - self.window.from_ns >= self.plan.observe.window_ns();
+            let full = now - self.windows.from_ns >= self.plan.observe.window_ns();
             self.close_second(now, if full { Phase::Window } else { Phase::Issuing }, progress)?;
             self.end_of_cost_second()?;
             if full {
-                self.set_late(&self.sets)?;
-                let event = self.govern(self.latency.self_ns(), now - self.window.from_ns)?;
+                self.set_late(&self.windows.sets)?;
+                let event = self.govern(self.latency.self_ns(), now - self.windows.from_ns)?;
                 if event.is_some() {
                     progress(&Progress { phase: "measure", event, ..Progress::default() });
                 }
@@ -334,15 +294,15 @@ impl<'a, W: Workload> Controller<'a, W> {
 
     /// The second that was closed last, as its half of a pair.
     fn end_of_cost_second(&mut self) -> Result<(), DriveError> {
-        let Some(last) = self.window.seconds.last() else { return Ok(()) };
-        let system = &self.live.system;
+        let Some(last) = self.windows.seconds.last() else { return Ok(()) };
+        let system = &self.windows.system;
         let half = overhead::Second {
             requests: last.counts.outcomes.ok + last.counts.outcomes.declined,
             mean_ns: system.mean().unwrap_or(0.0),
             p99_ns: system.quantile(0.99).map_or(0.0, |ns| ns as f64),
             ..overhead::Second::default()
         };
-        self.second_of_cost((self.window.number, self.window.seconds.len()), half)
+        self.second_of_cost((self.windows.number, self.windows.seconds.len()), half)
     }
 
     /// Sleeps until `until_ns` or a stop.
@@ -362,7 +322,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             // What ended before the first request was due is not part of the run.
             if gap.from_ns + gap.len_ns > self.start_ns {
                 let event = Some(format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9));
-                self.window.gaps.push(gap);
+                self.windows.gaps.push(gap);
                 progress(&Progress { phase: "measure", event, ..Progress::default() });
             }
         }
@@ -384,46 +344,32 @@ impl<'a, W: Workload> Controller<'a, W> {
             open += len;
             oldest = oldest.max(age);
         }
-        self.second.open_sum += open;
-        self.second.open_samples += 1;
+        self.windows.second.open_sum += open;
+        self.windows.second.open_samples += 1;
         self.live.open = open;
-        self.second.oldest_open_ns = self.second.oldest_open_ns.max(oldest);
+        self.windows.second.oldest_open_ns = self.windows.second.oldest_open_ns.max(oldest);
         Ok(())
     }
 
     /// Takes what a core has recorded since the last visit, in one job: a request is in the counts or open.
     fn visit(&mut self, shard: usize, phase: Phase) -> Result<Handed, DriveError> {
-        let mut spare = Some(std::mem::take(&mut self.spares[shard]));
+        let mut spare = Some(self.windows.spare(shard));
         let mut empty = phase.ends_window().then(|| self.latency.spare(shard)).flatten();
         self.on(shard, move |cx| {
             let now = cx.fresh_ns();
             recorder::with(|r| {
-                if empty.is_some() {
-                    r.end_window();
-                }
-                Handed {
-                    last: if phase == Phase::Last { Last::of(r, now) } else { Last::default() },
-                    counts: std::mem::take(&mut r.second),
-                    set: std::mem::replace(&mut r.set, spare.take().unwrap_or_else(empty_set)),
-                    open: r.open.len() as u64,
-                    open_age_ns: r.open.age_ns(now),
-                    sheet: empty.take().map(|empty| hand_over(r, empty)),
-                }
+                let spare = spare.take().unwrap_or_else(empty_set);
+                Handed::take(r, now, phase, spare, empty.take())
             })
         })
     }
 
-    /// Adds a second's histograms to the window's and empties them for the next.
-    fn gather(&mut self, shard: usize, mut set: SeriesSet) {
+    /// Adds a second's histograms to the window's.
+    fn gather(&mut self, shard: usize, set: SeriesSet) {
         if let Some(system) = set.get(Series::System as usize) {
-            self.live.system.merge(system);
             self.tell_latency(shard, system);
         }
-        for (sum, part) in self.sets[shard].iter_mut().zip(&mut set) {
-            sum.merge(part);
-            part.clear();
-        }
-        self.spares[shard] = set;
+        self.windows.gather(shard, set);
     }
 
     /// Closes the second at `now_ns`; returns what each core hands over at the end of the run.
@@ -435,7 +381,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     ) -> Result<Vec<Last>, DriveError> {
         let (mut counts, mut open, mut open_age_ns) = (SecondCounts::default(), 0, 0);
         let mut lasts = Vec::with_capacity(self.shards);
-        self.live.system.clear();
+        self.windows.system.clear();
         for shard in 0..self.shards {
             let handed = self.visit(shard, phase)?;
             counts.merge(&handed.counts);
@@ -443,25 +389,14 @@ impl<'a, W: Workload> Controller<'a, W> {
             open_age_ns += handed.open_age_ns;
             self.gather(shard, handed.set);
             if let Some(sheet) = handed.sheet {
-                let span = (self.window.number, self.window.from_ns, now_ns);
+                let span = (self.windows.number, self.windows.from_ns, now_ns);
                 self.latency.gather(shard, sheet, span);
             }
             lasts.push(handed.last);
         }
-        let second =
-            std::mem::replace(&mut self.second, Second { from_ns: now_ns, ..Second::default() });
-        let record = SecondRecord {
-            from_ns: second.from_ns,
-            len_ns: now_ns.saturating_sub(second.from_ns),
-            counts,
-            live_agents: self.live_agents(),
-            open_sum: second.open_sum,
-            open_samples: second.open_samples,
-            oldest_open_ns: second.oldest_open_ns,
-            open_end: open,
-            open_age_ns,
-            issuing: phase.is_issuing(),
-        };
+        let (live_agents, issuing) = (self.live_agents(), phase.is_issuing());
+        let ended = Ended { counts, live_agents, open, open_age_ns, issuing };
+        let record = self.windows.second(now_ns, ended);
         let answered = record.counts.outcomes.ok + record.counts.outcomes.declined;
         let event = self.heap.as_mut().and_then(|heap| heap.tick(clock::monotonic_ns(), answered));
         if event.is_some() {
@@ -472,7 +407,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         if record.len_ns > 0 || record.counts != SecondCounts::default() {
             progress(&self.progress(&record));
             self.tell(&record, self.live.rss_bytes);
-            self.window.seconds.push(record);
+            self.windows.seconds.push(record);
         }
         Ok(lasts)
     }
@@ -480,7 +415,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     fn progress(&self, record: &SecondRecord) -> Progress {
         let length_s = (record.len_ns as f64 / 1e9).max(1e-9);
         let outcomes = &record.counts.outcomes;
-        let system = &self.live.system;
+        let system = &self.windows.system;
         Progress {
             elapsed_s: self.elapsed_s(record),
             planned_s: self.plan.duration_ns as f64 / 1e9,
@@ -499,38 +434,8 @@ impl<'a, W: Workload> Controller<'a, W> {
 
     fn elapsed_s(&self, record: &SecondRecord) -> f64 {
         let window_s = self.plan.observe.window_ns() as f64 / 1e9;
-        f64::from(self.window.number) * window_s
-            + (record.from_ns + record.len_ns).saturating_sub(self.window.from_ns) as f64 / 1e9
-    }
-
-    fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {
-        let memory = process::memory();
-        let window = std::mem::take(&mut self.window);
-        let (cost, lowered) = self.cost.take();
-        let now_ns = clock::monotonic_ns();
-        let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
-        self.live.rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
-        let record = WindowRecord {
-            window: window.number,
-            seconds: window.seconds,
-            cores: self.before.cores_since(self.runtime),
-            rss_bytes: reading(memory.map(|m| m.rss_bytes)),
-            pss_bytes: reading(pss),
-            live_bytes: reading(live().map(|live| live.bytes)),
-            cpu_ns: reading(self.before.cpu_since()),
-            gaps: window.gaps,
-            cost,
-            lowered,
-        };
-        writer.window(now_ns, &record, &self.sets, &self.latency.take())?;
-        self.logs.tidy(self.plan.timeout_ns);
-        self.sets.iter_mut().flatten().for_each(Histogram::clear);
-        self.window = Window {
-            number: record.window + 1,
-            from_ns: record.seconds.last().map_or(now_ns, |s| s.from_ns + s.len_ns),
-            ..Window::default()
-        };
-        Ok(())
+        f64::from(self.windows.number) * window_s
+            + (record.from_ns + record.len_ns).saturating_sub(self.windows.from_ns) as f64 / 1e9
     }
 
     /// After the last due instant: waits for the open requests, at most one timeout and a second.
@@ -547,7 +452,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             if self.live.open == 0 || now >= limit_ns || hurry {
                 break;
             }
-            if now >= self.second.from_ns + SECOND {
+            if now >= self.windows.second.from_ns + SECOND {
                 self.close_second(now, Phase::Draining, progress)?;
             }
             nap(NAP_NS);
@@ -579,7 +484,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             saturated: Vec::new(),
             protocol: self.protocol_counts()?,
         };
-        let open = self.window.seconds.last().map_or(0, |second| second.open_end);
+        let open = self.windows.seconds.last().map_or(0, |second| second.open_end);
         measured.lost = lasts.iter().map(|last| last.lost).sum();
         measured.open_at_stop = open.saturating_sub(measured.lost);
         // The last state is that of this instant: what ends with the run is no part of it.

@@ -14,6 +14,8 @@ pub enum DriveErrorKind {
     HostNotReady,
     /// Something failed on the way (exit 1).
     Failed,
+    /// Evidence on disk is damaged (exit 6).
+    Damaged,
 }
 
 /// Why a run could not be made.
@@ -105,6 +107,19 @@ pub enum DriveError {
         /// Why.
         cause: String,
     },
+    /// A run cannot be continued.
+    #[error("run {run} cannot be resumed\n  cause: {cause}\n  remedy: {remedy}")]
+    NotResumable {
+        /// Its id.
+        run: String,
+        /// Why.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A run that was to be continued is damaged; with cause and remedy.
+    #[error("{0}")]
+    Damaged(String),
     /// What ran beside the load panicked.
     #[error(
         "what ran beside the load has panicked\n  cause: a mistake in it, see stderr\n  remedy: report it; the run itself is readable"
@@ -125,9 +140,11 @@ impl DriveError {
     #[must_use]
     pub const fn kind(&self) -> DriveErrorKind {
         match self {
-            Self::Plan(_) | Self::TooManyLimits { .. } | Self::TooMany { .. } => {
-                DriveErrorKind::Usage
-            }
+            Self::Plan(_)
+            | Self::TooManyLimits { .. }
+            | Self::TooMany { .. }
+            | Self::NotResumable { .. } => DriveErrorKind::Usage,
+            Self::Damaged(_) => DriveErrorKind::Damaged,
             Self::Start(_) | Self::Memory { .. } | Self::StoreFull { .. } => {
                 DriveErrorKind::HostNotReady
             }

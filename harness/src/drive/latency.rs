@@ -190,7 +190,8 @@ const UNTOLD: [(&str, &str, &str); 1] = [(
     "read steal and wait in `counters`; a hole of a shard that waits shows as a late hop",
 )];
 
-fn p99_ns(sets: &[SeriesSet]) -> Option<u64> {
+/// P99 of the system latency of a window.
+pub(super) fn p99_ns(sets: &[SeriesSet]) -> Option<u64> {
     let mut all = Histogram::new();
     sets.iter().filter_map(|set| set.get(Series::System as usize)).for_each(|set| all.merge(set));
     all.quantile(0.99)

@@ -11,6 +11,7 @@
 )]
 
 mod attack;
+mod begin;
 mod controller;
 mod cost;
 mod error;
@@ -20,12 +21,15 @@ mod latency;
 mod middles;
 mod readings;
 mod replay;
+mod resume;
 mod room;
 mod saturate;
 mod spawn;
+pub mod synthetic;
 mod totals;
 mod waits;
 mod watch;
+mod windows;
 mod writer;
 
 use std::path::PathBuf;
@@ -39,9 +43,11 @@ use crate::load::{Fleet, Workload};
 use crate::observe::{CoreObserver, Setup};
 use crate::plan::Plan;
 use crate::verdict::Gate;
+use begin::Target;
 
 pub use attack::{Attacked, attack};
 pub use error::{DriveError, DriveErrorKind};
+pub use resume::Resume;
 pub use totals::{LatencyTotals, OCTAVES, SharedTotals, Totals};
 
 /// How the outside world talks to a running plan.
@@ -115,22 +121,52 @@ pub(crate) fn run_beside<W: Workload, T: Send>(
     progress: &mut dyn FnMut(&Progress),
     beside: &(dyn Fn(&Alive<'_, W>) -> T + Sync),
 ) -> Result<(PathBuf, T), DriveError> {
+    to(plan, Target::New(store), control, progress, beside)
+}
+
+/// Continues a run whose process died in a new epoch, for what is left of its plan, and returns its directory.
+/// Agents are made anew, and their draws are of another seed.
+///
+/// # Errors
+/// [`DriveError`]: the machine has other cores, the host is not ready, or the store failed.
+pub fn resume<W: Workload>(
+    resume: Resume,
+    control: &Control,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<PathBuf, DriveError> {
+    if resume.left_ns() == 0 {
+        return resume.seal();
+    }
+    let plan = resume.plan().clone();
+    let target = Target::Resumed(Box::new(resume));
+    to::<W, ()>(&plan, target, control, progress, &|_: &Alive<'_, W>| ()).map(|(dir, ())| dir)
+}
+
+fn to<W: Workload, T: Send>(
+    plan: &Plan,
+    target: Target<'_>,
+    control: &Control,
+    progress: &mut dyn FnMut(&Progress),
+    beside: &(dyn Fn(&Alive<'_, W>) -> T + Sync),
+) -> Result<(PathBuf, T), DriveError> {
     plan.check()?;
+    let root = target.root().to_owned();
     saturate::check::<W>(plan)?;
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let setup = Setup::new(&plan.observe, plan.duration_ns);
     let runtime = Runtime::start(config(plan)?, |_| CoreObserver::new(setup))?;
+    target.check_cores(runtime.cores())?;
     let cores = runtime.shards() as u64;
-    room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(store.root()).ok())?;
+    room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(&root).ok())?;
     let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
         |mut controller| {
-            controller.start_middles(store.root())?;
+            controller.start_middles(&root)?;
             controller.spawn_agents(progress)?;
             let live = controller.alive();
             std::thread::scope(|scope| {
                 let besides = scope.spawn(move || beside(&live));
-                let measured = controller.measure(store, progress)?;
+                let measured = controller.measure(target, progress)?;
                 let said = besides.join().map_err(|_| DriveError::BesidePanicked)?;
                 Ok((measured, said))
             })

@@ -3,7 +3,7 @@
 use tailbeam_probes::collect::process;
 use tailbeam_runtime::{Runtime, ShardStats};
 
-use crate::evidence::records::{CoreRecord, Reading};
+use crate::evidence::records::{CoreRecord, Reading, WindowRecord};
 
 /// Counters at the start of the measured part.
 pub(super) struct Before {
@@ -45,6 +45,54 @@ impl Before {
     }
 }
 
+/// Sums of the epochs before, so that what is cumulative is so over the whole run.
+#[derive(Debug, Default)]
+pub(super) struct Carried {
+    cores: Vec<CoreRecord>,
+    cpu_ns: Option<Reading>,
+}
+
+impl Carried {
+    /// As the last window on disk says; nothing when there is none.
+    pub(super) fn of(last: Option<&WindowRecord>) -> Self {
+        last.map_or_else(Self::default, |last| Self {
+            cores: last.cores.clone(),
+            cpu_ns: Some(last.cpu_ns.clone()),
+        })
+    }
+
+    /// CPU time of the run.
+    pub(super) fn cpu(&self, own: Reading) -> Reading {
+        self.cpu_ns.as_ref().map_or_else(|| own.clone(), |before| sum(before, &own))
+    }
+
+    /// Counters of the cores since the first request of the run.
+    pub(super) fn cores(&self, mut own: Vec<CoreRecord>) -> Vec<CoreRecord> {
+        for (now, before) in own.iter_mut().zip(&self.cores) {
+            now.panicked += before.panicked;
+            now.turns += before.turns;
+            now.doorbells += before.doorbells;
+            now.enters += before.enters;
+            now.busy_ns += before.busy_ns;
+            now.parked_ns += before.parked_ns;
+            now.run_delay_ns = sum(&before.run_delay_ns, &now.run_delay_ns);
+            now.cpu_ns = sum(&before.cpu_ns, &now.cpu_ns);
+            now.spun_ns = sum(&before.spun_ns, &now.spun_ns);
+            now.timer_late_max_ns = now.timer_late_max_ns.max(before.timer_late_max_ns);
+            now.dead_letters += before.dead_letters;
+        }
+        own
+    }
+}
+
+/// What is missing on one side is missing in the sum.
+fn sum(before: &Reading, own: &Reading) -> Reading {
+    match (before, own) {
+        (Reading::Value(before), Reading::Value(own)) => Reading::Value(before + own),
+        (missing @ Reading::Missing { .. }, _) | (_, missing) => missing.clone(),
+    }
+}
+
 pub(super) fn no_pss() -> tailbeam_probes::Unavailable {
     tailbeam_probes::Unavailable {
         source: "/proc/self/smaps_rollup",
@@ -79,5 +127,20 @@ fn core_record(stats: &ShardStats, before: &ShardStats, spent: &Times) -> CoreRe
         timer_late_max_ns: stats.timer_late_max_ns,
         dead_letters: stats.dead_letters,
         state_bytes: stats.state_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_in_an_epoch_is_missing_in_the_sum() {
+        let missing =
+            || Reading::Missing { unknown: "no file".to_owned(), remedy: "mount it".to_owned() };
+        assert_eq!(sum(&Reading::Value(3), &Reading::Value(4)), Reading::Value(7));
+        assert_eq!(sum(&missing(), &Reading::Value(4)), missing());
+        assert_eq!(sum(&Reading::Value(4), &missing()), missing());
+        assert_eq!(Carried::default().cpu(Reading::Value(4)), Reading::Value(4));
     }
 }

@@ -9,6 +9,8 @@ use tailbeam_probes::record::SegmentWriter;
 use tailbeam_probes::record::latency::LatencyWindow;
 
 use super::error::DriveError;
+use super::resume::lock;
+use crate::evidence::EpochRecord;
 use crate::evidence::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
 use crate::evidence::sha256_hex;
 use crate::load::{AgentNs, SeriesSet};
@@ -32,6 +34,12 @@ pub(super) struct RunWriter {
     dir: PathBuf,
     segment: SegmentWriter,
     number: u32,
+    /// A segment is closed at this size.
+    pub(super) segment_max: u64,
+    /// Windows are synced. Without, a power cut must show what it takes.
+    pub(super) syncs: bool,
+    /// Whoever else would write to the run is refused as long as it is open.
+    _lock: fs::File,
 }
 
 impl RunWriter {
@@ -42,15 +50,41 @@ impl RunWriter {
         mut manifest: Manifest,
         host: &str,
     ) -> Result<Self, DriveError> {
+        let lock = lock(dir)?;
         let text = toml::to_string_pretty(plan).map_err(|e| failed(dir, e))?;
         manifest.plan_sha256 = sha256_hex(text.as_bytes());
         write_synced(&dir.join("plan.toml"), text.as_bytes()).map_err(|e| failed(dir, e))?;
         write_synced(&dir.join("host.json"), host.as_bytes()).map_err(|e| failed(dir, e))?;
         let segment =
             SegmentWriter::create(&dir.join("seg"), 0, 0, [0; 32]).map_err(|e| failed(dir, e))?;
-        let mut writer = Self { dir: dir.to_owned(), segment, number: 0 };
+        let mut writer = Self {
+            dir: dir.to_owned(),
+            segment,
+            number: 0,
+            segment_max: SEGMENT_BYTES_MAX,
+            syncs: true,
+            _lock: lock,
+        };
         let start_ns = manifest.start_ns;
         writer.json(kind::MANIFEST, start_ns, &manifest)?;
+        writer.sync()?;
+        // The names of the files, and that of the run itself.
+        for dir in [Some(dir), dir.parent()].into_iter().flatten() {
+            fs::File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed(dir, e))?;
+        }
+        Ok(writer)
+    }
+
+    /// Goes on in the first segment of an epoch: its number, and its first frame, synced.
+    pub(super) fn resume(
+        dir: PathBuf,
+        lock: fs::File,
+        (segment, number): (SegmentWriter, u32),
+        record: &EpochRecord,
+    ) -> Result<Self, DriveError> {
+        let segment_max = SEGMENT_BYTES_MAX;
+        let mut writer = Self { dir, segment, number, segment_max, syncs: true, _lock: lock };
+        writer.json(kind::EPOCH, record.began.start_ns, record)?;
         writer.sync()?;
         Ok(writer)
     }
@@ -69,7 +103,7 @@ impl RunWriter {
     }
 
     fn sync(&mut self) -> Result<(), DriveError> {
-        self.segment.sync().map_err(|e| failed(&self.dir, e))
+        if self.syncs { self.segment.sync().map_err(|e| failed(&self.dir, e)) } else { Ok(()) }
     }
 
     /// Writes the histograms and the attribution of every core, then the record that makes them count, then
@@ -105,7 +139,7 @@ impl RunWriter {
     }
 
     fn rotate(&mut self) -> Result<(), DriveError> {
-        if self.segment.bytes() < SEGMENT_BYTES_MAX {
+        if self.segment.bytes() < self.segment_max {
             return Ok(());
         }
         self.segment.seal().map_err(|e| failed(&self.dir, e))?;

@@ -125,7 +125,7 @@ fn soak(dir: &Path, checked: &mut Checked) {
                     "seg",
                     None,
                     Health::Unsealed,
-                    "the run has no end: its process died, or still runs",
+                    "the run has no end: its process died (`tailbeam soak --resume` goes on with it), or still runs",
                 );
             }
             // Damage of frames was found above, with its place; this is what does not fit between them.

@@ -9,7 +9,8 @@ use tailbeam_probes::record::Frame;
 use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::stats::Histogram;
 
-use super::read::{AgentNumbers, Opened, ReadRunError, histogram, latency_window, open};
+use super::epoch::{Axis, Epoch};
+use super::read::{AgentNumbers, Opened, ReadRunError, epoch, histogram, latency_window, open};
 use super::records::{EndRecord, Manifest, WindowRecord, kind};
 use crate::load::Series;
 use crate::plan::Plan;
@@ -44,6 +45,7 @@ pub struct Intervals {
     /// Damage in words, of the frames passed so far.
     pub damage: Vec<String>,
     frames: std::vec::IntoIter<Frame>,
+    axis: Axis,
     /// Windows that were closed.
     pub windows: u64,
     /// Frames of latency stages, damaged ones included.
@@ -66,11 +68,13 @@ impl Intervals {
     pub fn open(dir: &Path) -> Result<Self, ReadRunError> {
         let Opened { plan, manifest, frames, damage } = open(dir)?;
         let frames = frames.into_iter();
+        let axis = Axis::new(&manifest, plan.seed);
         Ok(Self {
             plan,
             manifest,
             damage,
             frames,
+            axis,
             windows: 0,
             latency_frames: 0,
             latency_read: 0,
@@ -78,6 +82,19 @@ impl Intervals {
             numbers: AgentNumbers::default(),
             end: None,
         })
+    }
+
+    /// Epochs passed so far.
+    #[must_use]
+    pub fn epochs(&self) -> &[Epoch] {
+        &self.axis.epochs
+    }
+
+    /// Whether the run was cut behind the window that was read last.
+    fn is_cut(&self) -> bool {
+        let mut next = self.frames.as_slice().iter();
+        let next = next.find(|frame| matches!(frame.kind, kind::EPOCH | kind::WINDOW));
+        next.is_some_and(|frame| frame.kind == kind::EPOCH)
     }
 
     fn latency(&mut self, frame: &Frame) -> Option<LatencyWindow> {
@@ -107,15 +124,29 @@ impl Iterator for Intervals {
                     }
                 },
                 kind::LATENCY => latency.extend(self.latency(&frame)),
-                kind::PER_AGENT => self.numbers.add(&frame.payload),
+                kind::PER_AGENT if self.axis.epochs.len() == 1 => self.numbers.add(&frame.payload),
+                kind::EPOCH => match epoch(&frame) {
+                    Ok(record) => {
+                        histograms.clear();
+                        latency.clear();
+                        self.numbers = AgentNumbers::default();
+                        self.axis.begin(&record);
+                    }
+                    Err(why) => self.damage.push(why),
+                },
                 kind::END => self.end = serde_json::from_slice(&frame.payload).ok(),
                 kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
-                    Ok(record) => {
+                    Ok(mut record) => {
                         self.windows += 1;
+                        self.axis.window(&mut record);
+                        if self.is_cut() {
+                            record.cut();
+                        }
                         let own = record.window;
                         let histograms = histograms.into_iter().filter(|h| h.window == own);
                         let histograms = histograms.map(|h| (h.core, h.series, h.histogram));
                         latency.retain(|window: &LatencyWindow| window.window == own);
+                        latency.iter_mut().for_each(|window| self.axis.latency(window));
                         return Some(Interval {
                             record,
                             histograms: histograms.collect(),

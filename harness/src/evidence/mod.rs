@@ -10,10 +10,12 @@
 //! | `../marks.json` | tags and pins of the store's runs, beside them: see [`Marks`] |
 //! | `heap.tbh` | state of the heap sampler, written in place; `heap-at-Ns.tbh`: copies after N seconds |
 //! | `waits.json` | handlers that wait and wakers that are out at the end, see [`Waits`] |
+//! | `heap-epoch-N.tbh` | the state of epoch N, once another epoch has followed; its copies: `heap-epoch-N-at-Ns.tbh` |
 //! | `heap-PID.tbh` | the same for other processes of a run of `record --heap`; `heap-PID.refused`: why one has none |
 
 mod check;
 mod documents;
+mod epoch;
 mod intervals;
 mod latency;
 mod marks;
@@ -27,6 +29,7 @@ mod waits;
 
 pub use check::{Checked, Finding, Health, check};
 pub use documents::Documents;
+pub use epoch::{Axis, Began, Cut, Epoch, EpochRecord, Hole, seed_of};
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;
 pub use marks::{Mark, Marks, TagError};
@@ -39,6 +42,12 @@ pub use waits::{LateRecord, WAITS, WAITS_VERSION, WaitKind, WaitRecord, Waits};
 
 /// The heap sampler's state in a run directory.
 pub const HEAP_STATE: &str = "heap.tbh";
+
+/// The name of the state of an epoch, of so many.
+#[must_use]
+pub fn heap_state(epoch: u32, epochs: u32) -> String {
+    if epoch < epochs { format!("heap-epoch-{epoch}.tbh") } else { HEAP_STATE.to_owned() }
+}
 
 /// SHA-256 in lower-case hex, as `sha256sum` prints it.
 pub(crate) fn sha256_hex(bytes: &[u8]) -> String {

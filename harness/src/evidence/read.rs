@@ -8,6 +8,7 @@ use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::record::{Frame, read_dir};
 use tailbeam_probes::stats::Histogram;
 
+use super::epoch::{Axis, Epoch, EpochRecord};
 use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
 use crate::load::Series;
 use crate::plan::Plan;
@@ -37,6 +38,8 @@ pub struct RunFrames {
     pub service_ns: Option<Vec<u64>>,
     /// Last frame, when the run was sealed.
     pub end: Option<EndRecord>,
+    /// Epochs in order; the windows are on their axis.
+    pub epochs: Vec<Epoch>,
     /// Frames read.
     pub frames: u64,
     /// Damage in words.
@@ -119,6 +122,7 @@ pub fn read_run(dir: &Path) -> Result<RunFrames, ReadRunError> {
         worst_ns: None,
         service_ns: None,
         end: None,
+        epochs: Vec::new(),
         frames: frames.len() as u64,
         damage,
     };
@@ -170,6 +174,7 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
     let mut numbers = AgentNumbers::default();
     let mut system = Histogram::new();
+    let mut axis = Axis::new(&run.manifest, run.plan.seed);
     for frame in frames {
         match frame.kind {
             kind::HISTOGRAM => match histogram(&frame.payload) {
@@ -177,7 +182,8 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                 None => run.damage.push(format!("frame {}: unreadable histogram", frame.seq)),
             },
             kind::WINDOW => match serde_json::from_slice::<WindowRecord>(&frame.payload) {
-                Ok(window) => {
+                Ok(mut window) => {
+                    axis.window(&mut window);
                     system.clear();
                     for of in waiting.drain(..).filter(|of| of.window == window.window) {
                         run.histograms[of.series as usize].merge(&of.histogram);
@@ -192,7 +198,18 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            kind::PER_AGENT => numbers.add(&frame.payload),
+            // Of one epoch of several they say nothing about the run.
+            kind::PER_AGENT if axis.epochs.len() == 1 => numbers.add(&frame.payload),
+            kind::EPOCH => match epoch(frame) {
+                Ok(record) => {
+                    // What was written of the window that was open counts nowhere.
+                    waiting.clear();
+                    numbers = AgentNumbers::default();
+                    run.windows.last_mut().into_iter().for_each(WindowRecord::cut);
+                    axis.begin(&record);
+                }
+                Err(why) => run.damage.push(why),
+            },
             // Whole windows of stages are many: who wants them reads the run window by window.
             kind::LATENCY => run.damage.extend(latency_window(frame).err()),
             kind::END => match serde_json::from_slice(&frame.payload) {
@@ -207,7 +224,14 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
     (run.attempts, run.completions) = (numbers.attempts, numbers.completions);
     (run.system_ns, run.worst_ns) = (numbers.system_ns, numbers.worst_ns);
     run.service_ns = numbers.service_ns;
+    run.epochs = axis.epochs;
     missing_windows(run);
+}
+
+/// What begins an epoch, or the damage in words.
+pub(super) fn epoch(frame: &Frame) -> Result<EpochRecord, String> {
+    let record = serde_json::from_slice(&frame.payload);
+    record.map_err(|error| format!("frame {}: unreadable epoch: {error}", frame.seq))
 }
 
 fn missing_windows(run: &mut RunFrames) {

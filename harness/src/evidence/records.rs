@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::analyse::overhead::{Pair, Second};
 
+use super::epoch::Began;
 use crate::load::SecondCounts;
 use crate::plan::{Plant, SlowPlant};
 
@@ -21,6 +22,8 @@ pub mod kind {
     pub const END: u16 = 5;
     /// `probes::record::latency::LatencyWindow`, postcard: one per core and window, before its WINDOW frame.
     pub const LATENCY: u16 = 6;
+    /// `super::super::EpochRecord`, JSON: another process continues the run; what waits for its WINDOW is dropped.
+    pub const EPOCH: u16 = 7;
     /// What `record` recorded of a program, see `tailbeam_probes::record::program`; all five in the bytes of
     /// that module. First frame: `ProgramStart`.
     pub const PROGRAM_START: u16 = 16;
@@ -91,6 +94,9 @@ pub struct Manifest {
     /// What measuring takes here, measured when the run began; older runs have none.
     #[serde(default)]
     pub units: Option<UnitCosts>,
+    /// By whom and when the first epoch was begun; older runs do not say.
+    #[serde(default)]
+    pub began: Option<Began>,
 }
 
 /// What one piece of measuring takes on this host, from a loop of many.
@@ -174,6 +180,10 @@ pub struct SecondRecord {
     pub open_age_ns: u64,
     /// Whether requests were still due (false while draining).
     pub issuing: bool,
+    /// It is the last one on disk of an epoch that was cut: what was open at its end has no other end. Set by
+    /// readers.
+    #[serde(skip)]
+    pub cut: bool,
 }
 
 /// One core's counters since the first request was due.
@@ -275,6 +285,23 @@ pub struct WindowRecord {
     pub lowered: Vec<LoweredRecord>,
 }
 
+impl WindowRecord {
+    /// Moves every instant by so many ns.
+    pub(super) fn shift(&mut self, by: i64) {
+        let instants = self.seconds.iter_mut().map(|second| &mut second.from_ns);
+        let instants = instants.chain(self.gaps.iter_mut().map(|gap| &mut gap.from_ns));
+        let instants = instants.chain(self.lowered.iter_mut().map(|step| &mut step.at_ns));
+        instants.for_each(|ns| *ns = ns.saturating_add_signed(by));
+    }
+
+    /// The run was cut behind it.
+    pub(super) fn cut(&mut self) {
+        if let Some(second) = self.seconds.last_mut() {
+            second.cut = true;
+        }
+    }
+}
+
 /// A second with measuring beside one without; in a run that compares like with like (A/A) both had it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CostPair {
@@ -343,7 +370,7 @@ pub struct LoweredRecord {
 pub struct EndRecord {
     /// `finished` or `interrupted`.
     pub reason: String,
-    /// Time during which requests were due, ns.
+    /// Time during which requests were due, of the last epoch, ns.
     pub issued_ns: u64,
     /// Requests still open when the drain ended, before their deadline.
     pub open_at_stop: u64,

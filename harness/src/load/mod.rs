@@ -10,12 +10,12 @@ pub(crate) mod latency;
 pub(crate) mod legs;
 pub(crate) mod link;
 pub(crate) mod middle;
-mod open;
+pub(crate) mod open;
 pub(crate) mod plant;
 mod poll;
 pub(crate) mod recorder;
 pub(crate) mod secure;
-mod settle;
+pub(crate) mod settle;
 pub(crate) mod slow;
 mod thin;
 pub(crate) mod units;
@@ -44,7 +44,7 @@ pub use workload::{AgentInfo, Settled, Workload};
 #[doc(hidden)]
 pub use workload::{Asking, Outgoing};
 
-use crate::drive::{self, Control, DriveError, Progress};
+use crate::drive::{self, Control, DriveError, Progress, Resume};
 use crate::evidence::Store;
 use crate::plan::{Plan, Span};
 
@@ -68,6 +68,16 @@ pub trait AnyWorkload: Sync {
         &self,
         plan: &Plan,
         store: &Store,
+        control: &Control,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<PathBuf, DriveError>;
+    /// Continues a run of this workload.
+    ///
+    /// # Errors
+    /// [`DriveError`].
+    fn resume(
+        &self,
+        resume: Resume,
         control: &Control,
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<PathBuf, DriveError>;
@@ -107,5 +117,14 @@ impl<W: Workload> AnyWorkload for Entry<W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<PathBuf, DriveError> {
         drive::run::<W>(plan, store, control, progress)
+    }
+
+    fn resume(
+        &self,
+        resume: Resume,
+        control: &Control,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<PathBuf, DriveError> {
+        drive::resume::<W>(resume, control, progress)
     }
 }

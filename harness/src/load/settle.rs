@@ -1,5 +1,6 @@
 //! How a request ends in the counts, the histograms and the stages.
 
+use tailbeam_probes::record::latency::{PollCounts, Stamps};
 use tailbeam_runtime::SendError;
 
 use super::exchange::Exchange;
@@ -100,6 +101,18 @@ pub(super) fn settle<W: Workload>(
             return;
         }
     }
+    let parties = Parties { asker: exchange.from, responder: exchange.to };
+    served(r, open, parties, (stamps, exchange.counts.as_deref()));
+}
+
+/// Records a request that has got its answer in its time, and what its polls took.
+pub(crate) fn served(
+    r: &mut Recorder,
+    open: &Open,
+    parties: Parties,
+    (stamps, counts): (&Stamps, Option<&PollCounts>),
+) {
+    let now_ns = stamps.closed_ns;
     let local = open.local as usize;
     r.completions[local] = r.completions[local].saturating_add(1);
     let end_to_end = now_ns - open.intended_ns;
@@ -113,6 +126,5 @@ pub(super) fn settle<W: Workload>(
     let system = end_to_end.saturating_sub(open.planned_ns);
     r.system(open.local, system);
     r.judge(system);
-    let parties = Parties { asker: exchange.from, responder: exchange.to };
-    r.staged(parties, stamps, open.drawn, exchange.counts.as_deref());
+    r.staged(parties, stamps, open.drawn, counts);
 }

@@ -7,7 +7,7 @@ use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge
 
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    degradation, figures, latency, leaks,
+    degradation, epochs, figures, latency, leaks,
 };
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
@@ -85,20 +85,23 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     let (attribution, own_cost, conserved) = latency::attribution(dir, &run);
     let gates = gates.unwrap_or(&run.plan.gates);
     let degradation = degradation::rows(&run, degradation::margin(gates));
+    let epochs = epochs::section(&run);
     let mut results = Vec::new();
     for gate in gates {
         results.push(match gate {
             Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
             Gate::Conservation {} => verdict::conservation(gate, conserved.as_ref()),
-            Gate::Degradation { .. } => degradation::gate(gate, &degradation),
+            Gate::Degradation { .. } => degradation::gate(gate, &degradation, &run.epochs),
             gate => judge(gate, &material, little.known().cloned())?,
         });
     }
-    let validity = validity(&material);
+    let mut validity = validity(&material);
+    validity.extend(epochs::unbroken(&epochs));
     let verdict = verdict::combine(&mut results, &validity);
     Ok(Report {
         run: identity(&material),
-        caveats: caveats(&material),
+        caveats: [epochs::caveats(&run, &epochs), caveats(&material)].concat(),
+        epochs,
         agents: agents(&material),
         load: load(&material),
         protocol: run.end.as_ref().map_or_else(Vec::new, |end| end.protocol.clone()),
@@ -258,8 +261,8 @@ fn unsealed(m: &Material<'_>) -> String {
         n => format!("{n} windows are"),
     };
     format!(
-        "the run was not sealed: its process died; {windows} on disk, up to {:.1} s after the start; {missing}",
-        m.whole_s,
+        "the run was not sealed: its process died; {windows} on disk, {:.1} s measured; {missing}; `tailbeam soak --resume {}` goes on with it",
+        m.whole_s, m.run.manifest.id,
     )
 }
 

@@ -12,10 +12,13 @@ use crate::evidence::RunFrames;
 use crate::evidence::records::{CoreRecord, Reading, SecondRecord, WindowRecord};
 use crate::load::{SecondCounts, Series};
 
-/// Sum of all seconds.
+/// Sum of all seconds. What was open when an epoch was cut is open at stop.
 pub(super) fn totals<'a>(seconds: impl Iterator<Item = &'a SecondRecord>) -> SecondCounts {
     let mut total = SecondCounts::default();
-    seconds.for_each(|second| total.merge(&second.counts));
+    for second in seconds {
+        total.merge(&second.counts);
+        total.outcomes.open_at_stop += if second.cut { second.open_end } else { 0 };
+    }
     total
 }
 
@@ -64,7 +67,7 @@ pub(super) fn spread(counts: Option<&[u32]>, attempted: bool) -> Measured<Spread
     }
     let Some(counts) = counts.filter(|counts| !counts.is_empty()) else {
         return Measured::unknown(
-            "per-agent counts are written when a run is sealed, and this run was not",
+            "per-agent counts are written when a run is sealed: this run was not, or an epoch of it was cut",
             "end a run by its duration or by SIGINT",
         );
     };
@@ -91,8 +94,10 @@ pub(super) fn spread(counts: Option<&[u32]>, attempted: bool) -> Measured<Spread
 pub(super) fn little(seconds: &[&SecondRecord], total: &SecondCounts) -> Measured<LittleSection> {
     let samples: u64 = seconds.iter().map(|second| second.open_samples).sum();
     let length_s: f64 = seconds.iter().map(|second| second.len_ns as f64 / 1e9).sum();
+    let cut = seconds.iter().rev().skip(1).filter(|second| second.cut);
+    let ends = seconds.last().into_iter().chain(cut);
     let (open_end, open_age_ns) =
-        seconds.last().map_or((0, 0), |last| (last.open_end, last.open_age_ns));
+        ends.fold((0, 0), |(n, age_ns), end| (n + end.open_end, age_ns + end.open_age_ns));
     let requests = (total.closed + open_end) as f64;
     if samples == 0 || requests <= 0.0 || length_s <= 0.0 {
         return Measured::unknown(
@@ -246,6 +251,7 @@ mod tests {
             open_end: end.0,
             open_age_ns: end.1,
             issuing: true,
+            cut: false,
         }
     }
 
@@ -267,7 +273,12 @@ mod tests {
         let lost = second(S, (1_000, 100), (0, 0), (9, 18 * S));
         assert_eq!(ratio(&[first.clone(), lost]), Some(0.9));
         let doubled = second(S, (1_000, 100), (0, 0), (11, 22 * S));
-        assert_eq!(ratio(&[first, doubled]), Some(1.1));
+        assert_eq!(ratio(&[first.clone(), doubled]), Some(1.1));
+        // Cut behind the first second, ten more in the next epoch: what was open at the cut was not lost.
+        let cut = SecondRecord { cut: true, ..first.clone() };
+        assert_eq!(ratio(&[cut.clone(), first.clone()]), Some(1.0));
+        assert_eq!(ratio(&[first.clone(), first]), Some(0.5), "and without the cut they would be");
+        assert_eq!(totals([&cut].into_iter()).outcomes.open_at_stop, 10);
         assert_eq!(ratio(&[]), None);
     }
 

@@ -9,6 +9,7 @@ mod cost;
 pub mod counters;
 mod curve;
 mod degradation;
+mod epochs;
 mod figures;
 pub mod latency;
 mod leaks;
@@ -19,6 +20,7 @@ pub use build::{ReportError, build};
 pub use cost::{CostModel, CostSection, LoweredStep, OwnCost, SaturatedSection, Signed, cost};
 pub use curve::Curve;
 pub use degradation::DegradationRow;
+pub use epochs::{EpochEnd, EpochRow, EpochsSection, UNBROKEN};
 pub use leaks::leak_config;
 pub use timeline::{CoreLine, CoreMap, Event, LatencyLine, LoadLine, MemoryLine, Timeline};
 pub use whole::{Whole, whole};
@@ -68,6 +70,9 @@ impl<T> Measured<T> {
 pub struct Report {
     /// Identity and extent of the run.
     pub run: RunIdentity,
+    /// Its parts, and how long nobody measured between them.
+    #[serde(default)]
+    pub epochs: EpochsSection,
     /// Things to know before believing a figure; empty is good.
     pub caveats: Vec<String>,
     /// The agents.

@@ -15,7 +15,7 @@ use super::curve::{Curve, Curves};
 use super::latency::cpu;
 use super::{CostSection, Measured, cost};
 use crate::evidence::records::{Manifest, Reading, SecondRecord, WindowRecord};
-use crate::evidence::{Interval, Intervals, ReadRunError};
+use crate::evidence::{Cut, Epoch, Interval, Intervals, ReadRunError};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -30,7 +30,7 @@ const EVENTS_MAX: usize = 200;
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A run over time. Instants are seconds after the start.
+/// A run over time. Instants are seconds after the start, of time that was measured: see `evidence::Axis`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
 pub struct Timeline {
     /// Load.
@@ -129,7 +129,7 @@ pub struct Event {
     pub at_s: f64,
     /// How long; none of an instant.
     pub len_s: Option<f64>,
-    /// `gap`, `lowered`, `drain`.
+    /// `gap`, `lowered`, `drain`, `epoch`.
     pub kind: String,
     /// In words.
     pub text: String,
@@ -148,9 +148,12 @@ pub(super) fn build(dir: &Path) -> Result<Made, ReadRunError> {
     let mut intervals = Intervals::open(dir)?;
     let (plan, manifest) = (intervals.plan.clone(), intervals.manifest.clone());
     let mut pass = Pass::new(&plan, &manifest);
-    for interval in intervals.by_ref() {
+    while let Some(interval) = intervals.next() {
+        pass.epoch(intervals.epochs());
         pass.interval(interval, &manifest);
     }
+    // One that sealed the run and measured nothing.
+    pass.epoch(intervals.epochs());
     pass.latency_slot.close(&mut pass.timeline.latency);
     pass.load.close(&mut pass.timeline.load, pass.start_ns);
     let cost = cost(&pass.slim, &plan, manifest.cores.len());
@@ -182,6 +185,9 @@ struct Pass {
     /// What is left of the windows for the measurement of our own cost.
     slim: Vec<WindowRecord>,
     drains: bool,
+    epochs: usize,
+    /// End of the last window.
+    end_ns: u64,
 }
 
 impl Pass {
@@ -207,7 +213,29 @@ impl Pass {
             curves: Curves::new(plan.duration_ns, manifest.start_ns),
             slim: Vec::new(),
             drains: false,
+            epochs: 1,
+            end_ns: manifest.start_ns,
         }
+    }
+
+    /// No point reaches over a time in which nobody measured, and that time is an event.
+    fn epoch(&mut self, epochs: &[Epoch]) {
+        if epochs.len() == self.epochs {
+            return;
+        }
+        std::mem::take(&mut self.load).close(&mut self.timeline.load, self.start_ns);
+        self.latency_slot.close(&mut self.timeline.latency);
+        let at_ns = self.end_ns;
+        for epoch in &epochs[self.epochs..] {
+            let how = epoch.after.map_or(Cut::Unknown, |(cut, _)| cut).text();
+            let gap = epoch.gap.map_or_else(
+                || "nobody measured, it is not known for how long".to_owned(),
+                |hole| format!("nobody measured for {:.1} s", hole.ns as f64 / 1e9),
+            );
+            let text = format!("epoch {} begins: {how}; {gap}", epoch.number);
+            self.event(at_ns, None, "epoch", text);
+        }
+        self.epochs = epochs.len();
     }
 
     fn interval(&mut self, interval: Interval, manifest: &Manifest) {
@@ -225,6 +253,7 @@ impl Pass {
             }
         }
         if let Some((from_ns, to_ns)) = interval.extent_ns() {
+            self.end_ns = to_ns;
             let extent = (after_s(from_ns, self.start_ns), after_s(to_ns, self.start_ns));
             self.curves.add((from_ns, to_ns), &system, &end_to_end);
             self.latency_slot.add(extent, &system, &mut self.timeline.latency);

@@ -141,7 +141,9 @@ pub fn fairness(
 ) -> GateResult {
     let Some((min, max, mean, agents)) = spread else {
         let unknown = result(gate, 0, "unknown".to_owned());
-        return open(unknown, "per-agent counts are written when a run is sealed", None);
+        let reason =
+            "per-agent counts are written when a run is sealed; an epoch that was cut has none";
+        return open(unknown, reason, None);
     };
     let result = result(gate, agents, format!("min {min}, mean {mean:.1}, max {max}"));
     if mean < FAIR_MEAN {

@@ -1,5 +1,6 @@
 //! Readings of this process and this host.
 
+pub mod build;
 pub mod cpu_times;
 pub mod gap;
 pub mod heap;

@@ -457,6 +457,59 @@ impl LatencyWindow {
     }
 }
 
+/// Moves an instant; 0 stands for none and stays.
+const fn moved(ns: &mut u64, by: i64) {
+    if *ns != 0 {
+        *ns = ns.saturating_add_signed(by);
+    }
+}
+
+impl Leg {
+    const fn shift(&mut self, by: i64) {
+        moved(&mut self.published_ns, by);
+        moved(&mut self.seen_ns, by);
+        moved(&mut self.aside_ns, by);
+        moved(&mut self.turn_ns, by);
+    }
+}
+
+impl Stamps {
+    /// Moves every instant by so many ns.
+    pub const fn shift(&mut self, by: i64) {
+        moved(&mut self.intended_ns, by);
+        moved(&mut self.sent_ns, by);
+        self.out.shift(by);
+        moved(&mut self.due_ns, by);
+        moved(&mut self.timer_turn_ns, by);
+        moved(&mut self.answered_ns, by);
+        self.back.shift(by);
+        moved(&mut self.closed_ns, by);
+    }
+}
+
+impl LatencyWindow {
+    /// Moves every instant by so many ns: onto the clock of another boot, or over a time in which nobody measured.
+    pub fn shift(&mut self, by: i64) {
+        moved(&mut self.from_ns, by);
+        moved(&mut self.to_ns, by);
+        self.exemplars.iter_mut().for_each(|of| of.stamps.shift(by));
+        self.long_turns.iter_mut().for_each(|turn| moved(&mut turn.from_ns, by));
+        self.more.turn_off.iter_mut().for_each(|off| moved(&mut off.from_ns, by));
+        for off in &mut self.off {
+            moved(&mut off.from_ns, by);
+            moved(&mut off.to_ns, by);
+        }
+        for tick in &mut self.ticks {
+            moved(&mut tick.from_ns, by);
+            moved(&mut tick.to_ns, by);
+        }
+        for late in &mut self.more.late_wakes {
+            moved(&mut late.from_ns, by);
+            moved(&mut late.to_ns, by);
+        }
+    }
+}
+
 /// The next field, or nothing of it where the writer knew of none.
 fn next<'a, T: Default + Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, postcard::Error> {
     if rest.is_empty() {
@@ -470,6 +523,44 @@ fn next<'a, T: Default + Deserialize<'a>>(rest: &mut &'a [u8]) -> Result<T, post
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_is_moved_whole_and_what_did_not_happen_stays_so() {
+        let out = Leg { seen_ns: 5_000, turn_ns: 6_000, ..Leg::default() };
+        let stamps = Stamps { intended_ns: 4_000, out, service_ns: 50, ..Stamps::default() };
+        let (asker, responder, asker_shard, responder_shard) = (1, 2, 0, 0);
+        let exemplar = Exemplar {
+            why: Why::Top,
+            asker,
+            responder,
+            asker_shard,
+            responder_shard,
+            stamps,
+            counts: None,
+        };
+        let tick = CoreTick { from_ns: 4_000, to_ns: 9_000, turns_ns: 70, ..CoreTick::default() };
+        let made = LatencyWindow {
+            from_ns: 4_000,
+            to_ns: 9_000,
+            exemplars: vec![exemplar],
+            ticks: vec![tick],
+            long_turns: vec![LongTurn { agent: 1, from_ns: 5_000, len_ns: 60 }],
+            off: vec![Off { from_ns: 5_000, to_ns: 5_500, preempted: true }],
+            ..LatencyWindow::default()
+        };
+        let mut shifted = made.clone();
+        shifted.shift(-3_000);
+        let of = shifted.exemplars[0].stamps;
+        assert_eq!((of.intended_ns, of.out.seen_ns, of.out.turn_ns), (1_000, 2_000, 3_000));
+        assert_eq!((of.out.published_ns, of.due_ns, of.closed_ns), (0, 0, 0), "none stays none");
+        assert_eq!((of.service_ns, shifted.ticks[0].turns_ns), (50, 70), "lengths stay");
+        assert_eq!(
+            (shifted.from_ns, shifted.ticks[0].to_ns, shifted.off[0].to_ns),
+            (1_000, 6_000, 2_500)
+        );
+        shifted.shift(3_000);
+        assert_eq!(shifted, made);
+    }
 
     #[test]
     fn a_window_is_read_across_versions() {

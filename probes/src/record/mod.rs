@@ -7,8 +7,10 @@ pub(crate) mod heap_layout;
 pub mod latency;
 pub mod program;
 mod reader;
+mod tail;
 mod writer;
 
 pub use format::{FRAME_MAX, Frame, HEADER_LEN, KIND_SEAL, KIND_SEGMENT};
 pub use reader::{Damage, DamageKind, ReadError, read_bytes, read_dir};
+pub use tail::{Tail, TailError, close_tail};
 pub use writer::{LogFile, SegmentWriter, WriteError};

@@ -22,7 +22,7 @@ pub(super) struct HeapRun {
     pub(super) name: String,
     /// The state.
     pub(super) snapshot: HeapSnapshot,
-    /// Other processes of the run, by file name.
+    /// Other processes of the run, and those of its earlier epochs, by file name.
     pub(super) others: Vec<String>,
     /// What the runtime's registry said at the end.
     pub(super) waits: Result<Waits, Unavailable>,
@@ -49,8 +49,9 @@ pub(super) fn load(root: &Path, name: &str, pid: Option<u32>) -> Result<HeapRun,
     };
     let own = pid.map_or_else(|| STATE.to_owned(), |pid| format!("heap-{pid}.tbh"));
     let states = states(&dir);
-    let others: Vec<String> =
-        states.iter().filter(|file| **file != own && kept_at(file).is_none()).cloned().collect();
+    // Copies, those of earlier epochs among them, are no processes.
+    let process = |file: &&String| **file != own && !file.contains("-at-");
+    let others: Vec<String> = states.iter().filter(process).cloned().collect();
     if !states.contains(&own) {
         return Err(without_heap(&dir, &own, &others));
     }

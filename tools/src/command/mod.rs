@@ -13,6 +13,7 @@ mod leaks;
 mod program;
 mod record;
 mod report;
+mod resume;
 mod runs;
 mod scale;
 mod setup;
@@ -28,14 +29,14 @@ use std::thread;
 use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
-use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind};
+use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind, Progress};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{HeapPlan, Plan, ProtocolPlan};
 use tailbeam_harness::report::build;
 use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
-use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak};
+use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak, SoakArgs};
 use crate::progress::Shown;
 use crate::serve::{Server, serve};
 use crate::{Failure, presets, render};
@@ -163,12 +164,16 @@ fn say_preset(args: &Soak, err: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn soak(
-    args: &Soak,
+    args: &SoakArgs,
     workloads: &[&'static dyn AnyWorkload],
     root: &Path,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
+    if let Some(run) = &args.resume {
+        return resume::run(run, &args.soak, (workloads, root), out, err);
+    }
+    let args = &args.soak;
     say_preset(args, err)?;
     let names = || workloads.iter().map(|w| w.name()).collect::<Vec<_>>().join(", ");
     let wanted = args.workload.as_deref();
@@ -179,6 +184,11 @@ fn soak(
     let plan = plan(args, *workload)?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
     let ran = drive(&plan, *workload, &store, (args.progress, serve(args, err)?), err)?;
+    told(&ran, args, out, err)
+}
+
+/// Prints the report of a run that has ended, and where it is.
+fn told(ran: &Ran, args: &Soak, out: &mut dyn Write, err: &mut dyn Write) -> Outcome {
     let verdict = printed(&ran.dir, args.format, out)?;
     if args.progress != ProgressMode::None {
         let _ = writeln!(err, "run: {}", ran.dir.display());
@@ -209,15 +219,24 @@ fn drive(
     plan: &Plan,
     workload: &dyn AnyWorkload,
     store: &Store,
+    how: (ProgressMode, Option<Server>),
+    err: &mut dyn Write,
+) -> Result<Ran, Failure> {
+    watched(how, err, |control, shown| workload.run(plan, store, control, shown))
+}
+
+/// Runs something to its end, or to a signal.
+fn watched(
     (progress, server): (ProgressMode, Option<Server>),
     err: &mut dyn Write,
+    run: impl FnOnce(&Control, &mut dyn FnMut(&Progress)) -> Result<PathBuf, DriveError>,
 ) -> Result<Ran, Failure> {
     let totals = server.as_ref().map(|server| server.totals.clone());
     let control = Control { totals, ..Control::default() };
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
     let mut shown = Shown::new(progress, terminal);
-    let ran = workload.run(plan, store, &control, &mut |progress| shown.show(progress, err));
+    let ran = run(&control, &mut |progress| shown.show(progress, err));
     shown.end();
     let signal = signals.end();
     Ok(Ran { dir: ran.map_err(not_run)?, signal })
@@ -229,6 +248,7 @@ fn not_run(error: DriveError) -> Failure {
         DriveErrorKind::Usage => 2,
         DriveErrorKind::HostNotReady => 5,
         DriveErrorKind::Failed => 1,
+        DriveErrorKind::Damaged => 6,
     };
     Failure::new(code, error)
 }

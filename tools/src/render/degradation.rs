@@ -17,14 +17,14 @@ pub(super) fn degradation(rows: &[DegradationRow], out: &mut dyn Write) -> io::R
     let header = ["series", "level", "windows", "block", "per day [95 %]", "p", "steps", "result"];
     writeln!(out, "{}", table(&header, rows.iter().map(row), 1))?;
     for row in rows.iter().filter(|row| row.found.judged != Judged::Stable) {
-        writeln!(out, "  {}: {}", row.series.replace('_', " "), row.found.reason)?;
+        writeln!(out, "  {}: {}", name(row), row.found.reason)?;
     }
     for row in rows {
         for change in &row.found.changes {
             writeln!(
                 out,
                 "  {}: step of {:+.1} % between {:.2} h and {:.2} h (p {:.3})",
-                row.series.replace('_', " "),
+                name(row),
                 change.by * 100.0,
                 change.from_h,
                 change.to_h,
@@ -35,11 +35,17 @@ pub(super) fn degradation(rows: &[DegradationRow], out: &mut dyn Write) -> io::R
     Ok(())
 }
 
+/// With its epoch, in a run of several.
+fn name(row: &DegradationRow) -> String {
+    let series = row.series.replace('_', " ");
+    row.epoch.map_or_else(|| series.clone(), |epoch| format!("{series}, epoch {epoch}"))
+}
+
 fn row(row: &DegradationRow) -> Vec<String> {
     let Degradation { judged, windows, level, block, per_day, p, changes, .. } = &row.found;
     let level = if row.unit == "ns" { time(*level) } else { format!("{level:.0}/s") };
     vec![
-        row.series.replace('_', " "),
+        name(row),
         level,
         count(*windows),
         count(*block),

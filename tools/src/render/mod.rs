@@ -4,6 +4,7 @@ pub mod attack;
 pub mod certify;
 mod degradation;
 pub mod demo;
+mod epochs;
 pub mod export;
 pub mod json;
 pub mod latency;

@@ -23,7 +23,7 @@ pub(super) fn figure<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String)
 }
 
 /// The same in a table's cell, where only the word fits.
-fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
+pub(super) fn cell<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String) -> String {
     measured.known().map_or_else(|| "unknown".to_owned(), text)
 }
 
@@ -68,6 +68,7 @@ pub(super) const fn word(verdict: GateVerdict) -> &'static str {
 pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     head(report, out)?;
     why::matrix(&report.measured, out)?;
+    super::epochs::epochs(&report.epochs, out)?;
     gates(report, out)?;
     latency(&report.latency, out)?;
     why::short(&report.attribution, out)?;

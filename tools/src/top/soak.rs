@@ -63,6 +63,11 @@ impl Soak {
                         self.close(window);
                     }
                 }
+                // What waits is of a window that was cut.
+                kind::EPOCH => {
+                    self.waiting.clear();
+                    self.attribution_waiting.clear();
+                }
                 kind::END => {
                     let end = serde_json::from_slice::<serde_json::Value>(bytes).ok();
                     let reason = end.and_then(|end| Some(end["reason"].as_str()?.to_owned()));

@@ -172,7 +172,7 @@ impl Leaks<'_> {
         }
         if !self.others.is_empty() {
             caveats.push(format!(
-                "this is one process of {}; the others: {} (--pid)",
+                "this is one process of {}; the others: {} (--pid, or the file itself)",
                 self.others.len() + 1,
                 self.others.join(", ")
             ));

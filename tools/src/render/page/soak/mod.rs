@@ -75,6 +75,16 @@ fn identity(doc: &Doc<'_>) -> Vec<Fact> {
         ),
         Fact::new("Ended", [run("end", Unit::Text)]),
         Fact::new(
+            "Epochs",
+            [
+                Figure::text(format!(
+                    "{}, not measured between them: ",
+                    doc.list(&data("/epochs/rows")).len()
+                )),
+                doc.figure(&data("/epochs/unmeasured_s"), Unit::Seconds),
+            ],
+        ),
+        Fact::new(
             "Agents",
             [
                 doc.figure(&data("/agents/asked"), Unit::Count),
@@ -240,6 +250,7 @@ fn gates(doc: &Doc<'_>, run: &str) -> Section {
         blocks.push(Block::List(reasons));
     }
     blocks.push(Block::Table(checks));
+    blocks.extend(epochs(doc));
     Section {
         id: "gates",
         title: "Gates".to_owned(),
@@ -248,6 +259,44 @@ fn gates(doc: &Doc<'_>, run: &str) -> Section {
         command: Some(format!("tailbeam report {run}")),
         blocks,
     }
+}
+
+/// Who recorded which part of a run that was cut and continued.
+fn epochs(doc: &Doc<'_>) -> Option<Block> {
+    let rows = doc.list(&data("/epochs/rows"));
+    if rows.len() < 2 {
+        return None;
+    }
+    let columns = [
+        "epoch",
+        "started",
+        "not measured before",
+        "by the clock",
+        "measured",
+        "windows",
+        "ended",
+        "open then",
+        "bytes cut",
+        "build",
+    ];
+    let mut table = Table::new("Epochs: who recorded which part", &columns, 10);
+    for index in 0..rows.len() {
+        let at = |key: &str| data(&format!("/epochs/rows/{index}/{key}"));
+        let figure = |key: &str, unit| doc.figure(&at(key), unit);
+        table.rows.push(vec![
+            figure("epoch", Unit::Count),
+            figure("started", Unit::Text),
+            figure("unmeasured_before_s", Unit::Seconds),
+            figure("unmeasured_clock", Unit::Text),
+            figure("measured_s", Unit::Seconds),
+            figure("windows", Unit::Count),
+            figure("end", Unit::Text),
+            figure("open_at_cut", Unit::Count),
+            figure("cut_bytes", Unit::Count),
+            figure("build_id", Unit::Text),
+        ]);
+    }
+    Some(Block::Table(table))
 }
 
 fn latency(doc: &Doc<'_>, run: &str) -> Section {

@@ -1,0 +1,144 @@
+//! The begin of a run or of an epoch, and what its windows are filled with.
+
+use std::path::Path;
+
+use tailbeam_probes::clock;
+use tailbeam_probes::collect::heap::live;
+use tailbeam_probes::collect::host::Host;
+use tailbeam_probes::collect::{build, host, process};
+
+use super::controller::Controller;
+use super::heap::Heap;
+use super::latency::{matrix, stamps};
+use super::readings::{Carried, no_pss, reading};
+use super::resume::Resume;
+use super::windows::Readings;
+use super::writer::RunWriter;
+use super::{DriveError, Progress};
+use crate::evidence::records::{Manifest, Unknown};
+use crate::evidence::{Began, Store};
+use crate::load::Workload;
+use crate::load::latency::BOUND_NS;
+use crate::plan::Plan;
+
+/// Where what is measured goes.
+pub(super) enum Target<'a> {
+    /// To a new run.
+    New(&'a Store),
+    /// To a new epoch of a run whose process died.
+    Resumed(Box<Resume>),
+}
+
+impl Target<'_> {
+    /// Time in which requests are still to be due, ns.
+    pub(super) fn left_ns(&self, plan: &Plan) -> u64 {
+        match self {
+            Self::New(_) => plan.duration_ns,
+            Self::Resumed(resume) => resume.left_ns(),
+        }
+    }
+
+    /// The store.
+    pub(super) fn root(&self) -> &Path {
+        match self {
+            Self::New(store) => store.root(),
+            Self::Resumed(resume) => resume.root(),
+        }
+    }
+
+    /// Whether the run may go on on these cores.
+    pub(super) fn check_cores(&self, cores: &[usize]) -> Result<(), DriveError> {
+        match self {
+            Self::New(_) => Ok(()),
+            Self::Resumed(resume) => {
+                resume.check_cores(&cores.iter().map(|&core| core as u64).collect::<Vec<_>>())
+            }
+        }
+    }
+}
+
+/// Who begins, when and where.
+pub(super) fn began(host: &Host, start_ns: u64) -> Began {
+    Began {
+        unix_ns: clock::realtime_ns(),
+        mono_ns: clock::monotonic_ns(),
+        start_ns,
+        boot_id: host.boot_id.clone().ok(),
+        build_id: build::build_id().ok(),
+        pid: std::process::id(),
+        host: crate::host::one_line(host),
+    }
+}
+
+impl<W: Workload> Controller<'_, W> {
+    pub(super) fn open_run(
+        &mut self,
+        target: Target<'_>,
+        start_ns: u64,
+        progress: &mut dyn FnMut(&Progress),
+    ) -> Result<RunWriter, DriveError> {
+        let host = host::describe();
+        let began = began(&host, start_ns);
+        let unknowns = self.observe()?;
+        let units = self.units()?;
+        let (id, writer) = match target {
+            Target::Resumed(resume) => {
+                self.windows.number = resume.window();
+                self.carried = Carried::of(resume.last_window());
+                let id = resume.id().to_owned();
+                resume.keep_heap()?;
+                let (heap, _) = Heap::start(resume.dir(), self.plan, began.unix_ns);
+                self.heap = Some(heap);
+                (id, resume.begin(began)?)
+            }
+            Target::New(store) => {
+                let (id, dir) = store.create_run(began.unix_ns)?;
+                let (heap, no_heap) = Heap::start(&dir, self.plan, began.unix_ns);
+                self.heap = Some(heap);
+                let manifest = Manifest {
+                    id: id.clone(),
+                    recorded_by: env!("CARGO_PKG_VERSION").to_owned(),
+                    workload: self.plan.workload.clone(),
+                    started_unix_ns: began.unix_ns,
+                    start_ns,
+                    plan_sha256: String::new(),
+                    cores: self.runtime.cores().iter().map(|&core| core as u64).collect(),
+                    limits_ns: self.limits.clone(),
+                    host: crate::host::one_line(&host),
+                    no_heap: no_heap.map(|why| Unknown { unknown: why.cause, remedy: why.remedy }),
+                    matrix: matrix(self.plan),
+                    stamps: stamps(&self.runtime.choice().stamps),
+                    clock_bound_ns: self.latency.setup().on.then_some(BOUND_NS),
+                    unknowns,
+                    units,
+                    began: Some(began),
+                };
+                (id, RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))?)
+            }
+        };
+        self.tell_run(&id);
+        let event = Some(format!("run {id}"));
+        progress(&Progress { phase: "measure", event, ..Progress::default() });
+        Ok(writer)
+    }
+
+    pub(super) fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {
+        let memory = process::memory();
+        let (cost, lowered) = self.cost.take();
+        let now_ns = clock::monotonic_ns();
+        let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
+        self.live.rss_bytes = memory.as_ref().ok().map(|m| m.rss_bytes);
+        let readings = Readings {
+            cores: self.carried.cores(self.before.cores_since(self.runtime)),
+            rss_bytes: reading(memory.map(|m| m.rss_bytes)),
+            pss_bytes: reading(pss),
+            live_bytes: reading(live().map(|live| live.bytes)),
+            cpu_ns: self.carried.cpu(reading(self.before.cpu_since())),
+            cost,
+            lowered,
+        };
+        self.windows.write(writer, now_ns, readings, &self.latency.take())?;
+        self.logs.tidy(self.plan.timeout_ns);
+        Ok(())
+    }
+}
