@@ -109,8 +109,8 @@ const LEAKS_BELOW: f64 = 2e6;
 /// Degradation that a soak allows per day: the relevance margin of statistics.md C6.
 const DEGRADATION_BELOW: f64 = 0.05;
 
-/// The gates of a soak when none are named. `conservation` is not among them yet: in the first window of a fleet of
-/// 100,000 a core's wall time is not all accounted for, and why is not found.
+/// The gates of a soak when none are named. `conservation` is not among them yet: on crowded cores whoever samples the
+/// requests in a leg stops the handler that it sees, and Little's law of a short leg does not hold.
 #[must_use]
 pub fn default_gates() -> Vec<Gate> {
     vec![
