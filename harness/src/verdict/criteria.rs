@@ -109,7 +109,8 @@ const LEAKS_BELOW: f64 = 2e6;
 /// Degradation that a soak allows per day: the relevance margin of statistics.md C6.
 const DEGRADATION_BELOW: f64 = 0.05;
 
-/// The gates of a soak when none are named.
+/// The gates of a soak when none are named. `conservation` is not among them yet: on crowded cores whoever samples the
+/// requests in a leg stops the handler that it sees, and Little's law of a short leg does not hold.
 #[must_use]
 pub fn default_gates() -> Vec<Gate> {
     vec![
@@ -121,7 +122,6 @@ pub fn default_gates() -> Vec<Gate> {
         // 1 % of the latency limit (statistics.md C1).
         Gate::Generator { p99_lateness_ns: 3_000_000 },
         Gate::Leaks { below: LEAKS_BELOW },
-        Gate::Conservation {},
         Gate::Degradation { per_day: DEGRADATION_BELOW },
     ]
 }
