@@ -11,7 +11,7 @@ use tailbeam_runtime::{Addr, Agent, Cx, Stop};
 use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
-use super::latency::{Drawn, Draws};
+use super::latency::Draws;
 use super::legs::Step;
 use super::middle::{MiddleAgent, MiddleMsg};
 use super::open::Open;
@@ -134,11 +134,11 @@ impl<W: Workload> Hosted<W> {
             return self.ask_again(cx);
         }
         // One look for all that is due, and that of each request for what became due meanwhile.
-        let (mut burst, mut first_ns) = (BURST, cx.has_turn_stamps().then_some(now_ns));
+        let mut burst = BURST;
         while self.next_ns < end_ns && burst > 0 && self.next_ns <= now_ns {
             let k = u64::from(self.k);
             for _ in 0..self.fleet.plan.shape.fan_out {
-                let (sent, at_ns) = self.send(first_ns.take(), cx);
+                let (sent, at_ns) = self.send(cx);
                 now_ns = now_ns.max(at_ns);
                 self.k = self.k.wrapping_add(1);
                 burst = burst.saturating_sub(1);
@@ -155,9 +155,8 @@ impl<W: Workload> Hosted<W> {
 
     /// One request that is due now: the closed loop of a saturated phase.
     fn ask_again(&mut self, cx: &mut Cx<'_>) {
-        self.next_ns = cx.stamp_ns();
-        let now_ns = cx.has_turn_stamps().then_some(self.next_ns);
-        let _ = self.send(now_ns, cx);
+        self.next_ns = cx.fresh_ns();
+        let _ = self.send(cx);
         self.k = self.k.wrapping_add(1);
     }
 
@@ -175,9 +174,8 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked. `now_ns`: a stamp of this
-    /// moment, which is good enough for one that is not drawn.
-    fn send(&mut self, now_ns: Option<u64>, cx: &mut Cx<'_>) -> (bool, u64) {
+    /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked.
+    fn send(&mut self, cx: &mut Cx<'_>) -> (bool, u64) {
         let local = self.local as usize;
         let closed_loop = recorder::with(|r| {
             r.second.outcomes.attempts += 1;
@@ -192,9 +190,7 @@ impl<W: Workload> Hosted<W> {
             return (false, 0);
         }
         let target = self.target();
-        let drawn = self.fleet.draws.of(self.draw(), u64::from(self.k));
-        let now_ns = now_ns.filter(|_| !drawn.staged);
-        let mut open = self.open_request(target, drawn, now_ns.unwrap_or_else(|| cx.stamp_ns()));
+        let mut open = self.open_request(target, cx.stamp_ns());
         if closed_loop {
             open.planned_ns = 0;
         }
@@ -236,7 +232,7 @@ impl<W: Workload> Hosted<W> {
         (sent.is_ok(), now_ns)
     }
 
-    fn open_request(&self, target: u32, drawn: Drawn, now_ns: u64) -> Open {
+    fn open_request(&self, target: u32, now_ns: u64) -> Open {
         let plan = &self.fleet.plan;
         let k = u64::from(self.k);
         Open {
@@ -246,7 +242,7 @@ impl<W: Workload> Hosted<W> {
             planned_ns: self.draw().span_ns(k, Stream::Delay, plan.delay),
             local: self.local,
             responder: target,
-            drawn,
+            drawn: self.fleet.draws.of(self.draw(), k),
             timer: None,
         }
     }
@@ -309,19 +305,17 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
-    /// `alone`: the turn that runs has just begun, and with this answer.
-    fn answered(&mut self, mut exchange: Box<Exchange<W>>, alone: bool, cx: &mut Cx<'_>) {
+    fn answered(&mut self, mut exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
         let back = exchange.way(way::leg(cx));
+        // A clock read of its own: the total that the stages are compared with.
+        let now = cx.fresh_ns();
         exchange.stamps.back = back;
+        exchange.stamps.closed_ns = now;
         recorder::with(|r| r.in_hand(&exchange.stamps));
         let Some(open) = recorder::with(|r| r.open.remove(exchange.key)) else {
             recorder::with(|r| r.second.late_answers += 1);
             return;
         };
-        // A clock read of its own: the total that the stages are compared with. Where there are none, the turn's.
-        let stamped = alone && !open.drawn.staged && cx.has_turn_stamps();
-        let now = if stamped { back.turn_ns } else { cx.fresh_ns() };
-        exchange.stamps.closed_ns = now;
         if let Some(timer) = open.timer {
             cx.cancel(timer);
         }
@@ -394,7 +388,7 @@ impl<W: Workload> Hosted<W> {
         for exchange in exchanges {
             if matches!(exchange.body, Body::Reply(_)) {
                 let _tag = owner::scope(self.owner);
-                self.answered(exchange, false, cx);
+                self.answered(exchange, cx);
             } else {
                 self.serve(exchange, cx).await;
             }
@@ -435,7 +429,7 @@ impl<W: Workload> Agent for Hosted<W> {
             HostMsg::Ask(exchange) => self.serve(exchange, cx).await,
             HostMsg::Answer(exchange) => {
                 let _tag = owner::scope(self.owner);
-                self.answered(exchange, true, cx);
+                self.answered(exchange, cx);
             }
             HostMsg::Batch(exchanges, cursor) => self.batch(exchanges, cursor, cx).await,
             HostMsg::Told(notice) => {
