@@ -48,9 +48,10 @@ fn write(dir: &Path, syncs: bool) -> Result<(), Failure> {
     writeln!(out, "begun")?;
     loop {
         if let Some(window) = run.second(PER_S)? {
-            // A machine without power says nothing. The ioctl leaves us running, and a sync that waits for its data
-            // while the journal is aborted finds nothing more to wait for and answers that all is well (kernel 6.18,
-            // one cut in twenty). A sync that begins after it is refused: then the one before was over in time.
+            // A machine without power says nothing. The ioctl leaves us running, and once in 20 cuts a window was said
+            // that was not there (kernel 6.18): as we read it, a sync under way while the journal is aborted answers
+            // that all is well, which is not proven. A sync that begins after the cut is refused, so that one which
+            // succeeds shows that the window's own was over in time.
             File::open(run.dir())?.sync_all()?;
             writeln!(out, "window {window}")?;
             out.flush()?;
