@@ -380,9 +380,10 @@ impl Shard {
         if unknown && target != self.index && self.seen_ns() < deadline_ns {
             self.tell_of_cancel(key, target, Due::new(key, deadline_ns));
         }
-        // Its drop is user code, which may panic: it is counted first.
         self.count_dead_letters(u64::from(stage == Stage::Answered));
-        drop(answer);
+        // What its drop panics with is no failure of the asker, as with any answer that comes too late; and a second
+        // panic while a handler unwinds would end the process.
+        drop_contained(answer);
     }
 
     /// An ask that was no longer young has ended.
