@@ -119,18 +119,7 @@ fn write(dir: &Path, windows: u32, shape: Shape) {
         append(kind::HISTOGRAM, &payload);
         append(kind::WINDOW, &serde_json::to_vec(&window(number, answered, cpu_ns)).unwrap());
     }
-    let end = EndRecord {
-        reason: "finished".to_owned(),
-        issued_ns: u64::from(windows) * WINDOW_NS,
-        open_at_stop: 0,
-        lost: 0,
-        drained: true,
-        agents_panicked: 0,
-        planted: Vec::new(),
-        slowed: Vec::new(),
-        saturated: Vec::new(),
-        protocol: Vec::new(),
-    };
+    let end = EndRecord::finished(u64::from(windows) * WINDOW_NS);
     append(kind::END, &serde_json::to_vec(&end).unwrap());
     segment.seal().unwrap();
 }

@@ -210,7 +210,7 @@ impl Runtime {
     }
 
     /// The handlers that wait, by what they wait for, and the wakers that are out: what will never run again is
-    /// among them. Looks at every agent, timer and open ask of each shard between two turns: about 10 ms a million.
+    /// among them. Looks at every agent, timer and open ask of each shard between two turns, which waits meanwhile.
     ///
     /// # Errors
     /// [`Stopped`] when a shard has ended: what it held is gone.

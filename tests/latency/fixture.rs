@@ -302,18 +302,8 @@ impl Run {
                 sums.extend((0..100).flat_map(|agent| ns(agent).to_le_bytes()));
                 frame(kind::PER_AGENT, &sums);
             }
-            let end = EndRecord {
-                reason: "finished".to_owned(),
-                issued_ns: 60 * SECOND,
-                open_at_stop: 0,
-                lost: 0,
-                drained: true,
-                agents_panicked: 0,
-                planted: Vec::new(),
-                slowed: Vec::new(),
-                saturated: std::mem::take(&mut self.saturated),
-                protocol: Vec::new(),
-            };
+            let saturated = std::mem::take(&mut self.saturated);
+            let end = EndRecord { saturated, ..EndRecord::finished(60 * SECOND) };
             frame(kind::END, &serde_json::to_vec(&end).unwrap());
         }
         log.seal().unwrap();

@@ -192,24 +192,13 @@ impl Resume {
     /// Seals a run of whose plan nothing is left: its process died while it drained.
     pub(super) fn seal(self) -> Result<PathBuf, DriveError> {
         let dir = self.dir.clone();
-        let issued_ns = self.epochs.iter().map(|epoch| epoch.issued_ns).sum();
         let cores = self.last.as_ref().map_or(&[][..], |window| &window.cores);
         let agents_panicked = cores.iter().map(|core| core.panicked).sum();
         self.keep_heap()?;
         let now_ns = clock::monotonic_ns();
         let mut writer = self.begin(began(&host::describe(), now_ns))?;
-        let end = EndRecord {
-            reason: "finished".to_owned(),
-            issued_ns,
-            open_at_stop: 0,
-            lost: 0,
-            drained: false,
-            agents_panicked,
-            planted: Vec::new(),
-            slowed: Vec::new(),
-            saturated: Vec::new(),
-            protocol: Vec::new(),
-        };
+        // Its epoch has no load. What was open counts as open at the cut.
+        let end = EndRecord { drained: false, agents_panicked, ..EndRecord::finished(0) };
         writer.finish(now_ns, &PerAgent::default(), &end)?;
         Ok(dir)
     }

@@ -31,7 +31,7 @@ use super::readings::{Carried, no_pss, reading};
 use super::resume::Resume;
 use super::windows::{Ended, Readings, Windows};
 use super::writer::RunWriter;
-use crate::evidence::records::{CoreRecord, EndRecord, Manifest, Reading, Unknown};
+use crate::evidence::records::{EndRecord, Manifest, Reading, Unknown};
 use crate::evidence::{Began, Store};
 use crate::load::latency::{Draws, Parties, draws};
 use crate::load::legs::Step;
@@ -356,9 +356,9 @@ impl Synthetic {
         self.recorders.iter_mut().for_each(|r| r.latency.set_late_ns(late_ns));
         let memory = process::memory();
         let pss = memory.as_ref().ok().and_then(|m| m.pss_bytes).ok_or_else(no_pss);
-        let cores = (0..SHARDS as u64).map(|core| core_record(core, self.plan.agents)).collect();
         let readings = Readings {
-            cores: self.carried.cores(cores),
+            // No shard runs.
+            cores: Vec::new(),
             rss_bytes: reading(memory.map(|m| m.rss_bytes)),
             pss_bytes: reading(pss),
             live_bytes: made_up(),
@@ -388,18 +388,7 @@ impl Synthetic {
         let lasts = self.close(Phase::Last);
         let agents = per_agent(lasts, usize::try_from(self.plan.agents).unwrap_or(0));
         self.write()?;
-        let end = EndRecord {
-            reason: "finished".to_owned(),
-            issued_ns,
-            open_at_stop: 0,
-            lost: 0,
-            drained: true,
-            agents_panicked: 0,
-            planted: Vec::new(),
-            slowed: Vec::new(),
-            saturated: Vec::new(),
-            protocol: Vec::new(),
-        };
+        let end = EndRecord::finished(issued_ns);
         self.writer.finish(self.now_ns, &agents, &end)?;
         Ok(self.writer.dir().to_owned())
     }
@@ -414,23 +403,4 @@ impl Synthetic {
 fn made_up() -> Reading {
     let unknown = "the requests are synthetic".to_owned();
     Reading::Missing { unknown, remedy: "`tailbeam soak` has agents".to_owned() }
-}
-
-fn core_record(core: u64, agents: u64) -> CoreRecord {
-    CoreRecord {
-        core,
-        agents: agents / SHARDS as u64,
-        panicked: 0,
-        turns: 0,
-        doorbells: 0,
-        enters: 0,
-        busy_ns: 0,
-        parked_ns: 0,
-        run_delay_ns: made_up(),
-        cpu_ns: made_up(),
-        spun_ns: made_up(),
-        timer_late_max_ns: 0,
-        dead_letters: 0,
-        state_bytes: 0,
-    }
 }

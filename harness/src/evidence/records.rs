@@ -394,6 +394,25 @@ pub struct EndRecord {
     pub protocol: Vec<CountRecord>,
 }
 
+impl EndRecord {
+    /// Of a run that finished, was drained and had nothing planted.
+    #[must_use]
+    pub fn finished(issued_ns: u64) -> Self {
+        Self {
+            reason: "finished".to_owned(),
+            issued_ns,
+            open_at_stop: 0,
+            lost: 0,
+            drained: true,
+            agents_panicked: 0,
+            planted: Vec::new(),
+            slowed: Vec::new(),
+            saturated: Vec::new(),
+            protocol: Vec::new(),
+        }
+    }
+}
+
 /// Something that was counted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CountRecord {

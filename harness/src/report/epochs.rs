@@ -75,7 +75,7 @@ pub struct EpochRow {
     pub unmeasured_clock: Option<String>,
     /// Bytes of a torn tail that were cut when it began.
     pub cut_bytes: u64,
-    /// Requests that were open at its last second on disk when it was cut.
+    /// Requests that were open at its last second on disk; 0 of one that was sealed.
     pub open_at_cut: u64,
 }
 
@@ -88,12 +88,17 @@ pub(super) fn section(run: &RunFrames) -> EpochsSection {
     });
     let last = if run.end.is_some() { EpochEnd::Sealed } else { EpochEnd::Unsealed };
     let started = run.manifest.started_unix_ns;
-    let rows: Vec<EpochRow> = run
+    let mut rows: Vec<EpochRow> = run
         .epochs
         .iter()
         .zip(ends.chain([last]))
         .map(|(epoch, end)| row(epoch, end, started))
         .collect();
+    // The last of a run that is not sealed was cut too, if nobody records it any more.
+    if let (EpochEnd::Unsealed, Some(row)) = (last, rows.last_mut()) {
+        let window = run.windows.last().and_then(|window| window.seconds.last());
+        row.open_at_cut = window.map_or(0, |second| second.open_end);
+    }
     let unmeasured_s = rows.iter().fold(Measured::Known(0.0), |sum, row| {
         match (sum, row.unmeasured_before_s.clone()) {
             (Measured::Known(sum), Measured::Known(more)) => Measured::Known(sum + more),

@@ -99,7 +99,6 @@ pub(crate) struct Shard {
     retry_ns: Cell<u64>,
     /// Messages to other cores that are visible there.
     published: Cell<u64>,
-    /// Turns between two looks at the clock, as the last pass has shown.
     /// Whether messages come from a ring, where they are not in the order of their classes.
     receiving: Cell<bool>,
     /// Ages of what lies in the rings of the other shards.

@@ -102,7 +102,8 @@ impl Woken {
     }
 }
 
-/// Tasks whose counts may wait for the shard's next reason to look; with more it looks for their sake.
+/// Tasks whose counts may wait for the shard's next reason to look; with as many it is woken for their sake, so that
+/// other threads cannot fill a sleeping shard's table without end.
 const COUNTS_WAIT: usize = 1_024;
 
 /// The shared part of a shard.
@@ -197,7 +198,7 @@ impl Shared {
         self.knock();
     }
 
-    /// Notes that a waker of a task was made or dropped on another thread. Wakes nobody.
+    /// Notes that a waker of a task was made or dropped on another thread. Wakes nobody, unless many wait.
     pub(crate) fn note_waker(&self, task: Wake, by: i64) {
         let mut woken = self.woken.lock().expect("no code runs under the lock");
         woken.count(task, by);
@@ -205,6 +206,7 @@ impl Shared {
         drop(woken);
         if many {
             self.posted.store(true, Ordering::Release);
+            self.knock();
         }
     }
 
