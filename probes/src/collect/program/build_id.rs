@@ -11,7 +11,7 @@ const NOTE: u32 = 4;
 const BUILD_ID: u32 = 3;
 
 /// The build-id of the file, empty where there is none or it cannot be read.
-pub(super) fn of(path: &str) -> Vec<u8> {
+pub(in crate::collect) fn of(path: &str) -> Vec<u8> {
     let Ok(file) = File::open(path) else { return Vec::new() };
     let read = |at: u64, length: usize| {
         let mut bytes = vec![0; length.min(NOTES_MAX)];

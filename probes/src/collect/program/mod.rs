@@ -8,7 +8,7 @@
 //!
 //! Cost: a look reads three files per thread, about 10 us; a sample is 15 us in this VM.
 
-mod build_id;
+pub(super) mod build_id;
 mod cores;
 mod reasons;
 mod stacks;

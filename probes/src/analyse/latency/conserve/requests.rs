@@ -133,8 +133,7 @@ fn drawn(given: &Given<'_>) -> Vec<Check> {
         (held.system_ns as f64 + others.system_ns as f64) / (n + others.count as f64).max(1.0);
     // By the means of the buckets, each of which is up to an eighth wide.
     let variance = (squares / n.max(1.0) - mean.powi(2)).max(0.0) + (mean / 8.0).powi(2);
-    // Those not drawn may end with a stamp, and not with a look at the clock.
-    let allowed = ERRORS * (variance / n.max(1.0)).sqrt() + given.clock_ns as f64;
+    let allowed = ERRORS * (variance / n.max(1.0)).sqrt();
     let fair = Figures { left: mean, right: of_all, allowed, n: held.count };
     vec![
         Check::of(What::Drawn, count, fits, misfit),
