@@ -6,12 +6,13 @@
 //! most as much as the last window's samples saw, for the mean time of the leg.
 //!
 //! The interval is Student's t over the windows' differences, widened by `(1 + phi) / (1 - phi)` where
-//! neighbours resemble each other, at 99.9 %. A comparison that would not see a quarter of the leg missing is
-//! not made.
+//! neighbours resemble each other, at 99.9 %. It is no narrower than that of a Poisson count of as many requests as
+//! the samples should have met: where they should have met one, windows that all met none have no spread, and say
+//! nothing. A comparison that would not see a quarter of the leg missing is not made.
 
 use std::collections::BTreeMap;
 
-use statrs::distribution::{ContinuousCDF as _, StudentsT};
+use statrs::distribution::{ContinuousCDF as _, DiscreteCDF as _, Poisson, StudentsT};
 
 use super::check::{Check, Figures, Misfit, What};
 use super::{Given, SHARE};
@@ -103,7 +104,7 @@ fn of_leg(windows: &[Joint], leg: usize) -> Check {
     let (left, right) = (mean(|sides| sides.0), mean(|sides| sides.1));
     let count: u64 = windows.iter().map(|joint| joint.legs[leg].count).sum();
     let n: u64 = windows.iter().map(|joint| joint.samples).sum();
-    let half = half_width(windows, leg);
+    let half = half_width(windows, leg).max(of_counts(left, right, n));
     // What is in the leg at the ends, for its mean time.
     let mean_ns = right * time / count.max(1) as f64;
     let ends = windows[0].sides(leg).0.max(windows[windows.len() - 1].sides(leg).0);
@@ -155,6 +156,19 @@ fn half_width(windows: &[Joint], leg: usize) -> f64 {
     t.inverse_cdf(LEVEL) * (squares / (n - 1.0) / n * inflation).sqrt()
 }
 
+/// By how much the mean of so many samples may be off as they are counts, towards the side on which it is.
+fn of_counts(left: f64, right: f64, samples: u64) -> f64 {
+    let n = samples.max(1) as f64;
+    let expected = right * n;
+    // Nothing by stamps: whatever was seen is too much.
+    let Ok(counts) = Poisson::new(expected) else { return 0.0 };
+    if left < right {
+        (expected - counts.inverse_cdf(1.0 - LEVEL) as f64) / n
+    } else {
+        (counts.inverse_cdf(LEVEL) as f64 - expected) / n
+    }
+}
+
 /// Requests that a silent window must have been expected to let go.
 const EXPECTED: f64 = 20.0;
 
@@ -169,4 +183,37 @@ fn silent(windows: &[Joint], leg: usize, mean_ns: f64) -> Option<u32> {
             short && joint.legs[leg].count == 0 && joint.occupancy[leg] >= 3 && gone > EXPECTED
         })
         .map(|joint| joint.number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Six windows of a second, whose 48 samples each met so many requests in the first leg, in which 1,000 were for
+    /// `mean_ns` each.
+    fn judged(met: u64, mean_ns: u64) -> Check {
+        let window = |number: u32| Joint {
+            number,
+            to_ns: 1_000_000_000,
+            occupancy: [met, 0, 0],
+            samples: 48,
+            legs: [LegSum { count: 1_000, ns: 1_000 * mean_ns + u64::from(number) }; 3],
+            ..Joint::default()
+        };
+        of_leg(&(0..6).map(window).collect::<Vec<_>>(), 0)
+    }
+
+    #[test]
+    fn samples_that_should_have_met_one_request_and_met_none_say_nothing() {
+        use super::super::check::Outcome;
+        let outcome = |met, mean_ns| judged(met, mean_ns).outcome;
+        // 3.6 us: 1.04 of 288.
+        assert!(matches!(outcome(0, 3_600), Outcome::Unknown(_)), "{:?}", judged(0, 3_600));
+        // 10 were to be met: none is no chance (once in 22,000), nor are 24 (4 a window).
+        assert_eq!(outcome(0, 35_000), Outcome::Fail(Misfit::Itself), "{:?}", judged(0, 35_000));
+        assert_eq!(outcome(4, 35_000), Outcome::Fail(Misfit::Itself), "{:?}", judged(4, 35_000));
+        // 480 of 288 samples, as should be, and a quarter less.
+        assert_eq!(outcome(80, 1_666_667), Outcome::Pass);
+        assert_eq!(outcome(60, 1_666_667), Outcome::Fail(Misfit::Itself));
+    }
 }
