@@ -297,6 +297,21 @@ fn damage_and_foreign_runs_are_said_and_lose_nothing_else() {
     let (code, list, _) = tailbeam(store.path(), "runs list");
     assert_eq!(code, 0);
     assert!(list.contains("unreadable"), "{list}");
+    // Between the directory and the first frame, at whatever instant, nothing is damaged.
+    let refused = || {
+        let (code, _, err) = tailbeam(store.path(), "report @last");
+        assert!(code == 1 && err.contains("nothing is recorded in run"), "{code}: {err}");
+    };
+    fs::write(&segment, &whole[..68]).unwrap();
+    refused();
+    fs::write(&segment, b"").unwrap();
+    refused();
+    fs::remove_file(&segment).unwrap();
+    fs::remove_file(run.join("plan.toml")).unwrap();
+    refused();
+    fs::write(&segment, &whole).unwrap();
+    let (code, _, err) = tailbeam(store.path(), "report @last");
+    assert!(code == 6 && err.contains("cannot read plan.toml"), "{code}: {err}");
 }
 
 #[test]

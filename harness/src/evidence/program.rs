@@ -153,11 +153,14 @@ pub enum ProgramRun {
     End(ProgramEnd),
 }
 
+/// Bytes of the first frame of a segment: its number and a hash.
+pub(super) const SEGMENT_HEAD: usize = HEADER_LEN + 36 + CRC_LEN;
+
 /// Whether a run directory holds the frames of a recorded program.
 #[must_use]
 pub fn is_program(dir: &Path) -> bool {
-    // The second frame follows the segment's head of 36 bytes.
-    let at = HEADER_LEN + 36 + CRC_LEN + 6;
+    // The kind of the second frame.
+    let at = SEGMENT_HEAD + 6;
     let head = fs::File::open(dir.join("seg/0000.log")).and_then(|file| {
         let mut kind = [0u8; 2];
         std::os::unix::fs::FileExt::read_exact_at(&file, &mut kind, at as u64).map(|()| kind)

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use tailbeam_probes::record::latency::LatencyWindow;
-use tailbeam_probes::record::{Frame, read_dir};
+use tailbeam_probes::record::{Frame, KIND_SEGMENT, read_bytes, read_dir};
 use tailbeam_probes::stats::Histogram;
 
+use super::HEAP_STATE;
 use super::epoch::{Axis, Epoch, EpochRecord};
+use super::program::SEGMENT_HEAD;
 use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
 use crate::load::Series;
 use crate::plan::Plan;
@@ -93,6 +95,22 @@ pub enum ReadRunError {
         /// Hash in the manifest.
         expected: String,
     },
+    /// The directory is made and its first frame is not written.
+    #[error(
+        "nothing is recorded in run {run} yet\n  cause: it has no first frame: its process has only begun, or ended before it wrote one\n  remedy: ask again in a second; where nobody writes to it any more, take it away with `tailbeam runs rm`"
+    )]
+    NotBegun {
+        /// Run directory.
+        run: String,
+    },
+}
+
+impl ReadRunError {
+    /// Whether what was written is damaged or foreign.
+    #[must_use]
+    pub const fn is_corrupt(&self) -> bool {
+        !matches!(self, Self::NotBegun { .. })
+    }
 }
 
 const RESTORE: &str =
@@ -146,6 +164,9 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
         cause,
         remedy: RESTORE,
     };
+    if !is_begun(dir) {
+        return Err(ReadRunError::NotBegun { run: dir.display().to_string() });
+    }
     let text = fs::read_to_string(dir.join("plan.toml"))
         .map_err(|e| unreadable("plan.toml", e.to_string()))?;
     let (frames, damage) =
@@ -166,6 +187,23 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
     let plan = toml::from_str(&text).map_err(|e| unreadable("plan.toml", e.to_string()))?;
     let damage = damage.iter().map(ToString::to_string).collect();
     Ok(Opened { plan, manifest, frames, damage })
+}
+
+/// Whether anything was recorded: something after the head of the first segment, or in its place; segments after one
+/// that is lost; the heap of a program.
+fn is_begun(dir: &Path) -> bool {
+    let seg = dir.join("seg");
+    let segments = fs::read_dir(&seg).map_or(0, Iterator::count);
+    let first = seg.join("0000.log");
+    let length = fs::metadata(&first).map_or(0, |of| of.len());
+    let unwritten = length == 0 || length == SEGMENT_HEAD as u64 && is_head(&first);
+    !unwritten || segments > 1 || dir.join(HEAP_STATE).is_file()
+}
+
+fn is_head(segment: &Path) -> bool {
+    let (mut frames, mut damage) = (Vec::new(), Vec::new());
+    read_bytes("", &fs::read(segment).unwrap_or_default(), true, &mut frames, &mut damage);
+    matches!(frames.as_slice(), [head] if head.kind == KIND_SEGMENT) && damage.is_empty()
 }
 
 /// Sorts the frames into their places. Histograms wait until the record that closes their window: a

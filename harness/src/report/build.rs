@@ -38,7 +38,7 @@ impl ReportError {
     /// Whether the evidence itself is damaged or foreign (exit 6).
     #[must_use]
     pub const fn is_corrupt(&self) -> bool {
-        matches!(self, Self::Read(_))
+        matches!(self, Self::Read(error) if error.is_corrupt())
     }
 }
 

@@ -98,7 +98,11 @@ fn of_run(
 }
 
 fn failure(error: report::ReportError) -> Failure {
-    Failure::new(if error.is_corrupt() { 6 } else { 2 }, error)
+    let code = match &error {
+        report::ReportError::Read(read) => 1 + 5 * u8::from(read.is_corrupt()),
+        _ => 2,
+    };
+    Failure::new(code, error)
 }
 
 /// The whole report of a run as a document, and its verdict.

@@ -60,16 +60,9 @@ fn a_process_that_ends_ends_the_recording_and_signals_seal_it() {
     for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143)] {
         let running = Running::start(&bench, &["burn", "60000"]);
         let mut command = bench.tailbeam(&["record", "--pid", &running.pid()]);
-        let child = command.stderr(Stdio::piped()).spawn().unwrap();
-        while !bench.store().is_dir()
-            || std::fs::read_dir(bench.run().join("seg")).unwrap().count() == 0
-        {
-            std::thread::yield_now();
-        }
-        // The run before has its end; this one is the newest when it has a first frame.
-        while bench.report("@last")["reason"] == "program ended" {
-            std::thread::yield_now();
-        }
+        let before = bench.run();
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        bench.until_it_records(&mut child, &before);
         kill_process(Pid::from_child(&child), signal).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output.stderr));

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -101,6 +101,23 @@ impl Bench {
     pub(crate) fn run(&self) -> PathBuf {
         let entries = fs::read_dir(self.store()).unwrap().map(|entry| entry.unwrap().path());
         entries.filter(|path| path.is_dir()).max().unwrap()
+    }
+
+    /// Waits until `child` has written the first frame of a run after `before`.
+    pub(crate) fn until_it_records(&self, child: &mut Child, before: &Path) {
+        loop {
+            assert!(child.try_wait().unwrap().is_none(), "it ended before it recorded");
+            if self.run() != before {
+                let report = self.tailbeam(&["report", "@last"]).output().unwrap();
+                let said = text(&report.stderr);
+                match report.status.code() {
+                    Some(0) => return,
+                    Some(1) => assert!(said.contains("nothing is recorded in run"), "{said}"),
+                    code => panic!("{code:?}: {said}"),
+                }
+            }
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -99,7 +99,10 @@ impl LatencyError {
     /// Whether the evidence itself is damaged or foreign (exit 6).
     #[must_use]
     pub const fn is_corrupt(&self) -> bool {
-        matches!(self, Self::Read(_) | Self::Damaged { .. })
+        match self {
+            Self::Read(error) => error.is_corrupt(),
+            _ => matches!(self, Self::Damaged { .. }),
+        }
     }
 }
 
