@@ -91,6 +91,7 @@ fn window(number: u32, replies: u64, cpu_ns: u64) -> WindowRecord {
         gaps: Vec::new(),
         cost: Vec::new(),
         lowered: Vec::new(),
+        stalls: None,
     }
 }
 

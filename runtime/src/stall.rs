@@ -2,6 +2,7 @@
 //! one that lasts too long, while it lasts. It also sets the byte that [`Cx::need_preempt`](crate::Cx) reads.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -10,6 +11,7 @@ use std::time::Duration;
 use crate::agent::AgentId;
 use crate::clock;
 use crate::error::StartError;
+use crate::panics::{contain, drop_contained};
 use crate::shard::shared::Shared;
 
 /// Looks per threshold: a stall is found at 1 to 1.25 times the threshold.
@@ -29,9 +31,13 @@ pub struct Stall {
     /// Since when the shard had not looked up from its work, monotonic ns. Turns of some us may lie before the
     /// one that stalls.
     pub since_ns: u64,
-    /// How long it had lasted when it was found, ns. It is not known how long it lasted in the end.
+    /// How long it had lasted at the detector's last look at it, ns: up to a quarter of `Config::stall_ns` less than
+    /// it lasted in the end, and less than that when [`Runtime::stalls`](crate::Runtime::stalls) took it before.
     pub lasted_ns: u64,
 }
+
+/// Told of a stall while it lasts; the second argument says whether it still does.
+pub(crate) type Hook = Box<dyn FnMut(&Stall, &dyn Fn() -> bool) + Send>;
 
 /// What the detector knows of one shard.
 #[derive(Debug, Default, Clone, Copy)]
@@ -46,13 +52,49 @@ impl Watch {
         let stalls = at_ns != 0 && now_ns.saturating_sub(at_ns) >= stall_ns;
         stalls && std::mem::replace(&mut self.reported_ns, at_ns) != at_ns
     }
+
+    /// Whether it is the stall that was said last.
+    const fn lasts(&self, at_ns: u64) -> bool {
+        at_ns != 0 && at_ns == self.reported_ns
+    }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Found {
     stalls: Mutex<VecDeque<Stall>>,
     count: AtomicU64,
+    hook: Mutex<Option<Hook>>,
     end: AtomicBool,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Found").field("count", &self.count).finish_non_exhaustive()
+    }
+}
+
+impl Found {
+    /// A stall that is new.
+    fn add(&self, stall: Stall, lasts: &dyn Fn() -> bool, max: u32) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        // Before anybody can take it: who takes a stall finds what the hook has made of it.
+        if let Some(hook) = self.hook.lock().expect("a panic of a hook is contained").as_mut() {
+            let _ = contain(|| hook(&stall, lasts));
+        }
+        let mut stalls = self.stalls.lock().expect("no user code runs under the lock");
+        if stalls.len() < max as usize {
+            stalls.push_back(stall);
+        }
+    }
+
+    /// The last one of a core goes on.
+    fn lasts(&self, (core, since_ns): (usize, u64), now_ns: u64) {
+        let mut stalls = self.stalls.lock().expect("no user code runs under the lock");
+        let same = |stall: &&mut Stall| (stall.core, stall.since_ns) == (core, since_ns);
+        if let Some(stall) = stalls.iter_mut().rev().find(same) {
+            stall.lasted_ns = now_ns - since_ns;
+        }
+    }
 }
 
 /// The thread; it ends when this is dropped.
@@ -87,6 +129,14 @@ impl Detector {
         Ok(Self { found, thread: Some(thread) })
     }
 
+    /// Has `hook` told of each stall while it lasts.
+    pub(crate) fn hook(&self, hook: Hook) {
+        let mut place = self.found.hook.lock().expect("a panic of a hook is contained");
+        let before = place.replace(hook);
+        drop(place);
+        let _ = drop_contained(before);
+    }
+
     /// Takes what was found; the number of all since the start.
     pub(crate) fn take(&self) -> (Vec<Stall>, u64) {
         let mut stalls = self.found.stalls.lock().expect("no user code runs under the lock");
@@ -113,20 +163,20 @@ fn look(shards: &[Arc<Shared>], watches: &mut [Watch], (stall_ns, max): (u64, u3
             shard.beat.preempt();
         }
         if !watch.stalls(at_ns, now_ns, stall_ns) {
+            if watch.lasts(at_ns) {
+                found.lasts((shard.core, at_ns), now_ns);
+            }
             continue;
         }
-        found.count.fetch_add(1, Ordering::Relaxed);
-        let mut stalls = found.stalls.lock().expect("no user code runs under the lock");
-        if stalls.len() < max as usize {
-            stalls.push_back(Stall {
-                core: shard.core,
-                agent: (running != 0 && running != u64::MAX).then_some(AgentId(running)),
-                type_name: kind.map_or("the shard itself, or a job", |kind| (kind.name)()),
-                message_type: kind.map_or("none", |kind| (kind.message)()),
-                since_ns: at_ns,
-                lasted_ns: now_ns - at_ns,
-            });
-        }
+        let stall = Stall {
+            core: shard.core,
+            agent: (running != 0 && running != u64::MAX).then_some(AgentId(running)),
+            type_name: kind.map_or("the shard itself, or a job", |kind| (kind.name)()),
+            message_type: kind.map_or("none", |kind| (kind.message)()),
+            since_ns: at_ns,
+            lasted_ns: now_ns - at_ns,
+        };
+        found.add(stall, &|| shard.beat.look().0 == at_ns, max);
     }
 }
 
@@ -139,8 +189,8 @@ mod tests {
         let mut watch = Watch::default();
         assert!(!watch.stalls(100, 1_000, 1_000));
         assert!(watch.stalls(100, 1_100, 1_000));
-        assert!(!watch.stalls(100, 5_000, 1_000), "said already");
-        assert!(!watch.stalls(0, 9_000, 1_000), "asleep");
+        assert!(!watch.stalls(100, 5_000, 1_000) && watch.lasts(100), "said already");
+        assert!(!watch.stalls(0, 9_000, 1_000) && !watch.lasts(0), "asleep");
         assert!(watch.stalls(8_000, 9_000, 1_000), "another");
     }
 }

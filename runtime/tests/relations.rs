@@ -524,6 +524,39 @@ fn a_stall_names_its_agent_while_it_lasts() {
     assert!((20_000_000..100_000_000).contains(&stall.lasted_ns), "{stall:?}");
 }
 
+#[test]
+fn a_hook_is_told_of_a_stall_while_it_lasts_and_its_length_grows() {
+    let Some(runtime) = start(Config { stall_ns: 20_000_000, ..Config::default() }) else { return };
+    let burner = runtime.spawn_on(0, || Burner).unwrap();
+    let (send, told) = channel();
+    let mut told_times = 0;
+    runtime.on_stall(|_, _| panic!("it is replaced"));
+    runtime.on_stall(move |stall, lasts| {
+        let (first, at_ns) = (lasts(), tailbeam_runtime::clock::monotonic_ns());
+        while lasts() {
+            std::thread::yield_now();
+        }
+        let rest_ns = tailbeam_runtime::clock::monotonic_ns() - at_ns;
+        let _ = send.send((stall.agent, first, rest_ns));
+        told_times += 1;
+        assert!(told_times < 2, "a panic of a hook is its own affair");
+    });
+    for _ in 0..2 {
+        runtime.run_on(0, move |cx| burner.try_send(cx, 100_000).unwrap()).unwrap();
+        let (agent, first, rest_ns) = told.recv_timeout(Duration::from_secs(10)).unwrap();
+        assert_eq!((agent, first), (Some(burner.id()), true));
+        assert!(rest_ns > 10_000_000, "most of 100 ms was left: {rest_ns}");
+    }
+    // This waits for the hook, whose panic takes its time. The detector follows a stall to its end now.
+    runtime.on_stall(|_, _| ());
+    let _ = runtime.stalls();
+    runtime.run_on(0, move |cx| burner.try_send(cx, 300_000).unwrap()).unwrap();
+    std::thread::park_timeout(Duration::from_millis(400));
+    let (stalls, count) = runtime.stalls();
+    assert!(count >= 3 && !stalls.is_empty(), "{count} {stalls:?}");
+    assert!(stalls[0].lasted_ns > 60_000_000, "found at 20 ms, looked at again: {stalls:?}");
+}
+
 /// Works until it is told to hand over.
 struct Polite(Sender<u32>);
 

@@ -350,3 +350,31 @@ fn doctor_names_value_and_remedy() {
     let (_, out, _) = tailbeam(Path::new("/nowhere"), "doctor --format json");
     assert_eq!(json(&out)["schema"], "tailbeam.doctor");
 }
+
+/// 60 ms are twice what makes a stall; the agent, its core and where it was are named, with the report's own schema.
+#[test]
+fn a_turn_that_keeps_its_core_is_named_with_its_function() {
+    let store = tempfile::tempdir().unwrap();
+    let plant = "--plant-slow kind=compute,ms=60,agent=17,every=1";
+    let line = format!("soak --workload elicit {FAST} --duration 3s --gate outcomes {plant}");
+    assert_eq!(tailbeam(store.path(), &line).0, 0);
+    let (_, out, _) = tailbeam(store.path(), "report @last --format json");
+    let stalls = &json(&out)["data"]["stalls"];
+    assert_eq!(stalls["limit_ns"], 25_000_000);
+    let longest = stalls["longest"].as_array().unwrap();
+    assert!(stalls["found"].as_u64().unwrap() >= longest.len() as u64 && !longest.is_empty());
+    let own: Vec<_> = longest.iter().filter(|row| row["agent"] == 17).collect();
+    assert!(!own.is_empty(), "{stalls:#}");
+    for row in &own {
+        assert!(row["owner"].as_str().unwrap().starts_with("agent 17 ("), "{row:#}");
+        assert!(row["at_least_ns"].as_u64().unwrap() >= 25_000_000, "{row:#}");
+    }
+    // A look that came too late says so; every other one was in the turn.
+    let seen: Vec<_> = own.iter().filter(|row| row["stack"].is_array()).collect();
+    assert!(!seen.is_empty(), "{stalls:#}");
+    for row in seen {
+        assert!(row["stack"].to_string().contains("load::slow::"), "{row:#}");
+    }
+    let (_, text, _) = tailbeam(store.path(), "report @last");
+    assert!(text.contains("kept a core from all others") && text.contains("agent 17 ("), "{text}");
+}

@@ -344,5 +344,6 @@ fn record(number: u32, window: &Window) -> WindowRecord {
         gaps: Vec::new(),
         cost: window.cost.clone(),
         lowered: window.lowered.clone(),
+        stalls: None,
     }
 }

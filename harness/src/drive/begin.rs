@@ -136,6 +136,7 @@ impl<W: Workload> Controller<'_, W> {
             cpu_ns: self.carried.cpu(reading(self.before.cpu_since())),
             cost,
             lowered,
+            stalls: Some(self.take_stalls()),
         };
         self.windows.write(writer, now_ns, readings, &self.latency.take())?;
         self.logs.tidy(self.plan.timeout_ns);

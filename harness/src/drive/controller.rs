@@ -18,6 +18,7 @@ use super::last::{Last, per_agent, planted, slowed};
 use super::latency::{Latency, Sheet, hand_over};
 use super::middles::Logs;
 use super::readings::{Before, Carried};
+use super::stalls::Stalls;
 use super::watch::Watcher;
 use super::windows::{Ended, Windows};
 use super::writer::{PerAgent, RunWriter};
@@ -73,6 +74,7 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) heap: Option<Heap>,
     pub(super) latency: Latency,
     pub(super) cost: OwnCost,
+    pub(super) stalls: Stalls,
 }
 
 /// What a core hands over at the end of a second.
@@ -177,6 +179,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             heap: None,
             latency: Latency::new(plan, shards),
             cost: OwnCost::new(plan),
+            stalls: Stalls::new(runtime, super::STALL_NS, plan.observe.on),
         })
     }
 
@@ -225,6 +228,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
         self.restart_notes()?;
+        self.stalls.restart(self.runtime);
         self.start_ns = start_ns;
         self.windows.begin(start_ns);
         let mut reason = "finished";

@@ -25,6 +25,7 @@ mod resume;
 mod room;
 mod saturate;
 mod spawn;
+mod stalls;
 pub mod synthetic;
 mod totals;
 mod waits;
@@ -201,6 +202,9 @@ fn limits(plan: &Plan) -> Result<Vec<u64>, DriveError> {
     Ok(limits)
 }
 
+/// A turn of this length is a stall, ns: the runtime's default.
+const STALL_NS: u64 = 25_000_000;
+
 /// Bounds of the runtime, from the plan. Tables grow lazily, so a generous bound costs nothing.
 fn config(plan: &Plan) -> Result<Config, DriveError> {
     let cores = plan.cores.clone().map_or(Cores::Auto, Cores::List);
@@ -223,6 +227,7 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
         // A generator is to be on time, whatever the wakes cost.
         timer_slack_ns: 0,
         turn_stamps: plan.observe.on,
+        stall_ns: STALL_NS,
         ..Config::default()
     })
 }

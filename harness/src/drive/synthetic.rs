@@ -365,6 +365,7 @@ impl Synthetic {
             cpu_ns: self.carried.cpu(reading(process::cpu_time_ns())),
             cost: Vec::new(),
             lowered: Vec::new(),
+            stalls: None,
         };
         let (number, latency) = (self.windows.number, self.latency.take());
         self.windows.write(&mut self.writer, self.now_ns, readings, &latency)?;

@@ -6,6 +6,7 @@ use tailbeam_probes::stats::Histogram;
 
 use super::DriveError;
 use super::writer::RunWriter;
+use crate::evidence::StallsRecord;
 use crate::evidence::records::{
     CoreRecord, CostPair, Gap, LoweredRecord, Reading, SecondRecord, WindowRecord,
 };
@@ -41,6 +42,8 @@ pub(super) struct Readings {
     pub(super) cost: Vec<CostPair>,
     /// Steps down in what is measured.
     pub(super) lowered: Vec<LoweredRecord>,
+    /// Turns that kept a core from all others.
+    pub(super) stalls: Option<StallsRecord>,
 }
 
 /// The window that runs.
@@ -132,6 +135,7 @@ impl Windows {
             gaps: std::mem::take(&mut self.gaps),
             cost: readings.cost,
             lowered: readings.lowered,
+            stalls: readings.stalls,
         };
         writer.window(now_ns, &record, &self.sets, latency)?;
         self.sets.iter_mut().flatten().for_each(Histogram::clear);

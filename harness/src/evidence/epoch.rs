@@ -290,6 +290,7 @@ mod tests {
             gaps: Vec::new(),
             cost: Vec::new(),
             lowered: Vec::new(),
+            stalls: None,
         }
     }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use tailbeam_probes::analyse::overhead::{Pair, Second};
 
 use super::epoch::Began;
+use super::stalls::StallsRecord;
 use crate::load::SecondCounts;
 use crate::plan::{Plant, SlowPlant};
 
@@ -283,6 +284,9 @@ pub struct WindowRecord {
     /// Steps down in what is measured.
     #[serde(default)]
     pub lowered: Vec<LoweredRecord>,
+    /// Turns that kept a core from all others; none in older runs, and where no core ran.
+    #[serde(default)]
+    pub stalls: Option<StallsRecord>,
 }
 
 impl WindowRecord {
@@ -291,6 +295,8 @@ impl WindowRecord {
         let instants = self.seconds.iter_mut().map(|second| &mut second.from_ns);
         let instants = instants.chain(self.gaps.iter_mut().map(|gap| &mut gap.from_ns));
         let instants = instants.chain(self.lowered.iter_mut().map(|step| &mut step.at_ns));
+        let stalls = self.stalls.iter_mut().flat_map(|stalls| &mut stalls.longest);
+        let instants = instants.chain(stalls.map(|stall| &mut stall.since_ns));
         instants.for_each(|ns| *ns = ns.saturating_add_signed(by));
     }
 

@@ -115,6 +115,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
             .collect(),
         littles_law: little,
         cores: material.cores,
+        stalls: super::stalls::section(&run),
         memory: figures::memory(&run, material.whole_s, outcomes.ok + outcomes.declined),
         degradation,
         gates: results,

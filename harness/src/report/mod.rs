@@ -13,6 +13,7 @@ mod epochs;
 mod figures;
 pub mod latency;
 mod leaks;
+mod stalls;
 mod timeline;
 mod whole;
 
@@ -22,6 +23,7 @@ pub use curve::Curve;
 pub use degradation::DegradationRow;
 pub use epochs::{EpochEnd, EpochRow, EpochsSection, UNBROKEN};
 pub use leaks::leak_config;
+pub use stalls::{StallRow, StallsSection};
 pub use timeline::{CoreLine, CoreMap, Event, LatencyLine, LoadLine, MemoryLine, Timeline};
 pub use whole::{Whole, whole};
 
@@ -95,6 +97,9 @@ pub struct Report {
     pub littles_law: Measured<LittleSection>,
     /// Per-core figures.
     pub cores: Vec<CoreRow>,
+    /// Turns that kept a core from all others.
+    #[serde(default = "stalls::not_recorded")]
+    pub stalls: Measured<StallsSection>,
     /// Memory of the process.
     pub memory: MemorySection,
     /// Whether it got worse while it ran, by series.

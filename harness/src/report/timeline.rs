@@ -27,6 +27,8 @@ const CELLS_MAX: u64 = 6_000;
 const COLUMNS_MAX: u64 = 120;
 /// Events kept.
 const EVENTS_MAX: usize = 200;
+/// Of these, turns that kept their core: they must not crowd out what is rarer.
+const STALLS_MAX: usize = 50;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -129,7 +131,7 @@ pub struct Event {
     pub at_s: f64,
     /// How long; none of an instant.
     pub len_s: Option<f64>,
-    /// `gap`, `lowered`, `drain`, `epoch`.
+    /// `gap`, `stall`, `lowered`, `drain`, `epoch`.
     pub kind: String,
     /// In words.
     pub text: String,
@@ -286,6 +288,16 @@ impl Pass {
             let text = format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9);
             self.event(gap.from_ns, Some(gap.len_ns), "gap", text);
         }
+        for stall in record.stalls.iter().flat_map(|stalls| &stalls.longest) {
+            let owner = stall.owner();
+            let text = format!("core {}: {owner} kept it from all others", stall.core);
+            let known = self.timeline.events.iter().filter(|event| event.kind == "stall").count();
+            if known < STALLS_MAX {
+                self.event(stall.since_ns, Some(stall.lasted_ns), "stall", text);
+            } else {
+                self.timeline.events_left_out += 1;
+            }
+        }
         for step in &record.lowered {
             let share = step.share * 100.0;
             let text =
@@ -433,6 +445,7 @@ fn slim(
         gaps: Vec::new(),
         cost,
         lowered,
+        stalls: None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Cold and pure: what recorded values mean. Takes values, opens no file, knows no collector.
 
+#[cfg(feature = "symbols")]
+pub mod chains;
 pub mod join;
 pub mod latency;
 pub mod leak;

@@ -3,17 +3,14 @@
 //! there.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 
-use object::{Object as _, ObjectSegment as _};
-
+use super::chains;
 use super::profile::{Amount, Frames, HeapProfile, Holding};
-use super::symbols::{Function, ReadFile, Resolved, Symbols, symbolise};
-use crate::record::heap::{Frame, HeapSnapshot, Module, Site};
+use super::symbols::{ReadFile, Symbols};
+use crate::record::heap::Site;
 use crate::record::program::{
-    Count, KERNEL, ModuleRow, NOWHERE, OTHERS, OffWindow, ProgramEnd, ProgramSamples,
-    ProgramStacks, ProgramStart, ProgramTick, RingCounts, STACK_NO_ROOM, StackRow, ThreadRow,
-    WHATS, What, Why,
+    Count, KERNEL, ModuleRow, OTHERS, OffWindow, ProgramEnd, ProgramSamples, ProgramStacks,
+    ProgramStart, ProgramTick, RingCounts, STACK_NO_ROOM, StackRow, ThreadRow, WHATS, What, Why,
 };
 
 /// How far to believe a sum: the worst of its parts.
@@ -367,40 +364,14 @@ pub struct CpuProfile {
     pub stack_of: Vec<usize>,
 }
 
-/// Names the addresses of a program's samples, offline. `extra` and `read` as in [`symbolise`].
+/// Names the addresses of a program's samples, offline. `extra` and `read` as in
+/// [`symbolise`](super::symbols::symbolise).
 #[must_use]
 pub fn cpu_profile(program: &Program, extra: &[String], read: &ReadFile<'_>) -> CpuProfile {
-    let mut snapshot = HeapSnapshot::default();
-    let loads: Vec<Vec<Load>> =
-        program.modules.iter().map(|module| loads(module, extra, read)).collect();
-    for module in &program.modules {
-        let (path, build_id) = (module.path.clone(), module.build_id.clone());
-        snapshot.modules.push(Module { path, build_id, ..Module::default() });
-    }
-    let place = |index: usize| u32::try_from(index).unwrap_or(u32::MAX);
-    let (kernel, nowhere) = (place(snapshot.modules.len()), place(snapshot.modules.len() + 1));
-    for path in ["[kernel]", "[no file]"] {
-        snapshot.modules.push(Module { path: path.to_owned(), ..Module::default() });
-    }
-    for (id, stack) in program.stacks.iter().enumerate() {
-        let frames = stack.frames.iter().enumerate().map(|(depth, &(module, offset))| {
-            match module {
-                KERNEL => Frame { module: kernel, address: offset },
-                NOWHERE => Frame { module: nowhere, address: 0 },
-                _ => {
-                    let loads = loads.get(module as usize).map_or(&[][..], Vec::as_slice);
-                    // All but the innermost are return addresses, and looked up one before.
-                    let address = in_memory(loads, offset) + u64::from(depth == 0);
-                    Frame { module, address }
-                }
-            }
-        });
-        let (id, frames) = (place(id), frames.collect());
-        snapshot.sites.push(Site { id, frames, truncated: stack.cut });
-    }
+    let kernel = program.kernel.iter().map(|(&address, name)| (address, name.as_str()));
+    let named = chains::named((&program.modules, &program.stacks, kernel), extra, read);
+    let chains::Named { mut snapshot, symbols } = named;
     snapshot.sites.push(Site { id: STACK_NO_ROOM, ..Site::default() });
-    let mut symbols = symbolise(&snapshot, extra, read);
-    name_kernel(program, &mut symbols, (kernel, nowhere));
     let mut profile = HeapProfile::of(&snapshot, &symbols, Frames::All);
     let no_room = profile.stacks.len() - 1;
     let stack_of: Vec<usize> =
@@ -414,7 +385,7 @@ pub fn cpu_profile(program: &Program, extra: &[String], read: &ReadFile<'_>) -> 
         .into_iter()
         .map(|((stack, thread, cpu), samples)| Holding {
             stack,
-            owner: place(thread),
+            owner: u32::try_from(thread).unwrap_or(u32::MAX),
             core: u16::try_from(cpu).unwrap_or(u16::MAX),
             class: 0,
             amount: Amount { bytes: samples.saturating_mul(period), objects: samples },
@@ -422,49 +393,6 @@ pub fn cpu_profile(program: &Program, extra: &[String], read: &ReadFile<'_>) -> 
         .collect();
     profile.live.sort_by_key(|holding| (holding.stack, holding.owner, holding.core));
     CpuProfile { profile, symbols, stack_of }
-}
-
-fn name_kernel(program: &Program, symbols: &mut Symbols, (kernel, nowhere): (u32, u32)) {
-    let function = |name: &str| {
-        let name = name.to_owned();
-        vec![Function { mangled: name.clone(), name, file: None, line: None }]
-    };
-    for (&address, name) in &program.kernel {
-        symbols.frames.insert(Frame { module: kernel, address }, function(name));
-    }
-    symbols
-        .frames
-        .insert(Frame { module: nowhere, address: 0 }, function("(code that lies in no file)"));
-    if !program.kernel.is_empty() {
-        symbols.modules[kernel as usize] = Resolved::Unused;
-    }
-    symbols.modules[nowhere as usize] = Resolved::Unused;
-}
-
-/// A loaded part of a file: offset, bytes, address.
-type Load = (u64, u64, u64);
-
-/// The loaded parts of a module's file; none where it cannot be read, and its addresses stay offsets.
-fn loads(module: &ModuleRow, extra: &[String], read: &ReadFile<'_>) -> Vec<Load> {
-    let path = module.path.trim_end_matches(" (deleted)");
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let mut places: Vec<String> = extra.iter().map(|dir| format!("{dir}/{name}")).collect();
-    places.push(path.to_owned());
-    let first = |place: &String| -> io::Result<Vec<Load>> {
-        let bytes = read(place)?;
-        let file = object::File::parse(&*bytes).map_err(io::Error::other)?;
-        let part = |segment: object::Segment<'_, '_>| {
-            let (offset, length) = segment.file_range();
-            (offset, length, segment.address())
-        };
-        Ok(file.segments().map(part).collect())
-    };
-    places.iter().find_map(|place| first(place).ok()).unwrap_or_default()
-}
-
-fn in_memory(loads: &[Load], offset: u64) -> u64 {
-    let inside = loads.iter().find(|(from, length, _)| (*from..from + length).contains(&offset));
-    inside.map_or(offset, |(from, _, address)| offset - from + address)
 }
 
 /// A function's share of the samples.
@@ -518,7 +446,9 @@ pub fn hot(profile: &HeapProfile) -> Vec<Hot> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::program::NOWHERE;
     use crate::record::program::{SampleRow, ThreadWindow};
+    use std::io;
 
     fn row(thread: u32) -> ThreadRow {
         ThreadRow { process: 1, thread, name: format!("t{thread}"), since_ns: 0 }
@@ -577,11 +507,5 @@ mod tests {
         assert!(names.contains(&"(stack unknown)"), "{names:?}");
         assert!(names.contains(&"app+0x80"), "{names:?}");
         assert_eq!(cpu.profile.live_total(), Amount { bytes: 40_000_000, objects: 4 });
-    }
-
-    #[test]
-    fn an_offset_is_an_address_by_the_part_that_holds_it() {
-        let loads = [(0, 0x1000, 0), (0x1000, 0x500, 0x2000)];
-        assert_eq!([0x10, 0x1010, 0x9000].map(|at| in_memory(&loads, at)), [0x10, 0x2010, 0x9000]);
     }
 }

@@ -6,10 +6,12 @@
 //! timers of whole milliseconds. Each thread has a ring of its own, as the kernel maps no inherited
 //! event; new threads are found by [`Profiler::rescan`], and what no ring saw is counted.
 
+mod glance;
 mod records;
 mod sample;
 mod tree;
 
+pub use glance::{Glance, glance};
 pub use records::{Event, Told};
 pub use sample::{CHAIN_MAX, Chain, Sample};
 pub(in crate::collect) use tree::online;

@@ -51,7 +51,7 @@ pub(super) fn run(
     plan.check().map_err(|error| Failure::new(2, error))?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
     let ran = drive(&plan, *workload, &store, (args.progress, None), err)?;
-    let (whole, _) = report::whole(&ran.dir, None)?;
+    let (whole, _) = report::whole(&ran.dir, None, &[])?;
     let frames = read_run(&ran.dir).map_err(|error| Failure::new(6, error))?;
     let Some(end) = frames.end else {
         return Err(Failure::new(

@@ -33,7 +33,6 @@ use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind, Progress};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{HeapPlan, Plan, ProtocolPlan};
-use tailbeam_harness::report::build;
 use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
 use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak, SoakArgs};
@@ -257,12 +256,12 @@ fn not_run(error: DriveError) -> Failure {
 fn printed(dir: &Path, format: Format, out: &mut dyn Write) -> Result<Overall, Failure> {
     match format {
         Format::Table => {
-            let report = build(dir, None).map_err(|error| Failure::new(6, error))?;
+            let report = report::built(dir, None, &[])?;
             render::text::report(&report, out)?;
             Ok(report.verdict)
         }
         Format::Json => {
-            let (whole, verdict) = report::whole(dir, None)?;
+            let (whole, verdict) = report::whole(dir, None, &[])?;
             report::document(&whole, ReportFormat::Json, out)?;
             Ok(verdict)
         }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tailbeam_harness::evidence::{Store, is_program};
 use tailbeam_harness::report::{self, SCHEMA, SCHEMA_VERSION, Whole};
 use tailbeam_harness::verdict::{Gate, Overall};
+use tailbeam_probes::analyse::chains::name_chains;
 use tailbeam_probes::analyse::leak::LeakConfig;
 
 use super::{Outcome, gates, leaks, program};
@@ -88,11 +89,11 @@ fn of_run(
         return Ok(code);
     }
     if args.format() == ReportFormat::Table {
-        let report = report::build(dir, gates).map_err(failure)?;
+        let report = built(dir, gates, &args.symbols)?;
         render::text::report(&report, out)?;
         return Ok(report.verdict.exit_code());
     }
-    let (whole, verdict) = whole(dir, gates)?;
+    let (whole, verdict) = whole(dir, gates, &args.symbols)?;
     document(&whole, args.format(), out)?;
     Ok(verdict.exit_code())
 }
@@ -105,12 +106,39 @@ fn failure(error: report::ReportError) -> Failure {
     Failure::new(code, error)
 }
 
+/// The report of a run, with names.
+///
+/// # Errors
+/// As [`whole`].
+pub(super) fn built(
+    dir: &Path,
+    gates: Option<&[Gate]>,
+    symbols: &[PathBuf],
+) -> Result<report::Report, Failure> {
+    let mut report = report::build(dir, gates).map_err(failure)?;
+    name(&mut report, symbols);
+    Ok(report)
+}
+
+/// Names the functions of its stacks.
+fn name(report: &mut report::Report, symbols: &[PathBuf]) {
+    let extra: Vec<String> = symbols.iter().map(|dir| dir.display().to_string()).collect();
+    if let report::Measured::Known(stalls) = &mut report.stalls {
+        stalls.name(|stacks| name_chains(stacks, &extra, &|path| fs::read(path)));
+    }
+}
+
 /// The whole report of a run as a document, and its verdict.
 ///
 /// # Errors
 /// Exit code 6 when its frames cannot be read, 2 when it cannot be judged by these gates.
-pub(super) fn whole(dir: &Path, gates: Option<&[Gate]>) -> Result<(Value, Overall), Failure> {
-    let whole = report::whole(dir, gates).map_err(failure)?;
+pub(super) fn whole(
+    dir: &Path,
+    gates: Option<&[Gate]>,
+    symbols: &[PathBuf],
+) -> Result<(Value, Overall), Failure> {
+    let mut whole = report::whole(dir, gates).map_err(failure)?;
+    name(&mut whole.report, symbols);
     let verdict = whole.report.verdict;
     let mut data = serde_json::to_value(&whole).map_err(io::Error::from)?;
     data["leaks"] = heap(dir, gates, &whole);

@@ -13,5 +13,6 @@ pub mod page;
 pub mod pages;
 pub mod program;
 pub mod runs;
+mod stalls;
 pub mod text;
 pub mod units;

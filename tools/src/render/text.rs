@@ -77,6 +77,7 @@ pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     protocol(report, out)?;
     agents(report, out)?;
     cores_and_memory(report, out)?;
+    super::stalls::stalls(&report.stalls, out)?;
     super::degradation::degradation(&report.degradation, out)
 }
 

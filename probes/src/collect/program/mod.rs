@@ -27,6 +27,7 @@ use crate::record::program::{
 use crate::{Unavailable, clock};
 use cores::Cores;
 use stacks::Stacks;
+pub use stacks::placed;
 use table::{Bounds, Table};
 
 /// A record may be on its way into its ring for so long after its instant, ns.

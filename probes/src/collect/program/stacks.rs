@@ -6,6 +6,7 @@ use std::fs;
 use std::rc::Rc;
 
 use super::build_id;
+use crate::collect::profile::Glance;
 use crate::record::program::{KERNEL, ModuleRow, NOWHERE, ProgramStacks, STACK_NO_ROOM, StackRow};
 
 /// Stacks that are kept apart.
@@ -141,6 +142,17 @@ impl Stacks {
     pub(super) fn fresh(&mut self) -> ProgramStacks {
         std::mem::take(&mut self.fresh)
     }
+}
+
+/// Puts call chains of this process into files; returns them, and the number of each. Reads /proc/self/maps and the head
+/// of every file that is mapped as code: a few ms.
+#[must_use]
+pub fn placed(glances: &[Glance]) -> (ProgramStacks, Vec<u32>) {
+    let (mut stacks, own) = (Stacks::default(), std::process::id());
+    stacks.read_maps(own);
+    let number = |of: &Glance| stacks.stack(own, &of.kernel, &of.user, of.cut);
+    let numbers = glances.iter().map(number).collect();
+    (stacks.fresh(), numbers)
 }
 
 /// Range, offset and path of a line of /proc/PID/maps that holds code.

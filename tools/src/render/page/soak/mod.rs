@@ -3,6 +3,7 @@
 
 mod heap;
 mod rest;
+mod stalls;
 mod time;
 mod why;
 

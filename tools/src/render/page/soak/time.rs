@@ -254,6 +254,7 @@ pub(super) fn cores(doc: &Doc<'_>, run: &str) -> Section {
         table.rows.push(row);
     }
     blocks.push(Block::Table(table));
+    blocks.extend(super::stalls::blocks(doc));
     Section {
         id: "cores",
         title: "Cores".to_owned(),

@@ -1,0 +1,165 @@
+//! Turns that keep a core from all others: the runtime finds them and says whose they are, a look at the thread while
+//! they last says where they are.
+
+use std::sync::{Arc, Mutex};
+
+use tailbeam_probes::Unavailable;
+use tailbeam_probes::collect::profile::{Glance, glance};
+use tailbeam_probes::collect::program::placed;
+use tailbeam_runtime::{Runtime, Stall};
+
+use super::controller::Controller;
+use crate::evidence::records::Unknown;
+use crate::evidence::{StallRecord, StallsRecord};
+use crate::load::Workload;
+
+/// Stalls of a window that are written down one by one, the longest first; all are counted.
+const KEPT_MAX: usize = 8;
+/// Frames of a stack that are kept, the innermost.
+const FRAMES_MAX: usize = 48;
+/// Looks kept until the window ends: at 25 ms each, more than a window of 10 s has stalls of two cores.
+const LOOKS_MAX: usize = 1_024;
+
+/// A look at a turn that lasts.
+#[derive(Debug)]
+struct Look {
+    core: usize,
+    since_ns: u64,
+    found: Result<Glance, Unavailable>,
+}
+
+/// What is known of stalls since the last window.
+#[derive(Debug, Default)]
+pub(super) struct Stalls {
+    looks: Arc<Mutex<Vec<Look>>>,
+    limit_ns: u64,
+    /// Found before, since the runtime began.
+    before: u64,
+    observed: bool,
+}
+
+impl Stalls {
+    /// Looks at turns that last, from now on, if the run is observed at all; a turn of `limit_ns` is one.
+    pub(super) fn new(runtime: &Runtime, limit_ns: u64, observed: bool) -> Self {
+        let looks = Arc::<Mutex<Vec<Look>>>::default();
+        if observed {
+            let (theirs, threads) = (Arc::clone(&looks), threads(runtime));
+            runtime.on_stall(move |stall, lasts| look(&theirs, &threads, (stall, lasts)));
+        }
+        Self { looks, limit_ns, before: 0, observed }
+    }
+
+    /// What was found up to here is no part of the run.
+    pub(super) fn restart(&mut self, runtime: &Runtime) {
+        self.before = runtime.stalls().1;
+        self.looks.lock().expect("nothing panics under the lock").clear();
+    }
+
+    /// The record of a window, with the ids of those who stalled for a number of theirs.
+    fn take(&mut self, runtime: &Runtime) -> (StallsRecord, Vec<Stall>) {
+        let (mut stalls, count) = runtime.stalls();
+        let found = count.saturating_sub(std::mem::replace(&mut self.before, count));
+        let mut looks = std::mem::take(&mut *self.looks.lock().expect("nothing panics there"));
+        stalls.sort_by_key(|stall| std::cmp::Reverse(stall.lasted_ns));
+        stalls.truncate(KEPT_MAX);
+        let mut record = StallsRecord { limit_ns: self.limit_ns, found, ..StallsRecord::default() };
+        let mut glances = Vec::new();
+        for stall in &stalls {
+            let same = |look: &Look| (look.core, look.since_ns) == (stall.core, stall.since_ns);
+            let look = looks.iter().position(same).map(|at| looks.swap_remove(at).found);
+            let mut one = named(stall);
+            match look.unwrap_or_else(|| Err(unseen(self.observed))) {
+                Ok(glance) => {
+                    one.stack = u32::try_from(glances.len()).ok();
+                    glances.push(cut(glance));
+                }
+                Err(why) => {
+                    one.no_stack = Some(Unknown { unknown: why.cause, remedy: why.remedy });
+                }
+            }
+            record.longest.push(one);
+        }
+        if !glances.is_empty() {
+            let (stacks, numbers) = placed(&glances);
+            record.stacks = stacks;
+            for one in &mut record.longest {
+                one.stack = one.stack.and_then(|at| numbers.get(at as usize).copied());
+            }
+        }
+        (record, stalls)
+    }
+}
+
+/// The kernel's number of each core's thread.
+fn threads(runtime: &Runtime) -> Vec<(usize, i32)> {
+    let stats = runtime.stats();
+    let thread = |shard: &tailbeam_runtime::ShardStats| i32::try_from(shard.thread_id).ok();
+    stats.iter().filter_map(|shard| Some((shard.core, thread(shard)?))).collect()
+}
+
+/// On the detector's thread.
+fn look(
+    looks: &Mutex<Vec<Look>>,
+    threads: &[(usize, i32)],
+    (stall, lasts): (&Stall, &dyn Fn() -> bool),
+) {
+    let thread = threads.iter().find(|(core, _)| *core == stall.core);
+    let Some(&(_, thread)) = thread else { return };
+    let found = glance(thread).and_then(|glance| if lasts() { Ok(glance) } else { Err(over()) });
+    let (core, since_ns) = (stall.core, stall.since_ns);
+    let mut looks = looks.lock().expect("nothing panics under the lock");
+    if looks.len() < LOOKS_MAX {
+        looks.push(Look { core, since_ns, found });
+    }
+}
+
+fn cut(mut glance: Glance) -> Glance {
+    let room = FRAMES_MAX.saturating_sub(glance.kernel.len());
+    glance.cut |= glance.user.len() > room || glance.kernel.len() > FRAMES_MAX;
+    glance.kernel.truncate(FRAMES_MAX);
+    glance.user.truncate(room);
+    glance
+}
+
+fn over() -> Unavailable {
+    Unavailable {
+        source: "perf sample",
+        cause: "the turn was over before the look at it was".to_owned(),
+        remedy: "none needed: longer ones are seen".to_owned(),
+    }
+}
+
+fn unseen(observed: bool) -> Unavailable {
+    let (cause, remedy) = match observed {
+        true => ("it was found when the window ended, or too many were found in it", "none needed"),
+        false => ("the run was not observed", "record it without `--observe off`"),
+    };
+    Unavailable { source: "perf sample", cause: cause.to_owned(), remedy: remedy.to_owned() }
+}
+
+fn named(stall: &Stall) -> StallRecord {
+    StallRecord {
+        core: stall.core as u64,
+        agent: None,
+        id: stall.agent.map(|agent| agent.to_string()),
+        type_name: stall.type_name.to_owned(),
+        message: stall.message_type.to_owned(),
+        since_ns: stall.since_ns,
+        lasted_ns: stall.lasted_ns,
+        stack: None,
+        no_stack: None,
+    }
+}
+
+impl<W: Workload> Controller<'_, W> {
+    /// The stalls of the window that ends.
+    pub(super) fn take_stalls(&mut self) -> StallsRecord {
+        let (mut record, stalls) = self.stalls.take(self.runtime);
+        let addresses = self.fleet.addresses.get().map_or(&[][..], Vec::as_slice);
+        for (one, stall) in record.longest.iter_mut().zip(&stalls) {
+            let Some(id) = stall.agent else { continue };
+            one.agent = (0..).zip(addresses).find(|(_, a)| a.id() == id).map(|(number, _)| number);
+        }
+        record
+    }
+}
