@@ -1,7 +1,8 @@
 //! Socket addresses as the kernel reads them: ip(7), ipv6(7) and unix(7).
 
+use std::ffi::OsStr;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
@@ -69,6 +70,28 @@ impl Address {
         Ok(address)
     }
 
+    /// The internet address, if it is one.
+    pub(crate) fn to_ip(&self) -> Option<SocketAddr> {
+        let bytes = &self.bytes;
+        let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+        let port = u16::from_be_bytes([bytes[2], bytes[3]]);
+        match i32::from(u16::from_ne_bytes([bytes[0], bytes[1]])) {
+            libc::AF_INET => Some(SocketAddr::from((word(4), port))),
+            libc::AF_INET6 => {
+                let octets: [u8; 16] = std::array::from_fn(|at| bytes[8 + at]);
+                let (flow, scope) = (u32::from_be_bytes(word(4)), u32::from_ne_bytes(word(24)));
+                Some(SocketAddrV6::new(octets.into(), port, flow, scope).into())
+            }
+            _ => None,
+        }
+    }
+
+    /// The path of a Unix address.
+    pub(crate) fn to_path(&self) -> &Path {
+        let end = self.len as usize - 1;
+        Path::new(OsStr::from_bytes(&self.bytes[PATH_AT..end]))
+    }
+
     pub(crate) const fn as_ptr(&self) -> *const libc::sockaddr {
         self.bytes.as_ptr().cast()
     }
@@ -91,6 +114,17 @@ mod tests {
         let v6 = Address::ip("[::1]:258".parse().expect("an address"));
         assert_eq!(v6.len() as usize, size_of::<libc::sockaddr_in6>());
         assert_eq!((v6.bytes[2], v6.bytes[3], v6.bytes[23]), (1, 2, 1));
+    }
+
+    #[test]
+    fn addresses_are_read_back_as_they_were_written() {
+        for text in ["1.2.3.4:258", "[::1]:258", "[fe80::1%7]:9"] {
+            let address = text.parse().expect("an address");
+            assert_eq!(Address::ip(address).to_ip(), Some(address));
+        }
+        let path = Path::new("/some/path");
+        let unix = Address::unix(path).expect("short");
+        assert_eq!((unix.to_ip(), unix.to_path()), (None, path));
     }
 
     #[test]

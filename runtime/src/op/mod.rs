@@ -23,7 +23,7 @@ mod slots;
 pub(crate) mod sync;
 mod table;
 
-pub(crate) use ops::Ops;
+pub(crate) use ops::{Ops, REAP_WAIT_NS};
 pub(crate) use payload::Payload;
 pub use payload::SendBuf;
 pub use pool::Lease;

@@ -24,7 +24,7 @@ const BACKLOG_NS: u64 = 500_000;
 const BLOCKED_WAIT_NS: u64 = 1_000_000;
 /// Waits without any completion, of 10 ms each, after which a shard that ends leaves operations behind.
 const REAP_WAITS: u32 = 100;
-const REAP_WAIT_NS: u64 = 10_000_000;
+pub(crate) const REAP_WAIT_NS: u64 = 10_000_000;
 
 /// The table and the pool of a shard. Streams and files hold it, and outlive the shard harmlessly.
 pub(crate) struct Ops {
@@ -74,7 +74,7 @@ impl Ops {
 
     /// Works on the table. Wakers may be anybody's, and so are their clones and drops: these happen while
     /// nothing is borrowed, for they may come back here.
-    fn with<R>(&self, work: impl FnOnce(&mut Table) -> R) -> R {
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Table) -> R) -> R {
         let mut table = self.table.borrow_mut();
         let result = work(&mut table);
         let gone = table.take_gone();
@@ -146,8 +146,8 @@ impl Ops {
         }
         let mut done = self.done.take();
         let mut woken = self.woken.take();
+        ring.completions(&mut done);
         self.with(|table| {
-            ring.completions(table, &mut done);
             woken.extend(done.drain(..).filter_map(|completion| table.complete(completion)));
         });
         // Wakers may be anybody's, so the table is free while they run.
@@ -190,19 +190,26 @@ impl Ops {
         }
     }
 
-    /// Cancels what lives and waits for the kernel's last words. What it keeps beyond that is never freed;
-    /// returns how many operations that are.
-    pub(crate) fn end(&self, ring: &mut dyn Doorbells) -> u64 {
+    /// Takes no more operations, and cancels what lives.
+    pub(crate) fn close(&self) {
         self.closed.set(true);
         self.with(Table::orphan_all);
-        let mut waits = 0;
-        while self.table.borrow().live() > 0 && waits < REAP_WAITS {
-            let live = self.table.borrow().live();
-            if !self.flush(ring, false, 0) {
-                ring.wait(Some(REAP_WAIT_NS));
-            }
+    }
+
+    /// Takes the kernel's last words; `None` when more are to come: the caller waits for [`REAP_WAIT_NS`] at most and
+    /// asks again. `waits` is 0 at first. What the kernel keeps for too long is never freed; returns how many
+    /// operations that are.
+    pub(crate) fn end(&self, ring: &mut dyn Doorbells, waits: &mut u32) -> Option<u64> {
+        loop {
+            let live = self.live();
             self.complete(ring);
-            waits = if self.table.borrow().live() < live { 0 } else { waits + 1 };
+            *waits = if self.live() < live { 0 } else { *waits + 1 };
+            if self.live() == 0 || *waits > REAP_WAITS {
+                break;
+            }
+            if !self.flush(ring, false, 0) {
+                return None;
+            }
         }
         let left = self.with(Table::take_flights);
         let leaked = left.len() as u64;
@@ -211,7 +218,17 @@ impl Ops {
             std::mem::forget(left);
             std::mem::forget(Rc::clone(&self.pool));
         }
-        leaked
+        Some(leaked)
+    }
+
+    /// Operations that live.
+    pub(crate) fn live(&self) -> u32 {
+        self.table.borrow().live()
+    }
+
+    /// Buffers that users or streams hold.
+    pub(crate) fn buffers_in_use(&self) -> u32 {
+        self.pool.in_use()
     }
 
     /// Puts the counters where the shard publishes them.

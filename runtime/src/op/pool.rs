@@ -167,7 +167,7 @@ impl Lease {
     }
 
     /// Gives up the lease without giving the buffer back.
-    pub(super) fn into_buffer(self) -> u16 {
+    pub(crate) fn into_buffer(self) -> u16 {
         let buffer = self.buffer;
         let mut this = self;
         this.buffer = NO_BUFFER;

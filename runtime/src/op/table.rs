@@ -78,10 +78,9 @@ impl Table {
         self.counts
     }
 
-    /// The body of an operation, for rings that do its work themselves.
-    #[allow(dead_code, reason = "the kernel's ring writes through addresses")]
-    pub(crate) fn body(&mut self, key: Key) -> Option<&mut Body> {
-        self.slots.get(key)?.body.as_mut()
+    /// The body of an operation that a ring has, for one that does its work itself.
+    pub(crate) fn flying(&mut self, key: Key) -> Option<&mut Body> {
+        self.slots.get(key).filter(|slot| slot.phase == Phase::Flight)?.body.as_mut()
     }
 
     fn open(&mut self, body: Body, role: Role) -> Result<Key, Body> {

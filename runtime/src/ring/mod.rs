@@ -11,7 +11,7 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 
 use crate::error::StartError;
-use crate::op::{Abilities, Completion, Flight, Key, Op, Pool, Table};
+use crate::op::{Abilities, Completion, Flight, Key, Op, Pool};
 
 pub(crate) mod bell;
 mod buffers;
@@ -80,8 +80,8 @@ pub(crate) trait Doorbells {
     fn wants_enter(&mut self) -> bool;
     /// Whether completions wait to be taken.
     fn has_completed(&self) -> bool;
-    /// Takes what completed; a ring that does the work itself does it now, in the bodies of `table`.
-    fn completions(&mut self, table: &mut Table, into: &mut Vec<Completion>);
+    /// Takes what completed.
+    fn completions(&mut self, into: &mut Vec<Completion>);
 }
 
 /// Counts of a ring.
@@ -400,7 +400,7 @@ impl Doorbells for Ring {
         !self.completed.is_empty()
     }
 
-    fn completions(&mut self, _: &mut Table, into: &mut Vec<Completion>) {
+    fn completions(&mut self, into: &mut Vec<Completion>) {
         into.append(&mut self.completed);
     }
 }

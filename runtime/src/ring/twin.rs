@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::{Calls, Doorbells, Event, Ring};
 use crate::error::StartError;
-use crate::op::{Abilities, Completion, Flight, Key, Op, Pool, Table};
+use crate::op::{Abilities, Completion, Flight, Key, Op, Pool};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -165,7 +165,7 @@ impl Doorbells for Twin {
         self.ring.has_completed() || !self.failed.is_empty() || !self.held.is_empty()
     }
 
-    fn completions(&mut self, table: &mut Table, into: &mut Vec<Completion>) {
+    fn completions(&mut self, into: &mut Vec<Completion>) {
         into.append(&mut self.failed);
         match self.fault {
             Fault::OpsDelayed => {
@@ -173,13 +173,13 @@ impl Doorbells for Twin {
                 if self.looks.is_multiple_of(DELAY) {
                     into.append(&mut self.held);
                 }
-                self.ring.completions(table, &mut self.held);
+                self.ring.completions(&mut self.held);
             }
             Fault::OpsReordered => {
-                self.ring.completions(table, into);
+                self.ring.completions(into);
                 reverse(into);
             }
-            _ => self.ring.completions(table, into),
+            _ => self.ring.completions(into),
         }
     }
 }

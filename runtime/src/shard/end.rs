@@ -18,8 +18,9 @@ impl Shard {
         drained
     }
 
-    /// When all have sealed: counts what nobody will read, drops every task on its own thread and reports.
-    pub(super) fn end(&self, ring: &mut dyn Doorbells, mut drained: bool) -> ShardReport {
+    /// When all have sealed: counts what nobody will read, drops every task on its own thread, and has its operations
+    /// cancelled. Reports all but what becomes of these.
+    pub(super) fn end_agents(&self, drained: bool) -> ShardReport {
         let mut undelivered =
             self.empty_rings() + self.empty_control() + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
@@ -37,19 +38,22 @@ impl Shard {
         undelivered += self.empty_queue();
         // What ended with its agents here is counted as undelivered, and not a second time.
         self.stats.borrow_mut().dead_letters = stats.dead_letters;
-        let ops_leaked = self.ops.end(ring);
-        drained &= undelivered == 0;
-        self.publish_stats(ring, 0);
-        CURRENT.set(None);
+        self.ops.close();
         ShardReport {
             core: self.own().core,
             agents_live: stats.live_agents,
             agents_panicked: stats.panicked,
             messages_undelivered: undelivered,
             tasks_dropped,
-            ops_leaked,
-            drained,
+            ops_leaked: 0,
+            drained: drained && undelivered == 0,
         }
+    }
+
+    /// When the kernel has let go of everything, or will not.
+    pub(super) fn end(&self, ring: &dyn Doorbells) {
+        self.publish_stats(ring, 0);
+        CURRENT.set(None);
     }
 
     /// Drops what waits for its turn; returns the messages among it.

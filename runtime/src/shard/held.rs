@@ -20,6 +20,10 @@ pub struct Held {
     pub messages: u64,
     /// Messages from this shard to its own agents that count as unread.
     pub credits: u64,
+    /// Operations on sockets and files.
+    pub ops: u64,
+    /// Receive buffers with data that nobody has dropped.
+    pub buffers: u64,
 }
 
 impl Shard {
@@ -34,6 +38,8 @@ impl Shard {
             messages: self.lines.iter().map(|line| line.queue.len() as u64).sum::<u64>()
                 + self.counts.waiting.get(),
             credits: self.lanes[self.index].unread(),
+            ops: self.ops.live().into(),
+            buffers: self.ops.buffers_in_use().into(),
         }
     }
 

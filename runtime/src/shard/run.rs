@@ -7,6 +7,7 @@ use super::idle::Idling;
 use super::pace::{PASS_NS, Pace};
 use super::{Shard, add, marks};
 use crate::agent::{CLASSES, index_of};
+use crate::op::REAP_WAIT_NS;
 use crate::ring::{Doorbells, knock};
 use crate::timer::{Fired, TICK_NS};
 
@@ -20,7 +21,7 @@ const PUBLISH_NS: u64 = 10_000_000;
 /// Timers delivered between two looks at the rings.
 const TIMERS_PER_PASS: usize = 4_096;
 /// Longest sleep while other shards are waited for, ns; they knock when they have sealed.
-pub(crate) const SEAL_WAIT_NS: u64 = 1_000_000;
+const SEAL_WAIT_NS: u64 = 1_000_000;
 
 /// What a shard leaves behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,7 +56,7 @@ pub(crate) fn run(shard: &Rc<Shard>, ring: &mut dyn Doorbells, idling: Idling) -
                     rounds.after_sleep(ring);
                 }
             }
-            Step::Sealed => ring.wait(Some(SEAL_WAIT_NS)),
+            Step::Waits(wait_ns) => ring.wait(Some(wait_ns)),
             Step::Ended(report) => return report,
         }
     }
@@ -68,8 +69,9 @@ pub(crate) enum Step {
     Busy,
     /// To sleep.
     Idle,
-    /// To wait until its peers have sealed as it has.
-    Sealed,
+    /// To wait at its end, for so many ns at most: until its peers have sealed as it has, or until the kernel has let
+    /// go of its operations.
+    Waits(u64),
     /// Nothing more.
     Ended(ShardReport),
 }
@@ -92,6 +94,9 @@ pub(crate) struct Rounds {
     turns: u32,
     /// Whether nothing was left to do when it sealed; none before.
     sealed: Option<bool>,
+    /// What it reports, once its agents have ended; waits since the kernel has said anything.
+    report: Option<ShardReport>,
+    waits: u32,
 }
 
 impl Rounds {
@@ -110,6 +115,8 @@ impl Rounds {
             started: false,
             turns: 0,
             sealed: None,
+            report: None,
+            waits: 0,
         }
     }
 
@@ -120,13 +127,7 @@ impl Rounds {
             shard.tell(|observer| observer.started());
         }
         if let Some(drained) = self.sealed {
-            let all = shard.peers.iter().all(|peer| peer.ending.is_sealed());
-            if !all {
-                return Step::Sealed;
-            }
-            let report = shard.end(ring, drained);
-            shard.tell(|observer| observer.ended());
-            return Step::Ended(report);
+            return self.end(ring, drained);
         }
         self.stopping = shard.own().ending.is_stopping();
         if self.stopping {
@@ -166,11 +167,27 @@ impl Rounds {
         // Before the look for work: an agent that is always ready must not outlive the drain.
         if shard.own().ending.is_closing() {
             self.sealed = Some(shard.seal(ring));
-            return Step::Sealed;
+            return Step::Waits(SEAL_WAIT_NS);
         }
         let busy = shard.has_work();
         self.looked_ns = (busy && now > began_ns).then_some(now);
         if shard.ops.flush(ring, busy, now) { Step::Busy } else { Step::Idle }
+    }
+
+    /// What it does after it has sealed.
+    fn end(&mut self, ring: &mut dyn Doorbells, drained: bool) -> Step {
+        let shard = &Rc::clone(&self.shard);
+        let all = shard.peers.iter().all(|peer| peer.ending.is_sealed());
+        if !all {
+            return Step::Waits(SEAL_WAIT_NS);
+        }
+        let report = *self.report.get_or_insert_with(|| shard.end_agents(drained));
+        let Some(ops_leaked) = shard.ops.end(ring, &mut self.waits) else {
+            return Step::Waits(REAP_WAIT_NS);
+        };
+        shard.end(ring);
+        shard.tell(|observer| observer.ended());
+        Step::Ended(ShardReport { ops_leaked, ..report })
     }
 
     /// Turns of the last round.

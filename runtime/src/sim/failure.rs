@@ -55,6 +55,16 @@ pub enum Failure {
         /// Where.
         place: Place,
     },
+    /// A shard has taken from the ring what it had given to it.
+    #[error("shard {shard}: {what}\n{place}")]
+    Broken {
+        /// Which.
+        shard: usize,
+        /// What it has done.
+        what: &'static str,
+        /// Where.
+        place: Place,
+    },
     /// Nothing is left to happen, and the shards have not ended.
     #[error("the shutdown does not end: nothing is left to happen\n{place}")]
     NoEnd {

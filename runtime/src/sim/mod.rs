@@ -44,8 +44,12 @@
 //! assert_ne!(run(1), run(2));
 //! ```
 
+mod calls;
 mod failure;
 mod faults;
+mod kernel;
+#[cfg(test)]
+mod operations;
 #[cfg(test)]
 mod paths;
 mod ring;
@@ -70,6 +74,7 @@ use crate::clock::{Clock, ManualClock};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::observe::Observer;
+use crate::op::REAP_WAIT_NS;
 use crate::panics::contain;
 use crate::ring::Event;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
@@ -92,6 +97,8 @@ const STEPS_MAX: u64 = 20_000_000;
 const SEARCH_STEPS: u64 = 8;
 /// Moves of a shard that keeps back a bell: longer, and its messages wait for the end of its work.
 const KEPT_BACK_MAX: u64 = 1_000;
+/// Moves of each shard that a simulation is given when it is dropped.
+const DROP_MOVES_MAX: u32 = 1_000;
 /// Instant at which a simulation begins: not 0, which no clock of a machine says.
 const BEGIN_NS: u64 = 1_000_000_000;
 
@@ -108,6 +115,8 @@ pub struct Simulation {
     kept_back: Vec<u64>,
     shared: Vec<Arc<Shared>>,
     air: Rc<RefCell<Air>>,
+    /// Whether something may have become ready for an operation that waits.
+    stirred: bool,
     trace: Trace,
     drain_ns: u64,
     stopping: Option<Stop>,
@@ -173,6 +182,7 @@ impl Simulation {
             kept_back: vec![0; shards],
             shared,
             air,
+            stirred: false,
             trace: Trace::new(seed),
             drain_ns: config.drain_ns,
             stopping: None,
@@ -356,6 +366,7 @@ impl Simulation {
     /// [`Failure`] when a wake is lost or late.
     pub fn step(&mut self) -> Result<bool, Failure> {
         self.deliver_bells();
+        self.serve()?;
         if self.steps().is_multiple_of(SEARCH_STEPS) {
             self.search_sleepers()?;
         }
@@ -374,6 +385,44 @@ impl Simulation {
         air.now_ns = self.now_ns;
         while let Some(shard) = air.arrive() {
             self.trace.note(self.now_ns, shard, What::Bell);
+        }
+    }
+
+    /// Tries the operations that are due. One that is done may be what another one waits for, and so may a move.
+    fn serve(&mut self) -> Result<(), Failure> {
+        if !self.seats.iter().any(Seat::has_operations) {
+            return Ok(());
+        }
+        loop {
+            if std::mem::take(&mut self.stirred) {
+                self.look(false);
+            }
+            let due = self.seats.iter().enumerate();
+            let due = due.filter_map(|(shard, seat)| Some((seat.next_op_ns()?, shard))).min();
+            let Some((_, shard)) = due.filter(|(at_ns, _)| *at_ns <= self.now_ns) else {
+                return Ok(());
+            };
+            let served = self.seats[shard].serve();
+            self.note_rings();
+            match served {
+                Ok(tried) => self.stirred = !matches!(tried, Some(What::Blocks(_))),
+                Err(what) => return Err(Failure::Broken { shard, what, place: self.place() }),
+            }
+        }
+    }
+
+    /// Looks which operations have become ready, at rest or after a move; whether any has.
+    fn look(&mut self, at_rest: bool) -> bool {
+        let found = self.seats.iter_mut().fold(false, |found, seat| seat.look(at_rest) | found);
+        self.note_rings();
+        found
+    }
+
+    /// Takes what the rings have decided into the trace.
+    fn note_rings(&mut self) {
+        let mut air = self.air.borrow_mut();
+        for (shard, what) in air.noted.drain(..) {
+            self.trace.note(self.now_ns, shard, what);
         }
     }
 
@@ -408,13 +457,12 @@ impl Simulation {
         let look_ns = self.rng.up_to(look_max_ns);
         let late_ns = self.rng.up_to(wake_late_max_ns);
         let seat = &mut self.seats[chosen];
-        if matches!(seat.state, State::Asleep(_) | State::Sealed(_)) {
-            self.air.borrow_mut().reap(chosen);
-        }
         seat.clock.set(self.now_ns + ahead_ns, look_ns);
         let what = seat.go_on(self.now_ns, late_ns);
         seat.clock.set(0, 0);
         let clock_ns = seat.clock.peek_ns();
+        self.stirred |= matches!(what, What::Round(_) | What::Ended);
+        self.note_rings();
         self.trace.note(clock_ns, chosen, what);
         // What the clock of the shard says has passed for all, but for the skew.
         self.pass_time(clock_ns.saturating_sub(skew_max_ns));
@@ -445,12 +493,17 @@ impl Simulation {
     /// Nobody can go on now: to the next instant at which somebody can.
     fn jump(&mut self) -> Result<bool, Failure> {
         self.search_sleepers()?;
+        // Whoever drives the simulation may have a hand in sockets too.
+        if self.look(true) {
+            return Ok(true);
+        }
         let air = self.air.borrow();
         let stop_ns = self.stopping.as_ref().and_then(|stop| stop.at_ns);
         let now_ns = self.now_ns;
         let seats = self.seats.iter().enumerate();
         let seats = seats.filter_map(|(n, seat)| seat.next_ns(now_ns, air.has_completions(n)));
-        let next_ns = seats.chain(air.next_ns()).chain(stop_ns).min();
+        let ops = self.seats.iter().filter_map(Seat::next_op_ns);
+        let next_ns = seats.chain(ops).chain(air.next_ns()).chain(stop_ns).min();
         drop(air);
         let Some(next_ns) = next_ns else { return Ok(false) };
         self.now_ns = next_ns.min(self.jump_max_ns).max(now_ns);
@@ -515,9 +568,17 @@ impl Drop for Simulation {
             shared.ending.stop();
             shared.ending.close();
         }
-        // To wake, to run a round, to seal, to see that all have sealed: four moves each.
-        for _ in 0..8 {
+        self.air.borrow_mut().faults = Faults::NONE;
+        // To wake, to run a round, to seal, to see that all have sealed, and to end every operation: a few moves each,
+        // unless a completion was lost.
+        for _ in 0..DROP_MOVES_MAX {
+            if self.seats.iter().all(|seat| seat.report().is_some()) {
+                break;
+            }
             self.seats.iter_mut().for_each(|seat| _ = seat.go_on(self.now_ns, 0));
+            self.now_ns += REAP_WAIT_NS;
+            self.air.borrow_mut().now_ns = self.now_ns;
+            while self.seats.iter_mut().any(|seat| matches!(seat.serve(), Ok(Some(_)))) {}
         }
         Shard::leave();
     }

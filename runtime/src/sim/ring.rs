@@ -1,10 +1,13 @@
-//! The ring of a simulated shard: bells take time, overtake each other, arrive twice, fail, or are not taken.
-//! It never enters the kernel, and it never sleeps: whoever drives the shard does that for it.
+//! The ring of a simulated shard: bells take time, overtake each other, arrive twice, fail, or are not taken; operations
+//! go to the [`Kernel`] behind it. It never sleeps: whoever drives the shard does that for it.
 
 use std::cell::RefCell;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
+use super::calls::Kind;
+use super::kernel::{Broken, Kernel};
+use super::trace::What;
 use super::{Faults, Rng};
 use crate::op::{self, Abilities, Completion, Key, Op, Pool, Table};
 use crate::ring::{Calls, Doorbells};
@@ -22,8 +25,10 @@ struct Flight {
 /// What lies between the rings of one simulation.
 pub(super) struct Air {
     pub(super) now_ns: u64,
-    rng: Rng,
-    faults: Faults,
+    pub(super) rng: Rng,
+    pub(super) faults: Faults,
+    /// What rings have decided in the middle of a move, by shard; for the trace.
+    pub(super) noted: Vec<(usize, What)>,
     flights: Vec<Flight>,
     /// Completions that each shard has not looked at.
     completions: Vec<u32>,
@@ -31,7 +36,8 @@ pub(super) struct Air {
 
 impl Air {
     pub(super) fn new(shards: usize, rng: Rng, faults: Faults) -> Self {
-        Self { now_ns: 0, rng, faults, flights: Vec::new(), completions: vec![0; shards] }
+        let (noted, flights) = (Vec::new(), Vec::new());
+        Self { now_ns: 0, rng, faults, noted, flights, completions: vec![0; shards] }
     }
 
     /// Takes a bell that is due; returns whose it is.
@@ -56,10 +62,15 @@ impl Air {
     }
 
     /// The shard looks at its completions: all of them, or one, as with deferred task work.
-    pub(super) fn reap(&mut self, shard: usize) {
+    fn reap(&mut self, shard: usize) {
         let all = self.rng.below(4) > 0;
         let count = &mut self.completions[shard];
         *count = if all { 0 } else { count.saturating_sub(1) };
+    }
+
+    /// After which time an operation is tried.
+    pub(super) fn op_delay_ns(&mut self) -> u64 {
+        self.rng.up_to(self.faults.op_delay_max_ns)
     }
 
     /// A bell of a call that failed: left for the next (`true`), sent, or lost.
@@ -87,12 +98,29 @@ impl Air {
     }
 }
 
+/// What is queued for the next call.
+enum Entry {
+    Bell(usize),
+    Op(Key, Kind, Option<Rc<OwnedFd>>),
+    Cancel(Key),
+}
+
+impl Entry {
+    const fn bell(&self) -> Option<usize> {
+        match self {
+            Self::Bell(to) => Some(*to),
+            _ => None,
+        }
+    }
+}
+
 /// The ring.
 pub(super) struct SimRing {
     index: usize,
     air: Rc<RefCell<Air>>,
     entries: usize,
-    queued: Vec<usize>,
+    queued: Vec<Entry>,
+    kernel: Kernel,
     /// Shards that a bell did not reach: those that it may say, and those that it says after its next call.
     unreached: Vec<usize>,
     untold: Vec<usize>,
@@ -103,46 +131,105 @@ impl SimRing {
     pub(super) fn new(index: usize, entries: u32, air: Rc<RefCell<Air>>) -> Self {
         let calls = Calls::default();
         let (queued, unreached, untold) = (Vec::new(), Vec::new(), Vec::new());
-        Self { index, air, entries: entries as usize, queued, unreached, untold, calls }
+        let kernel = Kernel::new(&air.borrow().faults);
+        Self { index, air, entries: entries as usize, queued, kernel, unreached, untold, calls }
     }
 
-    /// Whether a wait would return at once: something failed, or is left to be sent.
+    /// Whether a wait would return at once: something failed, is left to be sent, or was completed.
     pub(super) fn has_news(&self) -> bool {
-        !(self.unreached.is_empty() && self.untold.is_empty() && self.queued.is_empty())
+        let told = !(self.unreached.is_empty() && self.untold.is_empty());
+        told || !self.queued.is_empty() || self.kernel.has_said()
     }
 
-    /// Whether a bell for this shard is neither sent nor told to have failed.
-    pub(super) fn holds_bell_for(&self, shard: usize) -> bool {
-        [&self.queued, &self.untold, &self.unreached].into_iter().flatten().any(|&to| to == shard)
+    /// The shards whose bells are neither sent nor told to have failed.
+    pub(super) fn bells(&self) -> impl Iterator<Item = usize> {
+        let queued = self.queued.iter().filter_map(Entry::bell);
+        queued.chain(self.untold.iter().copied()).chain(self.unreached.iter().copied())
     }
 
-    /// A call: the kernel takes the queued bells, or fails. One that fails may lose bells only where the
-    /// caller is told so.
+    /// The shard looks at its completions.
+    pub(super) fn reap(&mut self) {
+        let air = &mut *self.air.borrow_mut();
+        air.reap(self.index);
+        self.kernel.reap(air);
+    }
+
+    pub(super) const fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
+    /// Looks which operations have become ready, at rest or after a move; whether any has.
+    pub(super) fn look(&mut self, at_rest: bool) -> bool {
+        let air = &mut *self.air.borrow_mut();
+        self.kernel.look(self.index, at_rest, air)
+    }
+
+    /// Tries the operation that is due next; what came of it.
+    pub(super) fn serve(&mut self, table: &mut Table) -> Result<Option<What>, Broken> {
+        let air = &mut *self.air.borrow_mut();
+        let what = self.kernel.serve(table, air)?;
+        air.noted.extend(what.map(|what| (self.index, what)));
+        Ok(what)
+    }
+
+    fn take(&mut self, entry: Entry) {
+        let air = &mut *self.air.borrow_mut();
+        let faults = air.faults;
+        let what = match entry {
+            Entry::Bell(to) if !air.rng.happens(faults.bells_unreached_ppm) => {
+                air.send(to);
+                None
+            }
+            Entry::Bell(to) => {
+                let late = air.rng.happens(faults.bells_told_late_ppm);
+                if late {
+                    self.untold.push(to)
+                } else {
+                    self.unreached.push(to)
+                }
+                None
+            }
+            Entry::Op(key, kind, file) => Some(self.kernel.begin(key, kind, file, air)),
+            Entry::Cancel(key) => self.kernel.cancel(key, air),
+        };
+        air.noted.extend(what.map(|what| (self.index, what)));
+    }
+
+    /// Puts an operation or a cancellation into the queue, if there is room.
+    fn queue_op(&mut self, entry: Entry) -> bool {
+        let air = &mut *self.air.borrow_mut();
+        let room =
+            self.queued.len() < self.entries && !air.rng.happens(air.faults.ops_unqueued_ppm);
+        if room {
+            self.queued.push(entry);
+        }
+        room
+    }
+
+    /// A call: the kernel takes what is queued, or fails. One that fails may lose bells only where the caller is told
+    /// so; operations stay queued.
     fn enter(&mut self, told: bool) -> bool {
         self.calls.enters += 1;
         self.unreached.append(&mut self.untold);
-        let air = &mut *self.air.borrow_mut();
-        let faults = air.faults;
-        if air.rng.happens(faults.submits_failed_ppm) {
-            self.calls.failed += 1;
-            self.queued.retain(|&to| !told || air.fate_of(to));
-            return false;
-        }
         let mut taken = self.queued.len();
-        if air.rng.happens(faults.submits_short_ppm) {
-            taken = air.rng.index(taken + 1);
-        }
-        let all = taken == self.queued.len();
-        for to in self.queued.drain(..taken) {
-            if !air.rng.happens(faults.bells_unreached_ppm) {
-                air.send(to);
-            } else if air.rng.happens(faults.bells_told_late_ppm) {
-                self.untold.push(to);
-            } else {
-                self.unreached.push(to);
+        {
+            let air = &mut *self.air.borrow_mut();
+            let faults = air.faults;
+            if air.rng.happens(faults.submits_failed_ppm) {
+                self.calls.failed += 1;
+                let stays = |entry: &Entry| entry.bell().is_none_or(|to| !told || air.fate_of(to));
+                self.queued.retain(stays);
+                return false;
+            }
+            if air.rng.happens(faults.submits_short_ppm) {
+                taken = air.rng.index(taken + 1);
             }
         }
-        all || air.rng.happens(faults.shorts_unsaid_ppm)
+        let all = taken == self.queued.len();
+        let entries: Vec<_> = self.queued.drain(..taken).collect();
+        entries.into_iter().for_each(|entry| self.take(entry));
+        let air = &mut *self.air.borrow_mut();
+        all || air.rng.happens(air.faults.shorts_unsaid_ppm)
     }
 }
 
@@ -162,13 +249,18 @@ impl Doorbells for SimRing {
         }
         let room = self.queued.len() < self.entries;
         if room {
-            self.queued.push(shard);
+            self.queued.push(Entry::Bell(shard));
         }
         room
     }
 
     fn submit(&mut self) -> bool {
-        self.queued.is_empty() || self.enter(true)
+        if !self.wants_enter() {
+            return true;
+        }
+        let fine = self.enter(true);
+        self.kernel.reap(&mut self.air.borrow_mut());
+        fine
     }
 
     /// The call alone: the driver of the shard sleeps, and not at all when there are news.
@@ -181,7 +273,7 @@ impl Doorbells for SimRing {
     }
 
     fn has_completions(&mut self) -> bool {
-        self.air.borrow().has_completions(self.index)
+        self.kernel.has_said() || self.air.borrow().has_completions(self.index)
     }
 
     fn calls(&self) -> Calls {
@@ -189,31 +281,35 @@ impl Doorbells for SimRing {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities::default()
+        self.kernel.abilities()
     }
 
-    /// Sockets and files are not simulated: an operation is refused, and waits until its future is dropped.
-    fn submit_op(&mut self, _: op::Flight<'_>) -> bool {
-        false
+    fn submit_op(&mut self, mut op: op::Flight<'_>) -> bool {
+        let (key, body) = (op.key(), op.body());
+        self.queue_op(Entry::Op(key, Kind::of(&body.op), body.file.clone()))
     }
 
-    fn cancel_op(&mut self, _: Key, _: &Op) -> bool {
-        false
+    fn cancel_op(&mut self, key: Key, _: &Op) -> bool {
+        self.queue_op(Entry::Cancel(key))
     }
 
-    fn lend(&mut self, _: &Rc<Pool>) -> bool {
-        false
+    fn lend(&mut self, pool: &Rc<Pool>) -> bool {
+        self.kernel.lend(pool, &mut self.air.borrow_mut())
     }
 
-    fn return_buffers(&mut self, _: &Pool, _: &[u16]) {}
+    fn return_buffers(&mut self, _: &Pool, buffers: &[u16]) {
+        self.kernel.give(buffers);
+    }
 
     fn wants_enter(&mut self) -> bool {
-        false
+        !self.queued.is_empty() || self.kernel.has_said()
     }
 
     fn has_completed(&self) -> bool {
-        false
+        self.kernel.has_seen()
     }
 
-    fn completions(&mut self, _: &mut Table, _: &mut Vec<Completion>) {}
+    fn completions(&mut self, into: &mut Vec<Completion>) {
+        self.kernel.take(into);
+    }
 }

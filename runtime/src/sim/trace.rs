@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::calls::Kind;
 use super::rng::mix;
 
 /// Decisions that are kept.
@@ -30,6 +31,23 @@ pub(super) enum What {
     Job,
     /// The core was taken away.
     Stall,
+    /// The kernel has got an operation, and tries it after so many ns.
+    Begun(Kind, u64),
+    /// The descriptor of an operation has become ready; it is tried after so many ns.
+    Ready(Kind, u64),
+    /// An operation is to be cancelled after so many ns.
+    Cancels(Kind, u64),
+    /// It was tried, and waits for its descriptor.
+    Blocks(Kind),
+    /// It was tried, and says a count or a negated errno.
+    Done(Kind, i32),
+    /// It says that its buffer is not read any more.
+    Freed(Kind),
+}
+
+/// What was decided about an operation.
+const fn of_op(what: u64, kind: Kind, detail: u64) -> u64 {
+    mix(detail).wrapping_add((what << 8 | kind as u64) << 32 | 1 << 63)
 }
 
 impl What {
@@ -47,6 +65,12 @@ impl What {
             Self::Jump => 8,
             Self::Job => 9,
             Self::Stall => 10,
+            Self::Begun(kind, ns) => of_op(1, kind, ns),
+            Self::Ready(kind, ns) => of_op(2, kind, ns),
+            Self::Cancels(kind, ns) => of_op(3, kind, ns),
+            Self::Blocks(kind) => of_op(4, kind, 0),
+            Self::Done(kind, result) => of_op(5, kind, result.cast_unsigned() as u64),
+            Self::Freed(kind) => of_op(6, kind, 0),
         }
     }
 }
@@ -93,6 +117,12 @@ impl Trace {
 
     pub(super) const fn steps(&self) -> u64 {
         self.steps
+    }
+
+    /// How many of the last decisions are of a kind.
+    #[cfg(test)]
+    pub(super) fn count(&self, of_kind: impl Fn(What) -> bool) -> u64 {
+        self.last.iter().flatten().filter(|decision| of_kind(decision.what)).count() as u64
     }
 
     /// The last decisions, oldest first, a line each.
