@@ -121,7 +121,9 @@ pub struct Config {
     pub uring_entries: u32,
     /// Operations on sockets and files per shard; each stream that receives, and each listener, holds one.
     pub ops_max: u32,
-    /// Receive buffers per shard; a power of two up to 32,768. Their memory comes with the first receive.
+    /// Receive buffers per shard; a power of two up to 32,768. Their memory comes with the first receive. Where the
+    /// kernel does not take them itself (it has no room for the ring of them), each receive that waits holds one: with
+    /// fewer buffers than streams, streams on which nothing comes keep the others waiting for ever.
     pub buffers: u32,
     /// Bytes of a receive buffer, and so of the largest piece that one receive gives.
     pub buffer_bytes: u32,

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::{Errno, Result, pread, pwrite, retry_on_intr};
-use rustix::net::{RecvFlags, SendFlags, SocketFlags};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags};
 use rustix::{fs, net};
 
 use crate::net::address::Address;
@@ -88,6 +88,13 @@ impl Done {
     const fn count(count: usize) -> Self {
         Self { count, made: None }
     }
+}
+
+/// Whether what an operation comes to does not depend on the time of day: that of a socket does, unless both its ends
+/// are here and nothing lies between them.
+pub(super) fn repeats(file: &OwnedFd, kind: Kind) -> bool {
+    let socket = matches!(kind, Kind::Accept | Kind::Connect | Kind::Recv | Kind::Send);
+    !socket || net::sockopt::socket_domain(file).is_ok_and(|family| family == AddressFamily::UNIX)
 }
 
 /// Which of these descriptors would not wait.

@@ -13,16 +13,19 @@ pub struct Place {
     pub now_ns: u64,
     /// Hash of all decisions so far.
     pub trace_hash: u64,
+    /// Whether the same seed comes here again: a TCP socket goes by the time of day.
+    pub exact: bool,
     /// The last decisions, oldest first.
     pub last: Vec<String>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, step, now_ns, trace_hash, last } = self;
+        let Self { seed, step, now_ns, trace_hash, exact, last } = self;
+        let repeats = if *exact { "" } else { ", which may not repeat, for TCP was used" };
         write!(
             f,
-            "seed {seed}, step {step}, {now_ns} ns, trace {trace_hash:016x}; the last decisions:"
+            "seed {seed}, step {step}, {now_ns} ns, trace {trace_hash:016x}{repeats}; the last decisions:"
         )?;
         last.iter().try_for_each(|line| write!(f, "\n  {line}"))
     }

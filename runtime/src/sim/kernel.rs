@@ -64,8 +64,14 @@ enum Fate {
 }
 
 impl Fate {
-    fn draw(rng: &mut Rng, faults: &Faults, kind: Kind) -> Self {
+    fn draw(rng: &mut Rng, faults: &Faults, op: &Op) -> Self {
+        let kind = Kind::of(op);
         if rng.happens(faults.ops_failed_ppm) {
+            let pins = matches!(op, Op::Send { zero_copy: true, .. });
+            // Pages that may not be pinned: nothing was sent, and a copy is as good.
+            if pins && rng.below(3) == 0 {
+                return Self::Fails(libc::ENOMEM, None);
+            }
             let errno = rng.one_of(kind.failures());
             // One that may be asked again has done nothing.
             let marks = kind.leaves_marks() && !matches!(errno, libc::EINTR | libc::EAGAIN);
@@ -174,6 +180,7 @@ impl Kernel {
         file: Option<Rc<OwnedFd>>,
         air: &mut Air,
     ) -> What {
+        air.exact &= file.as_deref().is_none_or(|file| calls::repeats(file, kind));
         let delay_ns = air.op_delay_ns();
         let due_ns = Some(air.now_ns + delay_ns);
         let (cancel, moved, only_notifies) = (Cancel::No, 0, false);
@@ -280,7 +287,7 @@ impl Kernel {
         }
         let left = wanted(body, self.pool.as_deref()) - moved;
         let part = |thousandths: usize| (left * thousandths / 1_000).max(1);
-        let fate = Fate::draw(&mut air.rng, &air.faults, kind);
+        let fate = Fate::draw(&mut air.rng, &air.faults, &body.op);
         let most = match fate {
             Fate::Nothing => left,
             Fate::Short(thousandths) => part(thousandths),

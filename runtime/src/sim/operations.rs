@@ -130,6 +130,7 @@ fn sockets_and_files_work_and_repeat() {
         });
         assert_eq!(outcome.expect("ends"), (bytes(), bytes()));
         assert_eq!((sim.held()[0].ops, sim.held()[0].buffers), (0, 0));
+        assert!(sim.is_exact());
         end(sim)
     };
     for seed in 0..30 {
@@ -434,6 +435,8 @@ fn tcp_works_over_loopback() {
         (received, refused.expect_err("nobody listens").io().and_then(std::io::Error::raw_os_error))
     });
     assert_eq!(outcome.expect("ends"), (bytes(), Some(libc::ECONNREFUSED)));
+    assert!(!sim.is_exact(), "TCP goes by the time of day");
+    assert!(sim.place().to_string().contains("may not repeat"));
     end(sim);
 }
 

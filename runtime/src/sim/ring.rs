@@ -27,6 +27,8 @@ pub(super) struct Air {
     pub(super) now_ns: u64,
     pub(super) rng: Rng,
     pub(super) faults: Faults,
+    /// Whether all that was done repeats.
+    pub(super) exact: bool,
     /// What rings have decided in the middle of a move, by shard; for the trace.
     pub(super) noted: Vec<(usize, What)>,
     flights: Vec<Flight>,
@@ -37,7 +39,7 @@ pub(super) struct Air {
 impl Air {
     pub(super) fn new(shards: usize, rng: Rng, faults: Faults) -> Self {
         let (noted, flights) = (Vec::new(), Vec::new());
-        Self { now_ns: 0, rng, faults, noted, flights, completions: vec![0; shards] }
+        Self { now_ns: 0, rng, faults, exact: true, noted, flights, completions: vec![0; shards] }
     }
 
     /// Takes a bell that is due; returns whose it is.

@@ -128,7 +128,10 @@ async fn write(id: usize, file: &File, cx: &Shared<'_, '_>, (from, room): (usize
                     world(|w| w.check(count == len, || format!("{count} of {len} written")));
                     Outcome::Done
                 }
-                Err(error) => failed(&error),
+                Err(error) => {
+                    world(|w| w.check_errno(&error));
+                    failed(&error)
+                }
             }
         }
         None => Outcome::Dropped,
@@ -144,6 +147,7 @@ async fn read(id: usize, file: &File, cx: &Shared<'_, '_>) {
     let (at, room) = (index(LEN_MAX), 1 + index(LEN_MAX));
     let read = async {
         let (count, buffer) = file.read_at(vec![0; room], at as u64).await;
+        count.as_ref().err().into_iter().for_each(|error| world(|w| w.check_errno(error)));
         Ok((count?, buffer))
     };
     let Ok((count, buffer)) = attempt(cx, read).await else { return };

@@ -324,8 +324,11 @@ pub(crate) async fn listen(path: &Path, cx: &mut Cx<'_>) {
                 // Without room the connection is dropped.
                 let _ = cx.with(|cx| cx.spawn_with(serve)).map_err(drop);
             }
-            Some(Err(_)) => {
-                world(|w| w.tally.errors += 1);
+            Some(Err(error)) => {
+                world(|w| {
+                    w.tally.errors += 1;
+                    w.check_errno(&error);
+                });
                 cx.nap().await;
             }
         }
