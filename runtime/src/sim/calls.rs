@@ -59,22 +59,6 @@ impl Kind {
             _ => PollFlags::OUT,
         }
     }
-
-    /// What a kernel may answer besides what it does.
-    pub(super) const fn failures(self) -> &'static [i32] {
-        match self {
-            Self::Accept => &[libc::EMFILE, libc::ECONNABORTED, libc::EINTR, libc::EAGAIN],
-            Self::Connect => &[libc::ECONNREFUSED, libc::ETIMEDOUT, libc::EINTR],
-            Self::Recv => &[libc::ECONNRESET, libc::EINTR, libc::EAGAIN, libc::ECANCELED],
-            Self::Send => &[libc::ECONNRESET, libc::EPIPE, libc::EINTR, libc::EAGAIN],
-            Self::Read => &[libc::EIO, libc::EINTR, libc::EAGAIN],
-            Self::Write => &[libc::EIO, libc::ENOSPC, libc::EINTR, libc::EAGAIN],
-            Self::Fsync => &[libc::EIO, libc::EINTR],
-            Self::Fallocate => &[libc::ENOSPC, libc::EOPNOTSUPP, libc::EINTR],
-            Self::Open => &[libc::EMFILE, libc::EIO, libc::EINTR],
-            Self::Close => &[libc::EIO, libc::EINTR],
-        }
-    }
 }
 
 /// What a call came to: a count, and the descriptor that it has made.

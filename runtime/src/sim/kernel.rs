@@ -9,9 +9,10 @@ use std::rc::Rc;
 use rustix::io::Errno;
 
 use super::calls::{self, Done, Kind};
+use super::fate::Fate;
 use super::ring::Air;
 use super::trace::What;
-use super::{Faults, Rng};
+use super::Faults;
 use crate::op::{Abilities, Body, Completion, Key, Op, Pool, Table};
 
 /// What lies in a buffer that a ring may fill: who still reads one that it has given back sees nothing else, and who
@@ -52,37 +53,6 @@ enum Mark {
     Away,
     Fresh,
     Poisoned,
-}
-
-/// What goes wrong with one try.
-enum Fate {
-    Nothing,
-    /// It moves that many thousandths of what it was asked to.
-    Short(usize),
-    /// It fails with this errno, after so many thousandths if others see them.
-    Fails(i32, Option<usize>),
-}
-
-impl Fate {
-    fn draw(rng: &mut Rng, faults: &Faults, op: &Op) -> Self {
-        let kind = Kind::of(op);
-        if rng.happens(faults.ops_failed_ppm) {
-            let pins = matches!(op, Op::Send { zero_copy: true, .. });
-            // Pages that may not be pinned: nothing was sent, and a copy is as good.
-            if pins && rng.below(3) == 0 {
-                return Self::Fails(libc::ENOMEM, None);
-            }
-            let errno = rng.one_of(kind.failures());
-            // One that may be asked again has done nothing.
-            let marks = kind.leaves_marks() && !matches!(errno, libc::EINTR | libc::EAGAIN);
-            let part = (marks && rng.below(2) == 0).then(|| rng.index(1_000));
-            return Self::Fails(errno, part);
-        }
-        if kind.moves_bytes() && rng.happens(faults.ops_short_ppm) {
-            return Self::Short(rng.index(1_000));
-        }
-        Self::Nothing
-    }
 }
 
 /// What a try came to.

@@ -57,6 +57,7 @@
 
 mod calls;
 mod failure;
+mod fate;
 mod faults;
 mod kernel;
 #[cfg(test)]
@@ -66,6 +67,7 @@ mod paths;
 mod ring;
 mod rng;
 mod seat;
+mod serve;
 #[cfg(test)]
 mod tests;
 mod trace;
@@ -402,44 +404,6 @@ impl Simulation {
         air.now_ns = self.now_ns;
         while let Some(shard) = air.arrive() {
             self.trace.note(self.now_ns, shard, What::Bell);
-        }
-    }
-
-    /// Tries the operations that are due. One that is done may be what another one waits for, and so may a move.
-    fn serve(&mut self) -> Result<(), Failure> {
-        if !self.seats.iter().any(Seat::has_operations) {
-            return Ok(());
-        }
-        loop {
-            if std::mem::take(&mut self.stirred) {
-                self.look(false);
-            }
-            let due = self.seats.iter().enumerate();
-            let due = due.filter_map(|(shard, seat)| Some((seat.next_op_ns()?, shard))).min();
-            let Some((_, shard)) = due.filter(|(at_ns, _)| *at_ns <= self.now_ns) else {
-                return Ok(());
-            };
-            let served = self.seats[shard].serve();
-            self.note_rings();
-            match served {
-                Ok(tried) => self.stirred = !matches!(tried, Some(What::Blocks(_))),
-                Err(what) => return Err(Failure::Broken { shard, what, place: self.place() }),
-            }
-        }
-    }
-
-    /// Looks which operations have become ready, at rest or after a move; whether any has.
-    fn look(&mut self, at_rest: bool) -> bool {
-        let found = self.seats.iter_mut().fold(false, |found, seat| seat.look(at_rest) | found);
-        self.note_rings();
-        found
-    }
-
-    /// Takes what the rings have decided into the trace.
-    fn note_rings(&mut self) {
-        let mut air = self.air.borrow_mut();
-        for (shard, what) in air.noted.drain(..) {
-            self.trace.note(self.now_ns, shard, what);
         }
     }
 
