@@ -8,11 +8,11 @@ use std::rc::Rc;
 
 use rustix::io::Errno;
 
+use super::Faults;
 use super::calls::{self, Done, Kind};
 use super::fate::Fate;
 use super::ring::Air;
 use super::trace::What;
-use super::Faults;
 use crate::op::{Abilities, Body, Completion, Key, Op, Pool, Table};
 
 /// What lies in a buffer that a ring may fill: who still reads one that it has given back sees nothing else, and who

@@ -7,6 +7,7 @@ use std::task::Poll;
 
 use super::kernel::Kernel;
 use super::*;
+use crate::agent::Stop;
 use crate::error::OpError;
 use crate::fs::File;
 use crate::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -286,6 +287,29 @@ fn failed_operations_say_what_a_kernel_may_say() {
         end(sim);
     }
     assert!(failed > 20 && whole > 0, "{failed} failed, {whole} were whole");
+}
+
+/// Is always ready.
+struct Busy;
+
+impl Agent for Busy {
+    type Msg = ();
+
+    async fn on(&mut self, (): (), cx: &mut Cx<'_>) -> Result<(), Stop> {
+        cx.me::<Self>().try_send(cx, ()).map_err(|_| Stop)
+    }
+}
+
+#[test]
+fn a_busy_shard_enters_for_its_operations() {
+    let faults = Faults { op_delay_max_ns: 20_000, ..Faults::NONE };
+    let mut sim = start(3, small(), faults);
+    let busy = sim.spawn_on(0, || Busy).expect("room");
+    assert_eq!(sim.run_on(0, move |cx| busy.try_send(cx, ())), Ok(Ok(())));
+    let outcome = begin(&mut sim, 0, through_pair);
+    sim.run_for(5_000_000).expect("no wake is lost");
+    let outcome = outcome.lock().expect("whole").take();
+    assert_eq!(outcome.expect("ends within 5 ms").expect("whole"), bytes());
 }
 
 #[test]

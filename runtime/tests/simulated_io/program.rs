@@ -188,7 +188,7 @@ impl Agent for Worker {
 
     async fn on(&mut self, work: Work, cx: &mut Cx<'_>) -> Result<(), Stop> {
         match work {
-            Work::Listen(number) => sockets::listen(&path("listener", number), cx).await,
+            Work::Listen(number) => sockets::listen(number, &path("listener", number), cx).await,
             Work::Connect(id, number) => sockets::client(id, &path("listener", number), cx).await,
             Work::Exchange(id, end) => {
                 let socket = Socket::of_pair(cx, end).map_err(|_| Stop)?;
@@ -240,6 +240,7 @@ impl Program {
         } else {
             self.rest()?;
         }
+        world(|w| w.stopping = true);
         let report = self.sim.shutdown().map_err(text)?;
         self.check_end(&report)
     }
@@ -252,10 +253,10 @@ impl Program {
             }
             2..6 if *listeners > 0 => {
                 let to = 1 + self.rng.index(*listeners);
-                self.begin(Work::Connect(world(World::connect), to))
+                self.begin(Work::Connect(world(|w| w.connect(Some(to))), to))
             }
             6 => {
-                let id = world(World::connect);
+                let id = world(|w| w.connect(None));
                 let (one, two) = UnixStream::pair().expect("descriptors");
                 self.begin(Work::Exchange(id, one))?;
                 self.begin(Work::Serve(id, two))

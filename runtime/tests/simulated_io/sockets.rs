@@ -83,6 +83,7 @@ impl End {
         world(|w| {
             let connection = &mut w.connections[id];
             connection.ends += 1;
+            connection.served |= way == 1;
             let out = &mut connection.ways[way];
             (out.closed, out.gone) = (false, false);
         });
@@ -202,7 +203,7 @@ async fn recv_all(end: &End, cx: &Shared<'_, '_>) -> bool {
             held.clear();
         }
         maybe_panic();
-        if one_in(300) {
+        if one_in(if tight { 60 } else { 300 }) {
             return false;
         }
     }
@@ -288,9 +289,20 @@ async fn send_back(end: &End, cx: &Shared<'_, '_>, lease: Lease) -> bool {
     end.sent(at, len, Some(sent))
 }
 
+/// Notes a connection that is dropped before it is known which.
+struct Unknown;
+
+impl Drop for Unknown {
+    fn drop(&mut self) {
+        world(|w| w.unknown += 1);
+    }
+}
+
 /// Learns whom it serves, and serves.
 async fn welcome(stream: UnixStream, cx: &mut Cx<'_>) {
     let _works = Works::begin();
+    // Dropped before the stream.
+    let unknown = Unknown;
     let cx = Shared::new(cx);
     let mut first = Vec::new();
     while first.len() < 4 {
@@ -307,12 +319,24 @@ async fn welcome(stream: UnixStream, cx: &mut Cx<'_>) {
         world(|w| w.wrong(|| format!("a connection begins with {number:?}")));
         return;
     }
+    std::mem::forget(unknown);
     serve(End::new(id, 1, Socket::Unix(stream)), &cx, first).await;
 }
 
+/// Notes a listener that ends.
+struct Hears(usize);
+
+impl Drop for Hears {
+    fn drop(&mut self) {
+        world(|w| w.deaf.push(self.0));
+    }
+}
+
 /// Accepts until it is killed.
-pub(crate) async fn listen(path: &Path, cx: &mut Cx<'_>) {
+pub(crate) async fn listen(number: usize, path: &Path, cx: &mut Cx<'_>) {
     let Ok(listener) = UnixListener::bind(cx, path) else { return };
+    // Dropped before the listener.
+    let _hears = Hears(number);
     let cx = Shared::new(cx);
     for _ in 0..1_000 {
         let accept = listener.accept();
@@ -322,7 +346,9 @@ pub(crate) async fn listen(path: &Path, cx: &mut Cx<'_>) {
             Some(Ok(stream)) => {
                 let serve = async move |cx: &mut Cx<'_>| welcome(stream, cx).await;
                 // Without room the connection is dropped.
-                let _ = cx.with(|cx| cx.spawn_with(serve)).map_err(drop);
+                if cx.with(|cx| cx.spawn_with(serve).is_err()) {
+                    world(|w| w.unknown += 1);
+                }
             }
             Some(Err(error)) => {
                 world(|w| {

@@ -73,6 +73,9 @@ pub(crate) struct Connection {
     pub(crate) ways: [Way; 2],
     /// Ends that are held.
     pub(crate) ends: u32,
+    /// Whether its server has ever known it, or is one of those who did not; and the listener that should have given it one.
+    pub(crate) served: bool,
+    pub(crate) listener: Option<usize>,
 }
 
 #[derive(Default)]
@@ -85,6 +88,11 @@ pub(crate) struct World {
     /// Most bytes of one connection.
     pub(crate) bytes_max: usize,
     pub(crate) connections: Vec<Connection>,
+    /// Listeners that have ended, and connections that they had taken and that were dropped before it was known which.
+    pub(crate) deaf: Vec<usize>,
+    pub(crate) unknown: u32,
+    /// Whether the runtime is stopped.
+    pub(crate) stopping: bool,
     pub(crate) files: Vec<FileRecord>,
     /// Handlers that work.
     pub(crate) working: u32,
@@ -120,9 +128,9 @@ impl World {
     }
 
     /// Makes a connection; its number.
-    pub(crate) fn connect(&mut self) -> usize {
+    pub(crate) fn connect(&mut self, listener: Option<usize>) -> usize {
         self.tally.connections += 1;
-        self.connections.push(Connection::default());
+        self.connections.push(Connection { listener, ..Connection::default() });
         self.connections.len() - 1
     }
 
@@ -141,8 +149,22 @@ impl World {
         self.check(fits, || format!("connection {id}, way {way}: more than was sent: {record:?}"));
     }
 
+    /// Sees that a peer is not there; that it never was has its reason.
+    fn see_absence(&mut self, id: usize, way: usize) {
+        let Connection { served, listener, .. } = self.connections[id];
+        let deaf = listener.is_none_or(|listener| self.deaf.contains(&listener));
+        if way == 0 || served || deaf || self.stopping {
+            return;
+        }
+        // It may have been one of these.
+        self.check(self.unknown > 0, || format!("connection {id} was accepted and is lost"));
+        self.unknown = self.unknown.saturating_sub(1);
+        self.connections[id].served = true;
+    }
+
     /// Sees the end of a way.
     pub(crate) fn see_end(&mut self, id: usize, way: usize) {
+        self.see_absence(id, way);
         let record = self.connections[id].ways[way];
         let holds = record.closed && record.received >= record.acked;
         self.check(holds, || format!("connection {id}, way {way} has ended early: {record:?}"));
@@ -159,6 +181,10 @@ impl World {
     pub(crate) fn see_error(&mut self, id: usize, way: usize, error: &OpError) {
         self.tally.errors += 1;
         self.check_errno(error);
+        let errno = error.io().and_then(std::io::Error::raw_os_error);
+        if !self.fails && errno.is_some() {
+            self.see_absence(id, way);
+        }
         let peer_gone = self.connections[id].ways[way].gone;
         let reset = [Some(libc_errno::ECONNRESET), Some(libc_errno::EPIPE)];
         let expected = match error {
