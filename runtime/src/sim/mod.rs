@@ -475,7 +475,7 @@ impl Simulation {
     fn jump(&mut self) -> Result<bool, Failure> {
         self.search_sleepers()?;
         // Whoever drives the simulation may have a hand in sockets too.
-        if self.look(true) {
+        if self.seats.iter().any(Seat::has_operations) && self.look(true) {
             return Ok(true);
         }
         let air = self.air.borrow();

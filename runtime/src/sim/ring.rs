@@ -228,8 +228,9 @@ impl SimRing {
             }
         }
         let all = taken == self.queued.len();
-        let entries: Vec<_> = self.queued.drain(..taken).collect();
-        entries.into_iter().for_each(|entry| self.take(entry));
+        let mut queued = std::mem::take(&mut self.queued);
+        queued.drain(..taken).for_each(|entry| self.take(entry));
+        self.queued = queued;
         let air = &mut *self.air.borrow_mut();
         all || air.rng.happens(air.faults.shorts_unsaid_ppm)
     }
