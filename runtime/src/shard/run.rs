@@ -343,13 +343,15 @@ impl Shard {
         let ready = |class: usize| !self.lines[class].queue.is_empty();
         let shares: u32 =
             (0..CLASSES).filter(|&c| ready(c)).map(|c| self.config.class_shares[c]).sum();
+        let due_ns = |share: u32| PASS_NS * u64::from(share) / u64::from(shares.max(share));
+        self.pass_over_debts(due_ns);
         for (class, &share) in self.config.class_shares.iter().enumerate() {
             let line = &self.lines[class];
             if line.queue.is_empty() {
                 line.debt_ns.set(0);
                 continue;
             }
-            let due_ns = PASS_NS * u64::from(share) / u64::from(shares.max(share));
+            let due_ns = due_ns(share);
             let debt_ns = line.debt_ns.get();
             // One that has the core for itself owes nobody.
             if share < shares && debt_ns >= due_ns {
@@ -362,6 +364,28 @@ impl Shard {
             now_ns = end_ns;
         }
         now_ns
+    }
+
+    /// Passes over the rounds in which all classes that have work would pay their debts and none would have a turn:
+    /// when the core was taken away in the middle of a turn of each, these were thousands.
+    fn pass_over_debts(&self, due_ns: impl Fn(u32) -> u64) {
+        let debts = self.lines.iter().zip(&self.config.class_shares);
+        let debts = debts.filter(|(line, _)| !line.queue.is_empty());
+        let debts = debts.map(|(line, &share)| (&line.debt_ns, due_ns(share).max(1)));
+        let mut passes = u64::MAX;
+        for (debt_ns, due_ns) in debts.clone() {
+            if debt_ns.get() < due_ns {
+                return;
+            }
+            passes = passes.min(debt_ns.get() / due_ns);
+        }
+        debts.for_each(|(debt_ns, due_ns)| debt_ns.set(debt_ns.get() - passes * due_ns));
+    }
+
+    /// Notes time that a class had beyond its share.
+    #[cfg(test)]
+    pub(crate) fn owe(&self, class: usize, debt_ns: u64) {
+        self.lines[class].debt_ns.set(debt_ns);
     }
 
     /// Whether another core has sent something. What stops an agent that keeps its core busy must not wait for the

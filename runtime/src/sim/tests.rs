@@ -263,6 +263,24 @@ fn classes_share_a_core_as_configured_and_one_alone_has_all_of_it() {
     }
 }
 
+/// Simulation, seed 370: a core that was taken away in a turn of each of two classes that were ready gave neither a turn
+/// for as many rounds as both had to pay for.
+#[test]
+fn classes_that_are_all_in_debt_do_not_wait_for_each_other() {
+    let mut sim = Simulation::new(1, Config::default(), 1, Faults::NONE).expect("starts");
+    CLOCK.set(Some(Rc::clone(&sim.seats[0].clock)));
+    begin::<1>(&mut sim, true);
+    begin::<2>(&mut sim, true);
+    sim.run_for(1_000_000).expect("no wake is lost");
+    for class in [1, 2] {
+        sim.seats[0].shard().expect("lives").owe(class, 200_000_000);
+    }
+    TURNS.set([0; 3]);
+    sim.run_for(1_000_000).expect("no wake is lost");
+    let turns = TURNS.get();
+    assert!(turns[1] > 1_000, "{turns:?}");
+}
+
 thread_local! {
     /// A shard that goes on in the middle of another's turn, as cores do.
     static MEANWHILE: RefCell<Option<Seat>> = const { RefCell::new(None) };
