@@ -224,13 +224,13 @@ impl Runtime {
 
     /// Has `hook` told of each stall while it lasts, on the detector's thread: it may look where the turn is, and then
     /// ask, by the function that it is given, whether that was still the same turn. As long as it takes, no other stall
-    /// is found. It takes the place of an earlier one; its panics are contained.
+    /// is found. It takes the place of an earlier one, and must not set another; its panics are contained.
     pub fn on_stall(&self, hook: impl FnMut(&Stall, &dyn Fn() -> bool) + Send + 'static) {
         self.stalls.hook(Box::new(hook));
     }
 
     /// Takes the stalls that were found since the last call, and the number of all since the start: those that
-    /// did not fit `Config::stalls_max` are in the number only.
+    /// did not fit `Config::stalls_max`, the shortest, are in the number only.
     #[must_use]
     pub fn stalls(&self) -> (Vec<Stall>, u64) {
         self.stalls.take()

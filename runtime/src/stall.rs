@@ -31,8 +31,9 @@ pub struct Stall {
     /// Since when the shard had not looked up from its work, monotonic ns. Turns of some us may lie before the
     /// one that stalls.
     pub since_ns: u64,
-    /// How long it had lasted at the detector's last look at it, ns: up to a quarter of `Config::stall_ns` less than
-    /// it lasted in the end, and less than that when [`Runtime::stalls`](crate::Runtime::stalls) took it before.
+    /// How long it had lasted at the detector's last look at it, ns of the wall's clock, whether or not the thread had its
+    /// core: up to a quarter of `Config::stall_ns` less than it lasted in the end, and less than that when
+    /// [`Runtime::stalls`](crate::Runtime::stalls) took it before, or while a hook kept the detector.
     pub lasted_ns: u64,
 }
 
@@ -76,15 +77,21 @@ impl fmt::Debug for Found {
 impl Found {
     /// A stall that is new.
     fn add(&self, stall: Stall, lasts: &dyn Fn() -> bool, max: u32) {
-        self.count.fetch_add(1, Ordering::Relaxed);
         // Before anybody can take it: who takes a stall finds what the hook has made of it.
         if let Some(hook) = self.hook.lock().expect("a panic of a hook is contained").as_mut() {
             let _ = contain(|| hook(&stall, lasts));
         }
         let mut stalls = self.stalls.lock().expect("no user code runs under the lock");
-        if stalls.len() < max as usize {
-            stalls.push_back(stall);
+        // With the list: who takes both has in the list what the number holds, as far as there is room.
+        self.count.fetch_add(1, Ordering::Relaxed);
+        if stalls.len() >= max as usize {
+            let shortest = stalls.iter().enumerate().min_by_key(|(_, of)| of.lasted_ns);
+            let Some((at, _)) = shortest.filter(|(_, of)| of.lasted_ns < stall.lasted_ns) else {
+                return;
+            };
+            stalls.remove(at);
         }
+        stalls.push_back(stall);
     }
 
     /// The last one of a core goes on.
@@ -118,9 +125,18 @@ impl Detector {
         let shared = Arc::clone(&found);
         let run = move || {
             let mut watches = vec![Watch::default(); shards.len()];
+            let mut looked_ns = clock::monotonic_ns();
             while !shared.end.load(Ordering::Acquire) {
                 thread::park_timeout(Duration::from_nanos(stall_ns / LOOKS));
-                look(&shards, &mut watches, (stall_ns, max), &shared);
+                // Who kept this thread from looking may have kept the turns from ending: a process that was stopped, or a
+                // host that stood still. What still lasts at the next look is a stall.
+                let now_ns = clock::monotonic_ns();
+                let late = now_ns.saturating_sub(looked_ns) >= stall_ns;
+                if !late {
+                    look(&shards, &mut watches, (stall_ns, max), &shared);
+                }
+                // A hook takes as long as it likes.
+                looked_ns = if late { now_ns } else { clock::monotonic_ns() };
             }
         };
         let thread = thread::Builder::new().name("stalls".to_owned()).spawn(run);
@@ -159,6 +175,10 @@ fn look(shards: &[Arc<Shared>], watches: &mut [Watch], (stall_ns, max): (u64, u3
     for (shard, watch) in shards.iter().zip(watches) {
         let (at_ns, running, kind) = shard.beat.look();
         let now_ns = clock::monotonic_ns();
+        if shard.beat.look().0 != at_ns {
+            // It has looked up meanwhile: whose turn it was read is not known.
+            continue;
+        }
         if at_ns != 0 && now_ns.saturating_sub(at_ns) >= stall_ns / LOOKS {
             shard.beat.preempt();
         }

@@ -179,7 +179,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             heap: None,
             latency: Latency::new(plan, shards),
             cost: OwnCost::new(plan),
-            stalls: Stalls::new(runtime, super::STALL_NS, plan.observe.on),
+            stalls: Stalls::new(super::STALL_NS, plan.observe.on),
         })
     }
 
@@ -228,7 +228,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
         self.restart_notes()?;
-        self.stalls.restart(self.runtime);
+        self.stalls.restart(self.runtime, start_ns);
         self.start_ns = start_ns;
         self.windows.begin(start_ns);
         let mut reason = "finished";
@@ -472,6 +472,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         (issued_ns, reason): (u64, &'static str),
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<Measured, DriveError> {
+        self.end_stalls();
         let lasts = self.close_second(clock::monotonic_ns(), Phase::Last, progress)?;
         // Whoever looks for messages again and again does so no more.
         self.end_load(0)?;

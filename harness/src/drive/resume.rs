@@ -82,7 +82,10 @@ impl Resume {
             ));
         }
         let lock = lock(dir)?;
-        let run = read_run(dir).map_err(|error| DriveError::Damaged(error.to_string()))?;
+        let run = read_run(dir).map_err(|error| match error.is_corrupt() {
+            true => DriveError::Damaged(error.to_string()),
+            false => not_resumable(dir, "nothing is recorded in it yet", "begin a run anew"),
+        })?;
         refuse_ended(dir, &run)?;
         let tail = close_tail(&dir.join("seg"), kind::WINDOW)
             .map_err(|error| damaged(dir, &error.to_string()))?;

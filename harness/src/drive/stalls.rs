@@ -35,30 +35,36 @@ pub(super) struct Stalls {
     limit_ns: u64,
     /// Found before, since the runtime began.
     before: u64,
+    /// What began earlier is no part of the run, ns.
+    from_ns: u64,
     observed: bool,
+    /// Of the last window, taken before our own work at the end of a run.
+    last: Option<StallsRecord>,
 }
 
 impl Stalls {
-    /// Looks at turns that last, from now on, if the run is observed at all; a turn of `limit_ns` is one.
-    pub(super) fn new(runtime: &Runtime, limit_ns: u64, observed: bool) -> Self {
-        let looks = Arc::<Mutex<Vec<Look>>>::default();
-        if observed {
-            let (theirs, threads) = (Arc::clone(&looks), threads(runtime));
-            runtime.on_stall(move |stall, lasts| look(&theirs, &threads, (stall, lasts)));
-        }
-        Self { looks, limit_ns, before: 0, observed }
+    /// A turn of `limit_ns` is one; `observed`: where it is, is looked at.
+    pub(super) fn new(limit_ns: u64, observed: bool) -> Self {
+        Self { limit_ns, observed, ..Self::default() }
     }
 
-    /// What was found up to here is no part of the run.
-    pub(super) fn restart(&mut self, runtime: &Runtime) {
-        self.before = runtime.stalls().1;
-        self.looks.lock().expect("nothing panics under the lock").clear();
+    /// What began before `from_ns` is no part of the run; turns that last are looked at from now on.
+    pub(super) fn restart(&mut self, runtime: &Runtime, from_ns: u64) {
+        (self.before, self.from_ns) = (runtime.stalls().1, from_ns);
+        if self.observed {
+            // Every core has run a job by now, and so has said which its thread is.
+            let (theirs, threads) = (Arc::clone(&self.looks), threads(runtime));
+            runtime.on_stall(move |stall, lasts| look(&theirs, &threads, (stall, lasts)));
+        }
     }
 
     /// The record of a window, with the ids of those who stalled for a number of theirs.
     fn take(&mut self, runtime: &Runtime) -> (StallsRecord, Vec<Stall>) {
         let (mut stalls, count) = runtime.stalls();
         let found = count.saturating_sub(std::mem::replace(&mut self.before, count));
+        let all = stalls.len();
+        stalls.retain(|stall| stall.since_ns >= self.from_ns);
+        let found = found.saturating_sub((all - stalls.len()) as u64);
         let mut looks = std::mem::take(&mut *self.looks.lock().expect("nothing panics there"));
         stalls.sort_by_key(|stall| std::cmp::Reverse(stall.lasted_ns));
         stalls.truncate(KEPT_MAX);
@@ -104,7 +110,7 @@ fn look(
     (stall, lasts): (&Stall, &dyn Fn() -> bool),
 ) {
     let thread = threads.iter().find(|(core, _)| *core == stall.core);
-    let Some(&(_, thread)) = thread else { return };
+    let thread = thread.map_or(0, |(_, thread)| *thread);
     let found = glance(thread).and_then(|glance| if lasts() { Ok(glance) } else { Err(over()) });
     let (core, since_ns) = (stall.core, stall.since_ns);
     let mut looks = looks.lock().expect("nothing panics under the lock");
@@ -131,7 +137,10 @@ fn over() -> Unavailable {
 
 fn unseen(observed: bool) -> Unavailable {
     let (cause, remedy) = match observed {
-        true => ("it was found when the window ended, or too many were found in it", "none needed"),
+        true => (
+            "no look at it was kept: the look ended without an answer, or others had taken the room",
+            "see whether the process may open more files, and whether hundreds of turns stall in a window",
+        ),
         false => ("the run was not observed", "record it without `--observe off`"),
     };
     Unavailable { source: "perf sample", cause: cause.to_owned(), remedy: remedy.to_owned() }
@@ -154,6 +163,9 @@ fn named(stall: &Stall) -> StallRecord {
 impl<W: Workload> Controller<'_, W> {
     /// The stalls of the window that ends.
     pub(super) fn take_stalls(&mut self) -> StallsRecord {
+        if let Some(last) = self.stalls.last.take() {
+            return last;
+        }
         let (mut record, stalls) = self.stalls.take(self.runtime);
         let addresses = self.fleet.addresses.get().map_or(&[][..], Vec::as_slice);
         for (one, stall) in record.longest.iter_mut().zip(&stalls) {
@@ -161,5 +173,11 @@ impl<W: Workload> Controller<'_, W> {
             one.agent = (0..).zip(addresses).find(|(_, a)| a.id() == id).map(|(number, _)| number);
         }
         record
+    }
+
+    /// Ends the counting: what comes now is our own work, and no part of the run.
+    pub(super) fn end_stalls(&mut self) {
+        let record = self.take_stalls();
+        self.stalls.last = Some(record);
     }
 }

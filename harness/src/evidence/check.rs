@@ -137,7 +137,8 @@ fn soak(dir: &Path, checked: &mut Checked) {
         Err(error) => {
             let text = error.to_string();
             let file = if text.contains("plan.toml") { "plan.toml" } else { "seg" };
-            checked.find(file, None, Health::Unreadable, text.replace("\n  ", "; "));
+            let health = if error.is_corrupt() { Health::Unreadable } else { Health::Unsealed };
+            checked.find(file, None, health, text.replace("\n  ", "; "));
         }
     }
 }

@@ -8,10 +8,11 @@ use tailbeam_probes::record::latency::LatencyWindow;
 use tailbeam_probes::record::{Frame, KIND_SEGMENT, read_bytes, read_dir};
 use tailbeam_probes::stats::Histogram;
 
-use super::HEAP_STATE;
 use super::epoch::{Axis, Epoch, EpochRecord};
 use super::program::SEGMENT_HEAD;
+use super::recorded::Recorded;
 use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
+use super::{HEAP_STATE, WAITS};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -190,14 +191,18 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
 }
 
 /// Whether anything was recorded: something after the head of the first segment, or in its place; segments after one
-/// that is lost; the heap of a program.
+/// that is lost; the heap of a program; what is written at the end.
 fn is_begun(dir: &Path) -> bool {
     let seg = dir.join("seg");
-    let segments = fs::read_dir(&seg).map_or(0, Iterator::count);
     let first = seg.join("0000.log");
+    let others = fs::read_dir(&seg).into_iter().flatten().filter_map(Result::ok);
+    let others = others.filter(|entry| entry.path() != first).count();
     let length = fs::metadata(&first).map_or(0, |of| of.len());
     let unwritten = length == 0 || length == SEGMENT_HEAD as u64 && is_head(&first);
-    !unwritten || segments > 1 || dir.join(HEAP_STATE).is_file()
+    // A soak begins its heap before its frames; a certificate and what waited at the end come after them.
+    let has = |name: &str| dir.join(name).is_file();
+    let heap = has(HEAP_STATE) && matches!(Recorded::read(dir), Ok(Some(_)));
+    !unwritten || others > 0 || heap || has(WAITS) || has(crate::certify::CERTIFICATE)
 }
 
 fn is_head(segment: &Path) -> bool {

@@ -33,7 +33,8 @@ pub struct StallRecord {
     pub message: String,
     /// Since when the core had not looked up from its work, monotonic ns.
     pub since_ns: u64,
-    /// How long that had lasted when it was looked at last, ns: it may have been a quarter of the limit longer.
+    /// How long that had lasted when it was looked at last, ns of the wall's clock: a quarter of the limit less than in
+    /// the end, or as much as it had lasted when its window ended.
     pub lasted_ns: u64,
     /// Number of the stack in [`StallsRecord::stacks`].
     pub stack: Option<u32>,

@@ -28,7 +28,7 @@ pub struct RunSummary {
     pub agents: u64,
     /// Planned duration, s.
     pub planned_s: u64,
-    /// `finished`, `interrupted`, `unsealed` or `unreadable: ...`.
+    /// `finished`, `interrupted`, `unsealed`, `not begun` or `unreadable: ...`.
     pub end: String,
     /// Bytes on disk.
     pub bytes: u64,
@@ -335,7 +335,12 @@ fn read_summary(id: String, path: &Path, bytes: u64) -> RunSummary {
             workload: String::new(),
             agents: 0,
             planned_s: 0,
-            end: format!("unreadable: {}", error.to_string().lines().next().unwrap_or_default()),
+            end: match error.is_corrupt() {
+                true => {
+                    format!("unreadable: {}", error.to_string().lines().next().unwrap_or_default())
+                }
+                false => "not begun".to_owned(),
+            },
             bytes,
             unix_ns: 0,
             tags: Vec::new(),

@@ -1,7 +1,7 @@
 //! Turns that kept a core from all others: how many, and the longest of them.
 
 use serde::{Deserialize, Serialize};
-use tailbeam_probes::record::program::{ModuleRow, ProgramStacks, StackRow};
+use tailbeam_probes::record::program::{KERNEL, ModuleRow, NOWHERE, ProgramStacks, StackRow};
 
 use super::Measured;
 use crate::evidence::{RunFrames, StallRecord};
@@ -16,6 +16,8 @@ pub struct StallsSection {
     pub limit_ns: u64,
     /// Found.
     pub found: u64,
+    /// Windows in which nobody looked: of an older program, or without cores.
+    pub windows_unseen: u64,
     /// The longest, longest first.
     pub longest: Vec<StallRow>,
 }
@@ -33,7 +35,7 @@ pub struct StallRow {
     pub owner: String,
     /// It lasted so long at least, ns.
     pub at_least_ns: u64,
-    /// Functions at one instant of it, innermost first. Until [`StallsSection::name`] has found them this is empty.
+    /// Functions at one instant of it, innermost first; unknown until [`StallsSection::name`] has found them.
     pub stack: Measured<Vec<String>>,
     /// What is to be named.
     #[serde(skip)]
@@ -50,8 +52,11 @@ impl StallsSection {
             if let Some(stack) = stacks.stacks.get(number as usize) {
                 let frame = |&(module, at): &(u32, u64)| {
                     // The kernel, and code that lies in no file, have numbers that are no module's.
-                    let known = stacks.modules.get(module as usize);
-                    (known.map_or(module, |known| moved(&mut all.modules, known)), at)
+                    match stacks.modules.get(module as usize) {
+                        Some(known) => (moved(&mut all.modules, known), at),
+                        None if module == KERNEL => (KERNEL, at),
+                        None => (NOWHERE, at),
+                    }
                 };
                 let frames = stack.frames.iter().map(frame).collect();
                 all.stacks.push(StackRow { frames, cut: stack.cut });
@@ -80,8 +85,8 @@ fn moved(all: &mut Vec<ModuleRow>, module: &ModuleRow) -> u32 {
 /// Of runs and reports without.
 pub(super) fn not_recorded() -> Measured<StallsSection> {
     Measured::unknown(
-        "no window says whether a turn kept its core: it was recorded before this was looked for, or no core ran",
-        "record a new run",
+        "no window says whether a turn kept its core: there is none, no core ran, or it was recorded before this was looked for",
+        "record a new run, of a window at least",
     )
 }
 
@@ -100,13 +105,17 @@ pub(super) fn section(run: &RunFrames) -> Measured<StallsSection> {
     let start_ns = run.manifest.start_ns;
     let longest = all.into_iter().map(|(stall, stacks)| row(stall, stacks, start_ns)).collect();
     let found = records.iter().map(|record| record.found).sum();
-    Measured::Known(StallsSection { limit_ns, found, longest })
+    let windows_unseen = (run.windows.len() - records.len()) as u64;
+    Measured::Known(StallsSection { limit_ns, found, windows_unseen, longest })
 }
 
 fn row(stall: &StallRecord, stacks: &ProgramStacks, start_ns: u64) -> StallRow {
     let stack = match &stall.no_stack {
         Some(why) => Measured::unknown(why.unknown.clone(), why.remedy.clone()),
-        None => Measured::Known(Vec::new()),
+        None => Measured::unknown(
+            "the functions of its stack were not looked up, or the stack is not in the record",
+            "`tailbeam report` looks them up",
+        ),
     };
     StallRow {
         at_s: stall.since_ns.saturating_sub(start_ns) as f64 / 1e9,

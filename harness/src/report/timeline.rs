@@ -15,7 +15,7 @@ use super::curve::{Curve, Curves};
 use super::latency::cpu;
 use super::{CostSection, Measured, cost};
 use crate::evidence::records::{Manifest, Reading, SecondRecord, WindowRecord};
-use crate::evidence::{Cut, Epoch, Interval, Intervals, ReadRunError};
+use crate::evidence::{Cut, Epoch, Interval, Intervals, ReadRunError, StallsRecord};
 use crate::load::Series;
 use crate::plan::Plan;
 
@@ -288,6 +288,9 @@ impl Pass {
             let text = format!("{} {:.1} s", gap.cause, gap.len_ns as f64 / 1e9);
             self.event(gap.from_ns, Some(gap.len_ns), "gap", text);
         }
+        let listed =
+            |stalls: &StallsRecord| stalls.found.saturating_sub(stalls.longest.len() as u64);
+        self.timeline.events_left_out += record.stalls.as_ref().map_or(0, listed);
         for stall in record.stalls.iter().flat_map(|stalls| &stalls.longest) {
             let owner = stall.owner();
             let text = format!("core {}: {owner} kept it from all others", stall.core);

@@ -41,7 +41,7 @@ pub(super) fn named<'a>(
                 _ => {
                     let loads = loads.get(module as usize).map_or(&[][..], Vec::as_slice);
                     // All but the innermost are return addresses, and looked up one before.
-                    let address = in_memory(loads, offset) + u64::from(depth == 0);
+                    let address = in_memory(loads, offset).wrapping_add(u64::from(depth == 0));
                     Frame { module, address }
                 }
             }
@@ -130,8 +130,11 @@ fn loads(module: &ModuleRow, extra: &[String], read: &ReadFile<'_>) -> Vec<Load>
 }
 
 fn in_memory(loads: &[Load], offset: u64) -> u64 {
-    let inside = loads.iter().find(|(from, length, _)| (*from..from + length).contains(&offset));
-    inside.map_or(offset, |(from, _, address)| offset - from + address)
+    let inside = |(from, length, _): &&Load| offset >= *from && offset - from < *length;
+    loads
+        .iter()
+        .find(inside)
+        .map_or(offset, |(from, _, address)| (offset - from).wrapping_add(*address))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ impl Shard {
         let drained = !self.has_work();
         self.closed.set(true);
         self.publish_messages(ring);
+        // From now on it waits for others, which is no turn of anybody's.
+        self.beat.at(0);
         self.own().ending.seal();
         self.peers.iter().for_each(|peer| knock(peer.event()));
         drained

@@ -176,7 +176,11 @@ fn signer(file: &Path) -> Result<Signer, Failure> {
 }
 
 fn judge_failure(error: certify::CertifyError) -> Failure {
-    let code = if matches!(error, certify::CertifyError::Unasked { .. }) { 2 } else { 6 };
+    let code = match &error {
+        certify::CertifyError::Unasked { .. } => 2,
+        certify::CertifyError::Read(read) if !read.is_corrupt() => 1,
+        _ => 6,
+    };
     Failure::new(code, error)
 }
 

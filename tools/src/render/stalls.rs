@@ -18,13 +18,20 @@ pub(super) fn stalls(stalls: &Measured<StallsSection>, out: &mut dyn Write) -> i
             return writeln!(out, "Stalls    unknown ({unknown}; {remedy})");
         }
     };
+    let unseen = match section.windows_unseen {
+        0 => String::new(),
+        n => format!(" (in {n} windows nobody looked)"),
+    };
     let limit = time(section.limit_ns as f64);
     let n = match section.found {
-        0 => return writeln!(out, "Stalls    no turn kept its core for {limit} or longer"),
+        0 => return writeln!(out, "Stalls    no turn kept its core for {limit} or longer{unseen}"),
         1 => "1 turn".to_owned(),
         n => format!("{} turns", count(n)),
     };
-    writeln!(out, "Stalls    {n} kept a core from all others for {limit} or longer; the longest:")?;
+    writeln!(
+        out,
+        "Stalls    {n} kept a core from all others for {limit} or longer{unseen}; the longest:"
+    )?;
     section.longest.iter().take(ROWS).try_for_each(|row| one(row, out))
 }
 
@@ -59,7 +66,12 @@ mod tests {
 
     #[test]
     fn none_unknown_and_some_are_told_apart() {
-        let none = StallsSection { limit_ns: 25_000_000, found: 0, longest: Vec::new() };
+        let none = StallsSection {
+            limit_ns: 25_000_000,
+            found: 0,
+            windows_unseen: 0,
+            longest: Vec::new(),
+        };
         assert!(text(&Measured::Known(none.clone())).contains("no turn kept its core for 25.0 ms"));
         assert!(text(&Measured::unknown("an old run", "record anew")).contains("unknown (an old"));
         let row = serde_json::json!({
@@ -69,10 +81,13 @@ mod tests {
         let row: StallRow = serde_json::from_value(row).unwrap();
         let mut unseen = row.clone();
         unseen.stack = Measured::unknown("it did not run", "look");
-        let some = StallsSection { found: 1_200, longest: vec![row, unseen], ..none };
+        let some =
+            StallsSection { found: 1_200, windows_unseen: 2, longest: vec![row, unseen], ..none };
         let said = text(&Measured::Known(some));
         assert!(
-            said.contains("1,200 turns kept a core") && said.contains("core 1, 31.0 ms"),
+            said.contains("1,200 turns kept a core")
+                && said.contains("in 2 windows nobody")
+                && said.contains("core 1, 31.0 ms"),
             "{said}"
         );
         assert!(said.contains("agent 17 (Asker on Ask)\n    a\n    b"), "{said}");

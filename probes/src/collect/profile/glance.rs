@@ -38,6 +38,10 @@ pub struct Glance {
 /// # Errors
 /// [`Unavailable`]: the thread has ended, or did not run, or the kernel refuses.
 pub fn glance(thread: i32) -> Result<Glance, Unavailable> {
+    // To the kernel 0 is the caller, and less is everybody.
+    if thread <= 0 {
+        return Err(ended(thread));
+    }
     let mut sampler = open(thread)?;
     first(&mut sampler).ok_or_else(|| Unavailable {
         source: "perf sample",

@@ -145,14 +145,28 @@ impl Stacks {
 }
 
 /// Puts call chains of this process into files; returns them, and the number of each. Reads /proc/self/maps and the head
-/// of every file that is mapped as code: a few ms.
+/// of every file that is mapped as code, and with frames of the kernel all of /proc/kallsyms: some ms.
 #[must_use]
 pub fn placed(glances: &[Glance]) -> (ProgramStacks, Vec<u32>) {
     let (mut stacks, own) = (Stacks::default(), std::process::id());
     stacks.read_maps(own);
     let number = |of: &Glance| stacks.stack(own, &of.kernel, &of.user, of.cut);
     let numbers = glances.iter().map(number).collect();
-    (stacks.fresh(), numbers)
+    (only_referred(stacks.fresh()), numbers)
+}
+
+/// Without the modules in which no frame lies.
+fn only_referred(mut stacks: ProgramStacks) -> ProgramStacks {
+    let mut kept: Vec<ModuleRow> = Vec::new();
+    for (module, _) in stacks.stacks.iter_mut().flat_map(|stack| &mut stack.frames) {
+        let Some(row) = stacks.modules.get(*module as usize) else { continue };
+        let at = kept.iter().position(|known| known == row).unwrap_or_else(|| {
+            kept.push(row.clone());
+            kept.len() - 1
+        });
+        *module = u32::try_from(at).unwrap_or(NOWHERE);
+    }
+    ProgramStacks { modules: kept, ..stacks }
 }
 
 /// Range, offset and path of a line of /proc/PID/maps that holds code.
