@@ -303,6 +303,8 @@ fn damage_and_foreign_runs_are_said_and_lose_nothing_else() {
         assert!(code == 1 && err.contains("nothing is recorded in run"), "{code}: {err}");
     };
     fs::write(&segment, &whole[..68]).unwrap();
+    assert_eq!(tailbeam(store.path(), "report @last").0, 6, "what ends a run is there");
+    fs::remove_file(run.join("waits.json")).unwrap();
     refused();
     fs::write(&segment, b"").unwrap();
     refused();
