@@ -230,7 +230,7 @@ impl Runtime {
     }
 
     /// Takes the stalls that were found since the last call, and the number of all since the start: those that
-    /// did not fit `Config::stalls_max`, the shortest, are in the number only.
+    /// did not fit `Config::stalls_max`, the shortest as far as was known when they were found, are in the number only.
     #[must_use]
     pub fn stalls(&self) -> (Vec<Stall>, u64) {
         self.stalls.take()

@@ -132,9 +132,12 @@ impl Detector {
                 // host that stood still. What still lasts at the next look is a stall.
                 let now_ns = clock::monotonic_ns();
                 let late = now_ns.saturating_sub(looked_ns) >= stall_ns;
-                if !late {
-                    look(&shards, &mut watches, (stall_ns, max), &shared);
-                }
+                look(
+                    &shards,
+                    &mut watches,
+                    (stall_ns, if late { None } else { Some(max) }),
+                    &shared,
+                );
                 // A hook takes as long as it likes.
                 looked_ns = if late { now_ns } else { clock::monotonic_ns() };
             }
@@ -165,13 +168,19 @@ impl Drop for Detector {
         self.found.end.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {
             thread.thread().unpark();
-            // It runs no user code and does not panic.
+            // What panics in a hook is contained.
             let _ = thread.join();
         }
     }
 }
 
-fn look(shards: &[Arc<Shared>], watches: &mut [Watch], (stall_ns, max): (u64, u32), found: &Found) {
+/// `max`: stalls that are kept; without it no turn is judged.
+fn look(
+    shards: &[Arc<Shared>],
+    watches: &mut [Watch],
+    (stall_ns, max): (u64, Option<u32>),
+    found: &Found,
+) {
     for (shard, watch) in shards.iter().zip(watches) {
         let (at_ns, running, kind) = shard.beat.look();
         let now_ns = clock::monotonic_ns();
@@ -182,6 +191,7 @@ fn look(shards: &[Arc<Shared>], watches: &mut [Watch], (stall_ns, max): (u64, u3
         if at_ns != 0 && now_ns.saturating_sub(at_ns) >= stall_ns / LOOKS {
             shard.beat.preempt();
         }
+        let Some(max) = max else { continue };
         if !watch.stalls(at_ns, now_ns, stall_ns) {
             if watch.lasts(at_ns) {
                 found.lasts((shard.core, at_ns), now_ns);

@@ -245,11 +245,14 @@ pub(crate) fn take(empty: Box<Notes>) -> Box<Notes> {
 }
 
 impl Core {
-    /// Reads everything and keeps what came since the last tick. `now_ns` is this instant.
-    fn tick(&mut self, meters: &mut Meters, now_ns: u64, queued: u64) {
-        let began = clock::monotonic_ns();
-        // Counters first, as of now: what emptying the ring takes, and time off the CPU meanwhile, is the next tick's.
-        let (counters, schedule) = (self.sources.counters(now_ns), self.sources.schedule());
+    /// Reads everything and keeps what came since the last tick. `began_ns` is this instant.
+    fn tick(&mut self, meters: &mut Meters, began_ns: u64, queued: u64) {
+        // The CPU time does not go on while the core is taken, so the tick ends behind it and before the scheduler's
+        // counts: when it is taken between the two, all sides have it. What emptying the ring takes is the next tick's.
+        let counters = self.sources.counters(began_ns);
+        let now_ns = clock::monotonic_ns().max(began_ns);
+        meters.cost(now_ns - began_ns, now_ns);
+        let schedule = self.sources.schedule();
         let switched = self.drain(now_ns);
         let raw = Raw {
             counters,
@@ -262,9 +265,9 @@ impl Core {
             self.notes.keep(raw);
         }
         meters.set_tick_ns(self.tick_ns);
-        let took = clock::monotonic_ns().saturating_sub(began);
-        meters.cost(took);
-        self.notes.cost(took);
+        let ended_ns = clock::monotonic_ns().max(now_ns);
+        meters.cost(ended_ns - now_ns, ended_ns);
+        self.notes.cost(ended_ns - began_ns);
     }
 
     /// Notes a sleep, and empties the ring of switches before sleeps fill it.

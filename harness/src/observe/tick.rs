@@ -45,7 +45,13 @@ impl Meters {
             self.turns += u64::from(polls);
             self.turns_ns += self.since(now_ns);
         }
-        self.seen_ns = now_ns;
+        self.see(now_ns);
+    }
+
+    /// A tick reads the clock itself: what is told after it may have been seen before it.
+    #[inline]
+    fn see(&mut self, now_ns: u64) {
+        self.seen_ns = self.seen_ns.max(now_ns);
     }
 
     #[inline]
@@ -56,21 +62,21 @@ impl Meters {
     /// It slept.
     #[inline]
     pub(super) fn parked(&mut self, from_ns: u64, to_ns: u64) {
-        self.parked_ns += to_ns.saturating_sub(from_ns);
-        self.seen_ns = to_ns;
+        self.parked_ns += to_ns.saturating_sub(from_ns.max(self.seen_ns));
+        self.see(to_ns);
     }
 
     /// It looked on for work.
     #[inline]
     pub(super) fn spun(&mut self, from_ns: u64, to_ns: u64) {
-        self.spun_ns += to_ns.saturating_sub(from_ns);
-        self.seen_ns = to_ns;
+        self.spun_ns += to_ns.saturating_sub(from_ns.max(self.seen_ns));
+        self.see(to_ns);
     }
 
     /// A pass goes on: the time since the shard was last seen is its.
     pub(super) fn turning(&mut self, now_ns: u64) {
         self.turns_ns += self.since(now_ns);
-        self.seen_ns = now_ns;
+        self.see(now_ns);
     }
 
     /// Whether it is time for a tick.
@@ -111,10 +117,10 @@ impl Meters {
         raw
     }
 
-    /// The tick took so long: no time of a turn.
-    pub(super) fn cost(&mut self, ns: u64) {
-        self.cost_ns = ns;
-        self.seen_ns += ns;
+    /// A part of the tick took so long, up to `now_ns`: no time of a turn.
+    pub(super) fn cost(&mut self, ns: u64, now_ns: u64) {
+        self.cost_ns += ns;
+        self.see(now_ns);
     }
 
     /// Distance of ticks from the next one on.
@@ -242,10 +248,16 @@ mod tests {
         let raw = meters.take(1_100);
         assert_eq!((raw.from_ns, raw.to_ns, raw.turns), (1_000, 1_100, 5));
         assert_eq!((raw.turns_ns, raw.parked_ns, raw.spun_ns), (40 + 14, 35, 5));
-        meters.cost(7);
+        meters.cost(7, 1_107);
         meters.turned(1_117, 1);
         let raw = meters.take(1_200);
         assert_eq!((raw.turns_ns, raw.tick_ns), (10, 7), "the tick is no turn");
+        // The core was taken in the tick, and its pass ends by a look at the clock from before.
+        meters.cost(20_000, 21_200);
+        meters.turned(1_190, 1);
+        meters.turned(21_230, 1);
+        let raw = meters.take(21_230);
+        assert_eq!((raw.turns_ns, raw.tick_ns, raw.to_ns - raw.from_ns), (30, 20_000, 20_030));
     }
 
     #[test]

@@ -170,7 +170,7 @@ fn connect(socket: &OwnedFd, address: &Address) -> Result<()> {
         }
     };
     let mut connected = retry_on_intr(call);
-    // Over loopback the handshake has ended when the call returns, which says all the same that it goes on.
+    // Over loopback the handshake has most often ended when the call returns, which says all the same that it goes on.
     if connected == Err(Errno::INPROGRESS) && is_ready(socket, Kind::Connect) {
         connected = retry_on_intr(call);
     }

@@ -172,8 +172,10 @@ impl Kernel {
     /// Looks which of the operations that wait are ready, at rest or after a move; whether any is. Of a socket that is
     /// not connected nobody knows, so that its connect is tried after each move, and not at rest.
     pub(super) fn look(&mut self, shard: usize, at_rest: bool, air: &mut Air) -> bool {
+        // What has no file is done when it is due, and never waits.
         let waits = move |pending: &Pending| {
-            pending.due_ns.is_none() && !(at_rest && pending.kind == Kind::Connect)
+            let skipped = at_rest && pending.kind == Kind::Connect;
+            pending.due_ns.is_none() && pending.file.is_some() && !skipped
         };
         let files = self.pending.iter().filter(|pending| waits(pending));
         let files =

@@ -30,7 +30,7 @@ fn few_seeds_keep_every_promise() {
 
 /// `TAILBEAM_SIM_SEEDS=from..to`, `TAILBEAM_SIM_OPS=n`.
 #[test]
-#[ignore = "minutes: .ci/sim runs it in a release build"]
+#[ignore = "half a minute: .ci/sim runs it"]
 #[expect(clippy::print_stdout, reason = "what a long run has done")]
 fn many_seeds_keep_every_promise() {
     let variable = |name, default: &str| std::env::var(name).unwrap_or_else(|_| default.to_owned());

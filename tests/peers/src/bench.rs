@@ -47,7 +47,7 @@ const fn plain(name: &'static str, digits: usize) -> Column {
     Column { name, digits, compared: false }
 }
 
-const ASK: [Column; 12] = [
+const ASK: [Column; 13] = [
     compared("M ask/s", 2),
     plain("min/agent", 0),
     plain("p1", 0),
@@ -57,6 +57,7 @@ const ASK: [Column; 12] = [
     plain("starved", 0),
     plain("refused", 0),
     compared("p50 us", 1),
+    plain("p99 us", 1),
     plain("p99.9 us", 1),
     plain("p99.9/p50", 2),
     plain("little", 3),

@@ -146,6 +146,7 @@ fn ask(window: &Window) -> Vec<Figure> {
         (starved as f64).into(),
         (window.refused as f64).into(),
         window.us(0.5),
+        window.us(0.99),
         window.us(0.999),
         Figure::or(spread, "unknown"),
         Figure::or(mean_s.map(|mean_s| per_s * mean_s / counts.len() as f64), "unknown"),
