@@ -520,7 +520,8 @@ fn a_stall_names_its_agent_while_it_lasts() {
     let stall = found.lock().unwrap().remove(0);
     assert_eq!(stall.agent, Some(burner.id()));
     assert!(stall.type_name.ends_with("Burner") && stall.message_type == "u64", "{stall:?}");
-    assert!(stall.lasted_ns >= 20_000_000, "found after the threshold: {stall:?}");
+    // Found after the threshold and before the turn was over.
+    assert!((20_000_000..100_000_000).contains(&stall.lasted_ns), "{stall:?}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub struct Glance {
 }
 
 /// The call chain of a thread that runs: after 0.2 ms of its CPU time, waited for during 5 ms. Opens an event and
-/// closes it, about 0.1 ms of the caller's CPU time; interrupts the thread's core to start it.
+/// closes it, with its ring; interrupts the thread's core to start it.
 ///
 /// # Errors
 /// [`Unavailable`]: the thread has ended, or did not run, or the kernel refuses.

@@ -145,7 +145,7 @@ impl Stacks {
 }
 
 /// Puts call chains of this process into files; returns them, and the number of each. Reads /proc/self/maps and the head
-/// of every file that is mapped as code, and with frames of the kernel all of /proc/kallsyms: some ms.
+/// of every file that is mapped as code, and with frames of the kernel all of /proc/kallsyms.
 #[must_use]
 pub fn placed(glances: &[Glance]) -> (ProgramStacks, Vec<u32>) {
     let (mut stacks, own) = (Stacks::default(), std::process::id());
