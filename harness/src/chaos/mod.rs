@@ -1,0 +1,3 @@
+//! Faults that are injected for real, and what proves that they bit and that they healed.
+
+pub mod host;
