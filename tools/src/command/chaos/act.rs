@@ -30,10 +30,10 @@ fn last_cpu() -> usize {
     last.unwrap_or(0)
 }
 
-/// The thread of a shard, by its name.
-fn shard_thread(process: Process, shard: usize) -> Result<u32, String> {
-    let dir = format!("/proc/{}/task", process.pid());
-    let wanted = format!("tailbeam-{shard}");
+/// The thread of the shard on a CPU, by its name.
+fn shard_thread(process: Process, cpu: usize) -> Result<u32, String> {
+    let dir = format!("/proc/{}/task", process.pid);
+    let wanted = format!("shard-{cpu}");
     let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
     let named = |tid: &u32| {
         let comm = fs::read_to_string(format!("{dir}/{tid}/comm"));
@@ -44,7 +44,7 @@ fn shard_thread(process: Process, shard: usize) -> Result<u32, String> {
 }
 
 fn status_bytes(process: Process, field: &str) -> Result<u64, String> {
-    let path = format!("/proc/{}/status", process.pid());
+    let path = format!("/proc/{}/status", process.pid);
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok());
@@ -53,14 +53,14 @@ fn status_bytes(process: Process, field: &str) -> Result<u64, String> {
 
 /// Descriptors that a process has open.
 pub(super) fn open_files(process: Process) -> Result<u64, String> {
-    let dir = format!("/proc/{}/fd", process.pid());
+    let dir = format!("/proc/{}/fd", process.pid);
     let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
     Ok(entries.count() as u64)
 }
 
 /// Threads of a process.
 pub(super) fn threads(process: Process) -> Result<u64, String> {
-    let dir = format!("/proc/{}/task", process.pid());
+    let dir = format!("/proc/{}/task", process.pid);
     let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
     Ok(entries.count() as u64)
 }
@@ -78,10 +78,7 @@ fn injectors(
     Ok(match act {
         Act::CpuQuota(percent) => vec![Injector::CpuQuota { millicores: percent * 10 }],
         Act::CpuHog => vec![Injector::CpuHog { core: last_cpu(), class: HogClass::Fair, life_ms }],
-        Act::HoldCore => {
-            let shards = std::thread::available_parallelism().map_or(1, usize::from);
-            vec![Injector::ThreadHold { tid: shard_thread(alive()?, shards - 1)? }]
-        }
+        Act::HoldCore => vec![Injector::ThreadHold { tid: shard_thread(alive()?, last_cpu())? }],
         Act::Freeze => vec![Injector::Freeze],
         Act::Memory(percent) => {
             let bytes = (status_bytes(alive()?, "VmRSS")? + SPARE) / 4_096 * 4_096;
@@ -147,7 +144,7 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
     for injector in kinds(act, host) {
         match injector.steps(&on) {
             Ok(steps) => lines.extend(steps.iter().map(ToString::to_string)),
-            Err(error) => lines.push(format!("{injector:?}: its steps are known when the subject runs ({error})")),
+            Err(error) => lines.push(format!("{injector:?}: its steps are known when the subject runs ({})", error.cause)),
         }
     }
     match act {
@@ -179,14 +176,15 @@ impl Force {
         for injector in injectors {
             let Self::Host { injectors, before, helper, .. } = &mut force else { continue };
             let on = On { host, groups: &stage.groups, process, helper: None };
-            // A hog's time can be read when there is a hog.
-            before.push(injector.proof(&on).ok());
-            let done = injector.steps(&on).and_then(|steps| journal.perform_all(&steps));
+            // A hog's time can be read when there is a hog; what is so from the start was nothing before it.
+            before.push(injector.proof(&on).ok().filter(|_| !act.is_of_the_start()));
+            let steps = injector.steps(&on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy));
+            let perform = |steps: Vec<_>| journal.perform_all(&steps).map_err(|error| error.to_string());
+            let done = steps.and_then(perform);
             injectors.push(injector);
             match done {
                 Ok(applied) => *helper = applied.started.last().copied().or(*helper),
-                Err(error) => {
-                    let said = error.to_string();
+                Err(said) => {
                     let undone = force.revert(stage, journal);
                     return Err(match undone {
                         Ok(()) => said,
