@@ -22,8 +22,8 @@ use tailbeam_harness::plan::{
     parse_slow,
 };
 
-use crate::chaos_args::{ChaosArgs, GuardArgs, HelperArgs};
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+use crate::chaos_args::{ChaosArgs, GuardArgs, HelperArgs};
 use crate::compare_args::{CompareArgs, ScaleArgs};
 use crate::config::{self, Effective};
 pub(crate) use crate::demo_args::DemoArgs;

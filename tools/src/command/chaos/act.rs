@@ -20,7 +20,12 @@ const LIFE_BEYOND_MS: u64 = 30_000;
 /// A fault that is in force.
 pub(super) enum Force {
     Knobs(Vec<(Knob, u64)>, Vec<u64>),
-    Host { mark: usize, injectors: Vec<Injector>, before: Vec<Option<Proof>>, helper: Option<Process> },
+    Host {
+        mark: usize,
+        injectors: Vec<Injector>,
+        before: Vec<Option<Proof>>,
+        helper: Option<Process>,
+    },
 }
 
 /// CPUs that this process may use; the subject has a core on each.
@@ -47,7 +52,9 @@ fn status_bytes(process: Process, field: &str) -> Result<u64, String> {
     let path = format!("/proc/{}/status", process.pid);
     let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok());
+    let kib = line.and_then(|line| {
+        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
+    });
     kib.map(|kib| kib * 1_024).ok_or_else(|| format!("{path} has no {field}"))
 }
 
@@ -110,8 +117,12 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
             Injector::LoopDisk { disk },
             Injector::DiskThrottle { dir: host.dir.clone(), bytes_per_s: *bytes_per_s },
         ],
-        Act::DiskFull => vec![Injector::LoopDisk { disk: disk.clone() }, Injector::FillDisk { disk }],
-        Act::PowerCut => vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }],
+        Act::DiskFull => {
+            vec![Injector::LoopDisk { disk: disk.clone() }, Injector::FillDisk { disk }]
+        }
+        Act::PowerCut => {
+            vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }]
+        }
         Act::Kill => vec![Injector::Kill],
         act => injectors(act, None, (None, &host.dir), 0).unwrap_or_default(),
     }
@@ -135,7 +146,9 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
 /// What would be done and undone, in words.
 pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
     if let Act::Knobs(knobs) = act {
-        let set = knobs.iter().map(|(knob, level)| format!("set {knob:?} of the board to {level}; undo: to 0"));
+        let set = knobs
+            .iter()
+            .map(|(knob, level)| format!("set {knob:?} of the board to {level}; undo: to 0"));
         return set.collect();
     }
     let groups = host.groups("");
@@ -144,12 +157,19 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
     for injector in kinds(act, host) {
         match injector.steps(&on) {
             Ok(steps) => lines.extend(steps.iter().map(ToString::to_string)),
-            Err(error) => lines.push(format!("{injector:?}: its steps are known when the subject runs ({})", error.cause)),
+            Err(error) => lines.push(format!(
+                "{injector:?}: its steps are known when the subject runs ({})",
+                error.cause
+            )),
         }
     }
     match act {
-        Act::Kill => lines.push("SIGKILL to the subject; undo: start it again, on the same logs".to_owned()),
-        Act::Corrupt(damage) => lines.push(format!("copy the log into memory, damage the copy ({damage:?}), read it; nothing to undo")),
+        Act::Kill => {
+            lines.push("SIGKILL to the subject; undo: start it again, on the same logs".to_owned())
+        }
+        Act::Corrupt(damage) => lines.push(format!(
+            "copy the log into memory, damage the copy ({damage:?}), read it; nothing to undo"
+        )),
         _ => {}
     }
     lines
@@ -172,14 +192,21 @@ impl Force {
         let host = stage.setting.host;
         let process = stage.process();
         let injectors = injectors(act, process, (disk, &stage.home), hold_ns / 1_000_000)?;
-        let mut force = Self::Host { mark: journal.mark(), injectors: Vec::new(), before: Vec::new(), helper: None };
+        let mut force = Self::Host {
+            mark: journal.mark(),
+            injectors: Vec::new(),
+            before: Vec::new(),
+            helper: None,
+        };
         for injector in injectors {
             let Self::Host { injectors, before, helper, .. } = &mut force else { continue };
             let on = On { host, groups: &stage.groups, process, helper: None };
             // A hog's time can be read when there is a hog; what is so from the start was nothing before it.
             before.push(injector.proof(&on).ok().filter(|_| !act.is_of_the_start()));
-            let steps = injector.steps(&on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy));
-            let perform = |steps: Vec<_>| journal.perform_all(&steps).map_err(|error| error.to_string());
+            let steps =
+                injector.steps(&on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy));
+            let perform =
+                |steps: Vec<_>| journal.perform_all(&steps).map_err(|error| error.to_string());
             let done = steps.and_then(perform);
             injectors.push(injector);
             match done {
@@ -212,7 +239,9 @@ impl Force {
             Self::Host { injectors, before, helper, .. } => {
                 let (host, process) = (stage.setting.host, stage.process());
                 let on = On { host, groups: &stage.groups, process, helper: *helper };
-                let one = |(injector, before): (&Injector, &Option<Proof>)| bite(injector, before.as_ref(), &on);
+                let one = |(injector, before): (&Injector, &Option<Proof>)| {
+                    bite(injector, before.as_ref(), &on)
+                };
                 injectors.iter().zip(before).map(one).collect()
             }
         }
@@ -227,14 +256,19 @@ impl Force {
             }
             Self::Host { mark, .. } => {
                 let undone = journal.undo_since(*mark);
-                if undone.clean() { Ok(()) } else { Err(undone.to_string().trim().replace('\n', "; ")) }
+                if undone.clean() {
+                    Ok(())
+                } else {
+                    Err(undone.to_string().trim().replace('\n', "; "))
+                }
             }
         }
     }
 }
 
 fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
-    let unknown = |why: String| Bite { source: why, unit: String::new(), before: 0, after: 0, bit: false };
+    let unknown =
+        |why: String| Bite { source: why, unit: String::new(), before: 0, after: 0, bit: false };
     match injector.proof(on) {
         Ok(after) => {
             // A helper begins with the fault: it had used nothing before.

@@ -42,11 +42,7 @@ pub(super) fn close(
     let kills = done.iter().filter(|of| of.fault.act.restarts()).any(|of| !of.trials.is_empty());
     let ended = stage.stop();
     stage.read_all();
-    for trial in done.iter_mut().flat_map(|of| &mut of.trials) {
-        if let (Some(_), Some(baseline)) = (trial.recovery, subject.baseline.as_ref()) {
-            trial.recovery = Some(judge(&stage.axis, baseline, trial.span));
-        }
-    }
+    rejudge(stage, subject, done);
     subject.processes = stage.board.begun().1;
     match ended {
         Ok(ended) => match serde_json::from_str::<Value>(&ended.out) {
@@ -56,14 +52,28 @@ pub(super) fn close(
             }
             Err(_) => subject.checks.push(Check::unknown("the run has a report", said(&ended))),
         },
-        Err(cause) => subject.checks.push(Check::seen("the subject ends when it is told to", false, cause)),
+        Err(cause) => {
+            subject.checks.push(Check::seen("the subject ends when it is told to", false, cause))
+        }
     }
     subject.checks.extend(of_cells(stage, kills));
 }
 
+/// With everything known.
+fn rejudge(stage: &Stage<'_>, subject: &SubjectRecord, done: &mut [FaultRecord]) {
+    let Some(baseline) = &subject.baseline else { return };
+    for trial in
+        done.iter_mut().flat_map(|of| &mut of.trials).filter(|trial| trial.recovery.is_some())
+    {
+        trial.recovery = Some(judge(&stage.axis, baseline, trial.span));
+    }
+}
+
 fn same(name: &str, before: Result<u64, String>, after: Result<u64, String>) -> Check {
     match (before, after) {
-        (Ok(before), Ok(after)) => Check::seen(name, after <= before, format!("{before} before, {after} after")),
+        (Ok(before), Ok(after)) => {
+            Check::seen(name, after <= before, format!("{before} before, {after} after"))
+        }
         (Err(why), _) | (_, Err(why)) => Check::unknown(name, why),
     }
 }
@@ -94,7 +104,11 @@ fn of_cells(stage: &Stage<'_>, kills: bool) -> Vec<Check> {
     let name = if kills { "a request has at most one end" } else { "every request has one end" };
     vec![
         Check::seen(name, twice == 0 && (kills || all.open() == 0), text),
-        Check::seen("no request is off the axis", outside == 0, format!("{outside} were due outside of it")),
+        Check::seen(
+            "no request is off the axis",
+            outside == 0,
+            format!("{outside} were due outside of it"),
+        ),
     ]
 }
 
@@ -108,7 +122,9 @@ fn of_report(data: &Value) -> Vec<Check> {
             gate["verdict"] == "PASS",
             gate["measured"].as_str().unwrap_or_default(),
         )),
-        None => checks.push(Check::unknown("the run's outcomes add up", "its report has no such gate")),
+        None => {
+            checks.push(Check::unknown("the run's outcomes add up", "its report has no such gate"))
+        }
     }
     let counts = data["protocol"].as_array().map_or(&[][..], Vec::as_slice);
     let count = |name: &str| {
@@ -125,6 +141,10 @@ fn of_report(data: &Value) -> Vec<Check> {
         });
     }
     let damage = data["run"]["damage"].as_array().map_or(0, Vec::len);
-    checks.push(Check::seen("the evidence is whole", damage == 0, format!("{damage} damaged places")));
+    checks.push(Check::seen(
+        "the evidence is whole",
+        damage == 0,
+        format!("{damage} damaged places"),
+    ));
     checks
 }

@@ -20,6 +20,7 @@ use tailbeam_harness::chaos::record::{
 };
 use tailbeam_harness::chaos::recovery::Baseline;
 use tailbeam_harness::chaos::scenario::{Act, Fault, Scenario};
+use tailbeam_harness::chaos::slots;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
 use tailbeam_harness::plan::Plan;
@@ -60,7 +61,7 @@ pub(super) fn run(
     }
     if let Some(name) = &args.from {
         let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
-        return show::show(&show::read(&store, name)?, args.format, out);
+        return show::show(&show::again(&store, name)?, args.format, out);
     }
     let scenarios = chosen(args)?;
     if args.list || args.dry_run {
@@ -87,13 +88,15 @@ fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
     }
     let mut chosen: Vec<Scenario> = Vec::new();
     for word in &args.scenarios {
-        let (name, fault) = word.split_once('/').map_or((word.as_str(), None), |(a, b)| (a, Some(b)));
+        let (name, fault) =
+            word.split_once('/').map_or((word.as_str(), None), |(a, b)| (a, Some(b)));
         let known = all.iter().find(|of| of.name == name);
         let faults = known.map(|of| {
             let wanted = |f: &&Fault| fault.is_none_or(|fault| f.name == fault);
             of.faults.iter().filter(wanted).cloned().collect::<Vec<_>>()
         });
-        let (Some(known), Some(faults)) = (known, faults.filter(|faults| !faults.is_empty())) else {
+        let (Some(known), Some(faults)) = (known, faults.filter(|faults| !faults.is_empty()))
+        else {
             let names: Vec<&str> = all.iter().map(|of| of.name.as_str()).collect();
             return Err(Failure::new(
                 2,
@@ -104,7 +107,9 @@ fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
             ));
         };
         match chosen.iter_mut().find(|of| of.name == name) {
-            Some(of) => of.faults.extend(faults.into_iter().filter(|f| !of.faults.contains(f)).collect::<Vec<_>>()),
+            Some(of) => of
+                .faults
+                .extend(faults.into_iter().filter(|f| !of.faults.contains(f)).collect::<Vec<_>>()),
             None => chosen.push(Scenario { faults, ..known.clone() }),
         }
     }
@@ -113,13 +118,16 @@ fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
 
 /// The plan of a series: that of its subjects' soaks, and its own.
 fn begun(args: &ChaosArgs, store: &Store) -> Result<ChaosRecord, Failure> {
-    let plan = Plan { agents: args.agents, think: args.think, seed: args.seed, ..Plan::soak(WORKLOAD) };
+    let plan =
+        Plan { agents: args.agents, think: args.think, seed: args.seed, ..Plan::soak(WORKLOAD) };
     plan.check().map_err(|error| Failure::new(2, error))?;
     let range = |name: &str, value: u64, min: u64, max: u64| {
         if (min..=max).contains(&value) {
             return Ok(());
         }
-        let text = format!("{name} is {value}\n  cause: it must lie between {min} and {max}\n  remedy: `tailbeam chaos --help` shows the flags");
+        let text = format!(
+            "{name} is {value}\n  cause: it must lie between {min} and {max}\n  remedy: `tailbeam chaos --help` shows the flags"
+        );
         Err(Failure::new(2, text))
     };
     range("--injections", u64::from(args.injections), 1, 100)?;
@@ -127,11 +135,16 @@ fn begun(args: &ChaosArgs, store: &Store) -> Result<ChaosRecord, Failure> {
     range("--baseline in ms", args.baseline / MS, 5_000, 3_600_000)?;
     range("--patience in ms", args.patience / MS, 5_000, 600_000)?;
     let now_ns = clock::realtime_ns();
-    let id = store.create_document(Documents::Chaos, now_ns).map_err(|error| Failure::new(1, error))?;
+    let id =
+        store.create_document(Documents::Chaos, now_ns).map_err(|error| Failure::new(1, error))?;
     let ms = |ns: u64| format!("{}ms", ns / MS);
-    let mut flags: Vec<String> = ["--workload", WORKLOAD, "--durability", "batch"].map(str::to_owned).into();
+    let mut flags: Vec<String> =
+        ["--workload", WORKLOAD, "--durability", "batch"].map(str::to_owned).into();
     flags.extend(["--agents".to_owned(), args.agents.to_string()]);
-    flags.extend(["--think".to_owned(), format!("{}..{}", ms(args.think.min_ns), ms(args.think.max_ns))]);
+    flags.extend([
+        "--think".to_owned(),
+        format!("{}..{}", ms(args.think.min_ns), ms(args.think.max_ns)),
+    ]);
     flags.extend(["--seed".to_owned(), args.seed.to_string()]);
     flags.extend(["--own-cost", "off"].map(str::to_owned));
     flags.extend(args.flags.iter().cloned());
@@ -169,14 +182,28 @@ fn series(
     let control = Control::default();
     let signals = Watch::start(&control)?;
     let failed = |what: &str, cause: String| {
-        Failure::new(1, format!("{what}\n  cause: {cause}\n  remedy: `tailbeam chaos --list` says what this host can do"))
+        Failure::new(
+            1,
+            format!(
+                "{what}\n  cause: {cause}\n  remedy: `tailbeam chaos --list` says what this host can do"
+            ),
+        )
     };
-    let program = std::env::current_exe().map_err(|e| failed("cannot find this program", e.to_string()))?;
+    let program =
+        std::env::current_exe().map_err(|e| failed("cannot find this program", e.to_string()))?;
     let dir = store.document_dir(Documents::Chaos, &record.id);
     let launcher = Launcher { program: program.clone(), args: vec!["chaos-helper".to_owned()] };
-    let host = Host::find(launcher, &dir).map_err(|e| failed("cannot look at this host", e.to_string()))?;
+    let host = Host::find(launcher, &dir)
+        .map_err(|e| failed("cannot look at this host", e.to_string()))?;
     let plan = record.plan.clone();
-    let setting = Setting { plan: &plan, host: &host, control: &control, program, store: dir.join("subjects") };
+    let setting = Setting {
+        plan: &plan,
+        host: &host,
+        control: &control,
+        program,
+        store: dir.join("subjects"),
+        dir: &dir,
+    };
     for scenario in scenarios {
         if record.scenarios.iter().any(|of| of.name == scenario.name) || setting.stopped() {
             continue;
@@ -188,7 +215,8 @@ fn series(
             }
         };
         let done = whole(scenario, &setting, &dir, &mut say);
-        let done = done.map_err(|cause| failed(&format!("{} cannot be run", scenario.name), cause))?;
+        let done =
+            done.map_err(|cause| failed(&format!("{} cannot be run", scenario.name), cause))?;
         say(&format!("{} ({})", done.judged().verdict.name(), done.judged().reason));
         if !setting.stopped() {
             record.scenarios.push(done);
@@ -232,13 +260,18 @@ fn whole(
         if setting.stopped() {
             break;
         }
-        let mut subject = Cast { setting, journal: &mut journal, record: &mut record, say: &mut *say };
+        let mut subject =
+            Cast { setting, journal: &mut journal, record: &mut record, say: &mut *say };
         subject.perform(&group);
     }
     let undone = journal.undo_since(0);
     drop(journal);
     let healed = guard.finish().map_err(|error| text(&error))?;
-    record.residue.push(Check::seen("everything is undone", undone.clean() && healed, undone.to_string().trim().replace('\n', "; ")));
+    record.residue.push(Check::seen(
+        "everything is undone",
+        undone.clean() && healed,
+        undone.to_string().trim().replace('\n', "; "),
+    ));
     record.residue.push(left(&before));
     Ok(record)
 }
@@ -248,7 +281,11 @@ fn left(before: &Residue) -> Check {
     match residue(&[]) {
         Ok(now) => {
             let left = now.since(before);
-            let text = if left.is_empty() { "groups, mounts, loop devices, namespaces, network devices and processes are those of before".to_owned() } else { left.join("; ") };
+            let text = if left.is_empty() {
+                "groups, mounts, loop devices, namespaces, network devices and processes are those of before".to_owned()
+            } else {
+                left.join("; ")
+            };
             Check::seen(name, left.is_empty(), text)
         }
         Err(error) => Check::unknown(name, error.to_string()),
@@ -287,8 +324,15 @@ impl Cast<'_, '_> {
             .map(|fault| (fault, act::ability(&fault.act, self.setting.host)))
             .partition(|(_, ability)| !matches!(ability, Ability::Impossible { .. }));
         let number = self.record.subjects.len();
-        let mut done: Vec<FaultRecord> = not.into_iter().map(|(fault, ability)| untried(fault, ability)).collect();
-        let mut subject = SubjectRecord { run: None, processes: 0, baseline: None, checks: Vec::new() };
+        let mut done: Vec<FaultRecord> =
+            not.into_iter().map(|(fault, ability)| untried(fault, ability)).collect();
+        let mut subject = SubjectRecord {
+            run: None,
+            quiet: (0, 0),
+            processes: 0,
+            baseline: None,
+            checks: Vec::new(),
+        };
         if !able.is_empty() {
             let mark = self.journal.mark();
             let tried = self.on_stage(&able, &mut done, &mut subject);
@@ -305,7 +349,11 @@ impl Cast<'_, '_> {
             }
             let undone = self.journal.undo_since(mark);
             if !undone.clean() {
-                subject.checks.push(Check::seen("its stage is taken down", false, undone.to_string().trim().replace('\n', "; ")));
+                subject.checks.push(Check::seen(
+                    "its stage is taken down",
+                    false,
+                    undone.to_string().trim().replace('\n', "; "),
+                ));
             }
         }
         self.record.subjects.push(subject);
@@ -322,7 +370,9 @@ impl Cast<'_, '_> {
         let (host, groups) = (self.setting.host, self.setting.host.groups(""));
         let disk = host.disk("-log", DISK);
         let on = On { host, groups: &groups, process: None, helper: None };
-        let steps = Injector::LoopDisk { disk: disk.clone() }.steps(&on).map_err(|gone| gone.cause.to_string())?;
+        let steps = Injector::LoopDisk { disk: disk.clone() }
+            .steps(&on)
+            .map_err(|gone| gone.cause.to_string())?;
         self.journal.perform_all(&steps).map_err(|error| error.to_string())?;
         Ok(Some(disk))
     }
@@ -339,7 +389,11 @@ impl Cast<'_, '_> {
         self.journal.perform_all(&groups.steps()).map_err(|error| error.to_string())?;
         let home = match &disk {
             Some(disk) => disk.dir.join("logs"),
-            None => setting.store.join(format!("logs-{}-{}", self.record.name, self.record.subjects.len())),
+            None => setting.store.join(format!(
+                "logs-{}-{}",
+                self.record.name,
+                self.record.subjects.len()
+            )),
         };
         fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
         let mut stage = Stage::new(setting, groups, home, length_ns(plan, able))?;
@@ -356,8 +410,14 @@ impl Cast<'_, '_> {
         stage.read(0);
         let to = stage.now_ns().saturating_sub(plan.settle_ns) / plan.slot_ns;
         let slots = usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0);
+        subject.quiet = (slots.start, slots.end);
         subject.baseline = Baseline::of(&stage.axis, slots);
-        let mut scene = Scene { stage: &mut stage, journal: self.journal, baseline: subject.baseline, disk: disk.as_ref() };
+        let mut scene = Scene {
+            stage: &mut stage,
+            journal: self.journal,
+            baseline: subject.baseline,
+            disk: disk.as_ref(),
+        };
         for (number, (fault, ability)) in able.iter().enumerate() {
             let mut record = untried(fault, ability.clone());
             let wanted = if fault.act.is_of_the_start() { 1 } else { plan.injections };
@@ -366,10 +426,15 @@ impl Cast<'_, '_> {
                 match scene.run(fault, draw) {
                     Ok(trial) => {
                         (self.say)(&show::told(fault, k, wanted, &trial));
-                        let back = trial.recovery.is_none_or(|found| found.from_revert.at_least_ns() < plan.patience_ns);
+                        let back = trial
+                            .recovery
+                            .is_none_or(|found| found.from_revert.at_least_ns() < plan.patience_ns);
                         record.trials.push(trial);
                         if !back {
-                            record.ended = Some(format!("not back after injection {}: no further ones", k + 1));
+                            record.ended = Some(format!(
+                                "not back after injection {}: no further ones",
+                                k + 1
+                            ));
                             break;
                         }
                     }
@@ -383,8 +448,23 @@ impl Cast<'_, '_> {
             done.push(record);
         }
         checks::close(&mut stage, subject, opened, done);
-        Ok(())
+        keep(&stage, &self.record.name, self.record.subjects.len())
     }
+}
+
+/// Name of the file of a subject's slots.
+fn slots_of(scenario: &str, subject: usize) -> String {
+    format!("{scenario}-{subject}.slots.jsonl")
+}
+
+/// Writes the slots beside the record.
+fn keep(stage: &Stage<'_>, scenario: &str, subject: usize) -> Result<(), String> {
+    let path = stage.setting.dir.join(slots_of(scenario, subject));
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = std::io::BufWriter::new(fs::File::create(&path).map_err(failed)?);
+    slots::write(&stage.axis.cells, &mut file).map_err(failed)?;
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)
 }
 
 /// Longest time that a subject may be needed for, ns.
@@ -398,6 +478,11 @@ fn length_ns(plan: &ChaosPlan, able: &[(&Fault, Ability)]) -> u64 {
 }
 
 fn untried(fault: &Fault, ability: Ability) -> FaultRecord {
-    FaultRecord { fault: fault.clone(), how: fault.act.how(), ability, trials: Vec::new(), ended: None }
+    FaultRecord {
+        fault: fault.clone(),
+        how: fault.act.how(),
+        ability,
+        trials: Vec::new(),
+        ended: None,
+    }
 }
-

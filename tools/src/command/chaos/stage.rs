@@ -31,6 +31,8 @@ pub(super) struct Setting<'a> {
     pub(super) control: &'a Control,
     /// This program.
     pub(super) program: PathBuf,
+    /// Directory of the series.
+    pub(super) dir: &'a Path,
     /// Store of the subjects' runs.
     pub(super) store: PathBuf,
 }
@@ -92,7 +94,8 @@ impl<'a> Stage<'a> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let shape = Shape {
             cores: u32::try_from(cores).map_err(|_| "too many cores")?,
-            slots: u32::try_from(length_ns / plan.slot_ns + 1).map_err(|_| "it would last too long")?,
+            slots: u32::try_from(length_ns / plan.slot_ns + 1)
+                .map_err(|_| "it would last too long")?,
             slot_ns: plan.slot_ns,
             from_ns: clock::monotonic_ns(),
         };
@@ -131,7 +134,8 @@ impl<'a> Stage<'a> {
         let pipes = |command: &mut Command| {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         };
-        let mut subject = Subject::start(journal, &run, pipes).map_err(|error| error.to_string())?;
+        let mut subject =
+            Subject::start(journal, &run, pipes).map_err(|error| error.to_string())?;
         let child = subject.child();
         let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
         self.running = Some(Running { subject, out, err });
@@ -236,9 +240,11 @@ impl<'a> Stage<'a> {
 
 /// What a subject that ended on its own gave as its reason.
 pub(super) fn said(ended: &Ended) -> String {
-    let lines: Vec<&str> = ended.err.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<&str> =
+        ended.err.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let first = lines.iter().position(|line| line.starts_with("error: ")).unwrap_or(0);
-    let text = lines[first.min(lines.len())..].iter().take(3).copied().collect::<Vec<_>>().join("; ");
+    let text =
+        lines[first.min(lines.len())..].iter().take(3).copied().collect::<Vec<_>>().join("; ");
     if text.is_empty() { "it ended and said nothing".to_owned() } else { text }
 }
 

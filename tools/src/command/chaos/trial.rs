@@ -79,7 +79,8 @@ impl Scene<'_, '_> {
             self.stage.read(FINAL_NS);
             let now_ns = self.stage.now_ns();
             span.until_ns = now_ns.saturating_sub(plan.settle_ns).max(span.reverted_ns);
-            let back = self.recovery(span).is_none_or(|found| matches!(found.from_revert, Took::Ns(_)));
+            let back =
+                self.recovery(span).is_none_or(|found| matches!(found.from_revert, Took::Ns(_)));
             if back || now_ns >= until_ns || !self.stage.setting.wait(LOOK_NS) {
                 return span;
             }
@@ -134,16 +135,24 @@ impl Scene<'_, '_> {
             let log = match copied(&dir) {
                 Ok(log) => log,
                 Err(error) => {
-                    return vec![Check::unknown("nothing durable is lost", format!("{}: {error}", dir.display()))];
+                    return vec![Check::unknown(
+                        "nothing durable is lost",
+                        format!("{}: {error}", dir.display()),
+                    )];
                 }
             };
             let durable = self.stage.board.durable(core);
             let (missing, found, scanned) = promised(&log, self.key(), durable);
             (lost, all, records) = (lost + missing, all + durable, records + found);
-            let others = scanned.damage.iter().filter(|of| of.kind != DamageKind::TornTail || of.acknowledged);
+            let others = scanned
+                .damage
+                .iter()
+                .filter(|of| of.kind != DamageKind::TornTail || of.acknowledged);
             damage.extend(others.map(ToString::to_string));
         }
-        let text = format!("{lost} of {all} events that were said to be durable are not in the log; it has {records}");
+        let text = format!(
+            "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
+        );
         vec![
             Check::seen("nothing durable is lost", lost == 0 && all > 0, text),
             Check::seen(
@@ -173,7 +182,8 @@ impl Scene<'_, '_> {
         checks.dedup_by(|a, b| a.name == b.name);
         let until_ns = self.stage.now_ns();
         let (unit, after) = ("copies".to_owned(), planted);
-        let bites = vec![Bite { source: "damaged".to_owned(), unit, before: 0, after, bit: planted > 0 }];
+        let bites =
+            vec![Bite { source: "damaged".to_owned(), unit, before: 0, after, bit: planted > 0 }];
         let span = Span { injected_ns, reverted_ns: until_ns, until_ns };
         Ok(Trial { span, bites, reverted: Ok(()), recovery: None, checks })
     }

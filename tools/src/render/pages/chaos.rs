@@ -77,8 +77,17 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
     page.heading(format!("{}  {}  {}", of.name, judged.verdict.name(), of.about));
     let rows = of.faults.iter().map(|(subject, fault)| row(fault, of.subjects.get(*subject)));
     let head = [
-        "fault", "verdict", "how", "proof that it bit", "n", "available", "P99 before", "during", "after",
-        "back from injection", "from revert",
+        "fault",
+        "verdict",
+        "how",
+        "proof that it bit",
+        "n",
+        "available",
+        "P99 before",
+        "during",
+        "after",
+        "back from injection",
+        "from revert",
     ];
     page.table(&head, 4, rows.collect());
     for (_, fault) in &of.faults {
@@ -95,7 +104,11 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
     }
     for (number, subject) in of.subjects.iter().enumerate() {
         let run = subject.run.as_deref().unwrap_or("none");
-        page.line(format!("subject {number}: run {run}, {} processes; {}", subject.processes, held(&subject.checks)));
+        page.line(format!(
+            "subject {number}: run {run}, {} processes; {}",
+            subject.processes,
+            held(&subject.checks)
+        ));
     }
     page.line(format!("host: {}", held(&of.residue)));
     let all = of.subjects.iter().flat_map(|subject| &subject.checks).chain(&of.residue);
@@ -110,8 +123,11 @@ fn time(ns: u64) -> String {
 }
 
 fn held(checks: &[Check]) -> String {
-    let hold: Vec<&str> =
-        checks.iter().filter(|check| check.holds == Some(true)).map(|check| check.name.as_str()).collect();
+    let hold: Vec<&str> = checks
+        .iter()
+        .filter(|check| check.holds == Some(true))
+        .map(|check| check.name.as_str())
+        .collect();
     format!("{} of {} checks hold ({})", hold.len(), checks.len(), hold.join(", "))
 }
 
@@ -130,21 +146,25 @@ fn proof(bite: &Bite) -> String {
 }
 
 fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
-    let found: Vec<&Recovery> = of.trials.iter().filter_map(|trial| trial.recovery.as_ref()).collect();
+    let found: Vec<&Recovery> =
+        of.trials.iter().filter_map(|trial| trial.recovery.as_ref()).collect();
     let none = || "-".to_owned();
     let worst = |pick: fn(&Recovery) -> Took| {
-        let longest = found.iter().map(|of| pick(of)).max_by_key(|took| {
-            (took.at_least_ns(), matches!(took, Took::MoreThan(_)))
-        });
+        let longest = found
+            .iter()
+            .map(|of| pick(of))
+            .max_by_key(|took| (took.at_least_ns(), matches!(took, Took::MoreThan(_))));
         longest.map_or_else(none, took)
     };
     let p99 = |pick: fn(&Recovery) -> Option<u64>| {
         found.iter().filter_map(|of| pick(of)).max().map_or_else(none, time)
     };
-    let share = |of: &&Recovery| if of.slots == 0 { 1.0 } else { of.available as f64 / of.slots as f64 };
+    let share =
+        |of: &&Recovery| if of.slots == 0 { 1.0 } else { of.available as f64 / of.slots as f64 };
     let available = found.iter().map(share).reduce(f64::min);
     let before = subject.and_then(|of| of.baseline).map_or_else(none, |of| time(of.p99_ns));
-    let bites = of.trials.first().map(|trial| trial.bites.iter().map(proof).collect::<Vec<_>>().join("; "));
+    let bites =
+        of.trials.first().map(|trial| trial.bites.iter().map(proof).collect::<Vec<_>>().join("; "));
     vec![
         of.fault.name.clone(),
         of.judged().verdict.name().to_owned(),
