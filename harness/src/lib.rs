@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod certify;
+pub mod chaos;
 pub mod compare;
 pub mod drive;
 pub mod evidence;

@@ -40,6 +40,7 @@ struct Line {
 /// The links into a shard.
 pub(super) struct Link {
     faults: Arc<LinkFaults>,
+    shard: usize,
     rng: RefCell<Rng>,
     lines: RefCell<Vec<Line>>,
     waiting: Cell<u32>,
@@ -62,6 +63,7 @@ impl Link {
     pub(super) fn new(faults: &Arc<LinkFaults>, shard: usize, peers: usize, max: u32) -> Self {
         Self {
             faults: Arc::clone(faults),
+            shard,
             rng: RefCell::new(Rng::new(Rng::new(faults.seed() ^ shard as u64).bits())),
             lines: RefCell::new((0..peers).map(|_| Line::default()).collect()),
             waiting: Cell::new(0),
@@ -77,7 +79,7 @@ impl Link {
     }
 
     fn fate(&self, fault: &LinkFault, (peer, receiver): (usize, u64), travels: Travels) -> Fate {
-        let suffers = is_chosen(receiver, fault.share_permille);
+        let suffers = is_chosen((self.shard, receiver), fault.share_permille);
         let covered = suffers && fault.covers(peer);
         if covered && travels.can_be_lost() && self.rng.borrow_mut().happens(fault.loss_ppm) {
             return Fate::Lost;
@@ -122,10 +124,11 @@ impl Link {
     }
 }
 
-/// Whether an agent is among those that suffer: by the number of its slot, whose bits are spread.
-fn is_chosen(receiver: u64, share_permille: u32) -> bool {
+/// Whether an agent of a shard is among those that suffer: by the number of its slot, whose bits are spread.
+fn is_chosen((shard, receiver): (usize, u64), share_permille: u32) -> bool {
+    let place = (shard as u64) << 32 | u64::from(index_of(receiver));
     matches!(share_permille, 0 | 1_000..)
-        || Rng::new(index_of(receiver).into()).below(1_000) < share_permille.into()
+        || Rng::new(place).below(1_000) < share_permille.into()
 }
 
 /// How long what a shard has sent waits. Who stops the runtime does not wait for its links.
@@ -151,9 +154,9 @@ impl Shard {
         self.link.as_deref().map_or(0, |link| link.waiting.get().into())
     }
 
-    /// When a delayed message is due, as of the last round.
+    /// When a delayed message is due, as of the last round; none without one.
     pub(super) fn delayed_due_ns(&self) -> Option<u64> {
-        self.link.as_deref().map(|link| link.due_ns.get()).filter(|&due_ns| due_ns != u64::MAX)
+        self.link.as_deref().filter(|link| link.waiting.get() > 0).map(|link| link.due_ns.get())
     }
 
     /// How long the shard may sleep for the sake of delayed messages.
@@ -284,12 +287,12 @@ mod tests {
     #[test]
     fn a_share_of_the_agents_is_the_same_ones_and_as_many_as_it_says() {
         for permille in [1, 333, 999] {
-            let chosen = |agent: u64| is_chosen(agent, permille);
+            let chosen = |agent: u64| is_chosen((1, agent), permille);
             let count = (0..100_000).filter(|&agent| chosen(agent)).count();
             let (least, most) = (permille as usize * 90, permille as usize * 110 + 100);
             assert!((least..most).contains(&count), "{count} of 100,000 at {permille}");
             assert!((0..1_000).all(|agent| chosen(agent) == chosen(agent)));
         }
-        assert!((0..1_000).all(|agent| is_chosen(agent, 0) && is_chosen(agent, 1_000)));
+        assert!((0..1_000).all(|agent| is_chosen((0, agent), 0) && is_chosen((0, agent), 1_000)));
     }
 }

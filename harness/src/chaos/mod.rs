@@ -1,0 +1,2 @@
+//! Stub until the lead's is on main.
+pub mod board;
