@@ -1,2 +1,11 @@
-//! Stub until the lead's is on main.
+//! Faults under load: what is done to a running subject, what it counted meanwhile, and how that is judged.
+//!
+//! A supervisor starts the subject (a soak) as a process of its own and shares a [`board`] with it: knobs that it turns,
+//! and a count of every request by the instant at which it was due. The board is memory, so it outlives the subject,
+//! however that ends, and nobody has to ask the subject for anything. [`recovery`] judges what it says and is pure.
+
 pub mod board;
+pub mod corrupt;
+pub mod record;
+pub mod recovery;
+pub mod scenario;

@@ -39,6 +39,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use tailbeam_runtime::{Config, Cores, Runtime};
 
+use crate::chaos::board::Board;
 use crate::evidence::Store;
 use crate::load::{Fleet, Workload};
 use crate::observe::{CoreObserver, Setup};
@@ -62,6 +63,25 @@ pub struct Control {
     pub continued: Arc<AtomicUsize>,
     /// Where the sums of the run so far are put once a second; none when nobody wants them.
     pub totals: Option<SharedTotals>,
+    /// What a supervisor shares with it, to do harm and to look on; none without a supervisor.
+    pub board: Option<Arc<Board>>,
+    /// Where the event logs lie, and the secret that they are kept under: a run that is continued reads them again.
+    pub log_home: Option<LogHome>,
+}
+
+/// Where the event logs of a run lie when they are to outlive its process.
+#[derive(Clone)]
+pub struct LogHome {
+    /// Directory; an owner's log is `owner-N` in it.
+    pub dir: PathBuf,
+    /// Secret of the run: keys of its agents and of its logs come from it.
+    pub secret: [u8; 32],
+}
+
+impl std::fmt::Debug for LogHome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogHome").field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
 /// What a person watching wants to know, once a second.

@@ -6,6 +6,7 @@ use tailbeam_runtime::Addr;
 
 use super::controller::Controller;
 use super::{DriveError, Progress};
+use crate::chaos::board::Lane;
 use crate::load::{HostMsg, Hosted, Place, Recorder, Workload, recorder};
 
 /// Agents spawned or begun per visit to a core, so that no visit is long.
@@ -22,7 +23,9 @@ impl<W: Workload> Controller<'_, W> {
         for (shard, addresses) in per_shard.iter_mut().enumerate() {
             let total = (agents + self.shards - 1 - shard) / self.shards;
             let (limits, legs) = (self.limits.clone(), Arc::clone(&self.latency.legs));
-            let (place, plan) = (Place { shard, agents: total, limits, legs }, self.plan.clone());
+            let lane = self.control.board.as_ref().and_then(|board| Lane::new(board, shard));
+            let place = Place { shard, agents: total, limits, legs, lane };
+            let plan = self.plan.clone();
             self.on(shard, move |_| recorder::install(Box::new(Recorder::new(&plan, place))))?;
             while addresses.len() < total {
                 let chunk = self.spawn_chunk(shard, addresses.len(), total)?;

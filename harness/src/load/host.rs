@@ -21,6 +21,7 @@ use super::settle::{Refusal, fail, handed_back, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
 use super::workload::{AgentInfo, Asking, Outgoing, Workload};
+use crate::chaos::board::Fate;
 use crate::observe;
 use crate::plan::{Arrivals, Plan, Targets};
 use crate::protocol::elicitation::{Id, Notice};
@@ -176,15 +177,14 @@ impl<W: Workload> Hosted<W> {
 
     /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked.
     fn send(&mut self, cx: &mut Cx<'_>) -> (bool, u64) {
-        let local = self.local as usize;
+        let (local, due_ns) = (self.local as usize, self.next_ns);
         let closed_loop = recorder::with(|r| {
-            r.second.outcomes.attempts += 1;
-            r.attempts[local] = r.attempts[local].saturating_add(1);
+            r.due(local, due_ns);
             r.closed_loop
         });
         if self.open >= self.fleet.plan.open_max {
             recorder::with(|r| {
-                r.second.outcomes.refused += 1;
+                r.came_to(due_ns, Fate::Refused);
                 r.second.refused_open_bound += 1;
             });
             return (false, 0);
@@ -199,12 +199,12 @@ impl<W: Workload> Hosted<W> {
         let outgoing = match self.inner.ask(asking, cx) {
             Ok(outgoing) => outgoing,
             Err(settled) => {
-                recorder::with(|r| unsent(r, settled));
+                recorder::with(|r| unsent(r, due_ns, settled));
                 return (false, now_ns);
             }
         };
         let Some(key) = recorder::with(|r| r.open.insert(open)) else {
-            recorder::with(|r| fail(r, true));
+            recorder::with(|r| fail(r, due_ns, true));
             return (false, now_ns);
         };
         recorder::with(|r| {
@@ -227,7 +227,9 @@ impl<W: Workload> Hosted<W> {
         };
         match sent {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
-            Err((whose, refusal)) => recorder::with(|r| handed_back(r, key, whose, refusal)),
+            Err((whose, refusal)) => {
+                recorder::with(|r| handed_back(r, (key, due_ns), whose, refusal))
+            }
         }
         (sent.is_ok(), now_ns)
     }
@@ -339,7 +341,7 @@ impl<W: Workload> Hosted<W> {
             return;
         }
         let Body::Reply(reply) = std::mem::replace(&mut exchange.body, Body::Empty) else {
-            recorder::with(|r| fail(r, false));
+            recorder::with(|r| fail(r, open.intended_ns, false));
             return;
         };
         let settled = self.inner.settle(reply);

@@ -18,6 +18,7 @@ use super::open::{Open, OpenTable};
 use super::plant::Planted;
 use super::slow::Slowed;
 use super::thin::Thin;
+use crate::chaos::board::{Fate, Lane};
 use crate::observe::BUILT;
 use crate::plan::Plan;
 use crate::verdict::Outcomes;
@@ -184,6 +185,8 @@ pub(crate) struct Recorder {
     pub(crate) reading_ns: u64,
     legs: Arc<[Legs]>,
     shard: usize,
+    /// For a supervisor that looks on; none in most runs.
+    lane: Option<Lane>,
 }
 
 /// What a recorder is made for.
@@ -194,6 +197,8 @@ pub(crate) struct Place {
     pub(crate) limits: Vec<u64>,
     /// Of all cores.
     pub(crate) legs: Arc<[Legs]>,
+    /// Of this core, where somebody looks on.
+    pub(crate) lane: Option<Lane>,
 }
 
 impl Recorder {
@@ -202,7 +207,7 @@ impl Recorder {
         for (slot, &limit) in limits_ns.iter_mut().zip(&place.limits) {
             *slot = limit;
         }
-        let Place { shard, agents, legs, .. } = place;
+        let Place { shard, agents, legs, lane, .. } = place;
         let on = plan.observe.on && BUILT;
         Self {
             second: SecondCounts::default(),
@@ -226,6 +231,36 @@ impl Recorder {
             reading_ns: if on { reading_ns() } else { 0 },
             legs,
             shard,
+            lane,
+        }
+    }
+
+    /// A request of an agent of this core was due at `due_ns`.
+    #[inline]
+    pub(crate) fn due(&mut self, local: usize, due_ns: u64) {
+        self.second.outcomes.attempts += 1;
+        self.attempts[local] = self.attempts[local].saturating_add(1);
+        if let Some(lane) = &self.lane {
+            lane.due(due_ns);
+        }
+    }
+
+    /// A request that was due at `due_ns` came to this: the one place where it does.
+    #[inline]
+    pub(crate) fn came_to(&mut self, due_ns: u64, fate: Fate) {
+        let outcomes = &mut self.second.outcomes;
+        let count = match fate {
+            Fate::Ok => &mut outcomes.ok,
+            Fate::Declined => &mut outcomes.declined,
+            Fate::Cancelled => &mut outcomes.cancelled,
+            Fate::Expired => &mut outcomes.expired,
+            Fate::Refused => &mut outcomes.refused,
+            Fate::Error => &mut outcomes.error,
+            Fate::Lost => &mut outcomes.lost,
+        };
+        *count += 1;
+        if let Some(lane) = &self.lane {
+            lane.came_to(due_ns, fate);
         }
     }
 
@@ -279,13 +314,13 @@ impl Recorder {
 
     /// A request of this core got no answer in its time.
     pub(crate) fn expired(&mut self, asker: u32, open: &Open, now_ns: u64) {
-        self.second.outcomes.expired += 1;
+        self.came_to(open.intended_ns, Fate::Expired);
         self.closed(open.sent_ns, now_ns);
         // The request waited this long and got nothing: its age is a lower bound of its latency, so it
         // enters the histograms at that age and counts as above every limit.
         let age = now_ns - open.intended_ns;
         self.record(Series::EndToEnd, age);
-        self.system(open.local, age.saturating_sub(open.planned_ns));
+        self.system(open, age.saturating_sub(open.planned_ns));
         self.judge_unanswered();
         let stamps = Stamps {
             intended_ns: open.intended_ns,
@@ -340,9 +375,12 @@ impl Recorder {
     }
 
     /// Records a system latency of an agent of this core.
-    pub(crate) fn system(&mut self, local: u32, system_ns: u64) {
+    pub(crate) fn system(&mut self, open: &Open, system_ns: u64) {
         self.record(Series::System, system_ns);
-        if BUILT && let Some(times) = self.times.get_mut(local as usize) {
+        if let Some(lane) = &self.lane {
+            lane.took(open.intended_ns, system_ns);
+        }
+        if BUILT && let Some(times) = self.times.get_mut(open.local as usize) {
             times.system = times.system.saturating_add(system_ns);
             times.worst = times.worst.max(system_ns);
         }

@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod facts;
 mod heap_run;
+mod how;
 mod latency;
 mod leaks;
 mod program;
@@ -37,8 +38,8 @@ use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
 use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak, SoakArgs};
 use crate::progress::Shown;
-use crate::serve::{Server, serve};
 use crate::{Failure, presets, render};
+use how::How;
 
 type Outcome = Result<u8, Failure>;
 
@@ -182,7 +183,7 @@ fn soak(
     })?;
     let plan = plan(args, *workload)?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let ran = drive(&plan, *workload, &store, (args.progress, serve(args, err)?), err)?;
+    let ran = drive(&plan, *workload, &store, How::of(args, err)?, err)?;
     told(&ran, args, out, err)
 }
 
@@ -218,7 +219,7 @@ fn drive(
     plan: &Plan,
     workload: &dyn AnyWorkload,
     store: &Store,
-    how: (ProgressMode, Option<Server>),
+    how: How,
     err: &mut dyn Write,
 ) -> Result<Ran, Failure> {
     watched(how, err, |control, shown| workload.run(plan, store, control, shown))
@@ -226,12 +227,13 @@ fn drive(
 
 /// Runs something to its end, or to a signal.
 fn watched(
-    (progress, server): (ProgressMode, Option<Server>),
+    how: How,
     err: &mut dyn Write,
     run: impl FnOnce(&Control, &mut dyn FnMut(&Progress)) -> Result<PathBuf, DriveError>,
 ) -> Result<Ran, Failure> {
+    let How { progress, server, board, log_home } = how;
     let totals = server.as_ref().map(|server| server.totals.clone());
-    let control = Control { totals, ..Control::default() };
+    let control = Control { totals, board, log_home, ..Control::default() };
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
     let mut shown = Shown::new(progress, terminal);
