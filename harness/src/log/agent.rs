@@ -17,6 +17,7 @@ use tailbeam_runtime::{Addr, Agent, Cx, OpError, Reply, Stop};
 use super::core::{Action, Core, CoreCounts, Entry, LogConfig};
 use super::disk::Disk;
 use super::format::Header;
+use super::wall::Wall;
 use crate::chaos::board::Board;
 
 /// What became of an event.
@@ -100,8 +101,7 @@ pub struct LogAgent {
 struct Shared {
     config: LogConfig,
     disk: Disk,
-    /// Wall clock minus monotonic clock when the log was opened, ns.
-    wall_ns: i64,
+    wall: Wall,
     state: RefCell<State>,
 }
 
@@ -148,8 +148,19 @@ impl LogAgent {
             told: Progress::default(),
         };
         let state = RefCell::new(state);
-        let shared = Shared { config, disk: Disk::new(dir), wall_ns, state };
+        let wall = Wall::ahead(wall_ns);
+        let shared = Shared { config, disk: Disk::new(dir), wall, state };
         Self { shared: Rc::new(shared), timer: None }
+    }
+
+    /// Takes the wall clock of the run instead. Before it is spawned.
+    ///
+    /// # Panics
+    /// When it works already.
+    #[must_use]
+    pub fn with_wall(mut self, wall: Wall) -> Self {
+        Rc::get_mut(&mut self.shared).expect("a log that nobody works for yet").wall = wall;
+        self
     }
 
     /// Lets a board plant faults in its disk. Before it is spawned.
@@ -335,7 +346,7 @@ async fn rotate(
         _ => shared.disk.prepare(cx, segment, shared.config.segment_bytes).await?,
     };
     let mono_ns = cx.fresh_ns();
-    let real_ns = mono_ns.saturating_add_signed(shared.wall_ns);
+    let real_ns = shared.wall.real_ns(mono_ns);
     let header = Header { segment, first_seq, mono_ns, real_ns };
     shared.disk.begin(&file, header, shared.config.key).await?;
     let old = shared.state.borrow_mut().file.replace(file);
