@@ -243,7 +243,10 @@ fn a_cut_one_way_lets_questions_through_and_no_answers() {
     world.faults.set(LinkFault { from: 1, ..LinkFault::CUT });
     let asked = world.ask(4, 10 * MS);
     world.rest();
-    assert_eq!(world.ends(asked[0].clone(), "expired") + world.ends(asked[1].clone(), "expired"), 8);
+    assert_eq!(
+        world.ends(asked[0].clone(), "expired") + world.ends(asked[1].clone(), "expired"),
+        8
+    );
     let handled: Vec<u64> = world.book.lock().unwrap().handled.keys().copied().collect();
     assert_eq!(handled, asked[1].clone().collect::<Vec<_>>(), "only what came from shard 1");
     world.assert_clean();
@@ -255,8 +258,7 @@ fn a_share_of_the_agents_is_cut_off_and_the_others_do_not_notice() {
     world.faults.set(LinkFault { share_permille: 333, ..LinkFault::CUT });
     let asked = world.ask(3, 10 * MS);
     world.rest();
-    let expired: Vec<usize> =
-        asked.into_iter().map(|asked| world.ends(asked, "expired")).collect();
+    let expired: Vec<usize> = asked.into_iter().map(|asked| world.ends(asked, "expired")).collect();
     assert!(expired.iter().all(|&n| n == 0 || n == 3), "a pair is cut off or not: {expired:?}");
     let cut = expired.iter().filter(|&&n| n == 3).count();
     // Either end of a pair may be chosen: 1 - (2/3)^2 of the pairs.
@@ -286,7 +288,8 @@ fn what_is_delayed_keeps_its_order_through_every_change_and_arrives_after_the_he
             world.faults.set(LinkFault { delay_ns, from, share_permille, loss_ppm: 0 });
             sent += letters(&mut world, sent as u64..sent as u64 + 2) as u64;
             world.sim.run_for(rng.up_to(3 * MS)).unwrap();
-            sent = world.book.lock().unwrap().letters.last().map_or(sent, |&last| sent.max(last + 1));
+            sent =
+                world.book.lock().unwrap().letters.last().map_or(sent, |&last| sent.max(last + 1));
         }
         world.faults.heal();
         world.rest();

@@ -168,7 +168,9 @@ impl<'a, W: Workload> Controller<'a, W> {
             middles: OnceLock::new(),
             workload: PhantomData,
             harm: control.board.clone().map(|board| Harm::new(board, shards)),
-            born: (0..control.board.as_ref().map_or(0, |_| agents)).map(|_| OnceLock::new()).collect(),
+            born: (0..control.board.as_ref().map_or(0, |_| agents))
+                .map(|_| OnceLock::new())
+                .collect(),
             start_ns: OnceLock::new(),
         });
         let wall = Wall::of(clock::monotonic_ns(), clock::realtime_ns());

@@ -35,11 +35,7 @@ pub(super) struct Knobs {
 }
 
 impl Knobs {
-    pub(super) const fn new(
-        board: Arc<Board>,
-        links: Option<Arc<LinkFaults>>,
-        wall: Wall,
-    ) -> Self {
+    pub(super) const fn new(board: Arc<Board>, links: Option<Arc<LinkFaults>>, wall: Wall) -> Self {
         Self { board, links, wall, done: (0, 0), drift: None }
     }
 
@@ -92,7 +88,8 @@ impl Knobs {
             self.drift = Some((now_ns, drift_ppm));
         }
         let since_ns = self.drift.map_or(now_ns, |(since_ns, _)| since_ns);
-        let drifted = i128::from(drift_ppm) * i128::from(now_ns.saturating_sub(since_ns)) / 1_000_000;
+        let drifted =
+            i128::from(drift_ppm) * i128::from(now_ns.saturating_sub(since_ns)) / 1_000_000;
         let most = i128::from(SKEW_MAX_NS);
         let skew = (i128::from(offset_ns) + drifted).clamp(-most, most);
         self.wall.skew(i64::try_from(skew).unwrap_or(SKEW_MAX_NS));

@@ -184,8 +184,8 @@ fn to<W: Workload, T: Send>(
     target.check_cores(runtime.cores())?;
     let cores = runtime.shards() as u64;
     room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(&root).ok())?;
-    let outcome = controller::Controller::<W>::new(plan, control, (&runtime, links), limits).and_then(
-        |mut controller| {
+    let outcome = controller::Controller::<W>::new(plan, control, (&runtime, links), limits)
+        .and_then(|mut controller| {
             controller.start_middles(&root)?;
             controller.spawn_agents(progress)?;
             let live = controller.alive();
@@ -196,8 +196,7 @@ fn to<W: Workload, T: Send>(
                 Ok((measured, said))
             })
             .map(|(measured, said)| (measured, said, std::mem::take(&mut controller.logs)))
-        },
-    );
+        });
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();

@@ -36,10 +36,11 @@ impl<W: Workload> Controller<'_, W> {
             let total = (agents + self.shards - 1 - shard) / self.shards;
             let (limits, legs) = (self.limits.clone(), Arc::clone(&self.latency.legs));
             let lane = self.control.board.as_ref().and_then(|board| Lane::new(board, shard));
-            let place = Place { shard, agents: total, limits, legs, lane };
+            let anew = self.fleet.harm.is_some();
+            let place = Place { shard, agents: total, limits, legs, lane, anew };
             let plan = self.plan.clone();
             self.on(shard, move |_| recorder::install(Box::new(Recorder::new(&plan, place))))?;
-            if self.fleet.harm.is_some() {
+            if anew {
                 addresses.extend(self.spawn_supervised(shard, total)?);
             }
             while addresses.len() < total {

@@ -105,7 +105,8 @@ impl Harm {
     /// Whether an agent is among those that have stopped reading.
     pub(crate) fn stops_reading(&self, agent: u32) -> bool {
         let permille = self.board.level(Knob::SlowConsumerPermille);
-        permille > 0 && Draw::new(SLOW, u64::from(agent)).below(0, Stream::Content, 1_000) < permille
+        permille > 0
+            && Draw::new(SLOW, u64::from(agent)).below(0, Stream::Content, 1_000) < permille
     }
 
     /// Waits until an agent may read again. What is meant for it meanwhile fills its mailbox.

@@ -203,6 +203,8 @@ pub(crate) struct Place {
     pub(crate) legs: Arc<[Legs]>,
     /// Of this core, where somebody looks on.
     pub(crate) lane: Option<Lane>,
+    /// Whether agents that fail are made anew.
+    pub(crate) anew: bool,
 }
 
 impl Recorder {
@@ -211,7 +213,7 @@ impl Recorder {
         for (slot, &limit) in limits_ns.iter_mut().zip(&place.limits) {
             *slot = limit;
         }
-        let Place { shard, agents, legs, lane, .. } = place;
+        let Place { shard, agents, legs, lane, anew, .. } = place;
         let on = plan.observe.on && BUILT;
         Self {
             second: SecondCounts::default(),
@@ -235,7 +237,7 @@ impl Recorder {
             reading_ns: if on { reading_ns() } else { 0 },
             legs,
             shard,
-            schedules: if lane.is_some() { vec![Schedule::default(); agents] } else { Vec::new() },
+            schedules: vec![Schedule::default(); if anew { agents } else { 0 }],
             lane,
         }
     }

@@ -9,9 +9,9 @@ use std::time::Duration;
 use tailbeam_runtime::{Config, Cores, NoObserver, Runtime, clock, features};
 
 use super::super::core::{Ack, Durability};
-use crate::chaos::board::{Knob, Shape};
 use super::super::{LogKey, recover_dir};
 use super::*;
+use crate::chaos::board::{Knob, Shape};
 
 const KEY: LogKey = LogKey([6; 16]);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -230,6 +230,7 @@ fn a_board_without_faults_changes_nothing() {
     assert_eq!((health.counts.failures, health.degraded, health.last_error), (0, false, None));
     let told = rig.end();
     assert!(told.iter().all(|(_, receipt)| matches!(receipt, Receipt::Kept(_))));
-    let knobs = [Knob::LogSyncErrno, Knob::LogWriteErrno, Knob::LogWriteShort, Knob::LogSyncDelayNs];
+    let knobs =
+        [Knob::LogSyncErrno, Knob::LogWriteErrno, Knob::LogWriteShort, Knob::LogSyncDelayNs];
     assert!(knobs.iter().all(|&knob| board.bites(knob) == 0));
 }

@@ -85,8 +85,8 @@ impl Link {
             return Fate::Lost;
         }
         let line = &self.lines.borrow()[peer];
-        let behind = !line.waiting.is_empty()
-            && (suffers || line.share_permille != fault.share_permille);
+        let behind =
+            !line.waiting.is_empty() && (suffers || line.share_permille != fault.share_permille);
         if !behind && (!covered || fault.delay_ns == 0) {
             return Fate::Arrives;
         }
@@ -127,8 +127,7 @@ impl Link {
 /// Whether an agent of a shard is among those that suffer: by the number of its slot, whose bits are spread.
 fn is_chosen((shard, receiver): (usize, u64), share_permille: u32) -> bool {
     let place = (shard as u64) << 32 | u64::from(index_of(receiver));
-    matches!(share_permille, 0 | 1_000..)
-        || Rng::new(place).below(1_000) < share_permille.into()
+    matches!(share_permille, 0 | 1_000..) || Rng::new(place).below(1_000) < share_permille.into()
 }
 
 /// How long what a shard has sent waits. Who stops the runtime does not wait for its links.

@@ -248,9 +248,10 @@ impl Shard {
         let acks_out = links.acks_out.into_iter();
         let gauges = links.consumers.iter().map(|ring| ring.as_ref().map(Consumer::gauge));
         let stamps = Stamps::new(config.turn_stamps, &clock);
-        let link = config.link_faults.as_ref().map(|faults| {
-            Box::new(Link::new(faults, index, peers.len(), config.link_delayed_max))
-        });
+        let link = config
+            .link_faults
+            .as_ref()
+            .map(|faults| Box::new(Link::new(faults, index, peers.len(), config.link_delayed_max)));
         let shard = Rc::new(Self {
             index,
             runtime,
