@@ -154,13 +154,15 @@ impl<W: Workload> Controller<'_, W> {
         };
         std::fs::create_dir_all(&dir).map_err(|error| failed(&dir, error.to_string()))?;
         let config = config(self.plan, key);
-        let (now_ns, real_ns) = (clock::monotonic_ns(), clock::realtime_ns());
-        let wall_ns = real_ns.cast_signed().wrapping_sub(now_ns.cast_signed());
+        let (wall, board) = (self.wall.clone(), self.control.board.clone());
         let shard = self.log_shard.unwrap_or(owner);
         let place = dir.clone();
         let (mut kept, next) = kept(&dir, key).map_err(|cause| failed(&dir, cause))?;
         let log = self
-            .on(shard, move |cx| cx.spawn(LogAgent::new(config, place, next, wall_ns)).ok())?
+            .on(shard, move |cx| {
+                let log = LogAgent::new(config, place, next, 0).with_wall(wall);
+                cx.spawn(log.planted(board)).ok()
+            })?
             .ok_or_else(|| self.no_room())?;
         self.logs.logs.push(log);
         self.logs.dirs.push(dir.clone());

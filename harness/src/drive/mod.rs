@@ -16,6 +16,7 @@ mod controller;
 mod cost;
 mod error;
 mod heap;
+mod knobs;
 mod last;
 mod latency;
 mod middles;
@@ -37,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use tailbeam_runtime::{Config, Cores, Runtime};
+use tailbeam_runtime::{Config, Cores, LinkFaults, Runtime};
 
 use crate::chaos::board::Board;
 use crate::evidence::Store;
@@ -176,12 +177,15 @@ fn to<W: Workload, T: Send>(
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let setup = Setup::new(&plan.observe, plan.duration_ns);
-    let runtime = Runtime::start(config(plan)?, |_| CoreObserver::new(setup))?;
+    // Links that cannot be harmed are looked at by nobody.
+    let links = control.board.as_ref().map(|_| Arc::new(LinkFaults::new(plan.seed)));
+    let config = Config { link_faults: links.clone(), ..config(plan)? };
+    let runtime = Runtime::start(config, |_| CoreObserver::new(setup))?;
     target.check_cores(runtime.cores())?;
     let cores = runtime.shards() as u64;
     room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(&root).ok())?;
-    let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
-        |mut controller| {
+    let outcome = controller::Controller::<W>::new(plan, control, (&runtime, links), limits)
+        .and_then(|mut controller| {
             controller.start_middles(&root)?;
             controller.spawn_agents(progress)?;
             let live = controller.alive();
@@ -192,8 +196,7 @@ fn to<W: Workload, T: Send>(
                 Ok((measured, said))
             })
             .map(|(measured, said)| (measured, said, std::mem::take(&mut controller.logs)))
-        },
-    );
+        });
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
@@ -242,7 +245,13 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
     let in_flight = (in_flight * 2.0) as u64 + 65_536;
     Ok(Config {
         cores,
-        agents_max: bound(per_shard + 64 + crate::load::plant::tasks_max(plan))?,
+        // With supervisors, where there are any.
+        agents_max: bound(
+            per_shard
+                + per_shard.div_ceil(spawn::CHILDREN as u64)
+                + 64
+                + crate::load::plant::tasks_max(plan),
+        )?,
         timers_max: bound(per_shard + 2 * in_flight)?,
         // A generator is to be on time, whatever the wakes cost.
         timer_slack_ns: 0,

@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use tailbeam_probes::collect::heap::owner;
 use tailbeam_probes::record::latency::Stamps;
-use tailbeam_runtime::{Addr, Agent, Cx, Stop};
+use tailbeam_runtime::{Addr, Agent, AgentId, Cx, Stop};
 
 use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
+use super::harm::{Harm, Schedule};
 use super::latency::Draws;
 use super::legs::Step;
 use super::middle::{MiddleAgent, MiddleMsg};
@@ -54,6 +55,12 @@ pub(crate) struct Fleet<W: Workload> {
     /// The middles of the cores; set before any agent begins, empty without.
     pub(crate) middles: OnceLock<Vec<Addr<MiddleAgent<W>>>>,
     pub(crate) workload: PhantomData<fn(W)>,
+    /// What a supervisor does to them; none without a board.
+    pub(crate) harm: Option<Harm>,
+    /// Where agents that are made anew live, by themselves; empty where none is.
+    pub(crate) born: Box<[OnceLock<Addr<Hosted<W>>>]>,
+    /// When the run starts; set before any agent begins.
+    pub(crate) start_ns: OnceLock<u64>,
 }
 
 impl<W: Workload> Fleet<W> {
@@ -82,6 +89,8 @@ pub(crate) struct Hosted<W: Workload> {
     slows: Box<[Slow]>,
     /// Counted requests that it holds: its timers' turns are counted meanwhile.
     counted: u32,
+    /// Panics of its core that it has behind it.
+    behind: u64,
     inner: W,
 }
 
@@ -100,6 +109,8 @@ pub(crate) enum HostMsg<W: Workload> {
     Made([u8; 16], u64),
     /// A request was withdrawn: its exchange does not come home with an answer.
     Withdrawn(u64),
+    /// Every agent asks now, whatever its schedule says.
+    Herd,
 }
 
 impl<W: Workload> Hosted<W> {
@@ -115,8 +126,21 @@ impl<W: Workload> Hosted<W> {
         let slows = slow::of(&fleet.plan, index);
         let _tag = owner::scope(owner);
         let inner = W::new(info);
-        let counted = 0;
-        Self { fleet, next_ns: 0, index, local, k: 0, open: 0, owner, plots, slows, counted, inner }
+        let (counted, behind) = (0, fleet.harm.as_ref().map_or(0, |harm| harm.behind(index)));
+        Self {
+            fleet,
+            next_ns: 0,
+            index,
+            local,
+            k: 0,
+            open: 0,
+            owner,
+            plots,
+            slows,
+            counted,
+            behind,
+            inner,
+        }
     }
 
     fn draw(&self) -> Draw {
@@ -125,7 +149,54 @@ impl<W: Workload> Hosted<W> {
 
     /// Sends every request that is due at `now_ns` or becomes due meanwhile, late ones included, and arms the next
     /// instant.
-    fn issue(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
+    fn issue(&mut self, now_ns: u64, cx: &mut Cx<'_>) {
+        self.issue_due(now_ns, cx);
+        self.keep();
+    }
+
+    /// Leaves word how far it is, for whoever takes its place.
+    fn keep(&self) {
+        if self.fleet.harm.is_some() {
+            let schedule = Schedule { next_ns: self.next_ns, k: self.k };
+            recorder::with(|r| r.keep(self.local, schedule));
+        }
+    }
+
+    /// Takes the place of one that has failed: its open requests are lost, its schedule goes on.
+    fn rejoin(&mut self, cx: &mut Cx<'_>) {
+        let (local, now_ns) = (self.local, cx.fresh_ns());
+        let lost = recorder::with(|r| r.lose(local, now_ns));
+        let Schedule { next_ns, k } = recorder::with(|r| r.schedule(local));
+        // Those are of its earlier life, and would find nobody.
+        lost.iter().for_each(|&timer| _ = cx.cancel(timer));
+        let Some(&start_ns) = self.fleet.start_ns.get().filter(|_| next_ns != 0) else { return };
+        (self.next_ns, self.k) = (next_ns, k);
+        self.inner.begin(start_ns, cx);
+        if self.index >= self.fleet.askers {
+            return;
+        }
+        if !lost.is_empty() && self.fleet.plan.shape.arrivals == Arrivals::Closed {
+            let think = self.draw().span_ns(u64::from(k), Stream::Think, self.fleet.plan.think);
+            self.next_ns = now_ns + think;
+        }
+        self.issue(cx.stamp_ns(), cx);
+    }
+
+    /// One request beside the schedule, due now.
+    fn ask_with_all(&mut self, cx: &mut Cx<'_>) {
+        if self.index >= self.fleet.askers || self.next_ns == 0 {
+            return;
+        }
+        let next_ns = std::mem::replace(&mut self.next_ns, cx.fresh_ns());
+        if self.next_ns < recorder::with(|r| r.end_ns) {
+            let _ = self.send(cx);
+            self.k = self.k.wrapping_add(1);
+        }
+        self.next_ns = next_ns;
+        self.keep();
+    }
+
+    fn issue_due(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
         if !self.plots.is_empty() {
             let now_ns = cx.fresh_ns();
             self.plots.iter_mut().for_each(|plot| plot.tend(now_ns, cx));
@@ -362,11 +433,20 @@ impl<W: Workload> Hosted<W> {
         let account = Account::new(exchange.request(), &exchange.stamps);
         let mut polls = Serving::new(account, self.index, exchange.counted);
         let (owner, inner) = (self.owner, &mut self.inner);
+        let (harm, index, behind) = (self.fleet.harm.as_ref(), self.index, self.behind);
         let mut serving = pin!(async {
             if let Some(strike) = exchange.strike.filter(|strike| strike.waits()) {
                 strike.wait(cx).await;
             }
-            inner.serve(request, ReplyTo::new(exchange), cx).await;
+            let reply = ReplyTo::new(exchange);
+            if let Some(harm) = harm {
+                if harm.stops_reading(index) {
+                    // Boxed: the handlers of all other runs are to be no larger for it.
+                    Box::pin(harm.hold(index, cx)).await;
+                }
+                harm.strike(index, behind);
+            }
+            inner.serve(request, reply, cx).await;
         });
         std::future::poll_fn(|context| {
             // The tag is the thread's: it goes with each poll, not with the future.
@@ -443,8 +523,22 @@ impl<W: Workload> Agent for Hosted<W> {
                 self.inner.made(Id::from_bytes(id), key, cx);
             }
             HostMsg::Withdrawn(key) => self.withdrawn(key, cx),
+            HostMsg::Herd => {
+                let _tag = owner::scope(self.owner);
+                self.ask_with_all(cx);
+            }
         }
         Ok(())
+    }
+
+    /// It lives, as a supervisor's child: for the first time, or again.
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        observe::runs(self.index, cx.turn_ns());
+        let _tag = owner::scope(self.owner);
+        let Some(born) = self.fleet.born.get(self.index as usize) else { return };
+        if born.set(cx.me::<Self>()).is_err() {
+            self.rejoin(cx);
+        }
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {

@@ -10,8 +10,10 @@ use tailbeam_probes::analyse::overhead::Detail;
 use tailbeam_probes::collect::turn::{AllocatorUnit, reading_ns};
 use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_probes::stats::Histogram;
+use tailbeam_runtime::TimerId;
 
 use super::exchange::record_timer;
+use super::harm::Schedule;
 use super::latency::{CoreLatency, Drawn, Parties};
 use super::legs::{Legs, Step};
 use super::open::{Open, OpenTable};
@@ -187,6 +189,8 @@ pub(crate) struct Recorder {
     shard: usize,
     /// For a supervisor that looks on; none in most runs.
     lane: Option<Lane>,
+    /// How far each agent is, where agents are made anew; none otherwise.
+    schedules: Vec<Schedule>,
 }
 
 /// What a recorder is made for.
@@ -199,6 +203,8 @@ pub(crate) struct Place {
     pub(crate) legs: Arc<[Legs]>,
     /// Of this core, where somebody looks on.
     pub(crate) lane: Option<Lane>,
+    /// Whether agents that fail are made anew.
+    pub(crate) anew: bool,
 }
 
 impl Recorder {
@@ -207,7 +213,7 @@ impl Recorder {
         for (slot, &limit) in limits_ns.iter_mut().zip(&place.limits) {
             *slot = limit;
         }
-        let Place { shard, agents, legs, lane, .. } = place;
+        let Place { shard, agents, legs, lane, anew, .. } = place;
         let on = plan.observe.on && BUILT;
         Self {
             second: SecondCounts::default(),
@@ -231,8 +237,33 @@ impl Recorder {
             reading_ns: if on { reading_ns() } else { 0 },
             legs,
             shard,
+            schedules: vec![Schedule::default(); if anew { agents } else { 0 }],
             lane,
         }
+    }
+
+    /// Keeps how far an agent is, for whoever takes its place.
+    pub(crate) fn keep(&mut self, local: u32, schedule: Schedule) {
+        if let Some(kept) = self.schedules.get_mut(local as usize) {
+            *kept = schedule;
+        }
+    }
+
+    /// How far an agent was.
+    pub(crate) fn schedule(&self, local: u32) -> Schedule {
+        self.schedules.get(local as usize).copied().unwrap_or_default()
+    }
+
+    /// An agent has ended with requests open: nobody is there to whom an answer could come home. Returns their timers.
+    /// Looks at the whole table.
+    pub(crate) fn lose(&mut self, local: u32, now_ns: u64) -> Vec<TimerId> {
+        let lost = self.open.take_of(local);
+        for open in &lost {
+            self.came_to(open.intended_ns, Fate::Lost);
+            self.closed(open.sent_ns, now_ns);
+            self.judge_unanswered();
+        }
+        lost.into_iter().filter_map(|open| open.timer).collect()
     }
 
     /// A request of an agent of this core was due at `due_ns`.
