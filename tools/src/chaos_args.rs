@@ -1,5 +1,7 @@
 //! Flags of `chaos`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use crate::args::{ProgressMode, count, duration, span};
@@ -62,4 +64,18 @@ pub(crate) struct ChaosArgs {
     /// Further flags of `soak` for every subject, after --
     #[arg(last = true, value_name = "FLAGS")]
     pub(crate) flags: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GuardArgs {
+    /// What was done
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HelperArgs {
+    /// What to take
+    #[arg(value_name = "WORDS", allow_hyphen_values = true, num_args = 1..)]
+    pub(crate) words: Vec<String>,
 }

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::recovery::{Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took};
+use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
 use super::scenario::{Fault, How};
 
 /// Version of the file.
@@ -133,6 +133,8 @@ pub struct FaultRecord {
 pub struct SubjectRecord {
     /// Its run in the store; none when it left none.
     pub run: Option<String>,
+    /// Slots without faults, from which its baseline is taken.
+    pub quiet: (usize, usize),
     /// Processes that worked on it.
     pub processes: u64,
     /// What is usual for it.
@@ -307,6 +309,23 @@ impl Trial {
                 judged.worse(Judged::new(Verdict::Fail, format!("it was not taken back: {why}")));
         }
         self.checks.iter().map(of_check).fold(judged, Judged::worse)
+    }
+}
+
+impl ScenarioRecord {
+    /// Judges every trial of a subject again, by its slots.
+    pub fn rejudge(&mut self, number: usize, axis: &Axis) {
+        let Some(subject) = self.subjects.get_mut(number) else { return };
+        let (from, to) = subject.quiet;
+        subject.baseline = Baseline::of(axis, from..to);
+        let baseline = subject.baseline;
+        let theirs = self.faults.iter_mut().filter(|(of, _)| *of == number);
+        for (_, fault) in theirs.filter(|(_, fault)| fault.fault.act.is_of_the_service()) {
+            for trial in &mut fault.trials {
+                trial.recovery =
+                    baseline.as_ref().map(|baseline| judge(axis, baseline, trial.span));
+            }
+        }
     }
 }
 

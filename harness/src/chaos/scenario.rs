@@ -101,6 +101,12 @@ impl Act {
         matches!(self, Self::Kill | Self::PowerCut)
     }
 
+    /// Whether the service is to be judged by it: a copy is none of its.
+    #[must_use]
+    pub const fn is_of_the_service(&self) -> bool {
+        !matches!(self, Self::Corrupt(_))
+    }
+
     /// Whether it is of the subject's whole life, and cannot be taken back while it runs.
     #[must_use]
     pub const fn is_of_the_start(&self) -> bool {

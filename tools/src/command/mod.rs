@@ -2,6 +2,7 @@
 
 mod attack;
 mod certify;
+mod chaos;
 mod child;
 mod compare;
 mod demo;
@@ -62,6 +63,9 @@ pub(crate) fn run(
         Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Chaos(args) => chaos::run(&args, &root, out, err),
+        Command::ChaosGuard(args) => chaos::guard(&args.journal),
+        Command::ChaosHelper(args) => chaos::helper(&args.words),
         Command::Compare(args) => compare::run(&args, workloads, &root, out, err),
         Command::Scale(args) => scale::run(&args, workloads, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),

@@ -108,6 +108,7 @@ fn a_scenario_and_a_series_are_worth_their_worst() {
         about: String::new(),
         subjects: vec![SubjectRecord {
             run: None,
+            quiet: (0, 0),
             processes: 1,
             baseline: None,
             checks: Vec::new(),

@@ -1,0 +1,348 @@
+//! Control groups: what is mounted, and where the groups of a run lie in it.
+//!
+//! Version 1 has a tree for each controller, version 2 one for all; a host may have both, with some controllers
+//! in each ("hybrid"). A controller of version 2 is taken where both have it. Groups of version 1 lie below the
+//! group that this process is in, so that its limits hold for them too. Groups of version 2 lie below the root:
+//! a group that holds processes, as ours does, cannot hand controllers down ("no internal processes").
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tailbeam_probes::Unavailable;
+
+use super::failure::{self, Failure};
+use super::process::Process;
+use super::step::{Revert, Step};
+
+/// A controller that faults use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Controller {
+    /// CPU quota and throttling counters.
+    Cpu,
+    /// CPU time; part of `cpu` in version 2.
+    CpuAcct,
+    /// Memory limit.
+    Memory,
+    /// Freezing; in every group of version 2.
+    Freezer,
+    /// Throttling of block devices.
+    Io,
+    /// Number of tasks.
+    Pids,
+}
+
+impl Controller {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Cpu, Self::CpuAcct, Self::Memory, Self::Freezer, Self::Io, Self::Pids];
+
+    const fn v1(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::CpuAcct => "cpuacct",
+            Self::Memory => "memory",
+            Self::Freezer => "freezer",
+            Self::Io => "blkio",
+            Self::Pids => "pids",
+        }
+    }
+
+    /// Its name in `cgroup.controllers`, or "" where every group has it.
+    const fn v2(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Io => "io",
+            Self::Pids => "pids",
+            Self::CpuAcct | Self::Freezer => "",
+        }
+    }
+}
+
+/// What is mounted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cgroups {
+    /// Folder of version 1 that groups are made in, by controller.
+    v1: BTreeMap<Controller, PathBuf>,
+    /// The unified tree, with the controllers that it has, and those of them that it hands down.
+    v2: Option<(PathBuf, Vec<Controller>, Vec<String>)>,
+}
+
+impl Cgroups {
+    /// Looks below `root`, which is `/sys/fs/cgroup` but in tests. `own`: the text of `/proc/self/cgroup`.
+    #[must_use]
+    pub fn find(root: &Path, own: &str) -> Self {
+        let unified = [root.to_owned(), root.join("unified")];
+        let unified = unified.into_iter().find(|dir| dir.join("cgroup.controllers").is_file());
+        let v2 = unified.map(|dir| {
+            let words = |file: &str| {
+                let text = failure::text(&dir.join(file)).unwrap_or_default();
+                text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+            };
+            let (has, hands_down) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+            let taken = |c: &Controller| match c.v2() {
+                // Time of the CPU is counted in every group; it is asked for together with `cpu`.
+                "" => *c == Controller::Freezer || has.iter().any(|name| name == "cpu"),
+                name => has.iter().any(|has| has == name),
+            };
+            let taken = Controller::ALL.into_iter().filter(taken).collect();
+            (dir, taken, hands_down)
+        });
+        let mut v1 = BTreeMap::new();
+        for controller in Controller::ALL {
+            let dir = root.join(controller.v1());
+            // Under a namespace of groups the path may lie outside of what is mounted: then the root is taken.
+            let below = own_path(own, controller.v1()).map(|path| dir.join(path));
+            let dir = below.filter(|dir| dir.join("tasks").is_file()).unwrap_or(dir);
+            if dir.join("tasks").is_file() {
+                v1.insert(controller, dir);
+            }
+        }
+        Self { v1, v2 }
+    }
+
+    /// Where groups named `name` would lie. Nothing is made.
+    #[must_use]
+    pub fn groups(&self, name: &str) -> Groups {
+        let mut places = BTreeMap::new();
+        for (controller, dir) in &self.v1 {
+            places.insert(*controller, Place { dir: dir.join(name), version: 1 });
+        }
+        let mut hand_down = Vec::new();
+        if let Some((dir, has, down)) = &self.v2 {
+            for controller in has {
+                // A freezer of version 1 holds single threads too.
+                if *controller == Controller::Freezer && self.v1.contains_key(controller) {
+                    continue;
+                }
+                places.insert(*controller, Place { dir: dir.join(name), version: 2 });
+                let needed = controller.v2();
+                if !needed.is_empty() && !down.iter().any(|down| down == needed) {
+                    hand_down.push((dir.join("cgroup.subtree_control"), needed));
+                }
+            }
+        }
+        Groups { places, hand_down }
+    }
+}
+
+/// Path of this process in the hierarchy of a controller of version 1, without the first slash.
+fn own_path<'a>(own: &'a str, controller: &str) -> Option<&'a str> {
+    own.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (names, path) = (parts.next()?, parts.next()?);
+        names.split(',').any(|name| name == controller).then(|| path.trim_start_matches('/'))
+    })
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Place {
+    dir: PathBuf,
+    version: u8,
+}
+
+/// The groups of one subject: a folder for each controller, several of which may be the same folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Groups {
+    places: BTreeMap<Controller, Place>,
+    hand_down: Vec<(PathBuf, &'static str)>,
+}
+
+impl Groups {
+    /// Steps that make them. None on a host without control groups.
+    #[must_use]
+    pub fn steps(&self) -> Vec<Step> {
+        let hand_down = self.hand_down.iter().map(|(file, name)| Step::Write {
+            file: file.clone(),
+            value: format!("+{name}"),
+            revert: Revert::Value(format!("-{name}")),
+        });
+        let make = self.dirs().into_iter().map(|dir| Step::MakeGroup { dir });
+        hand_down.chain(make).collect()
+    }
+
+    /// Their folders, each once.
+    #[must_use]
+    pub fn dirs(&self) -> Vec<PathBuf> {
+        let mut dirs: Vec<PathBuf> = self.places.values().map(|place| place.dir.clone()).collect();
+        dirs.sort();
+        dirs.dedup();
+        dirs
+    }
+
+    /// Folder and version of a controller's group.
+    ///
+    /// # Errors
+    /// This host has no such controller.
+    pub fn place(&self, controller: Controller) -> Result<(&Path, u8), Unavailable> {
+        let found = self.places.get(&controller).map(|place| (place.dir.as_path(), place.version));
+        found.ok_or_else(|| Unavailable {
+            source: "cgroup",
+            cause: format!("no controller {} is mounted", controller.v1()),
+            remedy: "mount it, or boot with a unified hierarchy that has it".to_owned(),
+        })
+    }
+
+    /// Puts a process with all its threads into each of them.
+    #[must_use]
+    pub fn enter(&self, process: Process) -> Vec<Step> {
+        self.dirs().into_iter().map(|group| Step::Enter { group, process }).collect()
+    }
+
+    /// Processes in any of them now. Costs a read of a file for each.
+    #[must_use]
+    pub fn members(&self) -> Vec<u32> {
+        members(&self.dirs())
+    }
+}
+
+/// Processes that are in any of these groups. A group that is not there has none.
+pub(super) fn members(dirs: &[PathBuf]) -> Vec<u32> {
+    let text = |dir: &PathBuf| failure::text(&dir.join("cgroup.procs")).unwrap_or_default();
+    let mut pids: Vec<u32> = dirs
+        .iter()
+        .flat_map(|dir| {
+            text(dir).lines().filter_map(|line| line.parse().ok()).collect::<Vec<u32>>()
+        })
+        // Processes of other namespaces are 0 here.
+        .filter(|pid| *pid != 0)
+        .collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids
+}
+
+/// Kills all processes in these groups and waits until they are empty.
+///
+/// All groups are thawed first: a task that a freezer of version 1 holds does not die. Then rounds: what is listed
+/// is killed and waited for, until nothing is listed, because a process may have forked meanwhile.
+///
+/// # Errors
+/// Something is still there after about 5 s.
+pub(super) fn kill_members(dirs: &[PathBuf]) -> Result<usize, Failure> {
+    for dir in dirs {
+        for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+            let file = dir.join(file);
+            if file.is_file() {
+                failure::write(&file, value).or_else(|f| gone(f, ()))?;
+            }
+        }
+        let all = dir.join("cgroup.kill");
+        if all.is_file() {
+            failure::write(&all, "1").or_else(|f| gone(f, ()))?;
+        }
+    }
+    let mut killed = Vec::new();
+    for _ in 0..KILL_ROUNDS {
+        let found: Vec<Process> =
+            members(dirs).into_iter().filter_map(|pid| Process::of(pid).ok()).collect();
+        if found.is_empty() {
+            return Ok(killed.len());
+        }
+        for process in &found {
+            // Listed again after it was identified: so it is that process that is in the group.
+            if members(dirs).contains(&process.pid) {
+                process.signal(rustix::process::Signal::KILL)?;
+            }
+            if !killed.contains(process) {
+                killed.push(*process);
+            }
+        }
+        for process in found {
+            process.ends_within(KILL_MS)?;
+        }
+        super::process::pause_ms(5);
+    }
+    Err(Failure::Slow { what: format!("the end of {:?}", members(dirs)), ms: 5_000 })
+}
+
+fn gone<T>(failure: Failure, value: T) -> Result<T, Failure> {
+    if failure::is_gone(&failure) { Ok(value) } else { Err(failure) }
+}
+
+/// Rounds of killing, and the wait for each process of a round, ms.
+const KILL_ROUNDS: u32 = 50;
+const KILL_MS: u64 = 100;
+
+/// Removes an empty group; `false`: it was not there.
+///
+/// # Errors
+/// It still holds something after 2 s.
+pub(super) fn remove(dir: &Path) -> Result<bool, Failure> {
+    for _ in 0..200 {
+        match std::fs::remove_dir(dir) {
+            Ok(()) => return Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            // Tasks that have just ended leave their group a moment later.
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                super::process::pause_ms(10);
+            }
+            Err(error) => return Err(failure::io(dir, "remove", error)),
+        }
+    }
+    Err(Failure::Slow { what: format!("removal of {}", dir.display()), ms: 2_000 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let path = root.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn a_unified_tree_is_found_and_hands_down_only_what_it_does_not_yet() {
+        let root = tree(&[
+            ("cgroup.controllers", "cpuset cpu io memory pids\n"),
+            ("cgroup.subtree_control", "memory pids\n"),
+        ]);
+        let groups = Cgroups::find(root.path(), "0::/user.slice\n").groups("x");
+        let dir = root.path().join("x");
+        for controller in Controller::ALL {
+            assert_eq!(groups.place(controller), Ok((dir.as_path(), 2)), "{controller:?}");
+        }
+        let down = root.path().join("cgroup.subtree_control");
+        let write = |name: &str| Step::Write {
+            file: down.clone(),
+            value: format!("+{name}"),
+            revert: Revert::Value(format!("-{name}")),
+        };
+        assert_eq!(groups.steps(), [write("cpu"), write("io"), Step::MakeGroup { dir }]);
+    }
+
+    #[test]
+    fn version_one_lies_below_our_own_group_and_what_is_not_mounted_is_said() {
+        let root = tree(&[
+            ("memory/tasks", ""),
+            ("memory/a/b/tasks", ""),
+            ("cpu/tasks", ""),
+            ("unified/cgroup.controllers", "hugetlb\n"),
+            ("unified/cgroup.subtree_control", ""),
+            ("freezer/tasks", ""),
+        ]);
+        let own = "4:memory:/a/b\n2:cpuset,cpu:/elsewhere\n6:freezer:/\n0::/\n";
+        let groups = Cgroups::find(root.path(), own).groups("x");
+        let at = |path: &str| root.path().join(path);
+        assert_eq!(groups.place(Controller::Memory), Ok((at("memory/a/b/x").as_path(), 1)));
+        assert_eq!(groups.place(Controller::Cpu), Ok((at("cpu/x").as_path(), 1)));
+        assert_eq!(groups.place(Controller::Freezer), Ok((at("freezer/x").as_path(), 1)));
+        let missing = groups.place(Controller::Io).unwrap_err();
+        assert!(missing.cause.contains("blkio"), "{missing}");
+        assert_eq!(groups.steps().len(), 3);
+    }
+
+    #[test]
+    fn a_host_without_groups_has_no_steps() {
+        let root = tree(&[]);
+        let groups = Cgroups::find(root.path(), "").groups("x");
+        assert!(groups.steps().is_empty() && groups.place(Controller::Cpu).is_err());
+    }
+}

@@ -1,0 +1,207 @@
+//! A process that is inside its groups and namespaces before its first instruction.
+//!
+//! It begins as a shell that waits for a line on its stdin. Meanwhile its number is written to the journal; then it
+//! enters the groups, and becomes the program. If the supervisor dies in between, the line does not come, and the
+//! shell ends. The pipe stays open as stdin of the program: who wants to notice the supervisor's death reads it.
+
+use std::fmt;
+use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::cgroups::Groups;
+use super::failure::{self, Failure};
+use super::journal::Journal;
+use super::process::Process;
+use super::step::Step;
+use super::{MARK, tool};
+
+/// Reads the line, enters what comes before `--`, becomes what comes after it. `read` of a shell takes no byte
+/// beyond the line from a pipe (POSIX).
+const SCRIPT: &str = r#"IFS= read -r line || exit 125
+while [ "$1" != -- ]; do echo $$ > "$1/cgroup.procs" || exit 125; shift; done
+shift
+exec "$@""#;
+
+/// How a process is started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Folders of the groups that it is in.
+    pub groups: Vec<PathBuf>,
+    /// Name of the network namespace that it is in.
+    pub namespace: Option<String>,
+    /// A time namespace in which `CLOCK_MONOTONIC` and `CLOCK_BOOTTIME` are this far ahead, s.
+    pub offset_s: Option<i64>,
+    /// Priority of `SCHED_FIFO`.
+    pub fifo: Option<u8>,
+}
+
+impl Run {
+    /// A plain start.
+    #[must_use]
+    pub fn new(program: impl AsRef<Path>, args: &[&str]) -> Self {
+        Self {
+            program: program.as_ref().to_owned(),
+            args: args.iter().map(|&arg| arg.to_owned()).collect(),
+            groups: Vec::new(),
+            namespace: None,
+            offset_s: None,
+            fifo: None,
+        }
+    }
+
+    /// In these groups.
+    #[must_use]
+    pub fn inside(mut self, groups: &Groups) -> Self {
+        self.groups = groups.dirs();
+        self
+    }
+
+    /// The program with the tools before it that put it where it belongs; all become it, so its number is theirs.
+    ///
+    /// # Errors
+    /// A tool is not here.
+    fn wrapped(&self) -> Result<Vec<String>, Failure> {
+        let mut argv = Vec::new();
+        let mut before = |words: &[&str]| {
+            let program = tool::find(words[0]).ok_or_else(|| Failure::Tool {
+                tool: words.join(" "),
+                status: "is not installed".to_owned(),
+                text: String::new(),
+            })?;
+            argv.push(program.display().to_string());
+            argv.extend(words[1..].iter().map(|&word| word.to_owned()));
+            Ok::<_, Failure>(())
+        };
+        if let Some(name) = &self.namespace {
+            before(&["nsenter", &format!("--net=/run/netns/{name}"), "--"])?;
+        }
+        if let Some(s) = self.offset_s.map(|s| s.to_string()) {
+            before(&["unshare", "-T", "--monotonic", &s, "--boottime", &s, "--"])?;
+        }
+        if let Some(priority) = self.fifo {
+            before(&["chrt", "-f", &priority.to_string()])?;
+        }
+        argv.push(self.program.display().to_string());
+        argv.extend(self.args.iter().cloned());
+        Ok(argv)
+    }
+
+    /// The command, which waits for a line on its stdin before it does anything.
+    pub(super) fn command(&self, mark: &str) -> Result<Command, Failure> {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", SCRIPT, "tailbeam-chaos"]).args(&self.groups);
+        command.arg("--").args(self.wrapped()?);
+        // A group of its own: Ctrl-C at the terminal is for the supervisor alone.
+        command.env(MARK, mark).stdin(Stdio::piped()).process_group(0);
+        Ok(command)
+    }
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.program.display())?;
+        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))?;
+        if !self.groups.is_empty() {
+            write!(f, ", in {} groups", self.groups.len())?;
+        }
+        if let Some(name) = &self.namespace {
+            write!(f, ", in network namespace {name}")?;
+        }
+        if let Some(s) = self.offset_s {
+            write!(f, ", with its monotonic clock {s} s ahead")?;
+        }
+        self.fifo.map_or(Ok(()), |priority| write!(f, ", at real-time priority {priority}"))
+    }
+}
+
+/// Lets a process that waits at its gate go on.
+pub(super) fn open_gate(child: &mut Child) -> Result<(), Failure> {
+    let pipe = child.stdin.as_mut().expect("stdin of a command is a pipe");
+    pipe.write_all(b"\n").map_err(|error| failure::io(Path::new("the gate"), "open", error))
+}
+
+/// The process under test.
+#[derive(Debug)]
+pub struct Subject {
+    child: Child,
+    process: Process,
+}
+
+impl Subject {
+    /// Starts it, recorded in the journal. `prepare` may set stdout, stderr, variables and folder of the command.
+    ///
+    /// When this returns it is in its groups or about to enter them; a program that must know reads `/proc`.
+    ///
+    /// # Errors
+    /// The shell cannot be started, or the journal not written.
+    pub fn start(
+        journal: &mut Journal,
+        run: &Run,
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Self, Failure> {
+        let mut command = run.command(journal.name())?;
+        prepare(&mut command);
+        let (child, process) = journal.start(&Step::Start { run: run.clone() }, command)?;
+        Ok(Self { child, process })
+    }
+
+    /// Which process it is.
+    #[must_use]
+    pub const fn process(&self) -> Process {
+        self.process
+    }
+
+    /// Its pipes.
+    pub const fn child(&mut self) -> &mut Child {
+        &mut self.child
+    }
+
+    /// Waits for its end. `None`: the time was over first.
+    ///
+    /// # Errors
+    /// It cannot be waited for.
+    pub fn ends_within(&mut self, ms: u64) -> Result<Option<ExitStatus>, Failure> {
+        if !self.process.ends_within(ms)? {
+            return Ok(None);
+        }
+        self.child.wait().map(Some).map_err(|error| failure::io(Path::new("it"), "wait for", error))
+    }
+
+    /// Kills it, and waits for its end. It must not be frozen.
+    ///
+    /// # Errors
+    /// It does not end within 5 s.
+    pub fn kill(&mut self) -> Result<ExitStatus, Failure> {
+        self.process.signal(Signal::KILL)?;
+        let what = || format!("the end of {}", self.process);
+        let slow = Failure::Slow { what: what(), ms: 5_000 };
+        self.ends_within(5_000)?.ok_or(slow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tools_that_place_it_come_in_their_order_and_become_it() {
+        let mut run = Run::new("/bin/x", &["a b"]);
+        assert_eq!(run.wrapped().unwrap(), ["/bin/x", "a b"]);
+        run.namespace = Some("n".to_owned());
+        run.offset_s = Some(-5);
+        run.fifo = Some(7);
+        let argv = run.wrapped().unwrap().join(" ");
+        let order = ["nsenter --net=/run/netns/n --", "unshare -T --monotonic -5", "chrt -f 7"];
+        let places: Vec<_> = order.iter().map(|part| argv.find(part)).collect();
+        assert!(places.is_sorted() && places.iter().all(Option::is_some), "{argv}");
+    }
+}
