@@ -341,6 +341,38 @@ fn a_cut_gives_every_place_back() {
     assert!(world.book.lock().unwrap().letters.is_empty());
 }
 
+/// A place that an agent has left finds the short way to it by a marker behind what it has passed on; were that lost, it
+/// would hold all that comes for ever.
+#[test]
+fn where_an_agent_has_lived_leads_on_after_a_cut() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, 1, Faults::drawn(&mut Rng::new(seed)));
+        let first = world.callees[0];
+        let mut home = first;
+        world.faults.set(LinkFault { loss_ppm: 500_000, delay_ns: MS, ..LinkFault::default() });
+        for round in 0..6 {
+            // One that has messages in hand is moved a little later.
+            let moved = (0..100).find_map(|_| {
+                world.sim.run_for(MS / 10).unwrap();
+                world.sim.move_agent(home, (home.shard() + 1) % 2).ok()
+            });
+            home = moved.unwrap();
+            letters(&mut world, round * 8..round * 8 + 8);
+            world.sim.run_for(3 * MS).unwrap();
+        }
+        world.faults.heal();
+        world.rest();
+        let before = world.book.lock().unwrap().letters.len();
+        assert_eq!(letters(&mut world, 100..108), 8, "seed {seed}: every place is free");
+        world.rest();
+        let book = world.book.lock().unwrap();
+        assert_eq!(book.letters[before..], (100..108).collect::<Vec<_>>(), "seed {seed}");
+        drop(book);
+        assert_closes(&world.sim.stats());
+        assert!(world.faults.dropped() > 0);
+    }
+}
+
 #[test]
 fn an_end_does_not_wait_for_a_delay_and_drains_behind_a_cut() {
     for wrong in [

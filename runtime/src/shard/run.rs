@@ -520,8 +520,14 @@ impl Shard {
             || self.acks_out.borrow_mut().iter_mut().any(super::Outbox::can_go_on)
             // One that is full holds up the acks behind it.
             || self.acks_in.borrow_mut().iter_mut().flatten().any(super::Consumer::is_full)
-            || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
-            || self.delayed_due_ns().is_some_and(|at| at <= self.clock_ns())
+            // One look at the clock for both: time that passes between two would be work that nobody has seen.
+            || self.next_due_ns().is_some_and(|at| at <= self.clock_ns())
+    }
+
+    /// When a timer or a delayed message is due next.
+    fn next_due_ns(&self) -> Option<u64> {
+        let timer = self.wheel.borrow().next_deadline();
+        timer.into_iter().chain(self.delayed_due_ns()).min()
     }
 
     pub(super) fn publish_stats(&self, ring: &dyn Doorbells, busy_ns: u64) {
