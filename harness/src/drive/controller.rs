@@ -409,6 +409,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         let (mut counts, mut open, mut open_age_ns) = (SecondCounts::default(), 0, 0);
         let mut lasts = Vec::with_capacity(self.shards);
         self.windows.system.clear();
+        // Before the cores hand over a window, which it is a part of.
+        self.note_fleet_second(self.windows.second.from_ns, now_ns);
         for shard in 0..self.shards {
             let handed = self.visit(shard, phase)?;
             counts.merge(&handed.counts);

@@ -10,6 +10,7 @@ use tailbeam_runtime::StampSource;
 
 use super::DriveError;
 use super::controller::Controller;
+use super::fleet::{Counts, FleetSeconds};
 use crate::evidence::records::{UnitCosts, UnknownThing};
 use crate::load::account::take_readings;
 use crate::load::legs::{Legs, occupied};
@@ -43,6 +44,7 @@ pub(super) struct Latency {
     naps: u64,
     /// Windows that are handed over and not written.
     ready: Vec<LatencyWindow>,
+    fleet: FleetSeconds,
 }
 
 impl Latency {
@@ -61,6 +63,7 @@ impl Latency {
             samples: 0,
             naps: 0,
             ready: Vec::new(),
+            fleet: FleetSeconds::default(),
         }
     }
 
@@ -103,6 +106,7 @@ impl Latency {
             // A fact of the fleet: sent on one core, taken on another.
             made.occupancy = std::mem::take(&mut self.occupancy);
             made.occupancy_samples = std::mem::take(&mut self.samples);
+            made.more.seconds = self.fleet.take();
         }
         self.ready.push(made);
         self.spares[shard] = Some(sheet);
@@ -141,6 +145,10 @@ impl<W: Workload> Controller<'_, W> {
                 note(&mut unknowns, UnknownThing { thing, unknown: why.cause, remedy: why.remedy });
             }
         }
+        if let Err(why) = self.latency.fleet.open() {
+            let thing = "time that a CPU quota held the process".to_owned();
+            note(&mut unknowns, UnknownThing { thing, unknown: why.cause, remedy: why.remedy });
+        }
         for (thing, unknown, remedy) in UNTOLD {
             let (thing, unknown) = (thing.to_owned(), unknown.to_owned());
             note(&mut unknowns, UnknownThing { thing, unknown, remedy: remedy.to_owned() });
@@ -161,8 +169,20 @@ impl<W: Workload> Controller<'_, W> {
         self.on(0, move |_| Some(units::measure(&plan, shards)))
     }
 
+    /// What was done to all cores in the second that ends.
+    pub(super) fn note_fleet_second(&mut self, from_ns: u64, to_ns: u64) {
+        if self.latency.setup.on && to_ns > from_ns {
+            let now = Counts::read(self.runtime, &self.latency.legs);
+            self.latency.fleet.second((from_ns, to_ns), now);
+        }
+    }
+
     /// Forgets what was noted before the first request was due.
-    pub(super) fn restart_notes(&self) -> Result<(), DriveError> {
+    pub(super) fn restart_notes(&mut self) -> Result<(), DriveError> {
+        if self.latency.setup.on {
+            let now = Counts::read(self.runtime, &self.latency.legs);
+            self.latency.fleet.restart(now);
+        }
         (0..self.shards)
             .try_for_each(|shard| self.on(shard, |_| observe::with(|core| core.restart())))
     }

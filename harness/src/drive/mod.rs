@@ -15,6 +15,7 @@ mod begin;
 mod controller;
 mod cost;
 mod error;
+mod fleet;
 mod heap;
 mod knobs;
 mod last;

@@ -43,14 +43,20 @@ impl Legs {
     }
 }
 
-/// Requests that are sent and not taken, taken and not answered, answered and not in hand.
-pub(crate) fn occupied(cores: &[Legs]) -> [u64; STEPS - 1] {
+/// Steps of all requests so far, by [`Step`].
+pub(crate) fn steps(cores: &[Legs]) -> [u64; STEPS] {
     // Last step first: what is seen to have left a leg is then seen to have come into it.
     let mut sums = [0u64; STEPS];
     for step in (0..STEPS).rev() {
         let counts = cores.iter().map(|core| core.0[step].load(Ordering::Acquire));
         sums[step] = counts.fold(0, u64::wrapping_add);
     }
+    sums
+}
+
+/// Requests that are sent and not taken, taken and not answered, answered and not in hand.
+pub(crate) fn occupied(cores: &[Legs]) -> [u64; STEPS - 1] {
+    let sums = steps(cores);
     std::array::from_fn(|leg| sums[leg].saturating_sub(sums[leg + 1]))
 }
 
@@ -72,5 +78,6 @@ mod tests {
         cores[0].count(Step::Closed);
         cores[0].uncount(Step::Sent);
         assert_eq!(occupied(&cores), [0, 0, 0]);
+        assert_eq!(steps(&cores), [1, 1, 1, 1]);
     }
 }

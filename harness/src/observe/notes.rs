@@ -1,4 +1,8 @@
-//! The notes of a window on one core: fixed room, and what found none is summed.
+//! The notes of a window on one core: fixed room, and what found none is summed. Of times off the CPU the longest are
+//! kept: a core that is throttled, or shares its CPU, has thousands of short ones.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 use tailbeam_probes::collect::perf::{OffCpu, Support};
 use tailbeam_probes::record::latency::{LateWake, LatencyWindow, LongTurn, Off, TurnOff};
@@ -15,12 +19,28 @@ const LONG_MAX: usize = 128;
 /// Parks between two drains.
 const PARKS_MAX: usize = 1_024;
 
+/// Time off the CPU by its length; of equals the earlier one is the longer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Kept {
+    len_ns: Reverse<u64>,
+    from_ns: u64,
+    preempted: bool,
+}
+
+impl Kept {
+    const fn record(self) -> Off {
+        let Self { len_ns: Reverse(len_ns), from_ns, preempted } = self;
+        Off { from_ns, to_ns: from_ns + len_ns, preempted }
+    }
+}
+
 /// What one core noted.
 #[derive(Debug)]
 pub(crate) struct Notes {
     ticks: Vec<Raw>,
     ticks_max: usize,
-    off: Vec<Off>,
+    /// The shortest on top.
+    off: BinaryHeap<Kept>,
     off_left_out: (u64, u64),
     long: Vec<LongTurn>,
     long_left_out: (u64, u64),
@@ -37,7 +57,7 @@ impl Notes {
         Self {
             ticks: Vec::with_capacity(ticks),
             ticks_max: ticks.max(1),
-            off: Vec::with_capacity(OFF_MAX),
+            off: BinaryHeap::with_capacity(OFF_MAX),
             off_left_out: (0, 0),
             long: Vec::with_capacity(LONG_MAX),
             long_left_out: (0, 0),
@@ -74,18 +94,23 @@ impl Notes {
         self.self_ns += ns;
     }
 
-    /// Keeps time off the CPU that is long, and no park.
+    /// Keeps time off the CPU that is long, and no park; without room the shortest is only summed.
     fn off(&mut self, off: &OffCpu) {
-        let len_ns = off.to_ns - off.from_ns;
+        let OffCpu { from_ns, to_ns, preempted, .. } = *off;
+        let len_ns = to_ns - from_ns;
         if len_ns < OFF_NS {
             return;
         }
+        let mut one = Kept { len_ns: Reverse(len_ns), from_ns, preempted };
         if self.off.len() < OFF_MAX {
-            let OffCpu { from_ns, to_ns, preempted, .. } = *off;
-            self.off.push(Off { from_ns, to_ns, preempted });
-        } else {
-            add(&mut self.off_left_out, len_ns);
+            return self.off.push(one);
         }
+        if let Some(mut shortest) = self.off.peek_mut()
+            && one < *shortest
+        {
+            std::mem::swap(&mut *shortest, &mut one);
+        }
+        add(&mut self.off_left_out, one.len_ns.0);
     }
 
     /// Says that long turns are looked at for time off the CPU.
@@ -119,7 +144,8 @@ impl Notes {
     /// Writes them down. Allocates: not on the core.
     pub(crate) fn write(&self, support: Option<&Support>, into: &mut LatencyWindow) {
         into.ticks = self.ticks.iter().map(|raw| raw.record(support)).collect();
-        into.off.clone_from(&self.off);
+        into.off = self.off.iter().map(|kept| kept.record()).collect();
+        into.off.sort_unstable_by_key(|off| off.from_ns);
         into.off_left_out = self.off_left_out;
         into.long_turns.clone_from(&self.long);
         into.long_turns_left_out = self.long_left_out;
@@ -226,6 +252,25 @@ mod tests {
         let later = Switched { preempted_ns: 40_000, ..Switched::default() };
         assert_eq!(parks.take(), later, "it began when the counters had been read");
         assert_eq!(parks.take(), Switched::default());
+    }
+
+    #[test]
+    fn without_room_the_longest_times_off_the_cpu_are_kept() {
+        let mut notes = Notes::new(1);
+        let (many, most) = (3 * OFF_MAX as u64, OFF_MAX as u64);
+        // Every third one is long; lengths all differ.
+        let len_ns = |i: u64| if i.is_multiple_of(3) { 1_000_000 + i } else { OFF_NS + i };
+        for i in 0..many {
+            let from_ns = i * 2_000_000;
+            notes.off(&off(from_ns, from_ns + len_ns(i), true));
+        }
+        let mut window = LatencyWindow::default();
+        notes.write(None, &mut window);
+        let kept: Vec<u64> = window.off.iter().map(|off| off.to_ns - off.from_ns).collect();
+        let long: Vec<u64> = (0..many).filter(|i| i.is_multiple_of(3)).map(len_ns).collect();
+        assert_eq!(kept, long, "in order of time");
+        let short: u64 = (0..many).filter(|i| !i.is_multiple_of(3)).map(len_ns).sum();
+        assert_eq!(window.off_left_out, (short, many - most));
     }
 
     #[test]

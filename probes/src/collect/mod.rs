@@ -9,6 +9,7 @@ pub mod perf;
 pub mod process;
 pub mod profile;
 pub mod program;
+pub mod quota;
 pub mod room;
 pub mod schedstat;
 mod sys;

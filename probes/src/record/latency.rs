@@ -344,6 +344,34 @@ pub struct LegSum {
     pub ns: u64,
 }
 
+/// What a CPU quota of the process did in a second (`collect::quota`, as it is stored).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ThrottleRecord {
+    /// Periods of the quota in which something was to run; 0 without a quota.
+    pub periods: u64,
+    /// Of these, so many ended with nothing left of it.
+    pub times: u64,
+    /// Time that CPUs had something to run and were not let, of all CPUs together, ns.
+    pub ns: u64,
+}
+
+/// What all cores did together in about a second, and what was done to them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FleetSecond {
+    /// From, ns.
+    pub from_ns: u64,
+    /// To, ns: the length is what it was and not what it should have been.
+    pub to_ns: u64,
+    /// Of the CPU quota; `None`: unknown, and the manifest says why where it always is.
+    pub throttle: Option<ThrottleRecord>,
+    /// Messages between cores that were lost on faulty links, which somebody injects.
+    pub links_dropped: u64,
+    /// Messages between cores that faulty links have made wait.
+    pub links_delayed: u64,
+    /// Steps of requests: sent, taken by the responder's turn, answered, the answer taken by the asker's turn.
+    pub steps: [u64; 4],
+}
+
 /// What a thread of one core has recorded in one window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyWindow {
@@ -423,6 +451,8 @@ pub struct More {
     pub staged_every: u32,
     /// The others: in the histograms of latency and in no bucket; `ns` is their system latency.
     pub undrawn: LegSum,
+    /// The seconds of the window, as facts of the fleet: in the window of shard 0.
+    pub seconds: Vec<FleetSecond>,
 }
 
 impl LatencyWindow {
@@ -453,6 +483,7 @@ impl LatencyWindow {
         window.more.late_wakes_left_out = next(&mut rest)?;
         window.more.staged_every = next(&mut rest)?;
         window.more.undrawn = next(&mut rest)?;
+        window.more.seconds = next(&mut rest)?;
         Ok(window)
     }
 }
@@ -507,6 +538,10 @@ impl LatencyWindow {
             moved(&mut late.from_ns, by);
             moved(&mut late.to_ns, by);
         }
+        for second in &mut self.more.seconds {
+            moved(&mut second.from_ns, by);
+            moved(&mut second.to_ns, by);
+        }
     }
 }
 
@@ -539,6 +574,7 @@ mod tests {
             counts: None,
         };
         let tick = CoreTick { from_ns: 4_000, to_ns: 9_000, turns_ns: 70, ..CoreTick::default() };
+        let second = FleetSecond { from_ns: 4_000, to_ns: 9_000, ..FleetSecond::default() };
         let made = LatencyWindow {
             from_ns: 4_000,
             to_ns: 9_000,
@@ -546,6 +582,7 @@ mod tests {
             ticks: vec![tick],
             long_turns: vec![LongTurn { agent: 1, from_ns: 5_000, len_ns: 60 }],
             off: vec![Off { from_ns: 5_000, to_ns: 5_500, preempted: true }],
+            more: More { seconds: vec![second], ..More::default() },
             ..LatencyWindow::default()
         };
         let mut shifted = made.clone();
@@ -558,6 +595,8 @@ mod tests {
             (shifted.from_ns, shifted.ticks[0].to_ns, shifted.off[0].to_ns),
             (1_000, 6_000, 2_500)
         );
+        let second = shifted.more.seconds[0];
+        assert_eq!((second.from_ns, second.to_ns), (1_000, 6_000));
         shifted.shift(3_000);
         assert_eq!(shifted, made);
     }
@@ -567,6 +606,8 @@ mod tests {
         let full = TopAgent { agent: 17, weight: 3, error: 0, count: 3 };
         let off = TurnOff { from_ns: 5, off_ns: 20_000, ready_ns: None };
         let late = LateWake { from_ns: 5, to_ns: 9, ready_ns: Some(4) };
+        let throttle = Some(ThrottleRecord { periods: 10, times: 4, ns: 200_000 });
+        let second = FleetSecond { from_ns: 5, to_ns: 9, throttle, ..FleetSecond::default() };
         let more = More {
             top_full: vec![full],
             turn_off: vec![off],
@@ -575,6 +616,7 @@ mod tests {
             late_wakes_left_out: (7, 1),
             staged_every: 10,
             undrawn: LegSum { count: 300, ns: 90_000 },
+            seconds: vec![second],
         };
         let window = LatencyWindow { window: 7, clamped: 300, more, ..LatencyWindow::default() };
         let bytes = window.encode().expect("plain values have bytes");

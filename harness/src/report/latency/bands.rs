@@ -173,6 +173,7 @@ fn of_band(compared: &Compared, band: usize, manifest: &Manifest) -> Measured<Ca
         drawn: of.draws.uniform + of.draws.late,
         late: of.draws.late,
         waits: of.waits.iter().filter_map(blame).take(BLAMES_MAX).collect(),
+        throttled: part("throttled_ns", of.throttled.filter(|of| of.mean > 0.0)),
         unrecorded_ns: unrecorded.map(|of| of.ns.mean).sum(),
         service: service.into_iter().flatten().collect(),
     })

@@ -9,6 +9,7 @@ use tailbeam_probes::record::latency::{LatencyWindow, Sums};
 use tailbeam_probes::stats::Histogram;
 
 use super::bands::Compared;
+use super::fleet::Fleet;
 use super::outliers::Slow;
 use super::{
     Attribution, FullMailbox, Holds, LatencyReport, LatencyRun, MatrixRow, Recorded, Requests,
@@ -115,6 +116,7 @@ pub(super) struct Gathered {
     pub(super) responders: BTreeMap<u16, (Sums, Sums)>,
     pub(super) cores: BTreeMap<u16, cores::Core>,
     pub(super) agents: agents::Agents,
+    pub(super) fleet: Fleet,
     slow: Slow,
     costs: Costs,
     comparer: bands::Comparer,
@@ -136,6 +138,7 @@ impl Gathered {
             responders: BTreeMap::new(),
             cores: BTreeMap::new(),
             agents: agents::Agents::default(),
+            fleet: Fleet::default(),
             slow: Slow::new(question.outliers, question.agent),
             costs: Costs::default(),
             comparer: bands::Comparer::default(),
@@ -173,6 +176,7 @@ impl Gathered {
         }
         self.cores.entry(window.shard).or_default().add(window);
         self.agents.add(window);
+        window.more.seconds.iter().for_each(|second| self.fleet.add(second));
         self.clamped += window.clamped;
         self.disordered += window.disordered;
         self.late_left_out += window.late_left_out;
@@ -285,6 +289,8 @@ fn built(dir: &Path, question: &Question) -> Result<(LatencyReport, Compared), L
     for interval in intervals.by_ref() {
         if range.takes(&interval) {
             gathered.interval(interval, clock_ns.unwrap_or(0));
+        } else {
+            gathered.fleet.before(&interval.record.seconds);
         }
     }
     range.check(&intervals)?;
@@ -322,6 +328,9 @@ fn report(
             disordered: gathered.disordered,
             missing_windows: missing(intervals, gathered, range),
         },
+        throttled: gathered.fleet.throttled(manifest),
+        links: gathered.fleet.links(),
+        last_seen: gathered.fleet.last_seen(seconds.last().map_or(0, |last| last.open_end)),
         series: vec![row(Series::System), row(Series::EndToEnd)],
         littles_law: figures::little(&seconds, &totals),
         oldest_open_ns: seconds.iter().map(|second| second.oldest_open_ns).max().map_or_else(
@@ -408,9 +417,10 @@ fn caveats(intervals: &Intervals, gathered: &Gathered, range: &Range) -> Vec<Str
         turns,
         "long turns were not written down: no room; a request may wait behind one unnamed",
     );
-    count(off, "times off the CPU were not written down: no room");
+    count(off, "times off the CPU were not written down, the shorter ones: no room");
     count(lost, "records of switches were lost: times off the CPU are lower bounds");
     caveats.extend(full_mailboxes(intervals, gathered));
+    caveats.extend(gathered.fleet.caveats(&gathered.seconds));
     caveats
 }
 

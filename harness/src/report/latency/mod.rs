@@ -8,11 +8,13 @@ mod agents;
 mod bands;
 mod build;
 mod cores;
+mod fleet;
 mod outliers;
 
 pub use build::{LatencyError, Question, Range, build, check};
 pub(crate) use build::{attribution, identity, recorded};
 pub(crate) use cores::cpu;
+pub use fleet::{Between, LastSeen, Links, Throttled};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +43,15 @@ pub struct LatencyReport {
     pub caveats: Vec<String>,
     /// Requests and what became of their stamps.
     pub requests: Requests,
+    /// What a CPU quota did to the process.
+    #[serde(default = "uncounted")]
+    pub throttled: Measured<Throttled>,
+    /// What faulty links between cores did to messages.
+    #[serde(default = "uncounted")]
+    pub links: Measured<Links>,
+    /// Where requests were last seen to which no answer came.
+    #[serde(default = "uncounted")]
+    pub last_seen: Measured<LastSeen>,
     /// Percentiles with their counts: system latency, then end to end.
     pub series: Vec<LatencyRow>,
     /// Throughput x mean time open against the number outstanding.
@@ -65,6 +76,10 @@ pub struct LatencyReport {
     pub outliers: Vec<Outlier>,
     /// What measuring cost.
     pub own_cost: OwnCost,
+}
+
+fn uncounted<T>() -> Measured<T> {
+    Measured::unknown("the report was made before this was counted", "make a new one of the run")
 }
 
 /// Which run, and which part of it.
@@ -392,7 +407,8 @@ pub struct Behind {
     /// Stage of the wait.
     pub stage: String,
     /// `turn`: long turns; `preempted`: off the CPU although it could run; `blocked`: in a blocking call of a
-    /// turn; `asleep`: in a wait outside of any long turn.
+    /// turn; `asleep`: in a wait outside of any long turn; `throttled`: held by the CPU quota; `link`: held by a link
+    /// between cores; `never_answered`: not known.
     pub what: String,
     /// Agent whose turns they were; none where it was none of the workload's, or no turn.
     pub agent: Option<u32>,
@@ -413,6 +429,9 @@ pub struct Causes {
     pub late: u64,
     /// The largest causes of its waits, longest first.
     pub waits: Vec<Blame>,
+    /// Held by the CPU quota of the process, in waits and in the service, ns per request; none where nothing was.
+    #[serde(default)]
+    pub throttled: Option<Part>,
     /// Waits behind what is not recorded one by one (short turns, the scheduler's work, waking up), ns per
     /// request.
     pub unrecorded_ns: f64,
@@ -488,6 +507,9 @@ pub struct Outlier {
 pub struct ServiceParts {
     /// Off the CPU although it could run, ns.
     pub preempted_ns: Option<u64>,
+    /// Of `preempted_ns`, held by the CPU quota of the process, ns; none where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttled_ns: Option<u64>,
     /// In blocking calls, ns.
     pub blocked_ns: Option<u64>,
     /// Off the CPU by the thread's own CPU time, ns.

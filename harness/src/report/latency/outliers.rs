@@ -85,6 +85,7 @@ fn row(of: &Exemplar, explained: &Explained, manifest: &Manifest) -> Outlier {
         behind_unrecorded_ns: explained.waits.iter().map(|wait| wait.rest_ns).sum(),
         service: ServiceParts {
             preempted_ns: service.preempted_ns,
+            throttled_ns: service.throttled_ns.filter(|ns| *ns > 0),
             blocked_ns: service.blocked_ns,
             off_ns: service.off_ns,
             allocator_ns: service.allocator_ns,
@@ -131,5 +132,8 @@ pub(super) fn words(behind: explain::Behind) -> (&'static str, Option<u32>) {
         explain::Behind::Preempted { during } => ("preempted", during.and_then(named)),
         explain::Behind::Blocked { during } => ("blocked", named(during)),
         explain::Behind::Asleep => ("asleep", None),
+        explain::Behind::Throttled => ("throttled", None),
+        explain::Behind::Link => ("link", None),
+        explain::Behind::NeverAnswered => ("never_answered", None),
     }
 }

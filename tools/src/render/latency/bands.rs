@@ -80,6 +80,16 @@ fn causes(causes: &Measured<Causes>, mean_ns: f64, out: &mut dyn Write) -> io::R
             return writeln!(out, "    waits             unknown ({unknown}; {remedy})");
         }
     };
+    if let Some(of) = &causes.throttled {
+        writeln!(
+            out,
+            "    throttled         {:>8} +- {:<8} of {} behind the CPU quota of the process ({})",
+            time(of.mean),
+            time(of.error),
+            time(mean_ns),
+            percent(of.mean / mean_ns.max(1.0))
+        )?;
+    }
     let shown = |of: &&Blame| of.mean_ns >= SHOWN_SHARE * mean_ns;
     let named: Vec<&Blame> = causes.waits.iter().filter(shown).take(BLAMES_MAX).collect();
     for of in &named {

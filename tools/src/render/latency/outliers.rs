@@ -97,6 +97,11 @@ pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
         ("asleep", _) => format!(
             "while core {core} was off its CPU with work to do, cause unknown: asleep, or held from outside"
         ),
+        ("throttled", _) => format!("behind the CPU quota: core {core} was throttled"),
+        ("link", _) => format!("on the way to core {core}: links between cores held messages back"),
+        ("never_answered", _) => {
+            "where is unknown of the single request: sent and never answered".to_owned()
+        }
         (other, _) => format!("{other} on core {core}"),
     }
 }
@@ -104,6 +109,7 @@ pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
 fn service(of: &ServiceParts) -> Vec<String> {
     let parts = [
         (of.preempted_ns, "preempted"),
+        (of.throttled_ns, "of that behind the CPU quota (throttled)"),
         (of.blocked_ns, "off the CPU and not ready (a blocking call, or held)"),
         (of.off_ns, "off the CPU"),
     ];

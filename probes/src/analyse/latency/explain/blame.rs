@@ -47,6 +47,8 @@ pub struct BandCauses {
     pub requests: u64,
     /// Causes of its waits, longest first.
     pub waits: Vec<Blame>,
+    /// Held by the CPU quota of the process, in waits on whatever core and in the service, ns.
+    pub throttled: Option<Estimate>,
     /// Its service, ns.
     pub service: Option<Estimate>,
     /// Of it preempted, by records of switches, ns.
@@ -99,6 +101,7 @@ fn of_band(
         draws: Draws { uniform: sample.len() as u64 - late, late },
         requests: cut.sums.count,
         waits: waits(&sample, &explained),
+        throttled: estimate_at(&sample, |place| Some(throttled(&explained[place]) as f64)),
         service: part(|service| Some(service.ns)),
         preempted: part(|service| service.preempted_ns),
         blocked: part(|service| service.blocked_ns),
@@ -107,6 +110,12 @@ fn of_band(
         minor_faults: part(|service| service.minor_faults),
         major_faults: part(|service| service.major_faults),
     })
+}
+
+fn throttled(of: &Explained) -> u64 {
+    let causes = of.waits.iter().flat_map(|wait| &wait.causes);
+    let waited = causes.filter(|cause| cause.behind == Behind::Throttled).map(|cause| cause.ns);
+    waited.sum::<u64>() + of.service.throttled_ns.unwrap_or(0)
 }
 
 /// Stage, core and cause.

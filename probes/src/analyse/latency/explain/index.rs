@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::conserve::of_shard;
+use super::fleet::Fleet;
 use crate::record::latency::{LateWake, LatencyWindow, LongTurn, Off, TurnOff};
 
 /// Something that took from an instant to another.
@@ -112,6 +113,7 @@ impl Core {
 #[derive(Debug, Clone)]
 pub struct Index {
     cores: BTreeMap<u16, Core>,
+    pub(super) fleet: Fleet,
     /// Long turns that were recorded only as a sum: their time, ns, and number.
     pub turns_left_out: (u64, u64),
     /// Intervals off the CPU that were recorded only as a sum: their time, ns, and number.
@@ -148,7 +150,7 @@ impl Index {
             };
             cores.insert(shard, core);
         }
-        Self { cores, turns_left_out, off_left_out }
+        Self { cores, fleet: Fleet::new(windows), turns_left_out, off_left_out }
     }
 
     pub(super) fn core(&self, shard: u16) -> Option<&Core> {

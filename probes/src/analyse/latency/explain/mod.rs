@@ -7,8 +7,12 @@
 //!
 //! Where switches are not recorded, how long a long turn was off its CPU is known and not when. A wait that has
 //! only a part of such a turn is given what must lie in it, and the rest is nobody's either.
+//!
+//! Some causes are no core's: a CPU quota that holds the whole process, and links between cores that hold messages
+//! back. These are known by the second.
 
 mod blame;
+mod fleet;
 mod index;
 mod service;
 
@@ -44,6 +48,14 @@ pub enum Behind {
     /// It was off its CPU and not ready, outside of any long turn: parked although there was something to do, held
     /// from outside, or in a blocking call of a turn that was not long.
     Asleep,
+    /// It could have run, and the CPU quota of the process held it: of the time that it was ready without a CPU, the
+    /// share that the kernel counted as throttled in that second.
+    Throttled,
+    /// The core did nothing else that was recorded, and the message was on its way for longer than a millisecond, in
+    /// a second in which links between cores held messages back.
+    Link,
+    /// Nobody knows: it was sent and no answer came, and what was recorded of its core is not all of that time.
+    NeverAnswered,
 }
 
 /// A part of a wait.
@@ -100,7 +112,7 @@ pub fn explain(exemplar: &Exemplar, index: &Index, clock_ns: u64) -> Explained {
     let mut waits: Vec<Wait> = spans(exemplar)
         .into_iter()
         .filter(|(_, _, from, to)| from < to && *from != 0)
-        .map(|(stage, shard, from, to)| wait(index.core(shard), stage, shard, (from, to)))
+        .map(|(stage, shard, from, to)| wait(index, stage, shard, (from, to)))
         .collect();
     waits.sort_by_key(|wait| std::cmp::Reverse(wait.to_ns - wait.from_ns));
     Explained {
@@ -159,7 +171,7 @@ fn leg(
     }
 }
 
-fn wait(core: Option<&Core>, stage: Stage, shard: u16, (from_ns, to_ns): (u64, u64)) -> Wait {
+fn wait(index: &Index, stage: Stage, shard: u16, (from_ns, to_ns): (u64, u64)) -> Wait {
     let mut causes: Vec<Cause> = Vec::new();
     let mut add = |behind: Behind, ns: u64| {
         if ns == 0 {
@@ -174,40 +186,52 @@ fn wait(core: Option<&Core>, stage: Stage, shard: u16, (from_ns, to_ns): (u64, u
         }
     };
     let mut known = 0;
-    if let Some(core) = core {
+    if let Some(core) = index.core(shard) {
         let turns: Vec<(LongTurn, u64, u64)> = core.turns(from_ns, to_ns).collect();
         let mut on: Vec<u64> = turns.iter().map(|(_, from, to)| to - from).collect();
+        // Of time ready without a CPU the quota has its share, wherever in the span it was.
+        let mut off = |(preempted, during), ns: u64, span: (u64, u64)| {
+            let held = if preempted { index.fleet.throttled(span, ns) } else { 0 };
+            add(Behind::Throttled, held);
+            add(off_behind(preempted, during), ns - held);
+        };
         for (late, from, to) in core.late(from_ns, to_ns) {
             // What a record of a switch tells of it is told below.
             let other = core.off(from, to).map(|(_, from, to)| to - from).sum::<u64>();
             let ns = (to - from).saturating_sub(other);
             let ready = late.ready_ns.is_some_and(|ready| ready >= (late.to_ns - late.from_ns) / 2);
             known += ns;
-            add(off_behind(ready, None), ns);
+            off((ready, None), ns, (from, to));
         }
-        for (off, from, to) in core.off(from_ns, to_ns) {
+        for (of, from, to) in core.off(from_ns, to_ns) {
             let mut left = to - from;
             known += left;
             for ((turn, begin, end), on) in turns.iter().zip(&mut on) {
                 let both = to.min(*end).saturating_sub(from.max(*begin)).min(left);
                 *on = on.saturating_sub(both);
                 left -= both;
-                add(off_behind(off.preempted, Some(turn.agent)), both);
+                off((of.preempted, Some(turn.agent)), both, (from, to));
             }
-            add(off_behind(off.preempted, None), left);
+            off((of.preempted, None), left, (from, to));
         }
-        for ((turn, _, _), on) in turns.iter().zip(on) {
-            let (on, off) = split(turn, on, core);
+        let mut ran: Vec<(u32, u64)> = Vec::new();
+        for ((turn, from, to), on) in turns.iter().zip(on) {
+            let (on, lacked) = split(turn, on, core);
             known += on;
-            add(Behind::Turn { agent: turn.agent }, on);
-            if let Some((preempted, off)) = off {
-                known += off;
-                add(off_behind(preempted, Some(turn.agent)), off);
+            ran.push((turn.agent, on));
+            if let Some((preempted, ns)) = lacked {
+                known += ns;
+                off((preempted, Some(turn.agent)), ns, (*from, *to));
             }
         }
+        ran.into_iter().for_each(|(agent, on)| add(Behind::Turn { agent }, on));
+    }
+    let mut rest_ns = (to_ns - from_ns).saturating_sub(known);
+    if let Some(behind) = index.fleet.instead(stage, (from_ns, to_ns), rest_ns) {
+        add(behind, std::mem::take(&mut rest_ns));
     }
     causes.sort_by_key(|cause| std::cmp::Reverse(cause.ns));
-    Wait { stage, shard, from_ns, to_ns, causes, rest_ns: (to_ns - from_ns).saturating_sub(known) }
+    Wait { stage, shard, from_ns, to_ns, causes, rest_ns }
 }
 
 /// Of a turn whose time off its CPU is known but not when: how much of a part of it was on the CPU for certain,

@@ -1,5 +1,6 @@
 //! What a request's service was made of.
 
+use super::fleet::Fleet;
 use super::index::{Core, Index};
 use crate::record::latency::{Exemplar, Stamps};
 
@@ -16,6 +17,8 @@ pub struct Service {
     pub placed_ns: u64,
     /// Off the CPU although it could run, in intervals of 20 us and more, ns.
     pub preempted_ns: Option<u64>,
+    /// Of `preempted_ns`, held by the CPU quota of the process, ns: by what the kernel counted in those seconds.
+    pub throttled_ns: Option<u64>,
     /// Off the CPU and not ready, in intervals of 20 us and more, ns: in blocking calls, or held from outside.
     pub blocked_ns: Option<u64>,
     /// Off the CPU by the thread's own CPU time, of whatever length, ns.
@@ -45,24 +48,25 @@ pub fn service(exemplar: &Exemplar, index: &Index) -> Service {
             let spans = spans(stamps, exemplar.responder, core);
             split.placed_ns = spans.iter().map(|(from, to)| to - from).sum::<u64>().min(ns);
             match core.switches {
-                true => Some(joined(core, &spans)),
-                false => core.turns_read.then(|| lacking(core, &spans)),
+                true => Some(joined(core, &index.fleet, &spans)),
+                false => core.turns_read.then(|| lacking(core, &index.fleet, &spans)),
             }
         }
         None => None,
     };
     // Where a part of the service cannot be placed, what was joined is not all, and is no figure of it.
     let whole = split.placed_ns.saturating_add(LOOKS_NS) >= ns;
-    let known = placed.filter(|joined| whole || joined.0 + joined.1 > 0);
-    split.preempted_ns = known.map(|joined| joined.0);
-    split.blocked_ns = known.map(|joined| joined.1);
+    let known = placed.filter(|off| whole || off.preempted_ns + off.blocked_ns > 0);
+    split.preempted_ns = known.map(|off| off.preempted_ns);
+    split.throttled_ns = known.map(|off| off.throttled_ns);
+    split.blocked_ns = known.map(|off| off.blocked_ns);
     if let Some(counts) = &exemplar.counts {
         split.off_ns = counts.cpu_ns.map(|cpu| ns.saturating_sub(cpu));
         split.allocator_ns = counts.allocator_ns;
         split.minor_faults = counts.minor_faults;
         split.major_faults = counts.major_faults;
     }
-    let joined = known.map_or(0, |joined| joined.0 + joined.1);
+    let joined = known.map_or(0, |off| off.preempted_ns + off.blocked_ns);
     let off = split.off_ns.unwrap_or(0).max(joined);
     split.rest_ns = ns.saturating_sub(off).saturating_sub(split.allocator_ns.unwrap_or(0));
     split
@@ -81,28 +85,43 @@ fn spans(stamps: &Stamps, responder: u32, core: &Core) -> Vec<(u64, u64)> {
         .collect()
 }
 
+/// Time off the CPU, ns.
+#[derive(Debug, Clone, Copy, Default)]
+struct OffCpu {
+    preempted_ns: u64,
+    /// Of these.
+    throttled_ns: u64,
+    blocked_ns: u64,
+}
+
 /// The same by the CPU time of the long turns that the spans lie in: what must lie in the spans.
-fn lacking(core: &Core, spans: &[(u64, u64)]) -> (u64, u64) {
-    let mut sums = (0, 0);
+fn lacking(core: &Core, fleet: &Fleet, spans: &[(u64, u64)]) -> OffCpu {
+    let mut sums = OffCpu::default();
     for &(from, to) in spans {
         for (turn, from, to) in core.turns(from, to) {
             let Some(off) = core.turn_off(&turn) else { continue };
             let on_ns = turn.len_ns.saturating_sub(off.off_ns);
             let certain = (to - from).saturating_sub(on_ns);
             let ready = off.ready_ns.unwrap_or(0).min(certain);
-            (sums.0, sums.1) = (sums.0 + ready, sums.1 + (certain - ready));
+            sums.preempted_ns += ready;
+            sums.throttled_ns += fleet.throttled((from, to), ready);
+            sums.blocked_ns += certain - ready;
         }
     }
     sums
 }
 
-/// Preempted and blocked in the spans, ns.
-fn joined(core: &Core, spans: &[(u64, u64)]) -> (u64, u64) {
-    let mut sums = (0, 0);
+/// Preempted and blocked in the spans.
+fn joined(core: &Core, fleet: &Fleet, spans: &[(u64, u64)]) -> OffCpu {
+    let mut sums = OffCpu::default();
     for &(from, to) in spans {
         for (off, from, to) in core.off(from, to) {
-            let sum = if off.preempted { &mut sums.0 } else { &mut sums.1 };
-            *sum += to - from;
+            if off.preempted {
+                sums.preempted_ns += to - from;
+                sums.throttled_ns += fleet.throttled((from, to), to - from);
+            } else {
+                sums.blocked_ns += to - from;
+            }
         }
     }
     sums
