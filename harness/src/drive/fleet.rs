@@ -65,12 +65,13 @@ impl FleetSeconds {
     pub(super) fn second(&mut self, span: (u64, u64), now: Counts) {
         let levels = self.levels();
         let before = std::mem::replace(&mut self.levels, levels);
-        let throttle = before.zip(self.levels.as_deref()).and_then(|(then, now)| between(&then, now));
-        let made = made(span, (&self.before, &now), throttle.map(|of| ThrottleRecord {
-            periods: of.periods,
-            times: of.times,
-            ns: of.ns,
-        }));
+        let throttle =
+            before.zip(self.levels.as_deref()).and_then(|(then, now)| between(&then, now));
+        let made = made(
+            span,
+            (&self.before, &now),
+            throttle.map(|of| ThrottleRecord { periods: of.periods, times: of.times, ns: of.ns }),
+        );
         self.before = now;
         keep(&mut self.seconds, made);
     }

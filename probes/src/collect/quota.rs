@@ -113,7 +113,9 @@ impl CpuQuota {
             let Some(path) = own_path(&own, mount.unified) else { continue };
             for group in groups(mount, path) {
                 match fs::read_to_string(group.join("cpu.stat")) {
-                    Ok(text) => levels.extend(parse(&text).map(|throttle| Level { group, throttle })),
+                    Ok(text) => {
+                        levels.extend(parse(&text).map(|throttle| Level { group, throttle }))
+                    }
                     // The controller is not handed down to it, or it was removed: it limits nothing.
                     Err(error) if error.kind() == ErrorKind::NotFound => {}
                     Err(error) => {
@@ -128,8 +130,9 @@ impl CpuQuota {
 }
 
 fn text(path: &str) -> Result<String, Unavailable> {
-    fs::read_to_string(path)
-        .map_err(|error| unavailable(format!("{path}: {error}"), "mount /proc, and make it readable"))
+    fs::read_to_string(path).map_err(|error| {
+        unavailable(format!("{path}: {error}"), "mount /proc, and make it readable")
+    })
 }
 
 fn unavailable(cause: String, remedy: &str) -> Unavailable {
@@ -150,8 +153,11 @@ fn mounts(mountinfo: &str) -> impl Iterator<Item = Mount> {
             _ => return None,
         };
         let options = rest.nth(1)?;
-        (unified || options.split(',').any(|option| option == "cpu"))
-            .then_some(Mount { at, root, unified })
+        (unified || options.split(',').any(|option| option == "cpu")).then_some(Mount {
+            at,
+            root,
+            unified,
+        })
     })
 }
 
@@ -206,7 +212,8 @@ mod tests {
     #[test]
     fn both_versions_are_read_and_a_group_without_a_quota_has_no_counts() {
         let first = "nr_periods 12\nnr_throttled 3\nthrottled_time 4500\nnr_bursts 0\n";
-        let second = "usage_usec 99\nuser_usec 1\nnr_periods 12\nnr_throttled 3\nthrottled_usec 5\n";
+        let second =
+            "usage_usec 99\nuser_usec 1\nnr_periods 12\nnr_throttled 3\nthrottled_usec 5\n";
         assert_eq!(parse(first), Some(Throttle { periods: 12, times: 3, ns: 4_500 }));
         assert_eq!(parse(second), Some(Throttle { periods: 12, times: 3, ns: 5_000 }));
         for text in ["usage_usec 99\nuser_usec 1\n", "", "nr_periods x\nthrottled_time 1\n"] {

@@ -166,7 +166,9 @@ impl Fleet {
         let seen = *self.last_seen(open_end).known()?;
         let hop = match self.links.dropped {
             0 => "on its way, in a queue or in a mailbox, which is not known".to_owned(),
-            n => format!("the hop: links between cores lost {n} messages, a fault that somebody injected"),
+            n => format!(
+                "the hop: links between cores lost {n} messages, a fault that somebody injected"
+            ),
         };
         Some(format!(
             "{expired} requests were given up at their deadline. Where those were last seen to which no answer came: {} when they were sent ({hop}), {} when the responder took them, {} when it had answered (the reply hop, or behind it)",

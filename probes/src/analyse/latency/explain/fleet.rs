@@ -122,7 +122,8 @@ mod tests {
             throttle: Some(ThrottleRecord { periods: 10, times: 5, ns }),
             ..FleetSecond::default()
         };
-        let mut window = LatencyWindow { ticks: vec![tick(0), tick(1)], ..LatencyWindow::default() };
+        let mut window =
+            LatencyWindow { ticks: vec![tick(0), tick(1)], ..LatencyWindow::default() };
         window.more.seconds = vec![second(0, 0), second(1, throttled_ns)];
         Fleet::new(&[window])
     }
@@ -145,8 +146,10 @@ mod tests {
         let throttle = Some(ThrottleRecord { periods: 10, times: 5, ns: 100 * MS });
         let second = FleetSecond { from_ns: 0, to_ns: S, throttle, ..FleetSecond::default() };
         let off = |from_ns, preempted| Off { from_ns, to_ns: from_ns + 200 * MS, preempted };
-        let mut window =
-            LatencyWindow { off: vec![off(0, true), off(S / 2, false)], ..LatencyWindow::default() };
+        let mut window = LatencyWindow {
+            off: vec![off(0, true), off(S / 2, false)],
+            ..LatencyWindow::default()
+        };
         window.more.seconds = vec![second];
         assert_eq!(Fleet::new(&[window]).throttled((0, 200 * MS), 200 * MS), 100 * MS);
     }

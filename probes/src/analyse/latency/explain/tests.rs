@@ -2,7 +2,8 @@ use super::super::bands::bands;
 use super::super::table::StageTable;
 use super::*;
 use crate::record::latency::{
-    CoreTick, LateWake, LatencyWindow, Off, PollCounts, ResponderSums, STAGES, Stamps, TurnOff, Why,
+    CoreTick, FleetSecond, LateWake, LatencyWindow, Off, PollCounts, ResponderSums, STAGES, Stamps,
+    ThrottleRecord, TurnOff, Why,
 };
 
 fn request(stamps: Stamps) -> Exemplar {
@@ -257,4 +258,114 @@ fn a_band_tells_its_causes_by_requests_and_not_by_exemplars() {
     assert!((first.service.unwrap().mean - 2e6).abs() < 1e-3);
     assert_eq!(first.off, None, "nothing was counted");
     assert!(all[1..].iter().all(Option::is_none));
+}
+
+/// A second in which the quota held the process for so long.
+fn throttled(mut window: LatencyWindow, ns: u64) -> LatencyWindow {
+    let throttle = Some(ThrottleRecord { periods: 10, times: 5, ns });
+    let second =
+        FleetSecond { from_ns: 0, to_ns: 1_000_000_000, throttle, ..FleetSecond::default() };
+    window.more.seconds = vec![second];
+    window
+}
+
+#[test]
+fn in_a_throttled_second_the_quota_has_what_would_be_preempted() {
+    // The run queue's 3 ms are off the CPU, of which 2 ms could have run; the service is preempted for 0.5 ms.
+    let intervals = || {
+        vec![
+            off(11_000_000, 13_000_000, true),
+            off(13_000_000, 14_000_000, false),
+            off(14_500_000, 15_000_000, true),
+        ]
+    };
+    let told = |ns: u64| {
+        let window = throttled(core(1, vec![turn(9, 12_000_000, 2_000_000)], intervals()), ns);
+        let explained = explain(&request(slow()), &Index::new(&[window]), 0);
+        let run = explained.waits.iter().find(|wait| wait.stage == Stage::RunQueue).unwrap();
+        let of = |behind: Behind| {
+            run.causes.iter().filter(|cause| cause.behind == behind).map(|cause| cause.ns).sum()
+        };
+        let sum: u64 = run.causes.iter().map(|cause| cause.ns).sum();
+        assert_eq!(sum + run.rest_ns, 3_000_000, "nothing is in two of them");
+        assert_eq!(explained.service.preempted_ns, Some(500_000), "the quota's is a part of it");
+        let preempted = [None, Some(9)].map(|during| of(Behind::Preempted { during }));
+        (of(Behind::Throttled), preempted, explained.service.throttled_ns)
+    };
+    assert_eq!(told(0), (0, [1_000_000, 1_000_000], Some(0)), "a clean second");
+    assert_eq!(told(9_000_000_000), (2_000_000, [0, 0], Some(500_000)), "all that was ready");
+    // 2.5 ms were ready and 0.5 ms throttled: one fifth of each.
+    assert_eq!(told(500_000), (400_000, [800_000, 800_000], Some(100_000)));
+}
+
+#[test]
+fn a_late_wake_up_is_the_quotas_where_the_core_was_ready() {
+    let told = |ready_ns: u64| {
+        let mut window = throttled(core(1, vec![], vec![]), 5_000_000);
+        window.ticks[0] = CoreTick {
+            from_ns: 0,
+            to_ns: 1_000_000_000,
+            wait_ns: Some(5_000_000),
+            ..CoreTick::default()
+        };
+        let ready_ns = Some(ready_ns);
+        window.more.late_wakes = vec![LateWake { from_ns: 9_500_000, to_ns: 10_900_000, ready_ns }];
+        let explained = explain(&request(slow()), &Index::new(&[window]), 0);
+        let hop = explained.waits.iter().find(|wait| wait.stage == Stage::Hop).unwrap();
+        hop.causes.iter().map(|cause| (cause.behind, cause.ns)).collect::<Vec<_>>()
+    };
+    assert_eq!(told(1_300_000), [(Behind::Throttled, 900_000)]);
+    assert_eq!(told(100_000), [(Behind::Asleep, 900_000)], "it slept: that is not the quota's");
+}
+
+#[test]
+fn a_message_that_a_link_held_and_one_without_an_answer_are_no_cores_doing() {
+    let mut window = core(1, vec![turn(8, 11_000_000, 400_000)], vec![]);
+    let (from_ns, to_ns) = (0, 1_000_000_000);
+    window.more.seconds =
+        vec![FleetSecond { from_ns, to_ns, links_delayed: 9, ..FleetSecond::default() }];
+    let mut stamps = slow();
+    stamps.out.published_ns = 10_000_000;
+    (stamps.out.seen_ns, stamps.out.turn_ns) = (13_900_000, 14_000_000);
+    let index = Index::new(&[window]);
+    let explained = explain(&request(stamps), &index, 0);
+    let hop = explained.waits.iter().find(|wait| wait.stage == Stage::Hop).unwrap();
+    let causes: Vec<_> = hop.causes.iter().map(|cause| (cause.behind, cause.ns)).collect();
+    assert_eq!(causes, [(Behind::Link, 3_500_000), (Behind::Turn { agent: 8 }, 400_000)]);
+    assert_eq!(hop.rest_ns, 0);
+    let open = Stamps { intended_ns: 1, sent_ns: 1, closed_ns: 9_000_001, ..Stamps::default() };
+    let explained = explain(&request(open), &index, 0);
+    let [lost] = &explained.waits[..] else { panic!("{:?}", explained.waits) };
+    let causes: Vec<_> = lost.causes.iter().map(|cause| (cause.behind, cause.ns)).collect();
+    assert_eq!((causes, lost.rest_ns), (vec![(Behind::NeverAnswered, 9_000_000)], 0));
+}
+
+#[test]
+fn a_band_tells_how_much_of_it_the_quota_held() {
+    let window = |ns: u64| {
+        let mut table = StageTable::new();
+        let mut stages = [0; STAGES];
+        stages[Stage::RunQueue.index()] = 3_000_000;
+        (0..4).for_each(|_| table.add(6_000_000, &stages));
+        let buckets = table.take();
+        let all = buckets[0].sums;
+        let mut exemplar = request(slow());
+        exemplar.why = Why::Uniform;
+        let intervals = vec![off(11_500_000, 13_500_000, true), off(14_500_000, 15_000_000, true)];
+        let window = LatencyWindow {
+            responders: vec![ResponderSums { shard: 1, all, ..ResponderSums::default() }],
+            buckets,
+            exemplars: vec![exemplar; 2],
+            ..core(1, vec![], intervals)
+        };
+        throttled(window, ns)
+    };
+    let of = |ns: u64| {
+        let windows = [window(ns)];
+        let all = causes(&windows, &bands(&windows), &Index::new(&windows), 0);
+        all.iter().flatten().next().unwrap().throttled.unwrap().mean
+    };
+    assert!((of(1_000_000_000) - 2.5e6).abs() < 1.0, "waits and service");
+    assert!((of(500_000) - 0.5e6).abs() < 1.0, "a fifth");
+    assert!(of(0).abs() < 1e-9, "the clean twin");
 }
