@@ -16,14 +16,15 @@ use tailbeam_probes::clock::thread_cpu_ns;
 
 const S: u64 = 1_000_000_000;
 /// CPU time of a request: all together want 0.8 of a core, and get 0.5 under the quota.
-const WORK_NS: u64 = 400_000;
+const WORK_NS: u64 = 2_000_000;
+const AGENTS: u64 = 40;
 
 /// Answers after so much CPU time.
 struct Works;
 
 impl Workload for Works {
     const NAME: &'static str = "works";
-    const ABOUT: &'static str = "each answer takes 0.4 ms of CPU time";
+    const ABOUT: &'static str = "each answer takes 2 ms of CPU time";
     type Request = u64;
     type Reply = u64;
 
@@ -50,6 +51,8 @@ struct Group {
     old: PathBuf,
     /// Half of a core, and no quota: what is written where.
     quota: (&'static str, &'static str, &'static str),
+    /// Before whatever else runs on this machine: it is the quota that is to be seen.
+    weight: (&'static str, &'static str),
 }
 
 impl Group {
@@ -65,21 +68,24 @@ impl Group {
         let first = Path::new("/sys/fs/cgroup/cpu");
         let second = Path::new("/sys/fs/cgroup");
         let name = format!("tailbeam-throttled-{}", std::process::id());
-        let group = if first.join("cpu.cfs_quota_us").is_file() || first.join("tasks").is_file() {
+        let group = if first.join("tasks").is_file() {
             let own = path(|names| names.split(',').any(|name| name == "cpu")).unwrap_or("/");
             let old = first.join(own.trim_start_matches('/'));
             let quota = ("cpu.cfs_quota_us", "50000", "-1");
-            Self { dir: old.join(name), old, quota }
+            Self { dir: old.join(name), old, quota, weight: ("cpu.shares", "262144") }
         } else if second.join("cgroup.controllers").is_file() {
             // A group with processes cannot hand a controller down, the root can.
             let _ = fs::write(second.join("cgroup.subtree_control"), "+cpu");
             let old = second.join(path(str::is_empty).unwrap_or("/").trim_start_matches('/'));
-            Self { dir: second.join(name), old, quota: ("cpu.max", "50000 100000", "max 100000") }
+            let quota = ("cpu.max", "50000 100000", "max 100000");
+            Self { dir: second.join(name), old, quota, weight: ("cpu.weight", "10000") }
         } else {
             return Err("no control groups are mounted".to_owned());
         };
         fs::create_dir(&group.dir).map_err(|error| format!("{}: {error}", group.dir.display()))?;
         group.set(false)?;
+        let (file, weight) = group.weight;
+        let _ = fs::write(group.dir.join(file), weight);
         group.take(&group.dir)?;
         Ok(group)
     }
@@ -130,7 +136,7 @@ fn a_cpu_quota_is_the_named_cause_of_the_half_that_it_held_and_of_no_other() {
         Ok(group) => group,
         Err(why) => return println!("SKIPPED: no group of its own for this process: {why}"),
     };
-    let mut plan = common::plan(200, 11);
+    let mut plan = common::plan(AGENTS, 11);
     plan.shape.arrivals = Arrivals::Closed;
     plan.observe.exemplars = Some(256);
     let mut refused = None;
