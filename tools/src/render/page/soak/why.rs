@@ -165,6 +165,18 @@ fn causes(doc: &Doc<'_>) -> Option<Block> {
     let caption = format!("What the requests {name} waited behind, mean per request");
     let mut table =
         Table::new(&caption, &["stage", "behind", "agent", "core", "mean", "error", "requests"], 2);
+    let throttled = data(&format!("{at}/causes/throttled"));
+    if doc.number(&format!("{throttled}/mean")).is_some() {
+        table.rows.push(vec![
+            Figure::text("all, and the service"),
+            Figure::text("the CPU quota (throttled)"),
+            Figure::text("-"),
+            Figure::text("-"),
+            doc.figure(&format!("{throttled}/mean"), Unit::Ns),
+            doc.figure(&format!("{throttled}/error"), Unit::Ns),
+            doc.figure(&format!("{throttled}/n"), Unit::Count),
+        ]);
+    }
     for index in 0..doc.list(&data(&waits)).len() {
         let at = |key: &str| data(&format!("{waits}/{index}/{key}"));
         table.rows.push(vec![
