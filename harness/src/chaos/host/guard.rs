@@ -6,9 +6,9 @@
 //! above any hog, where it may: each of these that it may not is said in its first line.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead as _, BufReader, Lines, Read, Take, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -40,6 +40,8 @@ pub struct Guard {
     child: Child,
     process: Process,
     limits: String,
+    /// Held open, so that the guard may say more and not fail.
+    _out: Lines<BufReader<Take<ChildStdout>>>,
 }
 
 impl Guard {
@@ -58,7 +60,7 @@ impl Guard {
         let process = Process::of(child.id())?;
         let said = first_line(&mut child);
         match said {
-            Ok(limits) => Ok(Self { child, process, limits }),
+            Ok((limits, out)) => Ok(Self { child, process, limits, _out: out }),
             Err(failure) => {
                 process.signal(rustix::process::Signal::KILL)?;
                 child.wait().map_err(|error| failure::io(program, "wait for", error))?;
@@ -107,18 +109,18 @@ impl Guard {
 }
 
 /// The line by which it says that it watches, and what it may not.
-fn first_line(child: &mut Child) -> Result<String, Failure> {
+fn first_line(child: &mut Child) -> Result<(String, Lines<BufReader<Take<ChildStdout>>>), Failure> {
     let out = child.stdout.take().expect("piped above");
     let ready = poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&timespec(READY_MS)));
     if !ready.is_ok_and(|ready| ready > 0) {
         return Err(Failure::Slow { what: "the guard's start".to_owned(), ms: READY_MS });
     }
     // A program that says other things first, as a test does, is let say them: but not without end.
-    let lines = BufReader::new(out.take(65_536)).lines();
+    let mut lines = BufReader::new(out.take(65_536)).lines();
     let mut said = Vec::new();
-    for line in lines.map_while(Result::ok) {
+    while let Some(Ok(line)) = lines.next() {
         if let Some((_, limits)) = line.split_once(READY) {
-            return Ok(limits.trim().to_owned());
+            return Ok((limits.trim().to_owned(), lines));
         }
         said.push(line);
     }

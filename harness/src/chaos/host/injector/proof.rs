@@ -121,7 +121,7 @@ impl Injector {
             Self::Ballast { .. } => {
                 ("memory of the group", "bytes", counter(Counter::MemoryBytes)?)
             }
-            Self::DiskThrottle { .. } => ("bytes moved", "bytes", counter(Counter::IoBytes)?),
+            Self::DiskThrottle { .. } => ("bytes moved", "bytes", moved(on)?),
             Self::LoopDisk { disk } | Self::FillDisk { disk } | Self::PowerCut { disk } => {
                 return self.of_disk(&disk.dir);
             }
@@ -193,6 +193,17 @@ fn unavailable(cause: impl Into<String>) -> Unavailable {
 /// A hog that was not started has spent nothing.
 fn spent(helper: Option<Process>) -> Result<u64, Unavailable> {
     helper.map_or(Ok(0), |hog| hog.cpu_ms().ok_or_else(|| unavailable("the hog has ended")))
+}
+
+/// In version 1 the kernel counts from the first throttle of a device: before it nothing was moved under one.
+fn moved(on: &On<'_>) -> Result<u64, Unavailable> {
+    let (dir, version) = on.groups.place(Controller::Io)?;
+    let limits = ["write", "read"].map(|way| dir.join(format!("blkio.throttle.{way}_bps_device")));
+    let none = limits.iter().all(|file| failure::text(file).is_ok_and(|text| text.is_empty()));
+    match on.groups.counter(Counter::IoBytes) {
+        Err(_) if version == 1 && none => Ok(0),
+        other => other,
+    }
 }
 
 fn state(process: Option<Process>) -> Result<char, Unavailable> {

@@ -137,23 +137,11 @@ fn hold(on: &On<'_>, tid: u32) -> Result<Vec<Step>, Unavailable> {
 fn memory(on: &On<'_>, bytes: u64) -> Result<Vec<Step>, Unavailable> {
     let (dir, version) = on.groups.place(Controller::Memory)?;
     Ok(match version {
-        // Memory and swap together may not be less than memory. Where swap is not counted there is no such file,
-        // and what keeps pages out of it is swappiness (cgroup-v1/memory.rst).
-        1 if counts_swap(dir) => {
-            vec![
-                knob(dir, "memory.limit_in_bytes", bytes),
-                knob(dir, "memory.memsw.limit_in_bytes", bytes),
-            ]
-        }
+        // With this swappiness a limit never swaps (cgroup-v1/memory.rst). A limit of memory and swap together at the
+        // same value would: but then it is that one which is reached, and its counter stays 0 (seen on 6.18).
         1 => vec![knob(dir, "memory.swappiness", 0), knob(dir, "memory.limit_in_bytes", bytes)],
         _ => vec![knob(dir, "memory.swap.max", 0), knob(dir, "memory.max", bytes)],
     })
-}
-
-/// The group, or while it is not made the one above it, counts swap.
-fn counts_swap(dir: &Path) -> bool {
-    let above = dir.parent().unwrap_or(dir);
-    [dir, above].iter().any(|dir| dir.join("memory.memsw.limit_in_bytes").is_file())
 }
 
 /// `MAJOR:MINOR` of the whole disk below a folder.
