@@ -65,7 +65,11 @@ fn supervisor_child() {
     if let Some(made) = made {
         journal.perform_all(&made.steps(&on(None)).unwrap()).unwrap();
     }
-    let subject = Subject::start(&mut journal, &child(&["spin"]).inside(&groups), |_| ()).unwrap();
+    // What it says itself would come between our lines.
+    let quiet = |command: &mut Command| {
+        command.stdout(Stdio::null());
+    };
+    let subject = Subject::start(&mut journal, &child(&["spin"]).inside(&groups), quiet).unwrap();
     let process = subject.process();
     if let Injector::ThreadHold { tid } = &mut fault {
         *tid = process.pid;
@@ -167,7 +171,7 @@ fn a_supervisor_that_is_killed_in_any_fault_leaves_nothing() {
         }
         let place = Place::new();
         let mut supervisor = place.start(fault);
-        assert!(supervisor.says("injected"), "{fault}");
+        assert!(supervisor.says("injected"), "{fault}: {:?}", supervisor.child.wait());
         let during = left(&place.before, place.dir.path(), &supervisor.name);
         // What is looked for is found while it is there.
         let disk = ["mount /", "loop device", "file"];
