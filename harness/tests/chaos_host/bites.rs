@@ -35,7 +35,8 @@ fn a_quota_throttles_and_is_taken_back() {
             assert!(cpu_us > 0 && cpu_us < 300_000, "{cpu_us}");
             assert!(counter(Counter::ThrottledUs) > before.1);
         });
-        assert_eq!(reads(&undone), ["-1"], "{undone}");
+        // In version 1 and 2.
+        assert!(matches!(reads(&undone)[..], ["-1"] | ["max 100000"]), "{undone}");
         let counter = |counter| bench.groups.counter(counter).unwrap();
         let before = (counter(Counter::ThrottledPeriods), counter(Counter::CpuUs));
         // Nothing to wait for: it is to be shown that nothing comes.
@@ -174,7 +175,7 @@ fn a_disk_is_throttled_to_its_limit_and_not_before() {
         assert!(fault.bitten(&before, &after), "{before:?} {after:?}");
         eprintln!("DiskThrottle: {} -> {} in 3 s", before.value, after.value);
         let undone = bench.journal.undo_since(applied.mark);
-        assert!(undone.clean() && reads(&undone) == ["", ""], "{undone}");
+        assert!(undone.clean() && reads(&undone).iter().all(|text| text.is_empty()), "{undone}");
         // The clean twin: the same load without the limit is no bite of it.
         let before = fault.proof(&bench.on(process)).unwrap();
         let mut free = before.clone();

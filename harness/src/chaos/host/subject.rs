@@ -123,12 +123,18 @@ impl fmt::Display for Run {
     }
 }
 
-/// Words before a program that put it into a time namespace. Other users than root make one in a user namespace.
+/// Words before a program that put it into a time namespace, without a process between. Other users than root make
+/// one in a user namespace, and need its rights to enter it.
+///
+/// `unshare` makes it for children only. Newer kernels let a program enter it by exec; on others (seen on 6.1) the
+/// program could then start no threads, so it is entered by name.
 pub(super) fn time_words(offset_s: i64) -> Vec<String> {
     let s = offset_s.to_string();
     let root = rustix::process::geteuid().is_root();
-    let user: &[&str] = if root { &[] } else { &["--map-current-user"] };
-    let words = [&["unshare"], user, &["-T", "--monotonic", &s, "--boottime", &s, "--"]].concat();
+    let user: &[&str] = if root { &[] } else { &["--map-current-user", "--keep-caps"] };
+    let make = ["-T", "--monotonic", &s, "--boottime", &s, "--"];
+    let enter = ["nsenter", "--time=/proc/self/ns/time_for_children", "--"];
+    let words = [&["unshare"], user, &make, &enter].concat();
     words.into_iter().map(str::to_owned).collect()
 }
 
@@ -209,7 +215,12 @@ mod tests {
         run.offset_s = Some(-5);
         run.fifo = Some(7);
         let argv = run.wrapped().unwrap().join(" ");
-        let order = ["nsenter --net=/run/netns/n --", "unshare -T --monotonic -5", "chrt -f 7"];
+        let order = [
+            "nsenter --net=/run/netns/n --",
+            "unshare -T --monotonic -5",
+            "nsenter --time=",
+            "chrt -f 7",
+        ];
         let places: Vec<_> = order.iter().map(|part| argv.find(part)).collect();
         assert!(places.is_sorted() && places.iter().all(Option::is_some), "{argv}");
     }

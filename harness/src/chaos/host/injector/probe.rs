@@ -175,7 +175,7 @@ fn filters(pair: &VethPair, cut: Cut) -> Capability {
 }
 
 fn time_namespace(offset_s: i64) -> Result<(), Unavailable> {
-    needs_tools(&[("unshare", "util-linux")])?;
+    needs_tools(&[("unshare", "util-linux"), ("nsenter", "util-linux")])?;
     let words = time_words(offset_s);
     let words: Vec<&str> = words.iter().map(String::as_str).chain(["true"]).collect();
     let tried = tool::run(&words, None);
