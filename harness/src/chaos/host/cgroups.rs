@@ -13,7 +13,7 @@ use tailbeam_probes::Unavailable;
 
 use super::failure::{self, Failure};
 use super::process::Process;
-use super::step::{Revert, Step};
+use super::step::Step;
 
 /// A controller that faults use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -119,7 +119,7 @@ impl Cgroups {
                 places.insert(*controller, Place { dir: dir.join(name), version: 2 });
                 let needed = controller.v2();
                 if !needed.is_empty() && !down.iter().any(|down| down == needed) {
-                    hand_down.push((dir.join("cgroup.subtree_control"), needed));
+                    hand_down.push((dir.clone(), needed));
                 }
             }
         }
@@ -153,11 +153,10 @@ impl Groups {
     /// Steps that make them. None on a host without control groups.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
-        let hand_down = self.hand_down.iter().map(|(file, name)| Step::Write {
-            file: file.clone(),
-            value: format!("+{name}"),
-            revert: Revert::Value(format!("-{name}")),
-        });
+        let hand_down = self
+            .hand_down
+            .iter()
+            .map(|(dir, name)| Step::HandDown { dir: dir.clone(), controller: (*name).to_owned() });
         let make = self.dirs().into_iter().map(|dir| Step::MakeGroup { dir });
         hand_down.chain(make).collect()
     }
@@ -309,13 +308,11 @@ mod tests {
         for controller in Controller::ALL {
             assert_eq!(groups.place(controller), Ok((dir.as_path(), 2)), "{controller:?}");
         }
-        let down = root.path().join("cgroup.subtree_control");
-        let write = |name: &str| Step::Write {
-            file: down.clone(),
-            value: format!("+{name}"),
-            revert: Revert::Value(format!("-{name}")),
+        let down = |name: &str| Step::HandDown {
+            dir: root.path().to_owned(),
+            controller: name.to_owned(),
         };
-        assert_eq!(groups.steps(), [write("cpu"), write("io"), Step::MakeGroup { dir }]);
+        assert_eq!(groups.steps(), [down("cpu"), down("io"), Step::MakeGroup { dir }]);
     }
 
     #[test]

@@ -30,11 +30,13 @@
 pub mod cgroups;
 mod counters;
 mod cut;
+mod disk;
 mod failure;
 mod guard;
 pub mod helper;
 pub mod injector;
 mod journal;
+mod network;
 mod process;
 mod residue;
 mod revert;

@@ -9,6 +9,7 @@ use tailbeam_probes::clock::monotonic_ns;
 use super::super::cgroups::Controller;
 use super::super::counters::Counter;
 use super::super::failure::{self, Failure};
+use super::super::network;
 use super::super::process::Process;
 use super::super::revert;
 use super::super::tool;
@@ -127,7 +128,7 @@ impl Injector {
                 return self.of_disk(&disk.dir);
             }
             Self::NetPair { pair } => {
-                let there = pair.namespaces.iter().all(|name| revert::has_namespace(name));
+                let there = pair.namespaces.iter().all(|name| network::has_namespace(name));
                 ("both namespaces there", "yes or no", u64::from(there))
             }
             Self::NetPartition { pair, cut } => match cut {
@@ -256,12 +257,12 @@ fn carrier_losses(namespace: &str, device: &str) -> Result<u64, Unavailable> {
 
 fn dropped(namespace: &str) -> Result<u64, Unavailable> {
     let list = ["-j", "list", "tables"];
-    let tables = revert::nft(namespace, &list, None).map_err(|f| unavailable(f.to_string()))?;
+    let tables = network::nft(namespace, &list, None).map_err(|f| unavailable(f.to_string()))?;
     if !tables.contains(&format!("\"{TABLE}\"")) {
         // Without our filter nothing was dropped by it.
         return Ok(0);
     }
-    let text = revert::nft(namespace, &["-j", "list", "table", "inet", TABLE], None);
+    let text = network::nft(namespace, &["-j", "list", "table", "inet", TABLE], None);
     let text = text.map_err(|f: Failure| unavailable(f.to_string()))?;
     number_in(&text, "packets").ok_or_else(|| unavailable(format!("no packets in {text}")))
 }
