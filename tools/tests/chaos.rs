@@ -129,6 +129,27 @@ fn what_cannot_be_run_says_why() {
     assert!(!dir.path().join("chaos").exists(), "nothing was done");
 }
 
+/// A guard that cannot fail is none.
+#[test]
+fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
+    std::thread::scope(|scope| {
+        for (defence, fault, said) in [
+            ("expiry", "network_partition/total", "every request has one end"),
+            ("replay", "process_crash/kill", "a restart restores its log"),
+            ("checksum", "event_store_corruption/bit_flip", "the damage is named"),
+        ] {
+            scope.spawn(move || {
+                let dir = tempfile::tempdir().unwrap();
+                let line = format!("chaos {fault} --injections 1 --break {defence} {SMALL}");
+                let output = run(dir.path(), &line);
+                let page = text(&output.stdout);
+                assert_eq!(output.status.code(), Some(3), "{page}{}", text(&output.stderr));
+                assert!(page.contains(said) && page.contains("is switched off"), "{page}");
+            });
+        }
+    });
+}
+
 /// A supervisor in the middle of a fault, and what it did to the host so far.
 struct Supervisor {
     child: Child,

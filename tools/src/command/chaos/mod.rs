@@ -165,6 +165,7 @@ fn begun(args: &ChaosArgs, store: &Store) -> Result<ChaosRecord, Failure> {
             settle_ns: plan.delay.max_ns + SECOND,
             slot_ns: SLOT_NS,
             seed: args.seed,
+            broken: args.broken.map(Into::into),
         },
         scenarios: Vec::new(),
         stopped: true,
