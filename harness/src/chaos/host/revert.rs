@@ -163,9 +163,15 @@ pub(super) fn undo(
             or_gone(failure::write(&above, &tid.to_string()))?
         }
         Step::Start { .. } => done.process.map_or(Ok(Outcome::AsBefore), ended)?,
-        Step::OpenFiles { process, .. } => or_gone(set_open_files(*process, number(done.before)?))?,
-        Step::Nice { process, .. } => or_gone(set_nice(*process, number(done.before)?))?,
-        Step::Stop { process } => there(process.signal(Signal::CONT)?),
+        Step::OpenFiles { process, .. } => {
+            let set = set_open_files(*process, number(done.before)?);
+            read_again(set.and_then(|()| open_files(*process)), done.before)?
+        }
+        Step::Nice { process, .. } => {
+            let set = set_nice(*process, number(done.before)?);
+            read_again(set.and_then(|()| nice_of(*process)), done.before)?
+        }
+        Step::Stop { process } => there(process.signal(Signal::CONT)? && goes_on(*process)?),
         Step::Kill { .. } => Outcome::Final,
         Step::Namespace { name } => there(remove_namespace(name, done.before, line)?),
         Step::Veth { pair } => {
@@ -180,6 +186,7 @@ pub(super) fn undo(
             let there_still = has_namespace(namespace) && has_device(namespace, device, line);
             if there_still {
                 tool::run(&["ip", "-n", namespace, "link", "set", device, "up"], line)?;
+                is_up(namespace, device, line)?;
             }
             there(there_still)
         }
@@ -202,6 +209,50 @@ fn or_gone(result: Result<(), Failure>) -> Result<Outcome, Failure> {
         Err(failure) if failure::is_gone(&failure) => Ok(Outcome::Gone),
         Err(failure) => Err(failure),
     }
+}
+
+/// A setting that was set back reads as before.
+fn read_again(
+    now: Result<impl ToString, Failure>,
+    before: Option<&str>,
+) -> Result<Outcome, Failure> {
+    let reads = match now.map(|now| now.to_string()) {
+        Err(failure) if failure::is_gone(&failure) => return Ok(Outcome::Gone),
+        now => now?,
+    };
+    if Some(reads.as_str()) == before {
+        return Ok(Outcome::Reverted { reads: Some(reads) });
+    }
+    Err(Failure::Differs {
+        what: "the setting".to_owned(),
+        found: reads,
+        wanted: before.unwrap_or_default().to_owned(),
+    })
+}
+
+/// Waits until a process that was told to go on does. `false`: it is gone.
+fn goes_on(process: Process) -> Result<bool, Failure> {
+    for _ in 0..200 {
+        match process.state() {
+            Some('T') => pause_ms(5),
+            state => return Ok(state.is_some()),
+        }
+    }
+    Err(Failure::Slow { what: format!("{process} to go on"), ms: 1_000 })
+}
+
+/// Waits until the device is up and the other end too.
+fn is_up(namespace: &str, device: &str, line: Option<&OwnedFd>) -> Result<(), Failure> {
+    let argv = ["ip", "-n", namespace, "-o", "link", "show", "dev", device];
+    let mut found = String::new();
+    for _ in 0..100 {
+        found = tool::run(&argv, line)?;
+        if found.contains("LOWER_UP") && !found.contains("NO-CARRIER") {
+            return Ok(());
+        }
+        pause_ms(10);
+    }
+    Err(Failure::Differs { what: argv.join(" "), found, wanted: "LOWER_UP".to_owned() })
 }
 
 fn removed(path: &Path, result: io::Result<()>) -> Result<Outcome, Failure> {

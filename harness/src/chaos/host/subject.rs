@@ -84,8 +84,8 @@ impl Run {
         if let Some(name) = &self.namespace {
             before(&["nsenter", &format!("--net=/run/netns/{name}"), "--"])?;
         }
-        if let Some(s) = self.offset_s.map(|s| s.to_string()) {
-            before(&["unshare", "-T", "--monotonic", &s, "--boottime", &s, "--"])?;
+        if let Some(words) = self.offset_s.map(time_words) {
+            before(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
         }
         if let Some(priority) = self.fifo {
             before(&["chrt", "-f", &priority.to_string()])?;
@@ -121,6 +121,15 @@ impl fmt::Display for Run {
         }
         self.fifo.map_or(Ok(()), |priority| write!(f, ", at real-time priority {priority}"))
     }
+}
+
+/// Words before a program that put it into a time namespace. Other users than root make one in a user namespace.
+pub(super) fn time_words(offset_s: i64) -> Vec<String> {
+    let s = offset_s.to_string();
+    let root = rustix::process::geteuid().is_root();
+    let user: &[&str] = if root { &[] } else { &["--map-current-user"] };
+    let words = [&["unshare"], user, &["-T", "--monotonic", &s, "--boottime", &s, "--"]].concat();
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// Lets a process that waits at its gate go on.
