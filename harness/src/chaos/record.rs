@@ -301,7 +301,12 @@ impl Trial {
             }
             None => Judged::new(Verdict::Pass, "every check holds"),
         };
-        if !self.bites.iter().any(|bite| bite.bit) {
+        // Each part of it: a limit that nobody reaches is none.
+        if let Some(bite) = self.bites.iter().find(|bite| !bite.bit) {
+            let text = format!("{} does not prove that it bit", bite.source);
+            judged = judged.worse(Judged::new(Verdict::Inconclusive, text));
+        }
+        if self.bites.is_empty() {
             judged = judged.worse(Judged::new(Verdict::Inconclusive, "nothing proves that it bit"));
         }
         if let Err(why) = &self.reverted {

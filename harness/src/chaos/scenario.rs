@@ -62,7 +62,7 @@ pub enum Act {
     HoldCore,
     /// Every thread is stopped.
     Freeze,
-    /// Memory beyond what the subject has: this much, and somebody beside it who takes it, percent of the limit.
+    /// A limit 32 MiB above what the subject's group has, and a neighbour in the group that takes so much of them, percent.
     Memory(u32),
     /// Bytes per second that the log's device writes.
     DiskThrottle(u64),
@@ -207,7 +207,7 @@ pub fn all() -> Vec<Scenario> {
         scenario(
             "memory_exhaustion",
             "memory runs short",
-            vec![fault("limit", "64 MiB are left, and a neighbour takes them", Act::Memory(95))],
+            vec![fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97))],
         ),
         scenario(
             "cpu_throttling",

@@ -66,7 +66,7 @@ pub(super) fn text(path: &Path) -> Result<String, Failure> {
 /// Writes a knob of the kernel: one write, no file is made.
 pub(super) fn write(path: &Path, value: &str) -> Result<(), Failure> {
     use std::io::Write as _;
-    let open = fs::OpenOptions::new().write(true).open(path);
+    let open = fs::OpenOptions::new().write(true).truncate(true).open(path);
     let written = open.and_then(|mut file| file.write_all(value.as_bytes()));
     written.map_err(|error| io(path, &format!("write {value:?} to"), error))
 }

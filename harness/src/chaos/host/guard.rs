@@ -187,7 +187,7 @@ fn set_up() -> String {
     let last = fs::write(PathBuf::from("/proc/self/oom_score_adj"), "-1000");
     note("last killed for memory", last.map_err(|error| error.to_string()));
     let own = std::process::id().to_string();
-    let real_time = tool::run(&["chrt", "-f", "-p", PRIORITY, &own], None);
+    let real_time = tool::run(&["chrt", "-a", "-f", "-p", PRIORITY, &own], None);
     note("real-time priority", real_time.map(|_| ()).map_err(|failure| failure.to_string()));
     refused.join("; ")
 }

@@ -7,6 +7,7 @@
 //! Undoing goes from the last step to the first, and may be repeated: a step that reads as before, or whose thing
 //! is gone, is done with.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -34,11 +35,11 @@ enum Entry {
     /// The first: its version, and the name of the run.
     Begin { version: u32, name: String },
     /// A step will be done now; what there was before it.
-    Will { step: Step, before: Option<String> },
+    Will { at: usize, step: Step, before: Option<String> },
     /// What a step made: how its knob reads, the process that it started.
-    Did { step: usize, reads: Option<String>, process: Option<Process> },
+    Did { at: usize, reads: Option<String>, process: Option<Process> },
     /// A step is undone.
-    Undone { step: usize },
+    Undone { at: usize },
 }
 
 /// A step with what is known of it.
@@ -176,7 +177,7 @@ impl Journal {
         let at = self.will(step)?;
         let reads = revert::perform(step, self.lifeline.as_ref())?;
         if reads.is_some() {
-            self.append(&Entry::Did { step: at, reads: reads.clone(), process: None })?;
+            self.append(&Entry::Did { at, reads: reads.clone(), process: None })?;
             self.lines[at].reads = reads;
         }
         Ok(None)
@@ -207,7 +208,7 @@ impl Journal {
         let mut child =
             spawned.map_err(|error| failure::io(Path::new("/bin/sh"), "start", error))?;
         let process = Process::of(child.id())?;
-        self.append(&Entry::Did { step: at, reads: None, process: Some(process) })?;
+        self.append(&Entry::Did { at, reads: None, process: Some(process) })?;
         self.lines[at].process = Some(process);
         subject::open_gate(&mut child)?;
         Ok((child, process))
@@ -229,7 +230,7 @@ impl Journal {
             self.lines[at].undone = true;
             self.reap(at);
             // Without this line a guard looks at the step once more and finds it undone.
-            drop(self.append(&Entry::Undone { step: at }));
+            drop(self.append(&Entry::Undone { at }));
         }
         undone
     }
@@ -249,7 +250,7 @@ impl Journal {
             return Err(failure::io(&self.path, "append", std::io::ErrorKind::StorageFull));
         }
         let before = revert::before(step)?;
-        self.append(&Entry::Will { step: step.clone(), before: before.clone() })?;
+        self.append(&Entry::Will { at, step: step.clone(), before: before.clone() })?;
         self.lines.push(Line {
             step: step.clone(),
             before,
@@ -293,8 +294,8 @@ fn entry_of(line: &str) -> Option<Entry> {
     let rest = line.strip_prefix("{\"crc\":\"")?;
     let (crc, rest) = rest.split_at_checked(8)?;
     let text = rest.strip_prefix("\",\"entry\":")?.strip_suffix('}')?;
-    let wanted = u32::from_str_radix(crc, 16).ok()?;
-    if crc32c::crc32c(text.as_bytes()) != wanted {
+    // Compared as text: read as a number it would be the same in capitals.
+    if format!("{:08x}", crc32c::crc32c(text.as_bytes())) != crc {
         return None;
     }
     serde_json::from_str(text).ok()
@@ -304,27 +305,30 @@ fn entry_of(line: &str) -> Option<Entry> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     name: Option<String>,
-    lines: Vec<Line>,
+    /// By number: a line that cannot be read does not shift those after it.
+    lines: BTreeMap<usize, Line>,
     damaged: usize,
+    /// Bytes of whole lines.
+    whole: usize,
 }
 
 fn read(bytes: &[u8]) -> Read {
-    let text = String::from_utf8_lossy(bytes);
-    let mut found = Read::default();
     // The rest after the last line feed is a line that was never whole.
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    for line in whole.lines() {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let mut found = Read { whole, ..Read::default() };
+    for line in String::from_utf8_lossy(&bytes[..whole]).lines() {
         match entry_of(line) {
             Some(Entry::Begin { version: VERSION, name }) => found.name = Some(name),
-            Some(Entry::Will { step, before }) => {
-                found.lines.push(Line { step, before, reads: None, process: None, undone: false })
+            Some(Entry::Will { at, step, before }) => {
+                let line = Line { step, before, reads: None, process: None, undone: false };
+                found.lines.insert(at, line);
             }
-            Some(Entry::Did { step, reads, process }) if step < found.lines.len() => {
-                let line = &mut found.lines[step];
+            Some(Entry::Did { at, reads, process }) if found.lines.contains_key(&at) => {
+                let line = found.lines.get_mut(&at).expect("asked for above");
                 (line.reads, line.process) = (reads, process);
             }
-            Some(Entry::Undone { step }) if step < found.lines.len() => {
-                found.lines[step].undone = true;
+            Some(Entry::Undone { at }) if found.lines.contains_key(&at) => {
+                found.lines.get_mut(&at).expect("asked for above").undone = true;
             }
             _ => found.damaged += 1,
         }
@@ -341,7 +345,7 @@ pub fn undo(path: &Path) -> Result<Undone, Failure> {
     let bytes = std::fs::read(path).map_err(|error| failure::io(path, "read", error))?;
     let found = read(&bytes);
     let mut undone = Undone { damaged: found.damaged, ..Undone::default() };
-    let groups: Vec<PathBuf> = (found.lines.iter())
+    let groups: Vec<PathBuf> = (found.lines.values())
         .filter_map(|line| match &line.step {
             Step::MakeGroup { dir } if !line.undone => Some(dir.clone()),
             _ => None,
@@ -355,21 +359,17 @@ pub fn undo(path: &Path) -> Result<Undone, Failure> {
         Ok(killed) => undone.killed = killed,
         Err(failure) => undone.alive = Some(failure.to_string()),
     }
-    // A torn last line is ended, so that what is said from now on has lines of its own.
+    // A torn last line is cut off, so that what is said from now on has lines of its own.
     let mut file = OpenOptions::new().append(true).open(path).ok();
-    if bytes.last().is_some_and(|last| *last != b'\n')
-        && let Some(open) = &mut file
-        && open.write_all(b"\n").is_err()
-    {
-        file = None;
-    }
-    for (at, line) in found.lines.iter().enumerate().rev().filter(|(_, line)| !line.undone) {
+    file =
+        file.filter(|file| found.whole == bytes.len() || file.set_len(found.whole as u64).is_ok());
+    for (at, line) in found.lines.iter().rev().filter(|(_, line)| !line.undone) {
         let outcome = line.undo(None);
         let left = outcome.is_left();
         undone.steps.push(StepUndone { step: line.step.clone(), outcome });
         if let Some(file) = file.as_mut().filter(|_| !left) {
             // On a full disk it is not said; the next undo looks again.
-            drop(append(file, &Entry::Undone { step: at }));
+            drop(append(file, &Entry::Undone { at: *at }));
         }
     }
     Ok(undone)

@@ -13,7 +13,7 @@ use super::stage::Stage;
 
 const MIB: u64 = 1 << 20;
 /// Memory that a subject under a limit has left before its neighbour comes.
-const SPARE: u64 = 64 * MIB;
+const SPARE: u64 = 32 * MIB;
 /// How long a helper outlives the fault that it is, ms: it ends by itself if nobody ends it.
 const LIFE_BEYOND_MS: u64 = 30_000;
 
@@ -48,16 +48,6 @@ fn shard_thread(process: Process, cpu: usize) -> Result<u32, String> {
     tids.into_iter().find(named).ok_or_else(|| format!("no thread {wanted} in {dir}"))
 }
 
-fn status_bytes(process: Process, field: &str) -> Result<u64, String> {
-    let path = format!("/proc/{}/status", process.pid);
-    let text = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(field));
-    let kib = line.and_then(|line| {
-        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
-    });
-    kib.map(|kib| kib * 1_024).ok_or_else(|| format!("{path} has no {field}"))
-}
-
 /// Descriptors that a process has open.
 pub(super) fn open_files(process: Process) -> Result<u64, String> {
     let dir = format!("/proc/{}/fd", process.pid);
@@ -75,11 +65,11 @@ pub(super) fn threads(process: Process) -> Result<u64, String> {
 /// What an act is for this subject; none for what is not the kernel's.
 fn injectors(
     act: &Act,
-    process: Option<Process>,
+    on: &On<'_>,
     (disk, home): (Option<&LoopDisk>, &std::path::Path),
     hold_ms: u64,
 ) -> Result<Vec<Injector>, String> {
-    let alive = || process.ok_or_else(|| "no subject is alive".to_owned());
+    let alive = || on.process.ok_or_else(|| "no subject is alive".to_owned());
     let disk = || disk.cloned().ok_or_else(|| "its log has no disk of its own".to_owned());
     let life_ms = hold_ms + LIFE_BEYOND_MS;
     Ok(match act {
@@ -88,9 +78,11 @@ fn injectors(
         Act::HoldCore => vec![Injector::ThreadHold { tid: shard_thread(alive()?, last_cpu())? }],
         Act::Freeze => vec![Injector::Freeze],
         Act::Memory(percent) => {
-            let bytes = (status_bytes(alive()?, "VmRSS")? + SPARE) / 4_096 * 4_096;
-            let ballast = SPARE * u64::from(*percent) / 100;
-            vec![Injector::MemoryLimit { bytes }, Injector::Ballast { bytes: ballast, life_ms }]
+            let ballast = Injector::Ballast { bytes: SPARE * u64::from(*percent) / 100, life_ms };
+            let has =
+                ballast.proof(on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy))?;
+            let bytes = (has.value + SPARE) / 4_096 * 4_096;
+            vec![Injector::MemoryLimit { bytes }, ballast]
         }
         Act::DiskThrottle(bytes_per_s) => {
             vec![Injector::DiskThrottle { dir: home.to_owned(), bytes_per_s: *bytes_per_s }]
@@ -124,7 +116,11 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
             vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }]
         }
         Act::Kill => vec![Injector::Kill],
-        act => injectors(act, None, (None, &host.dir), 0).unwrap_or_default(),
+        act => {
+            let groups = host.groups("");
+            let on = On { host, groups: &groups, process: None, helper: None };
+            injectors(act, &on, (None, &host.dir), 0).unwrap_or_default()
+        }
     }
 }
 
@@ -191,7 +187,8 @@ impl Force {
         }
         let host = stage.setting.host;
         let process = stage.process();
-        let injectors = injectors(act, process, (disk, &stage.home), hold_ns / 1_000_000)?;
+        let on = On { host, groups: &stage.groups, process, helper: None };
+        let injectors = injectors(act, &on, (disk, &stage.home), hold_ns / 1_000_000)?;
         let mut force = Self::Host {
             mark: journal.mark(),
             injectors: Vec::new(),

@@ -101,7 +101,11 @@ pub(super) fn show(record: &ChaosRecord, format: PageFormat, out: &mut dyn Write
 /// One injection, in a line.
 pub(super) fn told(fault: &Fault, k: u32, of: u32, trial: &Trial) -> String {
     let s = |ns: u64| ns as f64 / 1e9;
-    let bit = if trial.bites.iter().any(|bite| bite.bit) { "bit" } else { "did not bite" };
+    let bit = if !trial.bites.is_empty() && trial.bites.iter().all(|bite| bite.bit) {
+        "bit"
+    } else {
+        "did not bite"
+    };
     let back = match trial.recovery.map(|found| found.from_revert) {
         Some(Took::Ns(ns)) => format!("back {:.1} s after the revert", s(ns)),
         Some(Took::MoreThan(ns)) => format!("not back {:.1} s after the revert", s(ns)),
