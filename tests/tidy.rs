@@ -39,7 +39,7 @@ const UNSAFE: [(&str, &str); 48] = [
     ("probes/src/collect/heap/plain.rs", "mimalloc is C"),
     ("probes/src/collect/heap/realloc.rs", "blocks that move between mimalloc and the range"),
     ("probes/src/collect/heap/range.rs", "mmap, mprotect: the range of sampled blocks"),
-    ("probes/src/collect/heap/memory.rs", "mmap: words of files and of private memory"),
+    ("probes/src/collect/words.rs", "mmap: words of files and of private memory"),
     ("probes/src/collect/heap/modules.rs", "dl_iterate_phdr"),
     ("probes/src/collect/heap/threads.rs", "gettid, tgkill, pthread_atfork"),
     ("probes/src/collect/heap/unwind.rs", "reads its own stack by frame pointers"),

@@ -53,7 +53,8 @@ pub fn bells() -> Result<Vec<(String, String)>, String> {
 }
 
 /// Kernel and CPU in one line.
-pub(crate) fn one_line(host: &Host) -> String {
+#[must_use]
+pub fn one_line(host: &Host) -> String {
     let text = |field: &Result<String, String>| {
         field.clone().unwrap_or_else(|cause| format!("unknown ({cause})"))
     };

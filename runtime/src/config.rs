@@ -1,9 +1,11 @@
 //! Every limit in one struct; the relations are checked at start.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::agent::ASKS_MAX;
 use crate::error::StartError;
+use crate::link::LinkFaults;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
 use crate::ring::calibrate::{self, Calibration};
 use crate::shard::idle::{self, Idle};
@@ -109,6 +111,11 @@ pub struct Config {
     pub peer_ring_slots: u32,
     /// Cells of a cross-core ring for control messages, per ordered pair; a power of two.
     pub control_slots: u32,
+    /// Faults of the links between shards, to be switched on and off while the runtime runs; none for a runtime that
+    /// is never to suffer any.
+    pub link_faults: Option<Arc<LinkFaults>>,
+    /// Messages that a shard keeps for links that delay them; more are lost. 88 bytes each, when they come.
+    pub link_delayed_max: u32,
     /// How sleeping shards are woken.
     pub bell: Bell,
     /// What a shard without work does.
@@ -155,6 +162,8 @@ impl Default for Config {
             stalls_max: 256,
             peer_ring_slots: 4_096,
             control_slots: 256,
+            link_faults: None,
+            link_delayed_max: 1 << 16,
             bell: Bell::Auto,
             idle: Idle::Adaptive,
             timer_slack_ns: 1_000_000,

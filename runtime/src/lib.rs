@@ -39,6 +39,8 @@ mod error;
 #[cfg(not(loom))]
 pub mod fs;
 #[cfg(not(loom))]
+mod link;
+#[cfg(not(loom))]
 mod memory;
 #[cfg(not(loom))]
 pub mod net;
@@ -79,6 +81,7 @@ pub use {
     channel::envelope::{ASK_MAX, MESSAGE_MAX},
     config::{Bell, Choice, Config, Cores},
     error::{AddError, AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
+    link::{LinkFault, LinkFaults},
     observe::{NoObserver, Observer, Queues},
     runtime::{Runtime, ShutdownReport},
     shard::idle::Idle,

@@ -69,8 +69,17 @@ counters! {
     messages_local,
     /// Messages to other shards.
     messages_sent_remote,
-    /// Messages from other shards.
+    /// Messages from other shards. Of a runtime, what was sent to other shards is this, what links have dropped, what
+    /// waits for their sake, and what is on its way.
     messages_received_remote,
+    /// Messages and answers from other shards that were lost on a faulty link.
+    link_dropped,
+    /// Messages and answers from other shards that a faulty link has made wait.
+    link_delayed,
+    /// Messages and answers from other shards that were lost because too many waited on faulty links.
+    link_overflowed,
+    /// Messages and answers that wait on faulty links.
+    link_waiting,
     /// Messages whose agent had ended.
     dead_letters,
     /// Sends refused by a full mailbox.

@@ -23,6 +23,7 @@ use tailbeam_harness::plan::{
 };
 
 use crate::certify_args::{CertifyArgs, VerifyArgs};
+use crate::chaos_args::{ChaosArgs, GuardArgs, HelperArgs};
 use crate::compare_args::{CompareArgs, ScaleArgs};
 use crate::config::{self, Effective};
 pub(crate) use crate::demo_args::DemoArgs;
@@ -117,6 +118,17 @@ pub(crate) enum Command {
         after_help = "Examples:\n  tailbeam compare elicitation wait_for_messages --agents 10000\n  tailbeam compare elicit ask --duration 20s --pairs 10\n  tailbeam compare --a-bin ./tailbeam.old --b-bin ./tailbeam.new\n  tailbeam compare 20261124-07,20261124-08 @last~1,@last\n  tailbeam compare --from @last --format md\n\nExit codes: 3 when B is worse in a metric, 4 when that cannot be said of one, 0 when B is nowhere worse."
     )]
     Compare(Box<CompareArgs>),
+    /// Do harm to a loaded fleet, for real, and say how it took it
+    #[command(
+        after_help = "Examples:\n  tailbeam chaos --list\n  tailbeam chaos cpu_throttling\n  tailbeam chaos disk_io_stress/slow_sync --agents 1000\n  tailbeam chaos --all --dry-run\n  tailbeam chaos --all\n  tailbeam chaos --from @last --format md\n\nRoot can do most; `--list` says what this host and user can do. Whatever is done is written down before, and undone\nalso when this program is killed.\n\nExit codes: 3 when a scenario failed, 4 when that cannot be said of one, 0 when all passed."
+    )]
+    Chaos(Box<ChaosArgs>),
+    /// Heals the host when `chaos` is gone
+    #[command(hide = true)]
+    ChaosGuard(GuardArgs),
+    /// Takes something away for `chaos`
+    #[command(hide = true)]
+    ChaosHelper(HelperArgs),
     /// Run fleets from 10 agents to a million: what they cost, where it bends, what limits
     #[command(
         after_help = "Examples:\n  tailbeam scale --to 1000000\n  tailbeam scale --to 100k --points 9 --duration 20s\n  tailbeam scale --from @last --format md\n\nExit codes: 0 when every fleet ran, 4 when one could not and is unknown."

@@ -25,6 +25,7 @@
 
 mod args;
 mod certify_args;
+mod chaos_args;
 mod command;
 mod compare_args;
 mod config;

@@ -1,5 +1,7 @@
 //! Flags of `soak`.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 use tailbeam_harness::plan::{CostPlan, Plant, SlowPlant, Span};
 
@@ -45,8 +47,17 @@ pub(crate) struct SoakArgs {
 }
 
 /// Flags that a run which is continued takes; every other is in its plan.
-pub(crate) const RESUMABLE: [&str; 7] =
-    ["resume", "listen", "listen_public", "progress", "format", "store", "config"];
+pub(crate) const RESUMABLE: [&str; 9] = [
+    "resume",
+    "listen",
+    "listen_public",
+    "board",
+    "log_home",
+    "progress",
+    "format",
+    "store",
+    "config",
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct Soak {
@@ -117,6 +128,12 @@ pub(crate) struct Soak {
     /// Let --listen take an address that other hosts can reach: whoever reaches it can read
     #[arg(long, requires = "listen")]
     pub(crate) listen_public: bool,
+    /// What a supervisor shares with this process; it ends with its supervisor
+    #[arg(long, hide = true, value_name = "PATH")]
+    pub(crate) board: Option<PathBuf>,
+    /// Where the event logs lie that are to outlive this process
+    #[arg(long, hide = true, requires = "board", value_name = "DIR")]
+    pub(crate) log_home: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) protocol: ProtocolArgs,
     /// Progress on stderr

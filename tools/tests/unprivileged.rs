@@ -143,3 +143,43 @@ fn a_soak_its_latency_and_its_counters_work_and_each_refusal_is_a_mode() {
     assert!(text(&nobody.does("counters @last").stdout).contains("task-clock"));
     assert!(text(&nobody.does("latency @last --outliers").stdout).contains("Slow requests"));
 }
+
+/// Faults that need no privilege are injected and judged; the others say what they would need.
+#[test]
+fn a_user_without_privileges_can_do_harm_to_its_own() {
+    let Some(nobody) = Nobody::new() else { return };
+    let list = text(&nobody.does("chaos --list").stdout);
+    let line =
+        |fault: &str| list.lines().find(|line| line.contains(fault)).unwrap_or_default().to_owned();
+    for fault in [
+        "network_partition/total",
+        "process_crash/kill",
+        "disk_io_stress/slow_sync",
+        "fd_exhaustion/limit",
+    ] {
+        assert!(line(fault).trim_end().ends_with("yes"), "{list}");
+    }
+    for fault in ["cpu_throttling/quota", "memory_exhaustion/limit", "disk_io_stress/power_cut"] {
+        assert!(line(fault).contains("no: "), "{list}");
+    }
+    let small = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --injections 1 --format json --progress none";
+    let args = format!(
+        "chaos disk_io_stress/slow_sync cpu_throttling/quota {small} -- --delay 5ms..20ms --timeout 2s"
+    );
+    let args: Vec<&str> = args.split(' ').collect();
+    let output = nobody.command(&args).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let fault =
+        |scenario: usize| &document["data"]["series"]["scenarios"][scenario]["faults"][0][1];
+    let named = |name: &str| (0..2).map(fault).find(|of| of["fault"]["name"] == name).unwrap();
+    assert_eq!(
+        named("slow_sync")["trials"].as_array().unwrap().len(),
+        1,
+        "{}",
+        text(&output.stderr)
+    );
+    let refused = &named("quota")["ability"];
+    assert_eq!(refused["is"], "impossible");
+    assert!(!refused["remedy"].as_str().unwrap().is_empty());
+}

@@ -1,3 +1,14 @@
-//! Faults that are injected for real, and what proves that they bit and that they healed.
+//! Faults under load: what is done to a running subject, what it counted meanwhile, and how that is judged.
+//!
+//! A supervisor starts the subject (a soak) as a process of its own and shares a [`board`] with it: knobs that it turns,
+//! and a count of every request by the instant at which it was due. The board is memory, so it outlives the subject,
+//! however that ends, and nobody has to ask the subject for anything. What is done from outside, and undone whoever
+//! dies, is in [`host`]. [`recovery`] and [`record`] judge what was seen, and are pure.
 
+pub mod board;
+pub mod corrupt;
 pub mod host;
+pub mod record;
+pub mod recovery;
+pub mod scenario;
+pub mod slots;

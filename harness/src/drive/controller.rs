@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use tailbeam_probes::analyse::overhead;
 use tailbeam_probes::clock;
-use tailbeam_runtime::Runtime;
+use tailbeam_runtime::{LinkFaults, Runtime};
 
 use super::begin::Target;
 use super::cost::OwnCost;
 use super::heap::Heap;
+use super::knobs::Knobs;
 use super::last::{Last, per_agent, planted, slowed};
 use super::latency::{Latency, Sheet, hand_over};
 use super::middles::Logs;
@@ -23,12 +24,15 @@ use super::watch::Watcher;
 use super::windows::{Ended, Windows};
 use super::writer::{PerAgent, RunWriter};
 use super::{Alive, Control, DriveError, Progress};
+use crate::chaos::board::Defence;
 use crate::evidence::records::{CostPair, CountRecord, PlantedRecord, SecondRecord, SlowedRecord};
+use crate::load::harm::Harm;
 use crate::load::latency::draws;
 use crate::load::slow::flooded;
 use crate::load::{
     Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
 };
+use crate::log::Wall;
 use crate::plan::{LogCore, Plan};
 
 pub(super) use seal::seal;
@@ -63,6 +67,10 @@ pub(super) struct Controller<'a, W: Workload> {
     /// The shard of the logs, where they have one of their own.
     pub(super) log_shard: Option<usize>,
     pub(super) logs: Logs,
+    /// Supervisors of agents, where those are made anew.
+    pub(super) supervisors: usize,
+    pub(super) knobs: Option<Knobs>,
+    pub(super) wall: Wall,
     pub(super) secret: [u8; 32],
     start_ns: u64,
     pub(super) windows: Windows,
@@ -144,7 +152,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     pub(super) fn new(
         plan: &'a Plan,
         control: &'a Control,
-        runtime: &'a Runtime,
+        (runtime, links): (&'a Runtime, Option<Arc<LinkFaults>>),
         limits: Vec<u64>,
     ) -> Result<Self, DriveError> {
         let agents = u32::try_from(plan.agents)
@@ -160,7 +168,16 @@ impl<'a, W: Workload> Controller<'a, W> {
             flood: flooded(plan),
             middles: OnceLock::new(),
             workload: PhantomData,
+            harm: control.board.clone().map(|board| Harm::new(board, shards)),
+            born: (0..control.board.as_ref().map_or(0, |_| agents))
+                .map(|_| OnceLock::new())
+                .collect(),
+            start_ns: OnceLock::new(),
+            no_expiry: control.board.as_ref().is_some_and(|board| board.is_off(Defence::Expiry)),
         });
+        let wall = Wall::of(clock::monotonic_ns(), clock::realtime_ns());
+        let board = control.board.clone();
+        let knobs = board.map(|board| Knobs::new(board, links, wall.clone()));
         Ok(Self {
             plan,
             control,
@@ -170,6 +187,9 @@ impl<'a, W: Workload> Controller<'a, W> {
             shards,
             log_shard: own.then_some(shards),
             logs: Logs::default(),
+            supervisors: 0,
+            knobs,
+            wall,
             secret: [0; 32],
             start_ns: 0,
             windows: Windows::new(shards, 0),
@@ -205,7 +225,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let live: u64 = self.runtime.stats().iter().map(|shard| shard.live_agents).sum();
         // Owners and logs are agents too, and none of the workload's.
         let middles = self.fleet.middles.get().map_or(0, Vec::len);
-        live.saturating_sub((middles + self.logs.count()) as u64)
+        live.saturating_sub((middles + self.logs.count() + self.supervisors) as u64)
     }
 
     /// The measured part: from the first due request to the end of the drain.
@@ -223,7 +243,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         for shard in 0..self.shards {
             self.on(shard, move |_| recorder::with(|r| r.end_ns = end_ns))?;
         }
-        let mut watcher = Watcher::start(Arc::clone(&self.control.continued))?;
+        let mut herd = self.knobs.as_ref().map(Knobs::herd);
+        let continued = Arc::clone(&self.control.continued);
+        let mut watcher = Watcher::start(continued, self.knobs.take())?;
         self.begin(start_ns)?;
         self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
@@ -236,6 +258,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         let begun = clock::monotonic_ns() >= start_ns;
         while begun && reason == "finished" && clock::monotonic_ns() < end_ns {
             self.step(&mut writer, &watcher, end_ns, progress)?;
+            if let Some(herd) = &mut herd {
+                herd.look(|| self.stampede())?;
+            }
             if self.stopping() {
                 reason = "interrupted";
                 end_ns = end_ns.min(clock::monotonic_ns());

@@ -11,11 +11,15 @@ use tailbeam_runtime::{Addr, Cx};
 
 use super::DriveError;
 use super::controller::Controller;
+use super::replay;
+use crate::chaos::board::Defence;
 use crate::evidence::records::CountRecord;
 use crate::load::Workload;
 use crate::load::link::MARK;
-use crate::load::middle::{MiddleAgent, MiddleMsg, Setup};
-use crate::log::{Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt};
+use crate::load::middle::{Kept, MiddleAgent, MiddleMsg, Setup};
+use crate::log::{
+    Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt, recover_dir,
+};
 use crate::plan::{LogAck, LogSync, Plan};
 use crate::protocol::elicitation::RunSecret;
 
@@ -77,6 +81,21 @@ fn secret() -> Result<[u8; 32], DriveError> {
     Ok(bytes)
 }
 
+/// What a log's directory holds, and its next event and segment. Damage is no error: what follows it is there, and the
+/// report of the run names it.
+fn kept(dir: &std::path::Path, key: LogKey) -> Result<(Kept, (u64, u32)), String> {
+    let bytes = replay::bytes(dir);
+    if bytes > replay::REPLAY_MAX {
+        return Err(format!("it holds {bytes} bytes, more than are read again"));
+    }
+    let mut kept = Kept::default();
+    let found = recover_dir(dir, key, None, |found| {
+        kept.records.push((found.record.kind, found.record.payload.into()));
+    });
+    let found = found.map_err(|error| error.to_string())?;
+    Ok((kept, (found.next_seq, found.next_segment)))
+}
+
 impl<W: Workload> Controller<'_, W> {
     /// Makes log and middle of every core with agents; nothing for a workload without.
     pub(super) fn start_middles(&mut self, root: &std::path::Path) -> Result<(), DriveError> {
@@ -85,18 +104,30 @@ impl<W: Workload> Controller<'_, W> {
             none.expect("set once, before any agent begins");
             return Ok(());
         }
-        let secret = secret()?;
+        let home = self.control.log_home.as_ref();
+        let secret = home.map_or_else(secret, |home| Ok(home.secret))?;
         self.secret = secret;
         let key = LogKey(RunSecret::new(secret).log_key());
-        let dir = root.join(format!(".log-{}-{}", std::process::id(), clock::monotonic_ns()));
+        let own = || root.join(format!(".log-{}-{}", std::process::id(), clock::monotonic_ns()));
+        let dir = home.map_or_else(own, |home| home.dir.clone());
         self.logs.dir = Some(dir.clone());
         self.logs.key = Some(key);
-        self.logs.keep = self.plan.protocol.keep_log;
+        self.logs.keep = self.plan.protocol.keep_log || home.is_some();
+        // An agent's requests are numbered by 32 bits.
+        let begun = self.control.board.as_ref().map_or(0, |board| board.begun().1);
         let mut middles = Vec::with_capacity(self.shards);
         for shard in 0..self.shards {
-            let log = self.start_log(shard, dir.join(format!("owner-{shard}")), key)?;
-            let setup =
-                Setup { fleet: Arc::clone(&self.fleet), shard, shards: self.shards, log, secret };
+            let (log, kept) = self.start_log(shard, dir.join(format!("owner-{shard}")), key)?;
+            let setup = Setup {
+                fleet: Arc::clone(&self.fleet),
+                shard,
+                shards: self.shards,
+                log,
+                secret,
+                kept,
+                first_request: begun << 32,
+                board: self.control.board.clone(),
+            };
             let made = self.on(shard, move |cx| {
                 let middle = W::middle(&setup)?;
                 cx.spawn(MiddleAgent::<W>::new(middle)).ok()
@@ -117,19 +148,25 @@ impl<W: Workload> Controller<'_, W> {
         owner: usize,
         dir: PathBuf,
         key: LogKey,
-    ) -> Result<Addr<LogAgent>, DriveError> {
+    ) -> Result<(Addr<LogAgent>, Kept), DriveError> {
         let failed = |path: &std::path::Path, cause: String| {
             let path = path.display().to_string();
             DriveError::EventLog { path, cause }
         };
         std::fs::create_dir_all(&dir).map_err(|error| failed(&dir, error.to_string()))?;
         let config = config(self.plan, key);
-        let (now_ns, real_ns) = (clock::monotonic_ns(), clock::realtime_ns());
-        let wall_ns = real_ns.cast_signed().wrapping_sub(now_ns.cast_signed());
+        let (wall, board) = (self.wall.clone(), self.control.board.clone());
         let shard = self.log_shard.unwrap_or(owner);
         let place = dir.clone();
+        let (mut kept, next) = kept(&dir, key).map_err(|cause| failed(&dir, cause))?;
+        if board.as_ref().is_some_and(|board| board.is_off(Defence::Replay)) {
+            kept.records.clear();
+        }
         let log = self
-            .on(shard, move |cx| cx.spawn(LogAgent::new(config, place, (0, 0), wall_ns)).ok())?
+            .on(shard, move |cx| {
+                let log = LogAgent::new(config, place, next, 0).with_wall(wall);
+                cx.spawn(log.planted(board)).ok()
+            })?
             .ok_or_else(|| self.no_room())?;
         self.logs.logs.push(log);
         self.logs.dirs.push(dir.clone());
@@ -140,7 +177,10 @@ impl<W: Workload> Controller<'_, W> {
             cx.ask(log, deadline, |reply| LogMsg::Append(entry, Some(reply))).await.ok()
         })?;
         match begun.flatten() {
-            Some(Receipt::Kept(_)) => Ok(log),
+            Some(Receipt::Kept(mark)) => {
+                kept.next = mark + 1;
+                Ok((log, kept))
+            }
             other => {
                 let health = self.health(shard, log)?;
                 let said = health.and_then(|health| health.last_error);

@@ -16,6 +16,7 @@ mod controller;
 mod cost;
 mod error;
 mod heap;
+mod knobs;
 mod last;
 mod latency;
 mod middles;
@@ -37,8 +38,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use tailbeam_runtime::{Config, Cores, Runtime};
+use tailbeam_runtime::{Config, Cores, LinkFaults, Runtime};
 
+use crate::chaos::board::Board;
 use crate::evidence::Store;
 use crate::load::{Fleet, Workload};
 use crate::observe::{CoreObserver, Setup};
@@ -62,6 +64,25 @@ pub struct Control {
     pub continued: Arc<AtomicUsize>,
     /// Where the sums of the run so far are put once a second; none when nobody wants them.
     pub totals: Option<SharedTotals>,
+    /// What a supervisor shares with it, to do harm and to look on; none without a supervisor.
+    pub board: Option<Arc<Board>>,
+    /// Where the event logs lie, and the secret that they are kept under: a run that is continued reads them again.
+    pub log_home: Option<LogHome>,
+}
+
+/// Where the event logs of a run lie when they are to outlive its process.
+#[derive(Clone)]
+pub struct LogHome {
+    /// Directory; an owner's log is `owner-N` in it.
+    pub dir: PathBuf,
+    /// Secret of the run: keys of its agents and of its logs come from it.
+    pub secret: [u8; 32],
+}
+
+impl std::fmt::Debug for LogHome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogHome").field("dir", &self.dir).finish_non_exhaustive()
+    }
 }
 
 /// What a person watching wants to know, once a second.
@@ -156,12 +177,15 @@ fn to<W: Workload, T: Send>(
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let setup = Setup::new(&plan.observe, plan.duration_ns);
-    let runtime = Runtime::start(config(plan)?, |_| CoreObserver::new(setup))?;
+    // Links that cannot be harmed are looked at by nobody.
+    let links = control.board.as_ref().map(|_| Arc::new(LinkFaults::new(plan.seed)));
+    let config = Config { link_faults: links.clone(), ..config(plan)? };
+    let runtime = Runtime::start(config, |_| CoreObserver::new(setup))?;
     target.check_cores(runtime.cores())?;
     let cores = runtime.shards() as u64;
     room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(&root).ok())?;
-    let outcome = controller::Controller::<W>::new(plan, control, &runtime, limits).and_then(
-        |mut controller| {
+    let outcome = controller::Controller::<W>::new(plan, control, (&runtime, links), limits)
+        .and_then(|mut controller| {
             controller.start_middles(&root)?;
             controller.spawn_agents(progress)?;
             let live = controller.alive();
@@ -172,8 +196,7 @@ fn to<W: Workload, T: Send>(
                 Ok((measured, said))
             })
             .map(|(measured, said)| (measured, said, std::mem::take(&mut controller.logs)))
-        },
-    );
+        });
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
@@ -222,7 +245,13 @@ fn config(plan: &Plan) -> Result<Config, DriveError> {
     let in_flight = (in_flight * 2.0) as u64 + 65_536;
     Ok(Config {
         cores,
-        agents_max: bound(per_shard + 64 + crate::load::plant::tasks_max(plan))?,
+        // With supervisors, where there are any.
+        agents_max: bound(
+            per_shard
+                + per_shard.div_ceil(spawn::CHILDREN as u64)
+                + 64
+                + crate::load::plant::tasks_max(plan),
+        )?,
         timers_max: bound(per_shard + 2 * in_flight)?,
         // A generator is to be on time, whatever the wakes cost.
         timer_slack_ns: 0,

@@ -16,7 +16,7 @@ use crate::protocol::elicitation::{Event, Id, record};
 /// (`OwnerConfig::closed_keep_ns` is the longest of them).
 pub(super) const KEEP_NS: u64 = 60_000_000_000;
 /// At most this much is read again at the end.
-const REPLAY_MAX: u64 = 4 << 30;
+pub(super) const REPLAY_MAX: u64 = 4 << 30;
 
 /// What was read again.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,6 +64,11 @@ fn segments(dir: &Path) -> Vec<(PathBuf, fs::Metadata)> {
     found
 }
 
+/// Bytes of a log's segments.
+pub(super) fn bytes(dir: &Path) -> u64 {
+    segments(dir).iter().map(|(_, data)| data.len()).sum()
+}
+
 impl Logs {
     /// Takes segments away that hold nothing a restart would need. Not on a core with agents.
     pub(super) fn tidy(&mut self, timeout_ns: u64) {
@@ -94,8 +99,7 @@ impl Logs {
 
     /// Reads the logs again, once nobody writes them any more.
     pub(super) fn replay(&self) -> Vec<CountRecord> {
-        let bytes: u64 =
-            self.dirs.iter().flat_map(|dir| segments(dir)).map(|(_, data)| data.len()).sum();
+        let bytes: u64 = self.dirs.iter().map(|dir| bytes(dir)).sum();
         let mut counts = Vec::new();
         let mut add = |name: &str, count: u64| {
             counts.push(CountRecord { name: name.to_owned(), count });

@@ -155,7 +155,7 @@ impl Synthetic {
         let recorder = |shard: usize| {
             let (limits, legs) = (super::limits(&plan)?, latency.legs.clone());
             let agents = (agents + SHARDS - 1 - shard) / SHARDS;
-            Ok(Recorder::new(&plan, Place { shard, agents, limits, legs }))
+            Ok(Recorder::new(&plan, Place { shard, agents, limits, legs, lane: None, anew: false }))
         };
         let recorders = (0..SHARDS).map(recorder).collect::<Result<_, DriveError>>()?;
         let mut windows = Windows::new(SHARDS, first);

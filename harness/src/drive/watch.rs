@@ -12,6 +12,7 @@ use tailbeam_probes::clock;
 use tailbeam_probes::collect::process;
 use tailbeam_runtime::StartError;
 
+use super::knobs::{KNOBS_NS, Knobs};
 use crate::evidence::records::Gap;
 
 const MS: u64 = 1_000_000;
@@ -37,13 +38,16 @@ struct Shared {
 }
 
 impl Watcher {
-    /// Starts to look. `continued` counts SIGCONT.
-    pub(super) fn start(continued: Arc<AtomicUsize>) -> Result<Self, StartError> {
+    /// Starts to look, and to turn what a board says into faults. `continued` counts SIGCONT.
+    pub(super) fn start(
+        continued: Arc<AtomicUsize>,
+        knobs: Option<Knobs>,
+    ) -> Result<Self, StartError> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("watch".to_owned())
-            .spawn(move || theirs.run(&continued))
+            .spawn(move || theirs.run(&continued, knobs))
             .map_err(|source| StartError::Kernel { action: "start the watch thread", source })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -70,8 +74,9 @@ impl Drop for Watcher {
 }
 
 impl Shared {
-    fn run(&self, continued: &AtomicUsize) {
+    fn run(&self, continued: &AtomicUsize, mut knobs: Option<Knobs>) {
         let mut watch = Watch::default();
+        let nap_ns = if knobs.is_some() { KNOBS_NS } else { WATCH_NS };
         loop {
             let look = Look {
                 now_ns: clock::monotonic_ns(),
@@ -79,10 +84,13 @@ impl Shared {
                 continued: continued.load(Ordering::Relaxed),
             };
             self.note(watch.look(look));
+            if let Some(knobs) = &mut knobs {
+                knobs.look(look.now_ns);
+            }
             if self.end.load(Ordering::Acquire) {
                 break;
             }
-            thread::park_timeout(Duration::from_nanos(WATCH_NS));
+            thread::park_timeout(Duration::from_nanos(nap_ns));
         }
         self.note(watch.settle(continued.load(Ordering::Relaxed)));
     }
@@ -198,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_sleeps_on_time_finds_nothing() {
-        let mut watcher = Watcher::start(Arc::default()).expect("a thread");
+        let mut watcher = Watcher::start(Arc::default(), None).expect("a thread");
         thread::park_timeout(Duration::from_millis(100));
         watcher.end();
         assert_eq!(watcher.take().len(), 0);

@@ -18,6 +18,8 @@ pub enum Documents {
     Comparisons,
     /// `scale`.
     Scales,
+    /// `chaos`.
+    Chaos,
 }
 
 impl Documents {
@@ -25,6 +27,7 @@ impl Documents {
         match self {
             Self::Comparisons => "comparisons",
             Self::Scales => "scales",
+            Self::Chaos => "chaos",
         }
     }
 }
@@ -49,6 +52,12 @@ impl Store {
         Err(failed("create a document in", &root)(io::ErrorKind::AlreadyExists.into()))
     }
 
+    /// Directory of a document.
+    #[must_use]
+    pub fn document_dir(&self, kind: Documents, id: &str) -> PathBuf {
+        self.root().join(kind.directory()).join(id)
+    }
+
     /// Writes the document `id`, synced before it takes the place of an older one.
     ///
     /// # Errors
@@ -59,7 +68,7 @@ impl Store {
         id: &str,
         bytes: &[u8],
     ) -> Result<PathBuf, StoreError> {
-        let path = self.root().join(kind.directory()).join(id).join(FILE);
+        let path = self.document_dir(kind, id).join(FILE);
         let new = path.with_extension("new");
         let written = File::create(&new).and_then(|mut file| {
             file.write_all(bytes)?;

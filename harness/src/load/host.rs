@@ -6,11 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use tailbeam_probes::collect::heap::owner;
 use tailbeam_probes::record::latency::Stamps;
-use tailbeam_runtime::{Addr, Agent, Cx, Stop};
+use tailbeam_runtime::{Addr, Agent, AgentId, Cx, Stop};
 
 use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
+use super::harm::{Harm, Schedule};
 use super::latency::Draws;
 use super::legs::Step;
 use super::middle::{MiddleAgent, MiddleMsg};
@@ -21,6 +22,7 @@ use super::settle::{Refusal, fail, handed_back, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
 use super::workload::{AgentInfo, Asking, Outgoing, Workload};
+use crate::chaos::board::Fate;
 use crate::observe;
 use crate::plan::{Arrivals, Plan, Targets};
 use crate::protocol::elicitation::{Id, Notice};
@@ -53,6 +55,14 @@ pub(crate) struct Fleet<W: Workload> {
     /// The middles of the cores; set before any agent begins, empty without.
     pub(crate) middles: OnceLock<Vec<Addr<MiddleAgent<W>>>>,
     pub(crate) workload: PhantomData<fn(W)>,
+    /// What a supervisor does to them; none without a board.
+    pub(crate) harm: Option<Harm>,
+    /// Where agents that are made anew live, by themselves; empty where none is.
+    pub(crate) born: Box<[OnceLock<Addr<Hosted<W>>>]>,
+    /// When the run starts; set before any agent begins.
+    pub(crate) start_ns: OnceLock<u64>,
+    /// Requests do not end at their deadline: a defence that a supervisor has switched off.
+    pub(crate) no_expiry: bool,
 }
 
 impl<W: Workload> Fleet<W> {
@@ -81,6 +91,8 @@ pub(crate) struct Hosted<W: Workload> {
     slows: Box<[Slow]>,
     /// Counted requests that it holds: its timers' turns are counted meanwhile.
     counted: u32,
+    /// Panics of its core that it has behind it.
+    behind: u64,
     inner: W,
 }
 
@@ -99,6 +111,8 @@ pub(crate) enum HostMsg<W: Workload> {
     Made([u8; 16], u64),
     /// A request was withdrawn: its exchange does not come home with an answer.
     Withdrawn(u64),
+    /// Every agent asks now, whatever its schedule says.
+    Herd,
 }
 
 impl<W: Workload> Hosted<W> {
@@ -114,8 +128,21 @@ impl<W: Workload> Hosted<W> {
         let slows = slow::of(&fleet.plan, index);
         let _tag = owner::scope(owner);
         let inner = W::new(info);
-        let counted = 0;
-        Self { fleet, next_ns: 0, index, local, k: 0, open: 0, owner, plots, slows, counted, inner }
+        let (counted, behind) = (0, fleet.harm.as_ref().map_or(0, |harm| harm.behind(index)));
+        Self {
+            fleet,
+            next_ns: 0,
+            index,
+            local,
+            k: 0,
+            open: 0,
+            owner,
+            plots,
+            slows,
+            counted,
+            behind,
+            inner,
+        }
     }
 
     fn draw(&self) -> Draw {
@@ -124,7 +151,54 @@ impl<W: Workload> Hosted<W> {
 
     /// Sends every request that is due at `now_ns` or becomes due meanwhile, late ones included, and arms the next
     /// instant.
-    fn issue(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
+    fn issue(&mut self, now_ns: u64, cx: &mut Cx<'_>) {
+        self.issue_due(now_ns, cx);
+        self.keep();
+    }
+
+    /// Leaves word how far it is, for whoever takes its place.
+    fn keep(&self) {
+        if self.fleet.harm.is_some() {
+            let schedule = Schedule { next_ns: self.next_ns, k: self.k };
+            recorder::with(|r| r.keep(self.local, schedule));
+        }
+    }
+
+    /// Takes the place of one that has failed: its open requests are lost, its schedule goes on.
+    fn rejoin(&mut self, cx: &mut Cx<'_>) {
+        let (local, now_ns) = (self.local, cx.fresh_ns());
+        let lost = recorder::with(|r| r.lose(local, now_ns));
+        let Schedule { next_ns, k } = recorder::with(|r| r.schedule(local));
+        // Those are of its earlier life, and would find nobody.
+        lost.iter().for_each(|&timer| _ = cx.cancel(timer));
+        let Some(&start_ns) = self.fleet.start_ns.get().filter(|_| next_ns != 0) else { return };
+        (self.next_ns, self.k) = (next_ns, k);
+        self.inner.begin(start_ns, cx);
+        if self.index >= self.fleet.askers {
+            return;
+        }
+        if !lost.is_empty() && self.fleet.plan.shape.arrivals == Arrivals::Closed {
+            let think = self.draw().span_ns(u64::from(k), Stream::Think, self.fleet.plan.think);
+            self.next_ns = now_ns + think;
+        }
+        self.issue(cx.stamp_ns(), cx);
+    }
+
+    /// One request beside the schedule, due now.
+    fn ask_with_all(&mut self, cx: &mut Cx<'_>) {
+        if self.index >= self.fleet.askers || self.next_ns == 0 {
+            return;
+        }
+        let next_ns = std::mem::replace(&mut self.next_ns, cx.fresh_ns());
+        if self.next_ns < recorder::with(|r| r.end_ns) {
+            let _ = self.send(cx);
+            self.k = self.k.wrapping_add(1);
+        }
+        self.next_ns = next_ns;
+        self.keep();
+    }
+
+    fn issue_due(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
         if !self.plots.is_empty() {
             let now_ns = cx.fresh_ns();
             self.plots.iter_mut().for_each(|plot| plot.tend(now_ns, cx));
@@ -176,15 +250,14 @@ impl<W: Workload> Hosted<W> {
 
     /// Whether it is on its way, and when that was decided, ns; 0 where nobody looked.
     fn send(&mut self, cx: &mut Cx<'_>) -> (bool, u64) {
-        let local = self.local as usize;
+        let (local, due_ns) = (self.local as usize, self.next_ns);
         let closed_loop = recorder::with(|r| {
-            r.second.outcomes.attempts += 1;
-            r.attempts[local] = r.attempts[local].saturating_add(1);
+            r.due(local, due_ns);
             r.closed_loop
         });
         if self.open >= self.fleet.plan.open_max {
             recorder::with(|r| {
-                r.second.outcomes.refused += 1;
+                r.came_to(due_ns, Fate::Refused);
                 r.second.refused_open_bound += 1;
             });
             return (false, 0);
@@ -199,12 +272,12 @@ impl<W: Workload> Hosted<W> {
         let outgoing = match self.inner.ask(asking, cx) {
             Ok(outgoing) => outgoing,
             Err(settled) => {
-                recorder::with(|r| unsent(r, settled));
+                recorder::with(|r| unsent(r, due_ns, settled));
                 return (false, now_ns);
             }
         };
         let Some(key) = recorder::with(|r| r.open.insert(open)) else {
-            recorder::with(|r| fail(r, true));
+            recorder::with(|r| fail(r, due_ns, true));
             return (false, now_ns);
         };
         recorder::with(|r| {
@@ -227,7 +300,9 @@ impl<W: Workload> Hosted<W> {
         };
         match sent {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
-            Err((whose, refusal)) => recorder::with(|r| handed_back(r, key, whose, refusal)),
+            Err((whose, refusal)) => {
+                recorder::with(|r| handed_back(r, (key, due_ns), whose, refusal))
+            }
         }
         (sent.is_ok(), now_ns)
     }
@@ -298,6 +373,9 @@ impl<W: Workload> Hosted<W> {
 
     fn arm_expiry(&mut self, key: u64, deadline_ns: u64, cx: &mut Cx<'_>) {
         self.open += 1;
+        if self.fleet.no_expiry {
+            return;
+        }
         match cx.notify_at(deadline_ns, EXPIRE | key) {
             Ok(timer) => recorder::with(|r| r.open.set_timer(key, timer)),
             // Without a timer it can still be answered; if it is not, the end of the run counts it lost.
@@ -339,7 +417,7 @@ impl<W: Workload> Hosted<W> {
             return;
         }
         let Body::Reply(reply) = std::mem::replace(&mut exchange.body, Body::Empty) else {
-            recorder::with(|r| fail(r, false));
+            recorder::with(|r| fail(r, open.intended_ns, false));
             return;
         };
         let settled = self.inner.settle(reply);
@@ -360,11 +438,20 @@ impl<W: Workload> Hosted<W> {
         let account = Account::new(exchange.request(), &exchange.stamps);
         let mut polls = Serving::new(account, self.index, exchange.counted);
         let (owner, inner) = (self.owner, &mut self.inner);
+        let (harm, index, behind) = (self.fleet.harm.as_ref(), self.index, self.behind);
         let mut serving = pin!(async {
             if let Some(strike) = exchange.strike.filter(|strike| strike.waits()) {
                 strike.wait(cx).await;
             }
-            inner.serve(request, ReplyTo::new(exchange), cx).await;
+            let reply = ReplyTo::new(exchange);
+            if let Some(harm) = harm {
+                if harm.stops_reading(index) {
+                    // Boxed: the handlers of all other runs are to be no larger for it.
+                    Box::pin(harm.hold(index, cx)).await;
+                }
+                harm.strike(index, behind);
+            }
+            inner.serve(request, reply, cx).await;
         });
         std::future::poll_fn(|context| {
             // The tag is the thread's: it goes with each poll, not with the future.
@@ -441,8 +528,22 @@ impl<W: Workload> Agent for Hosted<W> {
                 self.inner.made(Id::from_bytes(id), key, cx);
             }
             HostMsg::Withdrawn(key) => self.withdrawn(key, cx),
+            HostMsg::Herd => {
+                let _tag = owner::scope(self.owner);
+                self.ask_with_all(cx);
+            }
         }
         Ok(())
+    }
+
+    /// It lives, as a supervisor's child: for the first time, or again.
+    fn on_started(&mut self, _: u32, _: Option<AgentId>, cx: &mut Cx<'_>) {
+        observe::runs(self.index, cx.turn_ns());
+        let _tag = owner::scope(self.owner);
+        let Some(born) = self.fleet.born.get(self.index as usize) else { return };
+        if born.set(cx.me::<Self>()).is_err() {
+            self.rejoin(cx);
+        }
     }
 
     fn on_timer(&mut self, token: u64, cx: &mut Cx<'_>) -> Result<(), Stop> {

@@ -13,6 +13,7 @@ use super::host::{Fleet, HostMsg, Hosted};
 use super::legs::Step;
 use super::recorder;
 use super::workload::Workload;
+use crate::chaos::board::Board;
 use crate::log::{LogAgent, Progress};
 use crate::observe;
 use crate::plan::Plan;
@@ -30,6 +31,21 @@ pub struct Setup<W: Workload> {
     pub(crate) log: Addr<LogAgent>,
     /// Secret of the run.
     pub(crate) secret: [u8; 32],
+    /// What the log held when it was opened.
+    pub(crate) kept: Kept,
+    /// Number of the first request of an agent, so that no nonce is made twice under one secret.
+    pub(crate) first_request: u64,
+    /// What a supervisor shares with the run.
+    pub(crate) board: Option<Arc<Board>>,
+}
+
+/// What a log held when it was opened, and where it goes on.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    /// Number of the first event of this process.
+    pub(crate) next: u64,
+    /// Its records, by kind, in order.
+    pub(crate) records: Vec<(u16, Box<[u8]>)>,
 }
 
 impl<W: Workload> Setup<W> {

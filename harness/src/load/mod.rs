@@ -5,6 +5,7 @@ mod ask;
 mod draw;
 mod elicit;
 mod exchange;
+pub(crate) mod harm;
 mod host;
 pub(crate) mod latency;
 pub(crate) mod legs;

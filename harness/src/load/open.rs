@@ -124,6 +124,15 @@ impl OpenTable {
         Some(open)
     }
 
+    /// Removes every open request of an agent. Looks at the whole table.
+    pub(crate) fn take_of(&mut self, local: u32) -> Vec<Open> {
+        let of = |slot: &Slot| slot.open.as_ref().is_some_and(|open| open.local == local);
+        let key = |(index, slot): (usize, &Slot)| u64::from(slot.generation) << 32 | index as u64;
+        let keys: Vec<u64> =
+            self.slots.iter().enumerate().filter(|(_, slot)| of(slot)).map(key).collect();
+        keys.into_iter().filter_map(|key| self.remove(key)).collect()
+    }
+
     /// Send instant of the oldest open request.
     pub(crate) fn oldest_sent_ns(&self) -> Option<u64> {
         let slot = self.slots.get(self.head as usize)?;
@@ -176,5 +185,9 @@ mod tests {
         assert_eq!(table.iter().count(), 1);
         table.insert(open(17)).unwrap();
         assert_eq!(table.age_ns(20), 13 + 3);
+        table.insert(Open { local: 3, ..open(18) }).unwrap();
+        let taken: Vec<u64> = table.take_of(0).iter().map(|open| open.sent_ns).collect();
+        assert_eq!((taken.len(), table.len(), table.oldest_sent_ns()), (2, 1, Some(18)));
+        assert!(table.take_of(9).is_empty());
     }
 }

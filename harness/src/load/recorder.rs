@@ -10,14 +10,17 @@ use tailbeam_probes::analyse::overhead::Detail;
 use tailbeam_probes::collect::turn::{AllocatorUnit, reading_ns};
 use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_probes::stats::Histogram;
+use tailbeam_runtime::TimerId;
 
 use super::exchange::record_timer;
+use super::harm::Schedule;
 use super::latency::{CoreLatency, Drawn, Parties};
 use super::legs::{Legs, Step};
 use super::open::{Open, OpenTable};
 use super::plant::Planted;
 use super::slow::Slowed;
 use super::thin::Thin;
+use crate::chaos::board::{Fate, Lane};
 use crate::observe::BUILT;
 use crate::plan::Plan;
 use crate::verdict::Outcomes;
@@ -184,6 +187,10 @@ pub(crate) struct Recorder {
     pub(crate) reading_ns: u64,
     legs: Arc<[Legs]>,
     shard: usize,
+    /// For a supervisor that looks on; none in most runs.
+    lane: Option<Lane>,
+    /// How far each agent is, where agents are made anew; none otherwise.
+    schedules: Vec<Schedule>,
 }
 
 /// What a recorder is made for.
@@ -194,6 +201,10 @@ pub(crate) struct Place {
     pub(crate) limits: Vec<u64>,
     /// Of all cores.
     pub(crate) legs: Arc<[Legs]>,
+    /// Of this core, where somebody looks on.
+    pub(crate) lane: Option<Lane>,
+    /// Whether agents that fail are made anew.
+    pub(crate) anew: bool,
 }
 
 impl Recorder {
@@ -202,7 +213,7 @@ impl Recorder {
         for (slot, &limit) in limits_ns.iter_mut().zip(&place.limits) {
             *slot = limit;
         }
-        let Place { shard, agents, legs, .. } = place;
+        let Place { shard, agents, legs, lane, anew, .. } = place;
         let on = plan.observe.on && BUILT;
         Self {
             second: SecondCounts::default(),
@@ -226,6 +237,61 @@ impl Recorder {
             reading_ns: if on { reading_ns() } else { 0 },
             legs,
             shard,
+            schedules: vec![Schedule::default(); if anew { agents } else { 0 }],
+            lane,
+        }
+    }
+
+    /// Keeps how far an agent is, for whoever takes its place.
+    pub(crate) fn keep(&mut self, local: u32, schedule: Schedule) {
+        if let Some(kept) = self.schedules.get_mut(local as usize) {
+            *kept = schedule;
+        }
+    }
+
+    /// How far an agent was.
+    pub(crate) fn schedule(&self, local: u32) -> Schedule {
+        self.schedules.get(local as usize).copied().unwrap_or_default()
+    }
+
+    /// An agent has ended with requests open: nobody is there to whom an answer could come home. Returns their timers.
+    /// Looks at the whole table.
+    pub(crate) fn lose(&mut self, local: u32, now_ns: u64) -> Vec<TimerId> {
+        let lost = self.open.take_of(local);
+        for open in &lost {
+            self.came_to(open.intended_ns, Fate::Lost);
+            self.closed(open.sent_ns, now_ns);
+            self.judge_unanswered();
+        }
+        lost.into_iter().filter_map(|open| open.timer).collect()
+    }
+
+    /// A request of an agent of this core was due at `due_ns`.
+    #[inline]
+    pub(crate) fn due(&mut self, local: usize, due_ns: u64) {
+        self.second.outcomes.attempts += 1;
+        self.attempts[local] = self.attempts[local].saturating_add(1);
+        if let Some(lane) = &self.lane {
+            lane.due(due_ns);
+        }
+    }
+
+    /// A request that was due at `due_ns` came to this: the one place where it does.
+    #[inline]
+    pub(crate) fn came_to(&mut self, due_ns: u64, fate: Fate) {
+        let outcomes = &mut self.second.outcomes;
+        let count = match fate {
+            Fate::Ok => &mut outcomes.ok,
+            Fate::Declined => &mut outcomes.declined,
+            Fate::Cancelled => &mut outcomes.cancelled,
+            Fate::Expired => &mut outcomes.expired,
+            Fate::Refused => &mut outcomes.refused,
+            Fate::Error => &mut outcomes.error,
+            Fate::Lost => &mut outcomes.lost,
+        };
+        *count += 1;
+        if let Some(lane) = &self.lane {
+            lane.came_to(due_ns, fate);
         }
     }
 
@@ -279,13 +345,13 @@ impl Recorder {
 
     /// A request of this core got no answer in its time.
     pub(crate) fn expired(&mut self, asker: u32, open: &Open, now_ns: u64) {
-        self.second.outcomes.expired += 1;
+        self.came_to(open.intended_ns, Fate::Expired);
         self.closed(open.sent_ns, now_ns);
         // The request waited this long and got nothing: its age is a lower bound of its latency, so it
         // enters the histograms at that age and counts as above every limit.
         let age = now_ns - open.intended_ns;
         self.record(Series::EndToEnd, age);
-        self.system(open.local, age.saturating_sub(open.planned_ns));
+        self.system(open, age.saturating_sub(open.planned_ns));
         self.judge_unanswered();
         let stamps = Stamps {
             intended_ns: open.intended_ns,
@@ -340,9 +406,12 @@ impl Recorder {
     }
 
     /// Records a system latency of an agent of this core.
-    pub(crate) fn system(&mut self, local: u32, system_ns: u64) {
+    pub(crate) fn system(&mut self, open: &Open, system_ns: u64) {
         self.record(Series::System, system_ns);
-        if BUILT && let Some(times) = self.times.get_mut(local as usize) {
+        if let Some(lane) = &self.lane {
+            lane.took(open.intended_ns, system_ns);
+        }
+        if BUILT && let Some(times) = self.times.get_mut(open.local as usize) {
             times.system = times.system.saturating_add(system_ns);
             times.worst = times.worst.max(system_ns);
         }

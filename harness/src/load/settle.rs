@@ -9,10 +9,11 @@ use super::legs::Step;
 use super::open::Open;
 use super::recorder::{Recorder, Series};
 use super::workload::{Settled, Workload};
+use crate::chaos::board::Fate;
 
-/// Counts a request that could not be sent. `exhausted`: the generator's own table was full.
-pub(super) fn fail(r: &mut Recorder, exhausted: bool) {
-    r.second.outcomes.error += 1;
+/// Counts a request, due at `due_ns`, that could not be sent. `exhausted`: the generator's own table was full.
+pub(super) fn fail(r: &mut Recorder, due_ns: u64, exhausted: bool) {
+    r.came_to(due_ns, Fate::Error);
     r.second.generator_exhausted += u64::from(exhausted);
     r.judge_unanswered();
 }
@@ -41,8 +42,13 @@ impl Refusal {
     }
 }
 
-/// Counts a request that the runtime did not take and handed back. `whose`: the agent it was for.
-pub(super) fn handed_back(r: &mut Recorder, key: u64, whose: Option<u32>, refusal: Refusal) {
+/// Counts a request, due at an instant, that the runtime did not take and handed back. `whose`: the agent it was for.
+pub(super) fn handed_back(
+    r: &mut Recorder,
+    (key, due_ns): (u64, u64),
+    whose: Option<u32>,
+    refusal: Refusal,
+) {
     r.no_step(Step::Sent);
     r.open.remove(key);
     match refusal {
@@ -55,20 +61,20 @@ pub(super) fn handed_back(r: &mut Recorder, key: u64, whose: Option<u32>, refusa
         Refusal::Ring => r.second.ring_full += 1,
         Refusal::Gone => {}
     }
-    fail(r, false);
+    fail(r, due_ns, false);
 }
 
-/// Counts a request that was not sent, because something before that ended it.
-pub(super) fn unsent(r: &mut Recorder, settled: Settled) {
+/// Counts a request, due at `due_ns`, that was not sent, because something before that ended it.
+pub(super) fn unsent(r: &mut Recorder, due_ns: u64, settled: Settled) {
     match settled {
-        Settled::Refused => r.second.outcomes.refused += 1,
-        _ => fail(r, false),
+        Settled::Refused => r.came_to(due_ns, Fate::Refused),
+        _ => fail(r, due_ns, false),
     }
 }
 
 /// Counts a request that its asker has withdrawn.
 pub(super) fn withdrawn(r: &mut Recorder, open: &Open, now_ns: u64) {
-    r.second.outcomes.cancelled += 1;
+    r.came_to(open.intended_ns, Fate::Cancelled);
     r.closed(open.sent_ns, now_ns);
     r.latency.withdrawn(now_ns.saturating_sub(open.sent_ns));
 }
@@ -83,23 +89,19 @@ pub(super) fn settle<W: Workload>(
     let stamps = &exchange.stamps;
     let now_ns = stamps.closed_ns;
     r.closed(open.sent_ns, now_ns);
-    let outcomes = &mut r.second.outcomes;
-    match settled {
-        Settled::Ok => outcomes.ok += 1,
-        Settled::Declined => outcomes.declined += 1,
-        Settled::Cancelled => {
-            outcomes.cancelled += 1;
-            return;
-        }
-        Settled::Refused => {
-            outcomes.refused += 1;
-            return;
-        }
-        Settled::Error => {
-            outcomes.error += 1;
-            r.judge_unanswered();
-            return;
-        }
+    let fate = match settled {
+        Settled::Ok => Fate::Ok,
+        Settled::Declined => Fate::Declined,
+        Settled::Cancelled => Fate::Cancelled,
+        Settled::Refused => Fate::Refused,
+        Settled::Error => Fate::Error,
+    };
+    r.came_to(open.intended_ns, fate);
+    if fate == Fate::Error {
+        r.judge_unanswered();
+    }
+    if !matches!(fate, Fate::Ok | Fate::Declined) {
+        return;
     }
     let parties = Parties { asker: exchange.from, responder: exchange.to };
     served(r, open, parties, (stamps, exchange.counts.as_deref()));
@@ -124,7 +126,7 @@ pub(crate) fn served(
         return;
     }
     let system = end_to_end.saturating_sub(open.planned_ns);
-    r.system(open.local, system);
+    r.system(open, system);
     r.judge(system);
     r.staged(parties, stamps, open.drawn, counts);
 }

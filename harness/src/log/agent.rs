@@ -8,14 +8,17 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use tailbeam_runtime::fs::File;
 use tailbeam_runtime::{Addr, Agent, Cx, OpError, Reply, Stop};
 
 use super::core::{Action, Core, CoreCounts, Entry, LogConfig};
-use super::disk;
+use super::disk::Disk;
 use super::format::Header;
+use super::wall::Wall;
+use crate::chaos::board::Board;
 
 /// What became of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub struct Health {
     pub held: usize,
     /// Whether it has given up.
     pub dead: bool,
+    /// The last write or sync has failed: it tries again with a new segment, and acknowledges nothing until that
+    /// has worked.
+    pub degraded: bool,
     /// What the kernel said last when something failed.
     pub last_error: Option<String>,
 }
@@ -94,9 +100,8 @@ pub struct LogAgent {
 
 struct Shared {
     config: LogConfig,
-    dir: PathBuf,
-    /// Wall clock minus monotonic clock when the log was opened, ns.
-    wall_ns: i64,
+    disk: Disk,
+    wall: Wall,
     state: RefCell<State>,
 }
 
@@ -119,7 +124,7 @@ struct State {
 
 impl std::fmt::Debug for LogAgent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogAgent").field("dir", &self.shared.dir).finish_non_exhaustive()
+        f.debug_struct("LogAgent").field("dir", &self.shared.disk.dir()).finish_non_exhaustive()
     }
 }
 
@@ -143,7 +148,30 @@ impl LogAgent {
             told: Progress::default(),
         };
         let state = RefCell::new(state);
-        Self { shared: Rc::new(Shared { config, dir, wall_ns, state }), timer: None }
+        let wall = Wall::ahead(wall_ns);
+        let shared = Shared { config, disk: Disk::new(dir), wall, state };
+        Self { shared: Rc::new(shared), timer: None }
+    }
+
+    /// Takes the wall clock of the run instead. Before it is spawned.
+    ///
+    /// # Panics
+    /// When it works already.
+    #[must_use]
+    pub fn with_wall(mut self, wall: Wall) -> Self {
+        Rc::get_mut(&mut self.shared).expect("a log that nobody works for yet").wall = wall;
+        self
+    }
+
+    /// Lets a board plant faults in its disk. Before it is spawned.
+    ///
+    /// # Panics
+    /// When it works already.
+    #[must_use]
+    pub fn planted(mut self, board: Option<Arc<Board>>) -> Self {
+        let shared = Rc::get_mut(&mut self.shared).expect("a log that nobody works for yet");
+        shared.disk.plant(board);
+        self
     }
 
     fn health(&self) -> Health {
@@ -152,6 +180,7 @@ impl LogAgent {
             counts: *state.core.counts(),
             held: state.core.held(),
             dead: state.core.is_dead(),
+            degraded: state.core.is_degraded(),
             last_error: state.last_error.as_ref().map(ToString::to_string),
         }
     }
@@ -248,6 +277,10 @@ async fn write(shared: &Rc<Shared>, me: Option<Addr<LogAgent>>, cx: &mut Cx<'_>)
         match action {
             Action::Rotate { segment, first_seq } => {
                 let begun = rotate(shared, segment, first_seq, cx).await;
+                if begun.is_err() {
+                    // Each try has a number of its own: what they leave would fill a disk.
+                    shared.disk.remove(segment);
+                }
                 let mut state = shared.state.borrow_mut();
                 state.core.rotated(begun.is_ok());
                 state.note(begun);
@@ -255,14 +288,15 @@ async fn write(shared: &Rc<Shared>, me: Option<Addr<LogAgent>>, cx: &mut Cx<'_>)
             Action::Write { at, bytes } => {
                 let file = shared.state.borrow().file.clone();
                 let file = file.expect("the core writes to a segment that was begun");
-                let (written, bytes) = file.write_at(bytes, at).await;
+                let (written, bytes) = shared.disk.write(&file, bytes, at).await;
                 let mut state = shared.state.borrow_mut();
                 state.core.wrote(written.is_ok(), bytes);
-                state.note(written.map(drop));
+                state.note(written);
             }
             Action::Sync => {
                 let file = shared.state.borrow().file.clone();
-                let synced = file.expect("the core syncs what it wrote").sync_data().await;
+                let file = file.expect("the core syncs what it wrote");
+                let synced = shared.disk.sync(cx, &file).await;
                 let mut state = shared.state.borrow_mut();
                 state.core.synced(synced.is_ok());
                 state.note(synced);
@@ -309,12 +343,12 @@ async fn rotate(
     let ready = made(shared).await;
     let file = match ready {
         Some((number, file)) if number == segment => file,
-        _ => disk::prepare(cx, &shared.dir, segment, shared.config.segment_bytes).await?,
+        _ => shared.disk.prepare(cx, segment, shared.config.segment_bytes).await?,
     };
     let mono_ns = cx.fresh_ns();
-    let real_ns = mono_ns.saturating_add_signed(shared.wall_ns);
+    let real_ns = shared.wall.real_ns(mono_ns);
     let header = Header { segment, first_seq, mono_ns, real_ns };
-    disk::begin(&file, header, shared.config.key).await?;
+    shared.disk.begin(&file, header, shared.config.key).await?;
     let old = shared.state.borrow_mut().file.replace(file);
     if let Some(old) = old.and_then(|old| Rc::try_unwrap(old).ok()) {
         // What was acknowledged in it was synced; that it closes badly says nothing of the new one.
@@ -342,7 +376,7 @@ fn make_ahead(shared: &Rc<Shared>, next: u32, cx: &mut Cx<'_>) {
     shared.state.borrow_mut().making = true;
     let maker = Rc::clone(shared);
     let spawned = cx.spawn_with(async move |cx: &mut Cx<'_>| {
-        let made = disk::prepare(cx, &maker.dir, next, maker.config.segment_bytes).await;
+        let made = maker.disk.prepare(cx, next, maker.config.segment_bytes).await;
         let mut state = maker.state.borrow_mut();
         state.making = false;
         // One that failed is made again when it is needed; then the core counts the error.

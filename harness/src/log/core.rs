@@ -4,7 +4,10 @@
 //! so batches grow by themselves as the disk gets slower. A write or a sync that fails is never tried
 //! again on the same file: a kernel that failed a sync may have dropped the pages and say that all is
 //! well the next time (Rebello et al., 2020). The segment is given up, and what was not acknowledged is
-//! written again to the next one, from memory.
+//! written again to the next one, from memory: after a rest, which doubles with each failure that follows another
+//! ([`LogConfig::rest_ns`]). Meanwhile nothing is acknowledged, the queue fills to its bounds, and what has no room is
+//! given back: a disk that comes back finds everything that was taken and not acknowledged. A log that could not begin
+//! a single segment has no disk to wait for, and gives up.
 
 use std::collections::VecDeque;
 
@@ -64,8 +67,10 @@ pub struct LogConfig {
     pub segment_bytes: u64,
     /// Largest payload.
     pub payload_max: usize,
-    /// Errors without a success between, after which the log gives up.
+    /// Errors after which a log gives up that has never begun a segment.
     pub failures_max: u32,
+    /// Rest after a failure, and the longest after several in a row, ns.
+    pub rest_ns: (u64, u64),
     /// What its checksums begin with.
     pub key: LogKey,
 }
@@ -82,6 +87,7 @@ impl Default for LogConfig {
             segment_bytes: 64 << 20,
             payload_max: 2 << 20,
             failures_max: 3,
+            rest_ns: (100_000_000, 5_000_000_000),
             key: LogKey([0; 16]),
         }
     }
@@ -119,7 +125,7 @@ pub struct CoreCounts {
     pub offered: u64,
     /// Given back: a bound was met, or the log is dead.
     pub refused: u64,
-    /// Written and never acknowledged because the log died. Whether they are on the disk is not known.
+    /// Taken and never acknowledged because the log gave up before its first segment.
     pub lost: u64,
     /// Writes that worked.
     pub writes: u64,
@@ -169,6 +175,9 @@ pub struct Core {
     at: u64,
     step: Step,
     failed_in_a_row: u32,
+    /// A rest that is to begin, and until when the one lasts that has, ns.
+    rest_ns: Option<u64>,
+    rests_until_ns: u64,
     counts: CoreCounts,
     /// Batches are encoded here, so that a batch costs no allocation once it has grown.
     spare: Vec<u8>,
@@ -198,6 +207,8 @@ impl Core {
             at: 0,
             step: Step::Idle,
             failed_in_a_row: 0,
+            rest_ns: None,
+            rests_until_ns: 0,
             counts: CoreCounts::default(),
             spare: Vec::new(),
         }
@@ -266,12 +277,14 @@ impl Core {
     /// # Panics
     /// When an action is under way: each must be answered by its own call first.
     pub fn next(&mut self, now_ns: u64) -> Action {
+        let rests = self.rests(now_ns);
         match self.step {
             Step::Dead => Action::Dead,
             Step::Written { events } => {
                 self.step = Step::Syncing { events };
                 Action::Sync
             }
+            Step::Idle if rests => Action::Wait(Some(self.rests_until_ns)),
             Step::Idle => match self.due(now_ns) {
                 Err(until_ns) => Action::Wait(until_ns),
                 Ok(events) => self.write(events),
@@ -285,7 +298,25 @@ impl Core {
     /// # Errors
     /// The instant from which something can, monotonic ns; none: once something is offered.
     pub fn due_at(&self, now_ns: u64) -> Result<(), Option<u64>> {
-        if self.is_dead() { Err(None) } else { self.due(now_ns).map(drop) }
+        match self.step {
+            Step::Dead => Err(None),
+            _ if now_ns < self.rests_until_ns => Err(Some(self.rests_until_ns)),
+            _ => self.due(now_ns).map(drop),
+        }
+    }
+
+    /// Whether it rests after a failure. The rest begins with the first look.
+    fn rests(&mut self, now_ns: u64) -> bool {
+        if let Some(rest_ns) = self.rest_ns.take() {
+            self.rests_until_ns = now_ns.saturating_add(rest_ns);
+        }
+        now_ns < self.rests_until_ns
+    }
+
+    /// Whether the last write, sync or begin of a segment has failed, and none has worked since.
+    #[must_use]
+    pub const fn is_degraded(&self) -> bool {
+        self.failed_in_a_row > 0
     }
 
     /// Whether it has given up.
@@ -413,10 +444,14 @@ impl Core {
 
     fn failed(&mut self) {
         self.counts.failures += 1;
-        self.failed_in_a_row += 1;
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
         self.segment = None;
         self.step = Step::Idle;
-        if self.failed_in_a_row >= self.config.failures_max.max(1) {
+        let (least_ns, most_ns) = self.config.rest_ns;
+        let doubled = 1u64 << (self.failed_in_a_row - 1).min(32);
+        self.rest_ns = Some(least_ns.saturating_mul(doubled).min(most_ns));
+        let never_began = self.counts.segments == 0;
+        if never_began && self.failed_in_a_row >= self.config.failures_max.max(1) {
             self.step = Step::Dead;
             self.counts.lost += self.queue.len() as u64;
             self.queue.clear();

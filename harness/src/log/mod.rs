@@ -23,8 +23,10 @@ pub mod scan;
 pub mod snapshot;
 #[cfg(test)]
 mod twin;
+mod wall;
 
 pub use self::core::{Ack, Action, Core, CoreCounts, Durability, Entry, LogConfig};
 pub use agent::{Health, LogAgent, LogMsg, Progress, Receipt, Watch};
 pub use format::LogKey;
 pub use scan::{Damage, DamageKind, Found, Recovered, recover_dir};
+pub use wall::Wall;

@@ -13,3 +13,4 @@ pub mod room;
 pub mod schedstat;
 mod sys;
 pub mod turn;
+pub mod words;

@@ -8,7 +8,7 @@ use super::cancel::Due;
 use super::lifecycle::{state, type_of};
 use super::{Agent, CLASSES, Class, Control, End, Notice, Stop};
 use super::{generation_of, handle, index_of, shard_of};
-use crate::channel::envelope::{Deliver, Envelope};
+use crate::channel::envelope::{Deliver, Envelope, Travels};
 use crate::panics::{contain, drop_contained};
 use crate::shard::Shard;
 use crate::shard::lane::{ACK_MAX, Ack, arrears};
@@ -45,6 +45,8 @@ pub(crate) struct WakeUp {
 }
 
 impl<A: Agent> Deliver for ToAgent<A> {
+    const TRAVELS: Travels = Travels::InPlace;
+
     #[inline]
     fn deliver(self, to: u64, shard: &Shard) {
         receive::<A>(self.0, None, to, shard);
@@ -52,6 +54,8 @@ impl<A: Agent> Deliver for ToAgent<A> {
 }
 
 impl<A: Agent> Deliver for Asked<A> {
+    const TRAVELS: Travels = Travels::InPlace;
+
     #[inline]
     fn deliver(self, to: u64, shard: &Shard) {
         receive::<A>(self.msg, Some(self.due), to, shard);

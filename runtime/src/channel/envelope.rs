@@ -22,8 +22,28 @@ type Payload = [MaybeUninit<u64>; MESSAGE_MAX / 8];
 struct Kind {
     /// Hands it to its addressee; `None` means drop it.
     open: unsafe fn(*mut Payload, u64, Option<&Shard>),
+    /// Says whom it will reach.
+    receiver: unsafe fn(*const Payload, u64, &Shard) -> u64,
     /// Whether it counts as a message.
     message: bool,
+    travels: Travels,
+}
+
+/// What a faulty link may do to a value on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Travels {
+    /// It may be lost, and takes a place in the mailbox of its addressee, which is given back then.
+    InPlace,
+    /// It may be lost.
+    Freely,
+    /// It is the runtime's own, and never lost; it may be late.
+    Surely,
+}
+
+impl Travels {
+    pub(crate) const fn can_be_lost(self) -> bool {
+        !matches!(self, Self::Surely)
+    }
 }
 
 /// The cell.
@@ -41,6 +61,13 @@ unsafe impl Send for Envelope {}
 pub(crate) trait Deliver: Send + Sized + 'static {
     /// Whether it is a message, which is counted when nobody reads it.
     const MESSAGE: bool = true;
+    /// What a faulty link may do to it.
+    const TRAVELS: Travels = Travels::Surely;
+
+    /// The handle of the agent that it will reach on `shard`; for faulty links.
+    fn receiver(&self, to: u64, _: &Shard) -> u64 {
+        to
+    }
 
     /// Hands it to its addressee on `shard`.
     fn deliver(self, to: u64, shard: &Shard);
@@ -48,7 +75,12 @@ pub(crate) trait Deliver: Send + Sized + 'static {
 
 /// Gives each type its kind, as a constant.
 trait Packed: Deliver {
-    const KIND: Kind = Kind { open: open::<Self>, message: Self::MESSAGE };
+    const KIND: Kind = Kind {
+        open: open::<Self>,
+        receiver: receiver::<Self>,
+        message: Self::MESSAGE,
+        travels: Self::TRAVELS,
+    };
 }
 
 impl<T: Deliver> Packed for T {}
@@ -95,6 +127,17 @@ impl Envelope {
     /// Whether it counts as a message.
     pub(crate) const fn is_message(&self) -> bool {
         self.kind.message
+    }
+
+    /// What a faulty link may do to it.
+    pub(crate) const fn travels(&self) -> Travels {
+        self.kind.travels
+    }
+
+    /// The handle of the agent that it will reach on `shard`.
+    pub(crate) fn receiver(&self, shard: &Shard) -> u64 {
+        // SAFETY: `receiver` was made for the type in the payload, which `deliver` has not taken.
+        unsafe { (self.kind.receiver)(&raw const self.payload, self.to, shard) }
     }
 
     /// Hands the message to its addressee on `shard`.
@@ -184,4 +227,12 @@ unsafe fn open<T: Deliver>(payload: *mut Payload, to: u64, shard: Option<&Shard>
     if let Some(shard) = shard {
         value.deliver(to, shard);
     }
+}
+
+/// # Safety
+/// `payload` holds an initialised `T`.
+unsafe fn receiver<T: Deliver>(payload: *const Payload, to: u64, shard: &Shard) -> u64 {
+    // SAFETY: the caller's duty; the pointer is valid and aligned as in `new`, for as long as the envelope is borrowed.
+    let value = unsafe { &*payload.cast::<T>() };
+    value.receiver(to, shard)
 }

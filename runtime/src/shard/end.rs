@@ -23,8 +23,10 @@ impl Shard {
     /// When all have sealed: counts what nobody will read, drops every task on its own thread, and has its operations
     /// cancelled. Reports all but what becomes of these.
     pub(super) fn end_agents(&self, drained: bool) -> ShardReport {
-        let mut undelivered =
-            self.empty_rings() + self.empty_control() + self.asks.borrow().unread();
+        let mut undelivered = self.empty_links()
+            + self.empty_rings()
+            + self.empty_control()
+            + self.asks.borrow().unread();
         let stats = *self.stats.borrow();
         let mut tasks_dropped = 0;
         undelivered += self.empty_queue();

@@ -16,7 +16,7 @@ pub struct Held {
     pub cancels: u64,
     /// Timers.
     pub timers: u64,
-    /// Messages, wakes and tokens in the queue, and messages that wait for suspended handlers.
+    /// Messages, wakes and tokens in the queue, and messages that wait for suspended handlers or are delayed by links.
     pub messages: u64,
     /// Messages from this shard to its own agents that count as unread.
     pub credits: u64,
@@ -36,7 +36,8 @@ impl Shard {
             cancels: (self.told.len() + self.cancelled.len()) as u64,
             timers: self.wheel.borrow().pending().into(),
             messages: self.lines.iter().map(|line| line.queue.len() as u64).sum::<u64>()
-                + self.counts.waiting.get(),
+                + self.counts.waiting.get()
+                + self.delayed(),
             credits: self.lanes[self.index].unread(),
             ops: self.ops.live().into(),
             buffers: self.ops.buffers_in_use().into(),

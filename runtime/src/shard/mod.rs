@@ -7,6 +7,7 @@ mod end;
 mod held;
 pub(crate) mod idle;
 pub(crate) mod lane;
+mod link;
 pub(crate) mod marks;
 mod pace;
 pub(crate) mod path;
@@ -45,6 +46,7 @@ pub use held::Held;
 
 use control::ControlRings;
 use lane::{Ack, Lane, Refused, Word, reservations};
+use link::Link;
 use marks::Marks;
 use path::{Again, Hand};
 use shared::{Beat, Shared};
@@ -115,6 +117,8 @@ pub(crate) struct Shard {
     /// more than it may send.
     acks_out: RefCell<Vec<Outbox<u64>>>,
     control: ControlRings,
+    /// Faults of the links into this shard; none in a runtime that was not given any.
+    link: Option<Box<Link>>,
     pub(crate) stats: RefCell<ShardStats>,
     counts: Counts,
     /// Messages the running agent may still take in this turn, and when its turn ends.
@@ -244,6 +248,10 @@ impl Shard {
         let acks_out = links.acks_out.into_iter();
         let gauges = links.consumers.iter().map(|ring| ring.as_ref().map(Consumer::gauge));
         let stamps = Stamps::new(config.turn_stamps, &clock);
+        let link = config
+            .link_faults
+            .as_ref()
+            .map(|faults| Box::new(Link::new(faults, index, peers.len(), config.link_delayed_max)));
         let shard = Rc::new(Self {
             index,
             runtime,
@@ -284,6 +292,7 @@ impl Shard {
             acks_in: RefCell::new(links.acks_in),
             acks_out: RefCell::new(acks_out.map(Outbox::new).collect()),
             control: ControlRings::new(links.control_out, links.control_in),
+            link,
             stats: RefCell::default(),
             counts: Counts::default(),
             turn_left: Cell::new(0),

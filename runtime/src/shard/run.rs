@@ -223,7 +223,8 @@ impl Rounds {
         let blocked = Some(shard.retry_ns.get()).filter(|&at| at != u64::MAX);
         let blocked = blocked.map(|at| at.saturating_sub(now_ns).max(1));
         shard.stats.borrow_mut().parks += 1;
-        Some(wait.into_iter().chain(retry).chain(blocked).min())
+        let delayed = shard.link_wait_ns(now_ns);
+        Some(wait.into_iter().chain(retry).chain(blocked).chain(delayed).min())
     }
 
     /// The shard has slept.
@@ -276,8 +277,12 @@ impl Shard {
         let mut consumers = self.consumers.take();
         self.receiving.set(true);
         let stamped = self.stamps.is_on();
-        for (consumer, line) in consumers.iter_mut().zip(&self.ring_marks) {
+        for (peer, (consumer, line)) in consumers.iter_mut().zip(&self.ring_marks).enumerate() {
             let Some(consumer) = consumer else { continue };
+            if self.has_faulty_links() {
+                now_ns = self.receive_faulty(peer, consumer, line, now_ns);
+                continue;
+            }
             let waiting = consumer.waiting();
             if waiting > 0 {
                 line.note(waiting, self.arrivals_seen_ns(now_ns));
@@ -515,7 +520,14 @@ impl Shard {
             || self.acks_out.borrow_mut().iter_mut().any(super::Outbox::can_go_on)
             // One that is full holds up the acks behind it.
             || self.acks_in.borrow_mut().iter_mut().flatten().any(super::Consumer::is_full)
-            || self.wheel.borrow().next_deadline().is_some_and(|at| at <= self.clock_ns())
+            // One look at the clock for both: time that passes between two would be work that nobody has seen.
+            || self.next_due_ns().is_some_and(|at| at <= self.clock_ns())
+    }
+
+    /// When a timer or a delayed message is due next.
+    fn next_due_ns(&self) -> Option<u64> {
+        let timer = self.wheel.borrow().next_deadline();
+        timer.into_iter().chain(self.delayed_due_ns()).min()
     }
 
     pub(super) fn publish_stats(&self, ring: &dyn Doorbells, busy_ns: u64) {
@@ -531,7 +543,9 @@ impl Shard {
         self.ops.count(&mut stats);
         stats.messages_local = self.counts.local.get();
         stats.messages_sent_remote = self.counts.sent.get();
-        stats.messages_received_remote = self.counts.arrived.get();
+        let lost = stats.link_dropped + stats.link_overflowed;
+        stats.messages_received_remote = self.counts.arrived.get() - lost;
+        stats.link_waiting = self.delayed();
         stats.asks_open = self.asks.borrow().open_count();
         stats.agents_related = self.kins.borrow().len() as u64;
         stats.state_bytes = self.bytes() as u64;

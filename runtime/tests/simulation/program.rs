@@ -1,9 +1,10 @@
 //! Runs a random program under a seed, and compares the runtime with the model.
 
 use std::fmt;
+use std::sync::Arc;
 
 use tailbeam_runtime::sim::{Failure, Faults, Held, Rng, Simulation};
-use tailbeam_runtime::{Config, Cx, ShutdownReport, SupervisorMsg};
+use tailbeam_runtime::{Config, Cx, LinkFault, LinkFaults, ShutdownReport, SupervisorMsg};
 
 use crate::node::Act;
 use crate::world::{AskEnd, Fate, Planted, Tally, TimerState, World, world};
@@ -67,8 +68,12 @@ pub(crate) fn run(seed: u64, ops: u64, planted: Planted) -> Result<Outcome, Viol
         let life = Life {
             faults: Faults::drawn(&mut rng),
             shards: 1 + rng.index(8),
-            // Drawn from nothing: a seed's program is the same with stamps.
-            config: Config { turn_stamps: seed % 2 == 1, ..draw_config(&mut rng) },
+            // Drawn from nothing: a seed's program is the same with stamps, and on slow links.
+            config: Config {
+                turn_stamps: seed % 2 == 1,
+                link_faults: slow_links(seed),
+                ..draw_config(&mut rng)
+            },
             end: if rng.below(2) == 0 { End::Rest } else { End::Cut(rng.up_to(ops)) },
         };
         let setup = format!("{life:?}, after {} operations", sum.tally.ops);
@@ -100,6 +105,16 @@ fn live(life: Life, rng: &mut Rng, ops: u64, planted: Planted) -> Result<Outcome
     let outcome = Outcome { tally: world(|w| w.tally), lives: 1, trace_hash, steps };
     drop(sim);
     wrong.map_or(result, Err).map(|()| outcome)
+}
+
+/// Links that delay what they carry, in every third run. None loses anything, so every promise holds on them.
+fn slow_links(seed: u64) -> Option<Arc<LinkFaults>> {
+    let links = Arc::new(LinkFaults::new(seed));
+    let mut rng = Rng::new(seed);
+    let delay_ns = rng.one_of(&[2_000, 80_000, 3_000_000]);
+    let share_permille = rng.one_of(&[0, 500]);
+    links.set(LinkFault { delay_ns, share_permille, ..LinkFault::default() });
+    seed.is_multiple_of(3).then_some(links)
 }
 
 /// Limits that bite, in some of the runs.

@@ -13,6 +13,7 @@ use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{HeapPlan, Plan, Plant, PlantKind, SlowKind, SlowPlant, Span};
 use tailbeam_harness::verdict::Gate;
 
+use super::how::How;
 use super::{Outcome, drive, report};
 use crate::Failure;
 use crate::args::{DemoArgs, Format};
@@ -50,7 +51,7 @@ pub(super) fn run(
     let plan = plan(args, *workload);
     plan.check().map_err(|error| Failure::new(2, error))?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let ran = drive(&plan, *workload, &store, (args.progress, None), err)?;
+    let ran = drive(&plan, *workload, &store, How::on(args.progress), err)?;
     let (whole, _) = report::whole(&ran.dir, None, &[])?;
     let frames = read_run(&ran.dir).map_err(|error| Failure::new(6, error))?;
     let Some(end) = frames.end else {

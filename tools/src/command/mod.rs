@@ -2,12 +2,14 @@
 
 mod attack;
 mod certify;
+mod chaos;
 mod child;
 mod compare;
 mod demo;
 mod doctor;
 mod facts;
 mod heap_run;
+mod how;
 mod latency;
 mod leaks;
 mod program;
@@ -37,8 +39,8 @@ use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
 use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak, SoakArgs};
 use crate::progress::Shown;
-use crate::serve::{Server, serve};
 use crate::{Failure, presets, render};
+use how::How;
 
 type Outcome = Result<u8, Failure>;
 
@@ -61,6 +63,9 @@ pub(crate) fn run(
         Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
+        Command::Chaos(args) => chaos::run(&args, &root, out, err),
+        Command::ChaosGuard(args) => chaos::guard(&args.journal),
+        Command::ChaosHelper(args) => chaos::helper(&args.words),
         Command::Compare(args) => compare::run(&args, workloads, &root, out, err),
         Command::Scale(args) => scale::run(&args, workloads, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
@@ -182,7 +187,7 @@ fn soak(
     })?;
     let plan = plan(args, *workload)?;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let ran = drive(&plan, *workload, &store, (args.progress, serve(args, err)?), err)?;
+    let ran = drive(&plan, *workload, &store, How::of(args, err)?, err)?;
     told(&ran, args, out, err)
 }
 
@@ -218,7 +223,7 @@ fn drive(
     plan: &Plan,
     workload: &dyn AnyWorkload,
     store: &Store,
-    how: (ProgressMode, Option<Server>),
+    how: How,
     err: &mut dyn Write,
 ) -> Result<Ran, Failure> {
     watched(how, err, |control, shown| workload.run(plan, store, control, shown))
@@ -226,12 +231,13 @@ fn drive(
 
 /// Runs something to its end, or to a signal.
 fn watched(
-    (progress, server): (ProgressMode, Option<Server>),
+    how: How,
     err: &mut dyn Write,
     run: impl FnOnce(&Control, &mut dyn FnMut(&Progress)) -> Result<PathBuf, DriveError>,
 ) -> Result<Ran, Failure> {
+    let How { progress, server, board, log_home } = how;
     let totals = server.as_ref().map(|server| server.totals.clone());
-    let control = Control { totals, ..Control::default() };
+    let control = Control { totals, board, log_home, ..Control::default() };
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
     let mut shown = Shown::new(progress, terminal);

@@ -7,10 +7,10 @@ use tailbeam_harness::drive::Resume;
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
 
+use super::how::How;
 use super::{Outcome, not_run, told, watched};
 use crate::Failure;
 use crate::args::{ProgressMode, Soak};
-use crate::serve::serve;
 
 /// Goes on with the run `name` by its own plan.
 pub(super) fn run(
@@ -39,7 +39,7 @@ pub(super) fn run(
         // Nothing is left to tell an unwritable stderr to.
         let _ = writeln!(err, "epoch {epoch}: {left_s:.1} s of the plan are left");
     }
-    let ran = watched((args.progress, serve(args, err)?), err, |control, shown| {
+    let ran = watched(How::of(args, err)?, err, |control, shown| {
         workload.resume(resume, control, shown)
     })?;
     told(&ran, args, out, err)

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::Unavailable;
 
@@ -74,7 +75,10 @@ impl Cgroups {
     #[must_use]
     pub fn find(root: &Path, own: &str) -> Self {
         let unified = [root.to_owned(), root.join("unified")];
+        // A folder in which this user may make none has no groups for it.
+        let ours = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
         let unified = unified.into_iter().find(|dir| dir.join("cgroup.controllers").is_file());
+        let unified = unified.filter(ours);
         let v2 = unified.map(|dir| {
             let words = |file: &str| {
                 let text = failure::text(&dir.join(file)).unwrap_or_default();
@@ -95,7 +99,7 @@ impl Cgroups {
             // Under a namespace of groups the path may lie outside of what is mounted: then the root is taken.
             let below = own_path(own, controller.v1()).map(|path| dir.join(path));
             let dir = below.filter(|dir| dir.join("tasks").is_file()).unwrap_or(dir);
-            if dir.join("tasks").is_file() {
+            if dir.join("tasks").is_file() && ours(&dir) {
                 v1.insert(controller, dir);
             }
         }

@@ -84,7 +84,7 @@ impl Office {
             held: Vec::new(),
             free: Vec::new(),
             calls: (0..agents / setup.shards + 1).map(|_| None).collect(),
-            link: Link::new(setup.log, 1, &plan.protocol),
+            link: Link::new(setup.log, setup.kept.next, &plan.protocol),
             watched: false,
             log: setup.log,
             counts: Counts::default(),

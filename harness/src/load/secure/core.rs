@@ -46,6 +46,8 @@ struct Core {
     schema: Arc<[u8]>,
     /// One text for all, when its length is given.
     text: Option<Arc<[u8]>>,
+    /// Number of an agent's first request.
+    first_request: u64,
     /// First agent that attacks, and what such agents were told.
     attackers_from: u32,
     notices: HashMap<u32, VecDeque<Notice>>,
@@ -57,6 +59,11 @@ thread_local! {
 
 fn with<R>(f: impl FnOnce(&mut Core) -> R) -> R {
     CORE.with(|cell| f(cell.borrow_mut().as_mut().expect("installed before any agent is made")))
+}
+
+/// The number under which an agent's `k`-th request of this process is made.
+pub(super) fn request_number(k: u64) -> u64 {
+    with(|core| core.first_request.wrapping_add(k))
 }
 
 /// The limits of a plan.
@@ -95,6 +102,7 @@ pub(super) fn install(setup: &Setup<Secure>) {
         fleet: Arc::clone(&setup.fleet),
         schema: SCHEMA.into(),
         text,
+        first_request: setup.first_request,
         attackers_from: setup.fleet.askers,
         notices: HashMap::new(),
     };

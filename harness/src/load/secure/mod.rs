@@ -136,7 +136,9 @@ impl Workload for Secure {
         // The deadline counts from the intended instant: what the generator was late by is gone.
         let timeout_ns = deadline_ns.saturating_sub(now_ns).max(1);
         let (message, schema) = (Arc::clone(&self.text), core::schema());
-        let message = self.signer.create(k, Ask { to, now_ns, timeout_ns, message, schema });
+        let message = self
+            .signer
+            .create(core::request_number(k), Ask { to, now_ns, timeout_ns, message, schema });
         core::admit(now_ns, self.info.index, &message).map_err(|()| Settled::Refused)?;
         let Message::Create(create) = &message else { return Err(Settled::Error) };
         let owner = Digest::of(create.from, &create.nonce).owner(core::owners());

@@ -9,6 +9,7 @@ use tailbeam_runtime::{Cx, Reply};
 
 use super::core::{self, AUDIT_LINES};
 use super::{Asked, Said, Secure};
+use crate::chaos::board::Board;
 use crate::load::exchange::{Body, Exchange};
 use crate::load::host::{Fleet, HostMsg};
 use crate::load::legs::Step;
@@ -16,6 +17,7 @@ use crate::load::link::{self, Link, Waited};
 use crate::load::middle::{self, Counted, Middle, MiddleMsg, Setup};
 use crate::load::{recorder, way};
 use crate::log::Entry;
+use crate::protocol::elicitation::wire::Bounds;
 use crate::protocol::elicitation::{
     AuditRing, Effects, Event, Message, Notice, Outcome, Output, Owner, OwnerConfig, Refusal,
     State, record,
@@ -59,6 +61,34 @@ pub(super) struct Ownership {
     refused_answers: u64,
     log: tailbeam_runtime::Addr<crate::log::LogAgent>,
     buffer: Vec<u8>,
+    core: usize,
+    board: Option<Arc<Board>>,
+    restored: Restored,
+}
+
+/// What became of the events that the log held at the start.
+#[derive(Debug, Clone, Copy, Default)]
+struct Restored {
+    events: u64,
+    /// Pending afterwards.
+    pending: u64,
+    /// That do not follow from those before them.
+    refused: u64,
+    unreadable: u64,
+}
+
+/// Gives the owner the events of its log again.
+fn restored(owner: &mut Owner, records: &[(u16, Box<[u8]>)]) -> Restored {
+    let mut all = Restored::default();
+    for (kind, payload) in records.iter().filter(|(kind, _)| *kind != link::MARK) {
+        match record::decode(*kind, payload, &Bounds::default()) {
+            Ok(event) if owner.restore(&event, 0).is_ok() => all.events += 1,
+            Ok(_) => all.refused += 1,
+            Err(_) => all.unreadable += 1,
+        }
+    }
+    all.pending = owner.pending() as u64;
+    all
 }
 
 impl Ownership {
@@ -78,10 +108,10 @@ impl Ownership {
             fresh_ns: plan.protocol.fresh_ns,
             ..OwnerConfig::default()
         };
-        let owner = Owner::new(config, core::keys(setup.secret));
+        let mut owner = Owner::new(config, core::keys(setup.secret));
+        let restored = restored(&mut owner, &setup.kept.records);
         #[cfg(test)]
         let owner = {
-            let mut owner = owner;
             owner.plant(core::planted());
             owner
         };
@@ -89,13 +119,16 @@ impl Ownership {
             fleet: Arc::clone(&setup.fleet),
             owner,
             audit: AuditRing::new(AUDIT_LINES),
-            link: Link::new(setup.log, 1, &plan.protocol),
+            link: Link::new(setup.log, setup.kept.next, &plan.protocol),
             watched: false,
             armed_ns: None,
             checks: Waited::default(),
             refused_answers: 0,
             log: setup.log,
             buffer: Vec::new(),
+            core: setup.shard,
+            board: setup.board.clone(),
+            restored,
         }
     }
 
@@ -289,6 +322,13 @@ impl Ownership {
         add("messages checked", self.checks.count);
         add("check time, ns", self.checks.sum_ns);
         add("longest check, ns", self.checks.max_ns);
+        let Restored { events, pending, refused, unreadable } = self.restored;
+        if events + refused + unreadable > 0 {
+            add("restored: events", events);
+            add("restored: pending", pending);
+            add("restored: events that do not follow", refused);
+            add("restored: unreadable events", unreadable);
+        }
         link::counted(&self.link, &mut add);
         all
     }
@@ -305,6 +345,10 @@ impl Middle<Secure> for Ownership {
             MiddleMsg::Say(message, reply) => self.say(&message, reply, cx),
             MiddleMsg::Cancel(message, key) => self.cancel(&message, key, cx),
             MiddleMsg::Log(now) => {
+                // Before anybody is told: who looks on afterwards finds at least what was promised.
+                if let (Some(board), Ok(core)) = (&self.board, u32::try_from(self.core)) {
+                    board.set_durable(core, now.done);
+                }
                 self.link.progress(now);
                 self.progress(cx);
             }

@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::memory::Words;
 use super::sample::mix;
+use crate::collect::words::Words;
 
 const BUCKET: usize = 8;
 

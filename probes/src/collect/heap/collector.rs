@@ -14,12 +14,12 @@ use super::eh_frame;
 use super::file;
 use super::history::{Ring, Rows};
 use super::live_table::{Claim, GivenBack, Live};
-use super::memory::Words;
 use super::modules::{Code, put_bytes};
 use super::sample::{self, Draw};
 use super::site::{OTHER, Sites};
 use super::unwind::{self, Registers};
 use crate::clock;
+use crate::collect::words::Words;
 use crate::record::heap_layout::{
     COMMAND, EPOCHS, Entry, Event, Layout, Lost, MAGIC, VERSION, head, high,
 };

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom, fallocate, open, seek};
 
 use super::collector::Collector;
-use super::memory::Words;
 use super::modules::put_bytes;
+use crate::collect::words::Words;
 use crate::record::heap_layout::head;
 
 /// Longest path of a state file.

@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::memory::Words;
 use super::stack::Numbers;
+use crate::collect::words::Words;
 use crate::record::heap_layout::{BUSY, DEAD, EMPTY, Entry, Layout, Section, low};
 
 pub(super) struct Live {

@@ -34,7 +34,6 @@ mod global;
 mod history;
 mod hook;
 mod live_table;
-mod memory;
 mod modules;
 pub mod owner;
 mod plain;

@@ -4,7 +4,7 @@
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::memory::Words;
+use crate::collect::words::Words;
 use crate::record::heap_layout::{Layout, Section, head};
 
 const MODULE_WORDS: usize = 64;

@@ -9,8 +9,8 @@
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::memory::Words;
 use super::stack::Numbers;
+use crate::collect::words::Words;
 
 /// Slot sizes.
 const SIZES: usize = 60;

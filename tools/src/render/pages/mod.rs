@@ -1,11 +1,13 @@
 //! Pages: headings, lines and tables, written as text or as Markdown. What is on them is decided once, so that
 //! both say the same.
 
+mod chaos;
 mod compare;
 mod scale;
 
 use std::io::{self, Write};
 
+pub use chaos::{ChaosData, chaos};
 pub use compare::{brief, comparison};
 pub use scale::series;
 
@@ -16,6 +18,9 @@ use tailbeam_harness::report::Measured;
 pub const COMPARE_SCHEMA: &str = include_str!("../../../schemas/compare.schema.json");
 /// JSON Schema of the scale document.
 pub const SCALE_SCHEMA: &str = include_str!("../../../schemas/scale.schema.json");
+
+/// JSON Schema of the chaos document.
+pub const CHAOS_SCHEMA: &str = include_str!("../../../schemas/chaos.schema.json");
 
 /// A page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 #![expect(unsafe_code, reason = "mmap, and atomics laid over it")]
-//! Words of mapped memory. The collector takes all of its memory from here, once, at the start: an
-//! allocator cannot ask itself.
+//! Words of mapped memory. The heap's collector takes all of its memory from here, once, at the start: an
+//! allocator cannot ask itself. Two processes that map one file share them.
 
 use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 /// A mapping seen as 64-bit atomics, zero at first.
-pub(super) struct Words {
+pub struct Words {
     start: NonNull<AtomicU64>,
     len: usize,
 }
@@ -20,12 +20,16 @@ unsafe impl Sync for Words {}
 
 impl Words {
     /// Private memory. Pages take room when they are first written.
-    pub(super) fn anonymous(len: usize) -> std::io::Result<Words> {
+    pub(crate) fn anonymous(len: usize) -> std::io::Result<Words> {
         Words::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)
     }
 
-    /// The first `len` words of a file, shared: what is stored outlives the process.
-    pub(super) fn file(file: BorrowedFd<'_>, len: usize) -> std::io::Result<Words> {
+    /// The first `len` words of a file, shared: what is stored outlives the process. The file must have them as long as
+    /// this lives: who touches a word that it has no more is ended by SIGBUS.
+    ///
+    /// # Errors
+    /// The kernel's refusal (mmap(2)).
+    pub fn file(file: BorrowedFd<'_>, len: usize) -> std::io::Result<Words> {
         let words = Words::map(len, libc::MAP_SHARED, file.as_raw_fd())?;
         // Now and not in a hook: an old kernel refuses, then pages come as they are written.
         // SAFETY: the range is our own mapping (madvise(2), MADV_POPULATE_WRITE).
@@ -45,14 +49,15 @@ impl Words {
     }
 
     /// The same memory as 32-bit atomics. A word is used in one width only.
-    pub(super) fn halves(&self) -> &[AtomicU32] {
+    #[must_use]
+    pub fn halves(&self) -> &[AtomicU32] {
         // SAFETY: the mapping holds 2 * len halves, aligned, zero or written by atomics, and lives as
         // long as `self`.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.len * 2) }
     }
 
     /// Writes the bytes from `from` to `to` to the same place of a file, by system calls only.
-    pub(super) fn write_range(
+    pub(crate) fn write_range(
         &self,
         file: BorrowedFd<'_>,
         from: usize,
@@ -75,7 +80,7 @@ impl Words {
     }
 
     /// The child of a fork reads zeros here (madvise(2), MADV_WIPEONFORK, private memory only).
-    pub(super) fn wipe_on_fork(&self) -> std::io::Result<()> {
+    pub(crate) fn wipe_on_fork(&self) -> std::io::Result<()> {
         let bytes = self.len * 8;
         // SAFETY: the range is our own private mapping.
         let rc = unsafe { libc::madvise(self.start.as_ptr().cast(), bytes, libc::MADV_WIPEONFORK) };
@@ -83,13 +88,19 @@ impl Words {
     }
 
     /// Puts a file under the same addresses; whoever holds a reference sees its contents.
-    pub(super) fn replace_by_file(&self, file: BorrowedFd<'_>) -> std::io::Result<()> {
+    pub(crate) fn replace_by_file(&self, file: BorrowedFd<'_>) -> std::io::Result<()> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_FIXED;
         let (at, bytes) = (self.start.as_ptr().cast(), self.len * 8);
         // SAFETY: exactly our own mapping is replaced, by one of the same size and access.
         let start = unsafe { libc::mmap(at, bytes, access, flags, file.as_raw_fd(), 0) };
         if start == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Words").field("len", &self.len).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,129 @@
+//! A cell: what one core counted of the requests that were due in one slot of time.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// What a request came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum Fate {
+    /// Answered as asked.
+    Ok = 0,
+    /// Declined.
+    Declined = 1,
+    /// Cancelled by the asker.
+    Cancelled = 2,
+    /// No answer before the deadline.
+    Expired = 3,
+    /// Refused by a limit.
+    Refused = 4,
+    /// Could not be sent, or failed.
+    Error = 5,
+    /// Open when its agent ended.
+    Lost = 6,
+}
+
+/// Number of fates.
+pub(super) const FATES: usize = 7;
+/// Buckets of latency: sixteen to each doubling from 1,024 ns to 2^36 ns (68.7 s), so that a bucket is at most 6.25 % wide.
+pub const BUCKETS: usize = 16 * OCTAVES;
+const OCTAVES: usize = 26;
+const FIRST_BITS: u32 = 10;
+/// 32-bit words of a cell: due, fates, buckets.
+pub(super) const CELL: usize = 1 + FATES + BUCKETS;
+
+/// The bucket of a latency; what is shorter than the first is in it, what is longer than the last in that.
+#[must_use]
+pub const fn bucket(ns: u64) -> usize {
+    if ns < 1 << FIRST_BITS {
+        return 0;
+    }
+    let bits = 63 - ns.leading_zeros();
+    let sixteenth = (ns >> (bits - 4)) as usize & 15;
+    let at = (bits - FIRST_BITS) as usize * 16 + sixteenth;
+    if at < BUCKETS { at } else { BUCKETS - 1 }
+}
+
+/// Where a bucket begins, ns; of one behind the last, where that ends.
+#[must_use]
+pub const fn bucket_from_ns(at: usize) -> u64 {
+    let (octave, sixteenth) = (at / 16, at as u64 % 16);
+    ((1 << FIRST_BITS) + (sixteenth << (FIRST_BITS - 4))) << octave
+}
+
+/// The sum of some cells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Requests that were due.
+    pub due: u64,
+    /// What they came to, by [`Fate`].
+    pub fates: [u64; FATES],
+    /// System latencies, by [`bucket`].
+    pub buckets: Vec<u64>,
+}
+
+impl Default for Cell {
+    fn default() -> Self {
+        Self { due: 0, fates: [0; FATES], buckets: vec![0; BUCKETS] }
+    }
+}
+
+impl Cell {
+    pub(super) fn add(&mut self, halves: &[AtomicU32]) {
+        let mut halves = halves.iter().map(|half| u64::from(half.load(Relaxed)));
+        self.due += halves.next().unwrap_or(0);
+        for (sum, half) in self.fates.iter_mut().chain(&mut self.buckets).zip(halves) {
+            *sum += half;
+        }
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Self) {
+        self.due += other.due;
+        let mine = self.fates.iter_mut().chain(&mut self.buckets);
+        mine.zip(other.fates.iter().chain(&other.buckets)).for_each(|(mine, other)| *mine += other);
+    }
+
+    /// How many came to this.
+    #[must_use]
+    pub const fn fate(&self, fate: Fate) -> u64 {
+        self.fates[fate as usize]
+    }
+
+    /// Answered, as asked or by a refusal of who was asked.
+    #[must_use]
+    pub const fn answered(&self) -> u64 {
+        self.fate(Fate::Ok) + self.fate(Fate::Declined)
+    }
+
+    /// That came to nothing yet.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        self.due.saturating_sub(self.fates.iter().sum())
+    }
+
+    /// Latencies that were recorded.
+    #[must_use]
+    pub fn timed(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Where the bucket of a quantile ends, ns: at most 6.25 % above it. `None` without any.
+    #[must_use]
+    pub fn quantile_ns(&self, q: f64) -> Option<u64> {
+        let total = self.timed();
+        let rank = ((total as f64 * q).ceil() as u64).clamp(1, total.max(1));
+        let mut seen = 0;
+        let holds = |&(_, n): &(usize, &u64)| {
+            seen += n;
+            seen >= rank
+        };
+        self.buckets.iter().enumerate().find(holds).map(|(at, _)| bucket_from_ns(at + 1))
+    }
+
+    /// Latencies in buckets that begin at `ns` or above.
+    #[must_use]
+    pub fn over(&self, ns: u64) -> u64 {
+        let above = |&(at, _): &(usize, &u64)| bucket_from_ns(at) >= ns;
+        self.buckets.iter().enumerate().filter(above).map(|(_, n)| n).sum()
+    }
+}

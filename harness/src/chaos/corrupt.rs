@@ -1,0 +1,300 @@
+//! Damage in a copy of an event log, and whether reading it finds that damage, all of it, where it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use super::record::Check;
+use super::scenario::Damage;
+use crate::load::link::MARK;
+use crate::log::format::{Header, Record, file_name, number_of};
+use crate::log::scan::{Scanner, Segment};
+use crate::log::{DamageKind, LogKey, Recovered};
+
+/// Bytes of a page.
+const PAGE: usize = 4_096;
+
+/// Segments of a log in memory.
+pub type Segments = BTreeMap<u32, Vec<u8>>;
+
+/// What was done to a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Planted {
+    /// Segment.
+    pub segment: u32,
+    /// Where the first damaged record begins.
+    pub offset: u64,
+    /// Numbers of the records that are damaged.
+    pub seqs: Range<u64>,
+}
+
+/// A record's place.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    segment: u32,
+    from: usize,
+    to: usize,
+    seq: u64,
+    kind: u16,
+}
+
+/// Reads the segments of a log. The log may be written meanwhile: what comes later is not in it.
+///
+/// # Errors
+/// The directory or a file of it cannot be read.
+pub fn copied(dir: &Path) -> io::Result<Segments> {
+    let mut found = Segments::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        if let Some(number) = name.to_str().and_then(number_of) {
+            found.insert(number, fs::read(dir.join(file_name(number)))?);
+        }
+    }
+    Ok(found)
+}
+
+fn scan(log: &Segments, key: LogKey, take: impl FnMut(Place, &[u8])) -> Recovered {
+    scan_by(Scanner::new(key, None), log, key, take)
+}
+
+fn scan_by(
+    mut scanner: Scanner,
+    log: &Segments,
+    key: LogKey,
+    mut take: impl FnMut(Place, &[u8]),
+) -> Recovered {
+    let numbers: Vec<u32> = log.keys().copied().collect();
+    for (index, number) in numbers.iter().enumerate() {
+        let follower = numbers.get(index + 1);
+        let head = follower.and_then(|n| Header::decode(&log[n], *n, key));
+        let next_first = head.map(|header| header.first_seq);
+        let segment =
+            Segment { number: *number, bytes: &log[number], next_first, last: follower.is_none() };
+        scanner.segment(segment, |found| {
+            let from = usize::try_from(found.offset).unwrap_or(usize::MAX);
+            let len = crate::log::format::record_len(found.record.payload.len());
+            let place = Place {
+                segment: *number,
+                from,
+                to: from + len,
+                seq: found.record.seq,
+                kind: found.record.kind,
+            };
+            take(place, found.record.payload);
+        });
+    }
+    scanner.finish()
+}
+
+/// Damages a copy at a place that `draw` chooses; `None` when it has too few records for that.
+pub fn plant(log: &mut Segments, key: LogKey, damage: Damage, draw: u64) -> Option<Planted> {
+    let mut places = Vec::new();
+    scan(log, key, |place, _| places.push(place));
+    // Not the first and none of the last: they have a damage of their own kind.
+    let pick = |n: usize| usize::try_from(draw % n as u64).unwrap_or(0);
+    let inner = places.get(1..places.len().checked_sub(64)?)?;
+    let at = *inner.get(pick(inner.len().max(1)))?;
+    let of = |places: &[Place]| {
+        let (first, last) = (places.first()?, places.last()?);
+        let seqs = first.seq..last.seq + 1;
+        Some(Planted { segment: first.segment, offset: first.from as u64, seqs })
+    };
+    match damage {
+        Damage::BitFlip => {
+            let bytes = log.get_mut(&at.segment)?;
+            let bit = pick((at.to - at.from) * 8);
+            bytes[at.from + bit / 8] ^= 1 << (bit % 8);
+            of(&[at])
+        }
+        Damage::ZeroedPage => {
+            let bytes = log.get_mut(&at.segment)?;
+            let page = at.from / PAGE * PAGE;
+            let page = page.max(PAGE)..(page.max(PAGE) + PAGE).min(bytes.len());
+            let hit: Vec<Place> = places
+                .iter()
+                .filter(|p| p.segment == at.segment && p.from < page.end && p.to > page.start)
+                .copied()
+                .collect();
+            bytes[page].fill(0);
+            of(&hit)
+        }
+        Damage::TruncatedTail => {
+            let last = *places.last()?;
+            log.retain(|number, _| *number <= last.segment);
+            log.get_mut(&last.segment)?.truncate(last.from + (last.to - last.from) / 2);
+            of(&[last])
+        }
+        Damage::DuplicatedRecord => {
+            let last = *places.last()?;
+            log.retain(|number, _| *number <= last.segment);
+            // Of the same segment: those of another have other sums.
+            let again =
+                places.iter().rev().nth(pick(32).max(1)).filter(|p| p.segment == last.segment);
+            let again = *again.unwrap_or(&last);
+            let bytes = log.get_mut(&last.segment)?;
+            let copy = bytes[again.from..again.to].to_vec();
+            bytes.truncate(last.to);
+            bytes.extend_from_slice(&copy);
+            let (segment, offset) = (last.segment, last.to as u64);
+            Some(Planted { segment, offset, seqs: again.seq..again.seq })
+        }
+    }
+}
+
+/// Whether reading the damaged copy names the damage, and gives everything else. `blind`: by a reader without checksums,
+/// which is to be found out.
+#[must_use]
+pub fn examine(
+    (before, after): (&Segments, &Segments),
+    key: LogKey,
+    planted: &Planted,
+    blind: bool,
+) -> Vec<Check> {
+    let read = |log: &Segments, blind: bool| {
+        let mut records = BTreeMap::new();
+        let scanner = Scanner::new(key, None);
+        let scanner = if blind { scanner.blind() } else { scanner };
+        let found = scan_by(scanner, log, key, |place, payload| {
+            records.insert(place.seq, crc32c::crc32c(payload));
+        });
+        (records, found)
+    };
+    let ((whole, _), (rest, found)) = (read(before, false), read(after, blind));
+    let named = found
+        .damage
+        .iter()
+        .find(|damage| damage.segment == planted.segment && damage.offset == planted.offset);
+    let lost: Vec<u64> = whole.keys().filter(|seq| !rest.contains_key(seq)).copied().collect();
+    let others: Vec<u64> = lost.iter().filter(|seq| !planted.seqs.contains(seq)).copied().collect();
+    let changed = rest.iter().filter(|(seq, sum)| whole.get(seq) != Some(sum)).count();
+    let told = named.is_some_and(|damage| match damage.kind {
+        // Nothing says how many records a tail had, and a duplicate is nothing that is missing.
+        DamageKind::TornTail | DamageKind::Duplicate => true,
+        _ => damage.missing == Some((planted.seqs.start, planted.seqs.end)),
+    });
+    let place = format!("segment {} at byte {}", planted.segment, planted.offset);
+    let text = named.map_or_else(|| format!("nothing is said of {place}"), ToString::to_string);
+    vec![
+        Check::seen("the damage is named with its place", named.is_some(), text.clone()),
+        Check::seen("and with what is missing", told, text),
+        Check::seen(
+            "every other record is read, as it was written",
+            others.is_empty() && changed == 0,
+            format!("{} read, {} others lost, {changed} changed", rest.len(), others.len()),
+        ),
+    ]
+}
+
+/// What a log holds of what was promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Numbers below the promised one that it does not give.
+    pub lost: u64,
+    /// Records that it gives.
+    pub records: u64,
+    /// Of those, events of elicitations: the others are marks of a beginning.
+    pub events: u64,
+    /// What else there is to say of it.
+    pub scanned: Recovered,
+}
+
+/// Reads a log of which everything below `promised` was said to be durable.
+#[must_use]
+pub fn promised(log: &Segments, key: LogKey, promised: u64) -> Kept {
+    let (mut below, mut records, mut events) = (0, 0, 0);
+    let scanned = scan(log, key, |place, _| {
+        records += 1;
+        events += u64::from(place.kind != MARK);
+        below += u64::from(place.seq < promised);
+    });
+    Kept { lost: promised.saturating_sub(below), records, events, scanned }
+}
+
+/// A log of so many records, for tests.
+#[doc(hidden)]
+#[must_use]
+pub fn made(key: LogKey, records: u64) -> Segments {
+    let mut log = Segments::new();
+    let mut seq = 0;
+    for segment in 0..2 {
+        let mut bytes =
+            Header { segment, first_seq: seq, mono_ns: 1, real_ns: 1 }.encode(key).to_vec();
+        for _ in 0..records / 2 {
+            let len = usize::try_from(40 + seq % 7 * 30).unwrap_or(40);
+            let payload = vec![seq.to_le_bytes()[0]; len];
+            let record = Record { seq, durable: seq, kind: 1, version: 1, payload: &payload };
+            record.encode(key.salt(segment), &mut bytes);
+            seq += 1;
+        }
+        bytes.resize(bytes.len() + 8_192, 0);
+        log.insert(segment, bytes);
+    }
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: LogKey = LogKey([3; 16]);
+    const ALL: [Damage; 4] =
+        [Damage::BitFlip, Damage::TruncatedTail, Damage::ZeroedPage, Damage::DuplicatedRecord];
+
+    #[test]
+    fn every_damage_is_found_where_it_is() {
+        let whole = made(KEY, 2_000);
+        for damage in ALL {
+            for draw in 0..200 {
+                let mut log = whole.clone();
+                let planted = plant(&mut log, KEY, damage, draw * 7_919).unwrap();
+                assert_ne!(log, whole);
+                for check in examine((&whole, &log), KEY, &planted, false) {
+                    assert_eq!(check.holds, Some(true), "{damage:?} {draw}: {check:?} {planted:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_reader_that_is_told_the_wrong_place_or_loses_more_fails() {
+        let whole = made(KEY, 2_000);
+        let mut log = whole.clone();
+        let planted = plant(&mut log, KEY, Damage::BitFlip, 99).unwrap();
+        let failed = |log: &Segments, planted: &Planted| {
+            examine((&whole, log), KEY, planted, false)
+                .iter()
+                .any(|check| check.holds == Some(false))
+        };
+        assert!(failed(&log, &Planted { offset: planted.offset + 8, ..planted.clone() }));
+        let narrow = planted.seqs.start..planted.seqs.start;
+        assert!(failed(&log, &Planted { seqs: narrow, ..planted.clone() }));
+        let mut more = log.clone();
+        plant(&mut more, KEY, Damage::BitFlip, 12_345).unwrap();
+        assert!(failed(&more, &planted), "another record is lost");
+        assert!(failed(&whole, &planted), "nothing is found");
+    }
+
+    #[test]
+    fn a_reader_without_checksums_is_found_out() {
+        let whole = made(KEY, 2_000);
+        for draw in 0..200 {
+            let mut log = whole.clone();
+            let planted = plant(&mut log, KEY, Damage::BitFlip, draw * 7_919).unwrap();
+            let checks = examine((&whole, &log), KEY, &planted, true);
+            assert!(checks.iter().any(|check| check.holds == Some(false)), "{draw}: {checks:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_promised_and_is_not_there_is_counted() {
+        let mut log = made(KEY, 2_000);
+        assert_eq!(promised(&log, KEY, 2_000).lost, 0);
+        plant(&mut log, KEY, Damage::BitFlip, 5).unwrap();
+        assert_eq!(promised(&log, KEY, 2_000).lost, 1);
+        log.remove(&1);
+        assert_eq!(promised(&log, KEY, 2_000).lost, 1_001);
+        assert!(plant(&mut made(KEY, 20), KEY, Damage::BitFlip, 5).is_none());
+    }
+}

@@ -1,0 +1,147 @@
+//! Services that are made up: the judge must find what was done to them, to a slot.
+
+use super::super::board::{Fate, bucket};
+use super::*;
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+
+/// A slot with so many requests due and answered, of which `late` took 500 ms and the others 1 to 5 ms.
+fn slot(due: u64, answered: u64, late: u64) -> Cell {
+    let mut cell = Cell { due, ..Cell::default() };
+    cell.fates[Fate::Ok as usize] = answered;
+    cell.fates[Fate::Expired as usize] = due - answered;
+    for n in 0..answered {
+        let ns = if n < late { 500 * MS } else { MS + n % 5 * MS };
+        cell.buckets[bucket(ns)] += 1;
+    }
+    cell
+}
+
+/// So many seconds as usual.
+fn usual(seconds: usize) -> Axis {
+    Axis { cells: vec![slot(300, 300, 0); seconds * 10], slot_ns: 100 * MS, expected: 300.0 }
+}
+
+fn span(injected: u64, reverted: u64, until: u64) -> Span {
+    let ns = |tenths: u64| tenths * 100 * MS;
+    Span { injected_ns: ns(injected), reverted_ns: ns(reverted), until_ns: ns(until) }
+}
+
+#[test]
+fn a_service_that_nothing_happens_to_was_never_away() {
+    let axis = usual(40);
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 400));
+    assert_eq!(
+        (found.onset_ns, found.from_injection, found.from_revert),
+        (None, Took::Ns(0), Took::Ns(0))
+    );
+    assert_eq!((found.slots, found.available, found.not_asked), (50, 50, 0));
+}
+
+#[test]
+fn an_outage_is_found_to_the_slot() {
+    let mut axis = usual(60);
+    // Away from 15.3 s to 22.1 s; the fault was taken back at 20 s.
+    axis.cells[153..221].fill(slot(300, 0, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 600));
+    assert_eq!(found.onset_ns, Some(300 * MS as i64));
+    assert_eq!(
+        (found.from_injection, found.from_revert),
+        (Took::Ns(7_100 * MS), Took::Ns(2_100 * MS))
+    );
+    assert_eq!((found.slots, found.available), (71, 3));
+    assert_eq!((found.due, found.answered), (71 * 300, 3 * 300));
+}
+
+#[test]
+fn slowness_alone_is_an_onset_and_no_outage() {
+    let mut axis = usual(60);
+    axis.cells[150..200].fill(slot(300, 300, 30));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 600));
+    assert_eq!((found.onset_ns, found.from_revert), (Some(0), Took::Ns(0)));
+    assert_eq!((found.slots, found.available), (50, 50));
+    assert!(found.during_p99_ns > Some(400 * MS) && found.after_p99_ns < Some(10 * MS));
+}
+
+#[test]
+fn who_is_dead_asks_nothing_and_is_away_all_the_same() {
+    let mut axis = usual(60);
+    axis.cells[150..190].fill(Cell::default());
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 151, 600));
+    assert_eq!(
+        (found.from_injection, found.from_revert),
+        (Took::Ns(4_000 * MS), Took::Ns(3_900 * MS))
+    );
+    assert_eq!((found.available, found.not_asked), (0, 40 * 300));
+}
+
+#[test]
+fn who_is_not_back_when_nobody_looks_any_more_took_longer() {
+    let mut axis = usual(40);
+    axis.cells[150..].fill(slot(300, 290, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 400));
+    assert_eq!(found.from_revert, Took::MoreThan(20 * SECOND));
+    // Four good seconds are no return.
+    axis.cells[360..].fill(slot(300, 300, 0));
+    assert_eq!(
+        judge(&axis, &baseline, span(150, 200, 400)).from_revert,
+        Took::MoreThan(20 * SECOND)
+    );
+}
+
+#[test]
+fn requests_that_were_open_at_the_injection_suffer_before_it() {
+    let mut axis = usual(40);
+    axis.cells[146..170].fill(slot(300, 200, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    assert_eq!(judge(&axis, &baseline, span(150, 160, 400)).onset_ns, Some(-400 * MS as i64));
+}
+
+#[test]
+fn what_happens_after_the_return_is_no_work_of_the_fault() {
+    let mut axis = usual(40);
+    axis.cells[300..320].fill(slot(300, 0, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 400));
+    assert_eq!((found.onset_ns, found.from_injection), (None, Took::Ns(0)));
+}
+
+#[test]
+fn a_noisy_baseline_is_its_own_band() {
+    let mut axis = usual(40);
+    // One second in five has 3 % late ones.
+    (0..8).for_each(|n| axis.cells[n * 50..n * 50 + 10].fill(slot(300, 300, 9)));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    assert!((baseline.over - 0.03).abs() < 0.001);
+    assert_eq!(judge(&axis, &baseline, span(150, 200, 400)).from_revert, Took::Ns(0));
+    axis.cells[150..300].fill(slot(300, 300, 15));
+    assert_eq!(judge(&axis, &baseline, span(150, 200, 400)).from_revert, Took::Ns(10 * SECOND));
+}
+
+#[test]
+fn cancelled_and_refused_requests_count_for_nobody() {
+    let mut cell = slot(300, 270, 0);
+    cell.fates[Fate::Expired as usize] = 0;
+    cell.fates[Fate::Cancelled as usize] = 20;
+    cell.fates[Fate::Refused as usize] = 10;
+    assert!((answered(&cell) - 1.0).abs() < 1e-12);
+}
+
+#[test]
+fn too_little_is_no_baseline() {
+    assert_eq!(Baseline::of(&usual(1), 0..10), None);
+    let few = Axis { cells: vec![slot(10, 10, 0); 100], slot_ns: 100 * MS, expected: 10.0 };
+    assert_eq!(Baseline::of(&few, 0..90), None, "900 latencies");
+}
+
+#[test]
+fn five_clean_trials_leave_almost_a_half() {
+    assert!((failure_bound(5) - 0.4507).abs() < 1e-4 && (failure_bound(59) - 0.0495).abs() < 1e-3);
+    assert!((failure_bound(0) - 1.0).abs() < 1e-12);
+}

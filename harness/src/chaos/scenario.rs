@@ -1,0 +1,354 @@
+//! The scenarios: which faults each has, and what is done for a fault. Values only; who does it is elsewhere.
+
+use serde::{Deserialize, Serialize};
+
+use super::board::Knob;
+
+const MS: u64 = 1_000_000;
+/// errno of an input or output error.
+const EIO: u64 = 5;
+
+/// How a fault reaches the subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// By the kernel, from outside.
+    Kernel,
+    /// By the subject's own code, told from outside. What a kernel or a device would do besides is not there.
+    InProcess,
+    /// To a copy of what the subject has written.
+    Copy,
+}
+
+impl How {
+    /// In words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Kernel => "by the kernel",
+            Self::InProcess => "injected in process",
+            Self::Copy => "on a copy",
+        }
+    }
+}
+
+/// What is damaged in a copy of an event log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Damage {
+    /// One bit of one record.
+    BitFlip,
+    /// Everything behind the middle of a record of the last segment.
+    TruncatedTail,
+    /// 4 KiB of zeros over records.
+    ZeroedPage,
+    /// A record again, over those behind it.
+    DuplicatedRecord,
+}
+
+/// What is done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Act {
+    /// Knobs of the board are set, and to 0 again.
+    Knobs(Vec<(Knob, u64)>),
+    /// SIGKILL, and another process that goes on with the run and its logs.
+    Kill,
+    /// CPU time of the subject, of all cores together, percent.
+    CpuQuota(u32),
+    /// Somebody computes on the subject's last core.
+    CpuHog,
+    /// The thread of the last core is stopped.
+    HoldCore,
+    /// Every thread is stopped.
+    Freeze,
+    /// A limit 32 MiB above what the subject's group has, and a neighbour in the group that takes so much of them, percent.
+    Memory(u32),
+    /// Bytes per second that the log's device writes.
+    DiskThrottle(u64),
+    /// The log's file system is filled.
+    DiskFull,
+    /// The log's file system is shut down as by a power cut, and the subject with it.
+    PowerCut,
+    /// The subject runs in a time namespace this far ahead, s: from its start, so one trial only.
+    MonotonicOffset(i64),
+    /// Descriptors that the subject may have.
+    Descriptors(u64),
+    /// A copy of the log is damaged and read.
+    Corrupt(Damage),
+}
+
+impl Act {
+    /// How it reaches the subject.
+    #[must_use]
+    pub const fn how(&self) -> How {
+        match self {
+            Self::Knobs(_) => How::InProcess,
+            Self::Corrupt(_) => How::Copy,
+            _ => How::Kernel,
+        }
+    }
+
+    /// Whether the log must lie on a file system of its own.
+    #[must_use]
+    pub const fn needs_disk(&self) -> bool {
+        matches!(self, Self::DiskThrottle(_) | Self::DiskFull | Self::PowerCut)
+    }
+
+    /// Whether the subject is ended by it and another one goes on.
+    #[must_use]
+    pub const fn restarts(&self) -> bool {
+        matches!(self, Self::Kill | Self::PowerCut)
+    }
+
+    /// Whether the service is to be judged by it: a copy is none of its.
+    #[must_use]
+    pub const fn is_of_the_service(&self) -> bool {
+        !matches!(self, Self::Corrupt(_))
+    }
+
+    /// Whether it is of the subject's whole life, and cannot be taken back while it runs.
+    #[must_use]
+    pub const fn is_of_the_start(&self) -> bool {
+        matches!(self, Self::MonotonicOffset(_))
+    }
+}
+
+/// One fault of a scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Name, unique within its scenario.
+    pub name: String,
+    /// What it is, in a few words.
+    pub what: String,
+    /// What is done.
+    pub act: Act,
+    /// How long it lasts, ns; `None`: as long as the plan says.
+    pub hold_ns: Option<u64>,
+    /// Largest P99 of what is due while it lasts, ns.
+    pub p99_max_ns: Option<u64>,
+    /// Smallest share of what is due from the injection to the return that must be answered.
+    pub answered_min: Option<f64>,
+}
+
+/// A scenario.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scenario {
+    /// Name on the command line.
+    pub name: String,
+    /// What it asks, in a sentence.
+    pub about: String,
+    /// Its faults, in order.
+    pub faults: Vec<Fault>,
+}
+
+fn fault(name: &str, what: &str, act: Act) -> Fault {
+    let (name, what) = (name.to_owned(), what.to_owned());
+    Fault { name, what, act, hold_ns: None, p99_max_ns: None, answered_min: None }
+}
+
+/// One during which the service goes on: so much is answered all the same, this fast.
+fn unharmed(fault: Fault, answered_min: f64, p99_max_ns: Option<u64>) -> Fault {
+    Fault { answered_min: Some(answered_min), p99_max_ns, ..fault }
+}
+
+fn scenario(name: &str, about: &str, faults: Vec<Fault>) -> Scenario {
+    Scenario { name: name.to_owned(), about: about.to_owned(), faults }
+}
+
+fn knob(knob: Knob, level: u64) -> Act {
+    Act::Knobs(vec![(knob, level)])
+}
+
+/// Every scenario of the program.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    let every = (Knob::LinkLossPpm, 1_000_000);
+    vec![
+        scenario(
+            "network_partition",
+            "the cores cannot reach each other",
+            vec![
+                fault("total", "no message between cores arrives", Act::Knobs(vec![every])),
+                fault(
+                    "one_way",
+                    "no message of core 0 arrives elsewhere",
+                    Act::Knobs(vec![(Knob::LinkFrom, 1), every]),
+                ),
+                fault(
+                    "third",
+                    "a third of the agents gets no message of other cores",
+                    Act::Knobs(vec![(Knob::LinkSharePermille, 333), every]),
+                ),
+                fault("loss", "one message in ten is lost", knob(Knob::LinkLossPpm, 100_000)),
+                fault("delay", "messages take 50 ms longer", knob(Knob::LinkDelayNs, 50 * MS)),
+            ],
+        ),
+        scenario(
+            "process_crash",
+            "the process dies and is started again; a handler panics",
+            vec![
+                fault("kill", "SIGKILL, restart, replay of the log", Act::Kill),
+                fault("panic", "a handler of core 0 panics", knob(Knob::CorePanic, 1)),
+            ],
+        ),
+        scenario(
+            "event_store_corruption",
+            "what the log holds is not what was written",
+            vec![
+                fault("bit_flip", "one bit of a record", Act::Corrupt(Damage::BitFlip)),
+                fault("truncated_tail", "the end is cut off", Act::Corrupt(Damage::TruncatedTail)),
+                fault("zeroed_page", "4 KiB of zeros", Act::Corrupt(Damage::ZeroedPage)),
+                fault("duplicate", "a record twice", Act::Corrupt(Damage::DuplicatedRecord)),
+                fault("eio", "every write fails with EIO", knob(Knob::LogWriteErrno, EIO)),
+                fault("short_write", "writes leave 100 bytes", knob(Knob::LogWriteShort, 101)),
+            ],
+        ),
+        scenario(
+            "memory_exhaustion",
+            "memory runs short",
+            vec![fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97))],
+        ),
+        scenario(
+            "cpu_throttling",
+            "CPU time is withheld",
+            vec![
+                unharmed(
+                    fault("quota", "half of a core for all threads", Act::CpuQuota(50)),
+                    0.999,
+                    Some(300 * MS),
+                ),
+                fault("hog", "somebody computes on the last core", Act::CpuHog),
+                fault("held_core", "the thread of the last core is stopped", Act::HoldCore),
+                fault("frozen", "every thread is stopped", Act::Freeze),
+            ],
+        ),
+        scenario(
+            "disk_io_stress",
+            "the disk of the log is slow, full, gone",
+            vec![
+                unharmed(
+                    fault("throttle", "the device writes 1 MB/s", Act::DiskThrottle(1_000_000)),
+                    0.999,
+                    None,
+                ),
+                unharmed(
+                    fault(
+                        "slow_sync",
+                        "a sync takes 500 ms longer",
+                        knob(Knob::LogSyncDelayNs, 500 * MS),
+                    ),
+                    0.999,
+                    None,
+                ),
+                fault("full", "the file system is full", Act::DiskFull),
+                fault("power_cut", "what was not synced is gone", Act::PowerCut),
+            ],
+        ),
+        scenario(
+            "clock_skew",
+            "clocks say something else",
+            vec![
+                unharmed(
+                    fault(
+                        "ahead",
+                        "the wall clock jumps 300 s ahead",
+                        knob(Knob::RealtimeOffsetNs, 300_000 * MS),
+                    ),
+                    0.999,
+                    None,
+                ),
+                unharmed(
+                    fault(
+                        "behind",
+                        "the wall clock jumps 300 s back",
+                        knob(Knob::RealtimeOffsetNs, (300_000 * MS).wrapping_neg()),
+                    ),
+                    0.999,
+                    None,
+                ),
+                unharmed(
+                    fault(
+                        "drift",
+                        "the wall clock gains 1 %",
+                        knob(Knob::RealtimeDriftPpm, 10_000),
+                    ),
+                    0.999,
+                    None,
+                ),
+                unharmed(
+                    fault(
+                        "namespace",
+                        "the monotonic clock is 1,000 s ahead",
+                        Act::MonotonicOffset(1_000),
+                    ),
+                    0.999,
+                    None,
+                ),
+            ],
+        ),
+        scenario(
+            "dependency_failure",
+            "something that the subject needs refuses",
+            vec![fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO))],
+        ),
+        scenario(
+            "slow_consumer",
+            "some agents do not read",
+            vec![fault(
+                "percent",
+                "1 % of the agents take no message",
+                knob(Knob::SlowConsumerPermille, 10),
+            )],
+        ),
+        scenario(
+            "thundering_herd",
+            "all ask at once",
+            vec![fault("all", "every agent asks at the same instant", knob(Knob::HerdNow, 1))],
+        ),
+        scenario(
+            "poison_message",
+            "messages that make their handler panic",
+            vec![fault("panic", "one request in 1,000 does", knob(Knob::PollPanicEvery, 1_000))],
+        ),
+        scenario(
+            "fd_exhaustion",
+            "no descriptor is left",
+            vec![fault("limit", "no more than are open", Act::Descriptors(0))],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_the_eight_are_there() {
+        let all = all();
+        for name in [
+            "network_partition",
+            "process_crash",
+            "event_store_corruption",
+            "memory_exhaustion",
+            "cpu_throttling",
+            "disk_io_stress",
+            "clock_skew",
+            "dependency_failure",
+        ] {
+            assert_eq!(all.iter().filter(|of| of.name == name).count(), 1, "{name}");
+        }
+        for of in &all {
+            for fault in &of.faults {
+                assert_eq!(of.faults.iter().filter(|f| f.name == fault.name).count(), 1);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_told_to_the_subject_is_said_to_be() {
+        let hows: Vec<How> = all()[0].faults.iter().map(|fault| fault.act.how()).collect();
+        assert!(hows.iter().all(|how| *how == How::InProcess));
+        assert_eq!((Act::Kill.how(), Act::Kill.restarts()), (How::Kernel, true));
+    }
+}

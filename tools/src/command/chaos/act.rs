@@ -1,0 +1,288 @@
+//! What an act is on this host: knobs of the board, or injectors of the kernel; done, proven, taken back.
+
+use std::fs;
+
+use rustix::thread::sched_getaffinity;
+use tailbeam_harness::chaos::board::Knob;
+use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
+use tailbeam_harness::chaos::host::{Capability, Host, Injector, Journal, On, Process, Proof};
+use tailbeam_harness::chaos::record::{Ability, Bite};
+use tailbeam_harness::chaos::scenario::Act;
+
+use super::stage::Stage;
+
+const MIB: u64 = 1 << 20;
+/// Memory that a subject under a limit has left before its neighbour comes.
+const SPARE: u64 = 32 * MIB;
+/// How long a helper outlives the fault that it is, ms: it ends by itself if nobody ends it.
+const LIFE_BEYOND_MS: u64 = 30_000;
+
+/// A fault that is in force.
+pub(super) enum Force {
+    Knobs(Vec<(Knob, u64)>, Vec<u64>),
+    Host {
+        mark: usize,
+        injectors: Vec<Injector>,
+        before: Vec<Option<Proof>>,
+        helper: Option<Process>,
+    },
+}
+
+/// CPUs that this process may use; the subject has a core on each.
+fn last_cpu() -> usize {
+    let set = sched_getaffinity(None).ok();
+    let last = set.and_then(|set| (0..1_024).rev().find(|&cpu| set.is_set(cpu)));
+    last.unwrap_or(0)
+}
+
+/// The thread of the shard on a CPU, by its name.
+fn shard_thread(process: Process, cpu: usize) -> Result<u32, String> {
+    let dir = format!("/proc/{}/task", process.pid);
+    let wanted = format!("shard-{cpu}");
+    let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
+    let named = |tid: &u32| {
+        let comm = fs::read_to_string(format!("{dir}/{tid}/comm"));
+        comm.is_ok_and(|comm| comm.trim() == wanted)
+    };
+    let tids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    tids.into_iter().find(named).ok_or_else(|| format!("no thread {wanted} in {dir}"))
+}
+
+/// Descriptors that a process has open.
+pub(super) fn open_files(process: Process) -> Result<u64, String> {
+    let dir = format!("/proc/{}/fd", process.pid);
+    let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
+    Ok(entries.count() as u64)
+}
+
+/// Threads of a process.
+pub(super) fn threads(process: Process) -> Result<u64, String> {
+    let dir = format!("/proc/{}/task", process.pid);
+    let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
+    Ok(entries.count() as u64)
+}
+
+/// What an act is for this subject; none for what is not the kernel's.
+fn injectors(
+    act: &Act,
+    on: &On<'_>,
+    (disk, home): (Option<&LoopDisk>, &std::path::Path),
+    hold_ms: u64,
+) -> Result<Vec<Injector>, String> {
+    let alive = || on.process.ok_or_else(|| "no subject is alive".to_owned());
+    let disk = || disk.cloned().ok_or_else(|| "its log has no disk of its own".to_owned());
+    let life_ms = hold_ms + LIFE_BEYOND_MS;
+    Ok(match act {
+        Act::CpuQuota(percent) => vec![Injector::CpuQuota { millicores: percent * 10 }],
+        Act::CpuHog => vec![Injector::CpuHog { core: last_cpu(), class: HogClass::Fair, life_ms }],
+        Act::HoldCore => vec![Injector::ThreadHold { tid: shard_thread(alive()?, last_cpu())? }],
+        Act::Freeze => vec![Injector::Freeze],
+        Act::Memory(percent) => {
+            let ballast = Injector::Ballast { bytes: SPARE * u64::from(*percent) / 100, life_ms };
+            let has =
+                ballast.proof(on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy))?;
+            let bytes = (has.value + SPARE) / 4_096 * 4_096;
+            vec![Injector::MemoryLimit { bytes }, ballast]
+        }
+        Act::DiskThrottle(bytes_per_s) => {
+            vec![Injector::DiskThrottle { dir: home.to_owned(), bytes_per_s: *bytes_per_s }]
+        }
+        Act::DiskFull => vec![Injector::FillDisk { disk: disk()? }],
+        Act::PowerCut => vec![Injector::PowerCut { disk: disk()? }],
+        Act::Descriptors(more) => vec![Injector::FdLimit { max: open_files(alive()?)? + more }],
+        Act::MonotonicOffset(offset_s) => vec![Injector::TimeNamespace { offset_s: *offset_s }],
+        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) => Vec::new(),
+    })
+}
+
+/// An injector of the kind that an act needs, to ask what this host can do; its figures do not matter for that.
+fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
+    let disk = host.disk("", 64 * MIB);
+    match act {
+        Act::HoldCore => vec![Injector::ThreadHold { tid: std::process::id() }],
+        Act::Memory(_) => vec![
+            Injector::MemoryLimit { bytes: SPARE },
+            Injector::Ballast { bytes: MIB, life_ms: 1 },
+        ],
+        Act::Descriptors(_) => vec![Injector::FdLimit { max: 64 }],
+        Act::DiskThrottle(bytes_per_s) => vec![
+            Injector::LoopDisk { disk },
+            Injector::DiskThrottle { dir: host.dir.clone(), bytes_per_s: *bytes_per_s },
+        ],
+        Act::DiskFull => {
+            vec![Injector::LoopDisk { disk: disk.clone() }, Injector::FillDisk { disk }]
+        }
+        Act::PowerCut => {
+            vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }]
+        }
+        Act::Kill => vec![Injector::Kill],
+        act => {
+            let groups = host.groups("");
+            let on = On { host, groups: &groups, process: None, helper: None };
+            injectors(act, &on, (None, &host.dir), 0).unwrap_or_default()
+        }
+    }
+}
+
+/// What this host can do of an act.
+pub(super) fn ability(act: &Act, host: &Host) -> Ability {
+    let mut ability = Ability::Available;
+    for injector in kinds(act, host) {
+        match injector.probe(host) {
+            Capability::Available => {}
+            Capability::Replaced { by, why, .. } => ability = Ability::Replaced { by, why },
+            Capability::Impossible { cause, remedy } => {
+                return Ability::Impossible { cause, remedy };
+            }
+        }
+    }
+    ability
+}
+
+/// What would be done and undone, in words.
+pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
+    if let Act::Knobs(knobs) = act {
+        let set = knobs
+            .iter()
+            .map(|(knob, level)| format!("set {knob:?} of the board to {level}; undo: to 0"));
+        return set.collect();
+    }
+    let groups = host.groups("");
+    let on = On { host, groups: &groups, process: None, helper: None };
+    let mut lines = Vec::new();
+    for injector in kinds(act, host) {
+        match injector.steps(&on) {
+            Ok(steps) => lines.extend(steps.iter().map(ToString::to_string)),
+            Err(error) => lines.push(format!(
+                "{injector:?}: its steps are known when the subject runs ({})",
+                error.cause
+            )),
+        }
+    }
+    match act {
+        Act::Kill => {
+            lines.push("SIGKILL to the subject; undo: start it again, on the same logs".to_owned())
+        }
+        Act::Corrupt(damage) => lines.push(format!(
+            "copy the log into memory, damage the copy ({damage:?}), read it; nothing to undo"
+        )),
+        _ => {}
+    }
+    lines
+}
+
+/// What is done for a fault here: itself, or what replaces it.
+fn doable(injector: Injector, host: &Host) -> Injector {
+    match injector.probe(host) {
+        Capability::Replaced { with, .. } => *with,
+        _ => injector,
+    }
+}
+
+impl Force {
+    /// Does it.
+    pub(super) fn inject(
+        act: &Act,
+        stage: &Stage<'_>,
+        journal: &mut Journal,
+        disk: Option<&LoopDisk>,
+        hold_ns: u64,
+    ) -> Result<Self, String> {
+        if let Act::Knobs(knobs) = act {
+            let before = knobs.iter().map(|(knob, _)| stage.board.bites(*knob)).collect();
+            knobs.iter().for_each(|(knob, level)| stage.board.set(*knob, *level));
+            return Ok(Self::Knobs(knobs.clone(), before));
+        }
+        let host = stage.setting.host;
+        let process = stage.process();
+        let on = On { host, groups: &stage.groups, process, helper: None };
+        let injectors = injectors(act, &on, (disk, &stage.home), hold_ns / 1_000_000)?;
+        let mut force = Self::Host {
+            mark: journal.mark(),
+            injectors: Vec::new(),
+            before: Vec::new(),
+            helper: None,
+        };
+        for injector in injectors.into_iter().map(|injector| doable(injector, host)) {
+            let Self::Host { injectors, before, helper, .. } = &mut force else { continue };
+            let on = On { host, groups: &stage.groups, process, helper: None };
+            // A hog's time can be read when there is a hog; what is so from the start was nothing before it.
+            before.push(injector.proof(&on).ok().filter(|_| !act.is_of_the_start()));
+            let steps =
+                injector.steps(&on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy));
+            let perform =
+                |steps: Vec<_>| journal.perform_all(&steps).map_err(|error| error.to_string());
+            let done = steps.and_then(perform);
+            injectors.push(injector);
+            match done {
+                Ok(applied) => *helper = applied.started.last().copied().or(*helper),
+                Err(said) => {
+                    let undone = force.revert(stage, journal);
+                    return Err(match undone {
+                        Ok(()) => said,
+                        Err(left) => format!("{said}; and it was not taken back: {left}"),
+                    });
+                }
+            }
+        }
+        Ok(force)
+    }
+
+    /// What proves that it bit, so far.
+    pub(super) fn bites(&self, stage: &Stage<'_>) -> Vec<Bite> {
+        match self {
+            Self::Knobs(knobs, before) => knobs
+                .iter()
+                .zip(before)
+                .filter(|((knob, _), _)| !matches!(knob, Knob::LinkFrom | Knob::LinkSharePermille))
+                .map(|((knob, _), &before)| {
+                    let after = stage.board.bites(*knob);
+                    let source = format!("{knob:?} of the board");
+                    Bite { source, unit: "times".to_owned(), before, after, bit: after > before }
+                })
+                .collect(),
+            Self::Host { injectors, before, helper, .. } => {
+                let (host, process) = (stage.setting.host, stage.process());
+                let on = On { host, groups: &stage.groups, process, helper: *helper };
+                let one = |(injector, before): (&Injector, &Option<Proof>)| {
+                    bite(injector, before.as_ref(), &on)
+                };
+                injectors.iter().zip(before).map(one).collect()
+            }
+        }
+    }
+
+    /// Takes it back; what could not be, in words.
+    pub(super) fn revert(&self, stage: &Stage<'_>, journal: &mut Journal) -> Result<(), String> {
+        match self {
+            Self::Knobs(knobs, _) => {
+                knobs.iter().for_each(|(knob, _)| stage.board.set(*knob, 0));
+                Ok(())
+            }
+            Self::Host { mark, .. } => {
+                let undone = journal.undo_since(*mark);
+                if undone.clean() {
+                    Ok(())
+                } else {
+                    Err(undone.to_string().trim().replace('\n', "; "))
+                }
+            }
+        }
+    }
+}
+
+fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
+    let unknown =
+        |why: String| Bite { source: why, unit: String::new(), before: 0, after: 0, bit: false };
+    match injector.proof(on) {
+        Ok(after) => {
+            // A helper begins with the fault: it had used nothing before.
+            let none = Proof { value: 0, at_ns: 0, ..after.clone() };
+            let before = before.unwrap_or(&none);
+            let bit = injector.bitten(before, &after);
+            let (source, unit) = (after.name.to_owned(), after.unit.to_owned());
+            Bite { source, unit, before: before.value, after: after.value, bit }
+        }
+        Err(gone) => unknown(format!("unknown: {} ({})", gone.cause, gone.remedy)),
+    }
+}

@@ -1,0 +1,160 @@
+//! What must hold of a subject when its faults are over: every request has one end, the log says so too, and nothing is
+//! left in the process.
+
+use serde_json::Value;
+use tailbeam_harness::chaos::board::{Cell, Fate};
+use tailbeam_harness::chaos::host::Process;
+use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
+use tailbeam_harness::chaos::recovery::judge;
+
+use super::act::{open_files, threads};
+use super::stage::{Stage, said};
+
+/// What a process has open before any fault.
+pub(super) struct Opened {
+    process: Option<Process>,
+    files: Result<u64, String>,
+    threads: Result<u64, String>,
+}
+
+/// Looks.
+pub(super) fn open(stage: &Stage<'_>) -> Opened {
+    let process = stage.process();
+    let of = |read: fn(Process) -> Result<u64, String>| {
+        process.map_or_else(|| Err("no subject is alive".to_owned()), read)
+    };
+    Opened { process, files: of(open_files), threads: of(threads) }
+}
+
+/// Ends the subject, judges its trials again with everything known, and checks what it left.
+pub(super) fn close(
+    stage: &mut Stage<'_>,
+    subject: &mut SubjectRecord,
+    before: Opened,
+    done: &mut [FaultRecord],
+) {
+    let after = open(stage);
+    // Another process is compared with nothing: it was started later.
+    if after.process == before.process && after.process.is_some() {
+        subject.checks.push(same("no descriptor is left", before.files, after.files));
+        subject.checks.push(same("no thread is left", before.threads, after.threads));
+    }
+    let kills = done.iter().filter(|of| of.fault.act.restarts()).any(|of| !of.trials.is_empty());
+    let ended = stage.stop();
+    stage.read_all();
+    rejudge(stage, subject, done);
+    subject.processes = stage.board.begun().1;
+    match ended {
+        Ok(ended) => match serde_json::from_str::<Value>(&ended.out) {
+            Ok(report) => {
+                subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
+                subject.checks.extend(of_report(&report["data"], stage.kept));
+            }
+            Err(_) => subject.checks.push(Check::unknown("the run has a report", said(&ended))),
+        },
+        Err(cause) => {
+            subject.checks.push(Check::seen("the subject ends when it is told to", false, cause))
+        }
+    }
+    subject.checks.extend(of_cells(stage, kills));
+}
+
+/// With everything known.
+fn rejudge(stage: &Stage<'_>, subject: &SubjectRecord, done: &mut [FaultRecord]) {
+    let Some(baseline) = &subject.baseline else { return };
+    for trial in
+        done.iter_mut().flat_map(|of| &mut of.trials).filter(|trial| trial.recovery.is_some())
+    {
+        trial.recovery = Some(judge(&stage.axis, baseline, trial.span));
+    }
+}
+
+fn same(name: &str, before: Result<u64, String>, after: Result<u64, String>) -> Check {
+    match (before, after) {
+        (Ok(before), Ok(after)) => {
+            Check::seen(name, after <= before, format!("{before} before, {after} after"))
+        }
+        (Err(why), _) | (_, Err(why)) => Check::unknown(name, why),
+    }
+}
+
+fn sum(cells: &[Cell]) -> Cell {
+    let mut sum = Cell::default();
+    cells.iter().for_each(|cell| sum.merge(cell));
+    sum
+}
+
+/// Every request that was due has one end, unless its process was killed.
+fn of_cells(stage: &Stage<'_>, kills: bool) -> Vec<Check> {
+    let ended = |cell: &Cell| cell.fates.iter().sum::<u64>();
+    let twice = stage.axis.cells.iter().filter(|cell| ended(cell) > cell.due).count();
+    let all = sum(&stage.axis.cells);
+    let outside: u64 = (0..stage.board.shape().cores).map(|core| stage.board.outside(core)).sum();
+    let named = [
+        ("ok", Fate::Ok),
+        ("declined", Fate::Declined),
+        ("cancelled", Fate::Cancelled),
+        ("expired", Fate::Expired),
+        ("refused", Fate::Refused),
+        ("error", Fate::Error),
+        ("lost", Fate::Lost),
+    ];
+    let fates = named.map(|(name, fate)| format!("{} {name}", all.fate(fate))).join(", ");
+    let text = format!("{} due = {fates}, {} without an end", all.due, all.open());
+    let name = if kills { "a request has at most one end" } else { "every request has one end" };
+    vec![
+        Check::seen(name, twice == 0 && (kills || all.open() == 0), text),
+        Check::seen(
+            "no request is off the axis",
+            outside == 0,
+            format!("{outside} were due outside of it"),
+        ),
+    ]
+}
+
+/// What the run's own report says.
+fn of_report(data: &Value, kept: Option<u64>) -> Vec<Check> {
+    let gates = data["gates"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut checks = Vec::new();
+    match gates.iter().find(|gate| gate["gate"] == "outcomes") {
+        Some(gate) => checks.push(Check::seen(
+            "the run's outcomes add up",
+            gate["verdict"] == "PASS",
+            gate["measured"].as_str().unwrap_or_default(),
+        )),
+        None => {
+            checks.push(Check::unknown("the run's outcomes add up", "its report has no such gate"))
+        }
+    }
+    let counts = data["protocol"].as_array().map_or(&[][..], Vec::as_slice);
+    let count = |name: &str| {
+        counts.iter().find(|of| of["name"] == name).and_then(|of| of["count"].as_u64())
+    };
+    for (name, of) in [
+        ("no elicitation ends twice", "read again: ended without having begun"),
+        ("every event can be read", "read again: unreadable events"),
+        ("every log can be read", "read again: logs that cannot be read"),
+    ] {
+        checks.push(match count(of) {
+            Some(n) => Check::seen(name, n == 0, format!("{of}: {n}")),
+            None => Check::unknown(name, format!("the report does not say {of:?}")),
+        });
+    }
+    if let Some(kept) = kept {
+        let restored = count("restored: events").unwrap_or(0);
+        let refused = count("restored: events that do not follow").unwrap_or(0);
+        let text = format!("{restored} of {kept} events of the log, {refused} refused");
+        checks.push(Check::seen(
+            "a restart restores its log",
+            restored == kept && refused == 0,
+            text,
+        ));
+    }
+    let damage = data["run"]["damage"].as_array().map_or(0, Vec::len);
+    checks.push(Check::seen(
+        "the evidence is whole",
+        damage == 0,
+        format!("{damage} damaged places"),
+    ));
+    checks
+}

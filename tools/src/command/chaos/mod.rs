@@ -1,0 +1,496 @@
+//! `chaos`: faults under load. A supervisor of subjects, which are `soak`s in processes of their own.
+
+mod act;
+mod checks;
+mod show;
+mod stage;
+mod trial;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use signal_hook::consts::SIGTERM;
+use tailbeam_harness::chaos::host::injector::LoopDisk;
+use tailbeam_harness::chaos::host::{
+    Guard, Host, Injector, Journal, Launcher, On, Residue, residue,
+};
+use tailbeam_harness::chaos::record::{
+    Ability, ChaosPlan, ChaosRecord, Check, FaultRecord, ScenarioRecord, SubjectRecord, VERSION,
+};
+use tailbeam_harness::chaos::recovery::Baseline;
+use tailbeam_harness::chaos::scenario::{Act, Fault, Scenario};
+use tailbeam_harness::chaos::slots;
+use tailbeam_harness::drive::Control;
+use tailbeam_harness::evidence::{Documents, Store, rfc3339};
+use tailbeam_harness::plan::Plan;
+use tailbeam_probes::clock;
+use tailbeam_probes::collect::host;
+
+use super::{Outcome, Watch};
+use crate::Failure;
+use crate::args::ProgressMode;
+use crate::chaos_args::ChaosArgs;
+use crate::render::pages;
+use stage::{Setting, Stage};
+use trial::{Scene, mixed};
+
+pub(super) use show::{guard, helper};
+
+const MS: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MS;
+/// Length of a slot, ns.
+const SLOT_NS: u64 = 100 * MS;
+/// Time before the baseline, ns: agents begin within a think time.
+const WARM_NS: u64 = 2 * SECOND;
+/// Disk of a subject whose log has one of its own, bytes; and what each process that goes on with it adds: two segments of 16 MiB
+/// per core, written before they are used.
+const DISK: u64 = 512 << 20;
+const DISK_PER_PROCESS: u64 = 32 << 20;
+
+/// The workload of a subject: the one that has owners, limits and a log that promises something.
+const WORKLOAD: &str = "elicitation";
+
+pub(super) fn run(
+    args: &ChaosArgs,
+    root: &Path,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Outcome {
+    if args.schema {
+        out.write_all(pages::CHAOS_SCHEMA.as_bytes())?;
+        return Ok(0);
+    }
+    if let Some(name) = &args.from {
+        let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
+        return show::show(&show::again(&store, name)?, args.format, out);
+    }
+    let scenarios = chosen(args)?;
+    if args.list || args.dry_run {
+        return show::list(&scenarios, args.dry_run, args.format, out);
+    }
+    let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
+    let mut record = match &args.resume {
+        Some(name) => show::read(&store, name)?,
+        None => begun(args, &store)?,
+    };
+    let signal = series(&scenarios, &store, &mut record, args.progress, err)?;
+    let code = show::show(&record, args.format, out)?;
+    if args.progress != ProgressMode::None {
+        let _ = writeln!(err, "series: {}", record.id);
+    }
+    Ok(signal.unwrap_or(code))
+}
+
+/// The scenarios that are asked for, or their faults as SCENARIO/FAULT.
+fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
+    let all = tailbeam_harness::chaos::scenario::all();
+    if args.scenarios.is_empty() {
+        return Ok(all);
+    }
+    let mut chosen: Vec<Scenario> = Vec::new();
+    for word in &args.scenarios {
+        let (name, fault) =
+            word.split_once('/').map_or((word.as_str(), None), |(a, b)| (a, Some(b)));
+        let known = all.iter().find(|of| of.name == name);
+        let faults = known.map(|of| {
+            let wanted = |f: &&Fault| fault.is_none_or(|fault| f.name == fault);
+            of.faults.iter().filter(wanted).cloned().collect::<Vec<_>>()
+        });
+        let (Some(known), Some(faults)) = (known, faults.filter(|faults| !faults.is_empty()))
+        else {
+            let names: Vec<&str> = all.iter().map(|of| of.name.as_str()).collect();
+            return Err(Failure::new(
+                2,
+                format!(
+                    "no scenario {word:?}\n  cause: there are {}\n  remedy: `tailbeam chaos --list` shows them with their faults",
+                    names.join(", ")
+                ),
+            ));
+        };
+        match chosen.iter_mut().find(|of| of.name == name) {
+            Some(of) => of
+                .faults
+                .extend(faults.into_iter().filter(|f| !of.faults.contains(f)).collect::<Vec<_>>()),
+            None => chosen.push(Scenario { faults, ..known.clone() }),
+        }
+    }
+    Ok(chosen)
+}
+
+/// The plan of a series: that of its subjects' soaks, and its own.
+fn begun(args: &ChaosArgs, store: &Store) -> Result<ChaosRecord, Failure> {
+    let plan =
+        Plan { agents: args.agents, think: args.think, seed: args.seed, ..Plan::soak(WORKLOAD) };
+    plan.check().map_err(|error| Failure::new(2, error))?;
+    let range = |name: &str, value: u64, min: u64, max: u64| {
+        if (min..=max).contains(&value) {
+            return Ok(());
+        }
+        let text = format!(
+            "{name} is {value}\n  cause: it must lie between {min} and {max}\n  remedy: `tailbeam chaos --help` shows the flags"
+        );
+        Err(Failure::new(2, text))
+    };
+    range("--injections", u64::from(args.injections), 1, 100)?;
+    range("--hold in ms", args.hold / MS, 100, 600_000)?;
+    range("--baseline in ms", args.baseline / MS, 2_000, 3_600_000)?;
+    range("--patience in ms", args.patience / MS, 5_000, 600_000)?;
+    let now_ns = clock::realtime_ns();
+    let id =
+        store.create_document(Documents::Chaos, now_ns).map_err(|error| Failure::new(1, error))?;
+    let ms = |ns: u64| format!("{}ms", ns / MS);
+    let mut flags: Vec<String> =
+        ["--workload", WORKLOAD, "--durability", "batch"].map(str::to_owned).into();
+    flags.extend(["--agents".to_owned(), args.agents.to_string()]);
+    flags.extend([
+        "--think".to_owned(),
+        format!("{}..{}", ms(args.think.min_ns), ms(args.think.max_ns)),
+    ]);
+    flags.extend(["--seed".to_owned(), args.seed.to_string()]);
+    flags.extend(["--own-cost", "off"].map(str::to_owned));
+    flags.extend(args.flags.iter().cloned());
+    Ok(ChaosRecord {
+        version: VERSION,
+        id,
+        started: rfc3339(now_ns),
+        host: tailbeam_harness::host::one_line(&host::describe()),
+        plan: ChaosPlan {
+            agents: args.agents,
+            rate_per_s: plan.rate_per_s(),
+            flags,
+            warm_ns: WARM_NS + plan.think.max_ns,
+            baseline_ns: args.baseline,
+            hold_ns: args.hold,
+            injections: args.injections,
+            patience_ns: args.patience,
+            settle_ns: plan.delay.max_ns + SECOND,
+            slot_ns: SLOT_NS,
+            seed: args.seed,
+            broken: args.broken.map(Into::into),
+        },
+        scenarios: Vec::new(),
+        stopped: true,
+    })
+}
+
+/// Runs the scenarios that the record has not, and writes the record after each.
+fn series(
+    scenarios: &[Scenario],
+    store: &Store,
+    record: &mut ChaosRecord,
+    progress: ProgressMode,
+    err: &mut dyn Write,
+) -> Result<Option<u8>, Failure> {
+    let control = Control::default();
+    let signals = Watch::start(&control)?;
+    let failed = |what: &str, cause: String| {
+        Failure::new(
+            1,
+            format!(
+                "{what}\n  cause: {cause}\n  remedy: `tailbeam chaos --list` says what this host can do"
+            ),
+        )
+    };
+    let program =
+        std::env::current_exe().map_err(|e| failed("cannot find this program", e.to_string()))?;
+    let dir = store.document_dir(Documents::Chaos, &record.id);
+    let launcher = Launcher { program: program.clone(), args: vec!["chaos-helper".to_owned()] };
+    let host = Host::find(launcher, &dir)
+        .map_err(|e| failed("cannot look at this host", e.to_string()))?;
+    let plan = record.plan.clone();
+    let setting = Setting {
+        plan: &plan,
+        host: &host,
+        control: &control,
+        program,
+        store: dir.join("subjects"),
+        dir: &dir,
+    };
+    for scenario in scenarios {
+        if record.scenarios.iter().any(|of| of.name == scenario.name) || setting.stopped() {
+            continue;
+        }
+        let mut say = |text: &str| {
+            if progress != ProgressMode::None {
+                // Progress is nobody's result.
+                let _ = writeln!(err, "{:<24} {text}", scenario.name);
+            }
+        };
+        let done = whole(scenario, &setting, &dir, &mut say);
+        let done =
+            done.map_err(|cause| failed(&format!("{} cannot be run", scenario.name), cause))?;
+        say(&format!("{} ({})", done.judged().verdict.name(), done.judged().reason));
+        if !setting.stopped() {
+            record.scenarios.push(done);
+        }
+        show::write(store, record)?;
+    }
+    record.stopped = setting.stopped();
+    show::write(store, record)?;
+    Ok(match signals.end() {
+        0 => None,
+        SIGTERM => Some(143),
+        _ => Some(130),
+    })
+}
+
+/// Runs a scenario between two looks at the host, with a guard.
+fn whole(
+    scenario: &Scenario,
+    setting: &Setting<'_>,
+    dir: &Path,
+    say: &mut dyn FnMut(&str),
+) -> Result<ScenarioRecord, String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    fs::create_dir_all(&setting.store).map_err(|error| text(&error))?;
+    let before = residue(&[]).map_err(|error| text(&error))?;
+    let path = dir.join(format!("{}.journal", scenario.name));
+    // Of an earlier try, which its guard has undone.
+    let _ = fs::remove_file(&path);
+    let mut journal = Journal::create(&path, &setting.host.name).map_err(|error| text(&error))?;
+    let words = ["chaos-guard".to_owned(), "--journal".to_owned(), path.display().to_string()];
+    let guard = Guard::start(&setting.program, &words).map_err(|error| text(&error))?;
+    journal.hold(guard.lifeline().map_err(|error| text(&error))?);
+    let mut record = ScenarioRecord {
+        name: scenario.name.clone(),
+        about: scenario.about.clone(),
+        subjects: Vec::new(),
+        faults: Vec::new(),
+        residue: Vec::new(),
+    };
+    for group in grouped(scenario) {
+        if setting.stopped() {
+            break;
+        }
+        let mut subject =
+            Cast { setting, journal: &mut journal, record: &mut record, say: &mut *say };
+        subject.perform(&group);
+    }
+    let undone = journal.undo_since(0);
+    drop(journal);
+    let healed = guard.finish().map_err(|error| text(&error))?;
+    record.residue.push(Check::seen(
+        "everything is undone",
+        undone.clean() && healed,
+        undone.to_string().trim().replace('\n', "; "),
+    ));
+    record.residue.push(left(&before, &setting.host.name));
+    Ok(record)
+}
+
+/// What carries this series' name and was not there before; another one may run beside it.
+fn left(before: &Residue, ours: &str) -> Check {
+    let name = "nothing is left on the host";
+    match residue(&[]) {
+        Ok(now) => {
+            let mut left = now.since(before);
+            left.retain(|name| name.contains(ours));
+            let text = if left.is_empty() {
+                "groups, mounts, loop devices, namespaces and processes are those of before"
+                    .to_owned()
+            } else {
+                left.join("; ")
+            };
+            Check::seen(name, left.is_empty(), text)
+        }
+        Err(error) => Check::unknown(name, error.to_string()),
+    }
+}
+
+/// Faults that one subject can be done: those on disks of their own apart, those of a subject's start each alone, and
+/// those that end a process last.
+fn grouped(scenario: &Scenario) -> Vec<Vec<Fault>> {
+    let mut groups: Vec<Vec<Fault>> = vec![Vec::new(), Vec::new()];
+    for fault in &scenario.faults {
+        match &fault.act {
+            act if act.is_of_the_start() => groups.push(vec![fault.clone()]),
+            act => groups[usize::from(act.needs_disk())].push(fault.clone()),
+        }
+    }
+    for group in &mut groups {
+        group.sort_by_key(|fault| fault.act.restarts());
+    }
+    groups.retain(|group| !group.is_empty());
+    groups
+}
+
+/// Who performs a group of faults on one subject.
+struct Cast<'c, 'a> {
+    setting: &'a Setting<'a>,
+    journal: &'c mut Journal,
+    record: &'c mut ScenarioRecord,
+    say: &'c mut dyn FnMut(&str),
+}
+
+impl Cast<'_, '_> {
+    fn perform(&mut self, faults: &[Fault]) {
+        let (able, not): (Vec<_>, Vec<_>) = faults
+            .iter()
+            .map(|fault| (fault, act::ability(&fault.act, self.setting.host)))
+            .partition(|(_, ability)| !matches!(ability, Ability::Impossible { .. }));
+        let number = self.record.subjects.len();
+        let mut done: Vec<FaultRecord> =
+            not.into_iter().map(|(fault, ability)| untried(fault, ability)).collect();
+        let mut subject = SubjectRecord {
+            run: None,
+            quiet: (0, 0),
+            processes: 0,
+            baseline: None,
+            checks: Vec::new(),
+        };
+        if !able.is_empty() {
+            let mark = self.journal.mark();
+            let tried = self.on_stage(&able, &mut done, &mut subject);
+            if let Err(cause) = tried {
+                (self.say)(&format!("no subject: {cause}"));
+                for (fault, ability) in &able {
+                    if done.iter().any(|of| of.fault == **fault) {
+                        continue;
+                    }
+                    let ended = Some(format!("there was no subject: {cause}"));
+                    done.push(FaultRecord { ended, ..untried(fault, ability.clone()) });
+                }
+                subject.checks.push(Check::unknown("the subject ran", cause));
+            }
+            let undone = self.journal.undo_since(mark);
+            if !undone.clean() {
+                subject.checks.push(Check::seen(
+                    "its stage is taken down",
+                    false,
+                    undone.to_string().trim().replace('\n', "; "),
+                ));
+            }
+        }
+        self.record.subjects.push(subject);
+        // In the order of the scenario.
+        done.sort_by_key(|of| faults.iter().position(|fault| *fault == of.fault));
+        self.record.faults.extend(done.into_iter().map(|fault| (number, fault)));
+    }
+
+    /// The disk of a subject whose log has one of its own, made and mounted.
+    fn disk(&mut self, wanted: bool) -> Result<Option<LoopDisk>, String> {
+        if !wanted {
+            return Ok(None);
+        }
+        let (host, groups) = (self.setting.host, self.setting.host.groups(""));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let restarts = u64::from(self.setting.plan.injections);
+        let disk = host.disk("-log", DISK + restarts * cores * DISK_PER_PROCESS);
+        let on = On { host, groups: &groups, process: None, helper: None };
+        let steps = Injector::LoopDisk { disk: disk.clone() }
+            .steps(&on)
+            .map_err(|gone| gone.cause.to_string())?;
+        self.journal.perform_all(&steps).map_err(|error| error.to_string())?;
+        Ok(Some(disk))
+    }
+
+    fn on_stage(
+        &mut self,
+        able: &[(&Fault, Ability)],
+        done: &mut Vec<FaultRecord>,
+        subject: &mut SubjectRecord,
+    ) -> Result<(), String> {
+        let (setting, plan) = (self.setting, self.setting.plan);
+        let disk = self.disk(able.iter().any(|(fault, _)| fault.act.needs_disk()))?;
+        let groups = setting.host.groups("");
+        self.journal.perform_all(&groups.steps()).map_err(|error| error.to_string())?;
+        let home = match &disk {
+            Some(disk) => disk.dir.join("logs"),
+            None => setting.store.join(format!(
+                "logs-{}-{}",
+                self.record.name,
+                self.record.subjects.len()
+            )),
+        };
+        fs::create_dir_all(&home).map_err(|error| format!("{}: {error}", home.display()))?;
+        let mut stage = Stage::new(setting, groups, home, length_ns(plan, able))?;
+        let offset_s = able.iter().find_map(|(fault, _)| match fault.act {
+            Act::MonotonicOffset(offset_s) => Some(offset_s),
+            _ => None,
+        });
+        (self.say)(&format!("a subject of {} agents", plan.agents));
+        stage.start(self.journal, false, offset_s)?;
+        setting.wait(plan.warm_ns);
+        let opened = checks::open(&stage);
+        let from = stage.now_ns() / plan.slot_ns;
+        setting.wait(plan.baseline_ns + plan.settle_ns);
+        stage.read(0);
+        let to = stage.now_ns().saturating_sub(plan.settle_ns) / plan.slot_ns;
+        let slots = usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0);
+        subject.quiet = (slots.start, slots.end);
+        subject.baseline = Baseline::of(&stage.axis, slots);
+        let mut scene = Scene {
+            stage: &mut stage,
+            journal: self.journal,
+            baseline: subject.baseline,
+            disk: disk.as_ref(),
+        };
+        for (number, (fault, ability)) in able.iter().enumerate() {
+            let mut record = untried(fault, ability.clone());
+            let wanted = if fault.act.is_of_the_start() { 1 } else { plan.injections };
+            for k in 0..wanted {
+                let draw = mixed(plan.seed, (number as u64) << 32 | u64::from(k));
+                match scene.run(fault, draw) {
+                    Ok(trial) => {
+                        (self.say)(&show::told(fault, k, wanted, &trial));
+                        let back = trial
+                            .recovery
+                            .is_none_or(|found| found.from_revert.at_least_ns() < plan.patience_ns);
+                        record.trials.push(trial);
+                        if !back {
+                            record.ended = Some(format!(
+                                "not back after injection {}: no further ones",
+                                k + 1
+                            ));
+                            break;
+                        }
+                    }
+                    Err(cause) => {
+                        (self.say)(&format!("{} {}/{wanted}: {cause}", fault.name, k + 1));
+                        record.ended = Some(cause);
+                        break;
+                    }
+                }
+            }
+            done.push(record);
+        }
+        checks::close(&mut stage, subject, opened, done);
+        keep(&stage, &self.record.name, self.record.subjects.len())
+    }
+}
+
+/// Name of the file of a subject's slots.
+fn slots_of(scenario: &str, subject: usize) -> String {
+    format!("{scenario}-{subject}.slots.jsonl")
+}
+
+/// Writes the slots beside the record.
+fn keep(stage: &Stage<'_>, scenario: &str, subject: usize) -> Result<(), String> {
+    let path = stage.setting.dir.join(slots_of(scenario, subject));
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = std::io::BufWriter::new(fs::File::create(&path).map_err(failed)?);
+    slots::write(&stage.axis.cells, &mut file).map_err(failed)?;
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)
+}
+
+/// Longest time that a subject may be needed for, ns.
+fn length_ns(plan: &ChaosPlan, able: &[(&Fault, Ability)]) -> u64 {
+    let one = |fault: &Fault| {
+        let hold_ns = fault.hold_ns.unwrap_or(plan.hold_ns);
+        (hold_ns + plan.patience_ns + plan.settle_ns + 5 * SECOND) * u64::from(plan.injections)
+    };
+    let faults: u64 = able.iter().map(|(fault, _)| one(fault)).sum();
+    plan.warm_ns + plan.baseline_ns + faults + 60 * SECOND
+}
+
+fn untried(fault: &Fault, ability: Ability) -> FaultRecord {
+    FaultRecord {
+        fault: fault.clone(),
+        how: fault.act.how(),
+        ability,
+        trials: Vec::new(),
+        ended: None,
+    }
+}

@@ -1,0 +1,273 @@
+//! A subject on its stage: its board, its groups, its logs; started, stopped, killed, started again.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tailbeam_harness::chaos::board::{Board, Cell, Knob, Shape};
+use tailbeam_harness::chaos::host::{Groups, Host, Journal, Process, Run, Subject};
+use tailbeam_harness::chaos::record::ChaosPlan;
+use tailbeam_harness::chaos::recovery::Axis;
+use tailbeam_harness::drive::Control;
+use tailbeam_probes::clock;
+
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long a subject may take to have its agents and its first request, beside 20 us per agent.
+const START_NS: u64 = 60_000_000_000;
+/// How long it may take to drain, seal and report, beside its timeout.
+const END_NS: u64 = 90_000_000_000;
+/// Bytes kept of what a subject prints.
+const OUTPUT_MAX: u64 = 16 << 20;
+
+/// What stays the same in a series.
+pub(super) struct Setting<'a> {
+    pub(super) plan: &'a ChaosPlan,
+    pub(super) host: &'a Host,
+    pub(super) control: &'a Control,
+    /// This program.
+    pub(super) program: PathBuf,
+    /// Directory of the series.
+    pub(super) dir: &'a Path,
+    /// Store of the subjects' runs.
+    pub(super) store: PathBuf,
+}
+
+impl Setting<'_> {
+    /// Waits; gives `false` when the series is to be stopped.
+    pub(super) fn wait(&self, ns: u64) -> bool {
+        let until_ns = clock::monotonic_ns().saturating_add(ns);
+        loop {
+            let left_ns = until_ns.saturating_sub(clock::monotonic_ns());
+            if self.stopped() || left_ns == 0 {
+                return !self.stopped();
+            }
+            thread::park_timeout(LOOK.min(Duration::from_nanos(left_ns)));
+        }
+    }
+
+    pub(super) fn stopped(&self) -> bool {
+        self.control.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// A running subject.
+struct Running {
+    subject: Subject,
+    out: JoinHandle<String>,
+    err: JoinHandle<String>,
+}
+
+/// How a subject ended.
+pub(super) struct Ended {
+    /// What it printed.
+    pub(super) out: String,
+    pub(super) err: String,
+}
+
+/// A stage.
+pub(super) struct Stage<'a> {
+    pub(super) setting: &'a Setting<'a>,
+    pub(super) board: Board,
+    pub(super) axis: Axis,
+    pub(super) groups: Groups,
+    /// Where its logs lie.
+    pub(super) home: PathBuf,
+    /// Events that the logs held when the last process before this one ended.
+    pub(super) kept: Option<u64>,
+    running: Option<Running>,
+    /// Slots before this one do not change any more.
+    settled: usize,
+}
+
+impl<'a> Stage<'a> {
+    /// An empty one, for a subject that lives so long.
+    pub(super) fn new(
+        setting: &'a Setting<'a>,
+        groups: Groups,
+        home: PathBuf,
+        length_ns: u64,
+    ) -> Result<Self, String> {
+        let plan = setting.plan;
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let shape = Shape {
+            cores: u32::try_from(cores).map_err(|_| "too many cores")?,
+            slots: u32::try_from(length_ns / plan.slot_ns + 1)
+                .map_err(|_| "it would last too long")?,
+            slot_ns: plan.slot_ns,
+            from_ns: clock::monotonic_ns(),
+        };
+        let board = Board::create(shape, &secret()?)
+            .map_err(|error| format!("no shared memory for the board: {error}"))?;
+        if let Some(defence) = plan.broken {
+            board.set(Knob::DefencesOff, defence as u64);
+        }
+        let expected = plan.rate_per_s * plan.slot_ns as f64 / 1e9;
+        let axis = Axis { cells: Vec::new(), slot_ns: plan.slot_ns, expected };
+        Ok(Self { setting, board, axis, groups, home, kept: None, running: None, settled: 0 })
+    }
+
+    /// Starts the subject, or another one that goes on with its run, and waits until requests are due.
+    /// `offset_s`: how far its monotonic clock is ahead.
+    pub(super) fn start(
+        &mut self,
+        journal: &mut Journal,
+        resume: bool,
+        offset_s: Option<i64>,
+    ) -> Result<(), String> {
+        let text = |path: &Path| path.display().to_string();
+        let setting = self.setting;
+        let mut args = vec!["--store".to_owned(), text(&setting.store), "soak".to_owned()];
+        if resume {
+            args.extend(["--resume", "@last"].map(str::to_owned));
+        } else {
+            args.extend(setting.plan.flags.iter().cloned());
+            let s = u64::from(self.board.shape().slots) * setting.plan.slot_ns / 1_000_000_000;
+            args.extend(["--duration".to_owned(), format!("{s}s")]);
+        }
+        args.extend(["--board".to_owned(), text(&self.board.path())]);
+        args.extend(["--log-home".to_owned(), text(&self.home)]);
+        args.extend(["--progress", "none", "--format", "json"].map(str::to_owned));
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        let mut run = Run::new(&setting.program, &words).inside(&self.groups);
+        run.offset_s = offset_s;
+        let begun = self.board.begun().1;
+        let pipes = |command: &mut Command| {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        };
+        let mut subject =
+            Subject::start(journal, &run, pipes).map_err(|error| error.to_string())?;
+        let child = subject.child();
+        let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
+        self.running = Some(Running { subject, out, err });
+        self.wait_for_requests(begun)
+    }
+
+    fn wait_for_requests(&mut self, begun: u64) -> Result<(), String> {
+        let until_ns = clock::monotonic_ns() + START_NS + self.setting.plan.agents * 20_000;
+        let from = self.slot_now();
+        loop {
+            if self.board.begun().1 > begun {
+                let now = self.slot_now();
+                let due = (from..=now).any(|slot| self.board.read(slot).due > 0);
+                if due {
+                    return Ok(());
+                }
+            }
+            if let Some(ended) = self.ended() {
+                return Err(said(&ended));
+            }
+            if clock::monotonic_ns() > until_ns || !self.setting.wait(50_000_000) {
+                return Err("no request was due in its time".to_owned());
+            }
+        }
+    }
+
+    /// The process, while it lives.
+    pub(super) fn process(&self) -> Option<Process> {
+        self.running.as_ref().map(|running| running.subject.process())
+    }
+
+    /// What it said, when it has ended.
+    pub(super) fn ended(&mut self) -> Option<Ended> {
+        let running = self.running.as_mut()?;
+        let over = running.subject.ends_within(0).ok()?.is_some();
+        if over { self.take() } else { None }
+    }
+
+    fn take(&mut self) -> Option<Ended> {
+        let Running { out, err, .. } = self.running.take()?;
+        let text = |from: JoinHandle<String>| from.join().unwrap_or_default();
+        Some(Ended { out: text(out), err: text(err) })
+    }
+
+    /// Kills it.
+    pub(super) fn kill(&mut self) -> Result<String, String> {
+        let running = self.running.as_mut().ok_or("it had ended before")?;
+        let status = running.subject.kill().map_err(|error| error.to_string())?;
+        self.take();
+        Ok(status.to_string())
+    }
+
+    /// Has it drain, seal and report.
+    pub(super) fn stop(&mut self) -> Result<Ended, String> {
+        let running = self.running.as_mut().ok_or("it had ended before")?;
+        running.subject.process().signal(Signal::INT).map_err(|error| error.to_string())?;
+        let until_ns = clock::monotonic_ns() + END_NS;
+        while clock::monotonic_ns() < until_ns {
+            let running = self.running.as_mut().ok_or("it had ended before")?;
+            if running.subject.ends_within(100).map_err(|error| error.to_string())?.is_some() {
+                return self.take().ok_or_else(|| "it had ended before".to_owned());
+            }
+        }
+        self.kill()?;
+        Err(format!("it did not end within {} s of SIGINT, and was killed", END_NS / 1_000_000_000))
+    }
+
+    /// Now, from the begin of the axis, ns.
+    pub(super) fn now_ns(&self) -> u64 {
+        clock::monotonic_ns().saturating_sub(self.board.shape().from_ns)
+    }
+
+    fn slot_now(&self) -> u32 {
+        let slot = self.now_ns() / self.setting.plan.slot_ns;
+        u32::try_from(slot).unwrap_or(u32::MAX).min(self.board.shape().slots - 1)
+    }
+
+    /// Reads what the cores have counted, up to now. What was due longer ago than `settled_ns` is read no more.
+    pub(super) fn read(&mut self, settled_ns: u64) {
+        let now = self.slot_now() as usize;
+        self.axis.cells.resize(now + 1, Cell::default());
+        for slot in self.settled..=now {
+            self.axis.cells[slot] = self.board.read(u32::try_from(slot).unwrap_or(u32::MAX));
+        }
+        let settled = self.now_ns().saturating_sub(settled_ns) / self.setting.plan.slot_ns;
+        self.settled = usize::try_from(settled).unwrap_or(0).max(self.settled).min(now);
+    }
+
+    /// Reads every slot again.
+    pub(super) fn read_all(&mut self) {
+        self.settled = 0;
+        self.read(0);
+    }
+
+    /// Directories of its logs.
+    pub(super) fn logs(&self) -> Vec<(u32, PathBuf)> {
+        let cores = 0..self.board.shape().cores;
+        let dirs = cores.map(|core| (core, self.home.join(format!("owner-{core}"))));
+        dirs.filter(|(_, dir)| dir.is_dir()).collect()
+    }
+}
+
+/// What a subject that ended on its own gave as its reason.
+pub(super) fn said(ended: &Ended) -> String {
+    let lines: Vec<&str> =
+        ended.err.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let first = lines.iter().position(|line| line.starts_with("error: ")).unwrap_or(0);
+    let text =
+        lines[first.min(lines.len())..].iter().take(3).copied().collect::<Vec<_>>().join("; ");
+    if text.is_empty() { "it ended and said nothing".to_owned() } else { text }
+}
+
+fn secret() -> Result<[u8; 32], String> {
+    let mut secret = [0; 32];
+    let mut source = std::fs::File::open("/dev/urandom").map_err(|error| error.to_string())?;
+    source.read_exact(&mut secret).map_err(|error| error.to_string())?;
+    Ok(secret)
+}
+
+/// Reads a pipe to its end beside the subject, so that neither waits for the other.
+fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            // What could be read is what there is; a broken pipe ends it.
+            let _ = pipe.take(OUTPUT_MAX).read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}

@@ -1,0 +1,191 @@
+//! One injection: at an instant of its own, held, taken back, and watched until the service is back.
+
+use tailbeam_harness::chaos::board::Defence;
+use tailbeam_harness::chaos::corrupt::{copied, examine, plant, promised};
+use tailbeam_harness::chaos::host::Journal;
+use tailbeam_harness::chaos::host::injector::LoopDisk;
+use tailbeam_harness::chaos::record::{Bite, Check, Trial};
+use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
+use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
+use tailbeam_harness::log::{Damage as LogDamage, DamageKind, LogKey};
+use tailbeam_harness::protocol::elicitation::RunSecret;
+
+use super::act::Force;
+use super::stage::{Stage, said};
+
+/// Time between two looks for the return, ns.
+const LOOK_NS: u64 = 200_000_000;
+/// Largest delay before an injection, ns.
+const PHASE_NS: u64 = 1_000_000_000;
+/// What was due this long before now does not change any more, ns, beside the subject's timeout.
+const FINAL_NS: u64 = 12_000_000_000;
+
+/// What a trial is done to and judged by.
+pub(super) struct Scene<'s, 'a> {
+    pub(super) stage: &'s mut Stage<'a>,
+    pub(super) journal: &'s mut Journal,
+    pub(super) baseline: Option<Baseline>,
+    pub(super) disk: Option<&'s LoopDisk>,
+}
+
+/// A random number of a seed and a counter (splitmix64, Steele et al. 2014).
+pub(super) const fn mixed(seed: u64, k: u64) -> u64 {
+    let mut z = seed.wrapping_add(k.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Scene<'_, '_> {
+    /// Injects a fault once. `draw`: for its phase. `Err`: why there is no trial.
+    pub(super) fn run(&mut self, fault: &Fault, draw: u64) -> Result<Trial, String> {
+        if !self.stage.setting.wait(draw % PHASE_NS) {
+            return Err("the series was stopped".to_owned());
+        }
+        match &fault.act {
+            Act::Corrupt(damage) => self.corrupt(*damage, draw),
+            act if act.restarts() => self.restart(act),
+            _ => self.hold(fault),
+        }
+    }
+
+    fn hold(&mut self, fault: &Fault) -> Result<Trial, String> {
+        let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);
+        let process = self.stage.process();
+        let injected_ns = self.stage.now_ns();
+        let force = Force::inject(&fault.act, self.stage, self.journal, self.disk, hold_ns)?;
+        // A stop ends the fault early; it is taken back in any case.
+        self.stage.setting.wait(hold_ns);
+        let bites = force.bites(self.stage);
+        let reverted = force.revert(self.stage, self.journal);
+        let reverted_ns = self.stage.now_ns();
+        let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
+        let alive = self.stage.ended();
+        let text = alive.as_ref().map_or_else(|| "it lives".to_owned(), said);
+        let lives = alive.is_none() && self.stage.process() == process;
+        let checks = vec![Check::seen("the subject lives", lives, text)];
+        Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
+    }
+
+    /// Judges what is known so far.
+    fn recovery(&self, span: Span) -> Option<tailbeam_harness::chaos::recovery::Recovery> {
+        Some(judge(&self.stage.axis, self.baseline.as_ref()?, span))
+    }
+
+    /// Looks until the service is back, or the patience is over; up to when everything is known.
+    fn watch(&mut self, mut span: Span) -> Span {
+        let plan = self.stage.setting.plan;
+        let until_ns = span.reverted_ns + plan.patience_ns + plan.settle_ns;
+        loop {
+            self.stage.read(FINAL_NS);
+            let now_ns = self.stage.now_ns();
+            span.until_ns = now_ns.saturating_sub(plan.settle_ns).max(span.reverted_ns);
+            let back =
+                self.recovery(span).is_none_or(|found| matches!(found.from_revert, Took::Ns(_)));
+            if back || now_ns >= until_ns || !self.stage.setting.wait(LOOK_NS) {
+                return span;
+            }
+        }
+    }
+
+    /// The process dies, with its disk or without, and another one goes on.
+    fn restart(&mut self, act: &Act) -> Result<Trial, String> {
+        let begun = self.stage.board.begun().1;
+        let injected_ns = self.stage.now_ns();
+        let force = match act {
+            Act::PowerCut => Some(Force::inject(act, self.stage, self.journal, self.disk, 0)?),
+            _ => None,
+        };
+        let mut bites = force.as_ref().map(|force| force.bites(self.stage)).unwrap_or_default();
+        // Without power nothing runs.
+        let status = self.stage.kill()?;
+        bites.push(Bite {
+            source: format!("the subject ended: {status}"),
+            unit: "processes".to_owned(),
+            before: 0,
+            after: 1,
+            bit: status.contains("signal: 9"),
+        });
+        let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
+        let checks = self.durable();
+        let reverted_ns = self.stage.now_ns();
+        self.stage.start(self.journal, true, None)?;
+        let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
+        bites.push(Bite {
+            source: "subjects that began".to_owned(),
+            unit: "processes".to_owned(),
+            before: begun,
+            after: self.stage.board.begun().1,
+            bit: self.stage.board.begun().1 == begun + 1,
+        });
+        Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
+    }
+
+    fn key(&self) -> LogKey {
+        LogKey(RunSecret::new(self.stage.board.secret()).log_key())
+    }
+
+    /// Whether the logs of a dead subject hold what it had promised.
+    fn durable(&mut self) -> Vec<Check> {
+        let logs = self.stage.logs();
+        if logs.is_empty() {
+            return vec![Check::unknown("nothing durable is lost", "the subject keeps no log")];
+        }
+        let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
+        let mut damage = Vec::new();
+        for (core, dir) in logs {
+            let log = match copied(&dir) {
+                Ok(log) => log,
+                Err(error) => {
+                    let text = format!("{}: {error}", dir.display());
+                    return vec![Check::unknown("nothing durable is lost", text)];
+                }
+            };
+            let durable = self.stage.board.durable(core);
+            let kept = promised(&log, self.key(), durable);
+            (lost, all) = (lost + kept.lost, all + durable);
+            (records, events) = (records + kept.records, events + kept.events);
+            let torn = |of: &&LogDamage| of.kind == DamageKind::TornTail && !of.acknowledged;
+            let others = kept.scanned.damage.iter().filter(|of| !torn(of));
+            damage.extend(others.map(ToString::to_string));
+        }
+        self.stage.kept = Some(events);
+        let text = format!(
+            "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
+        );
+        vec![
+            Check::seen("nothing durable is lost", lost == 0 && all > 0, text),
+            Check::seen(
+                "the log is whole up to its end",
+                damage.is_empty(),
+                damage.first().cloned().unwrap_or_else(|| "a torn end at most".to_owned()),
+            ),
+        ]
+    }
+
+    /// A copy of each log is damaged and read.
+    fn corrupt(&mut self, damage: Damage, draw: u64) -> Result<Trial, String> {
+        let injected_ns = self.stage.now_ns();
+        let (mut checks, mut planted) = (Vec::new(), 0);
+        for (_, dir) in self.stage.logs() {
+            let before = copied(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+            let mut after = before.clone();
+            let Some(place) = plant(&mut after, self.key(), damage, draw) else { continue };
+            planted += 1;
+            let blind = self.stage.board.is_off(Defence::Checksum);
+            checks.extend(examine((&before, &after), self.key(), &place, blind));
+        }
+        if planted == 0 {
+            return Err("the logs hold too few records".to_owned());
+        }
+        // Of equal checks the first that does not hold is worth telling.
+        checks.sort_by_key(|check: &Check| check.holds != Some(false));
+        checks.dedup_by(|a, b| a.name == b.name);
+        let until_ns = self.stage.now_ns();
+        let (unit, after) = ("copies".to_owned(), planted);
+        let bites =
+            vec![Bite { source: "damaged".to_owned(), unit, before: 0, after, bit: planted > 0 }];
+        let span = Span { injected_ns, reverted_ns: until_ns, until_ns };
+        Ok(Trial { span, bites, reverted: Ok(()), recovery: None, checks })
+    }
+}

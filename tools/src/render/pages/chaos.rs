@@ -1,0 +1,204 @@
+//! The page of a series of faults.
+
+use serde::Serialize;
+use tailbeam_harness::chaos::record::{
+    Ability, Bite, ChaosRecord, Check, FaultRecord, Judged, ScenarioRecord, SubjectRecord, Verdict,
+};
+use tailbeam_harness::chaos::recovery::{Recovery, Took, failure_bound};
+
+use super::Page;
+use crate::render::units::{self, count};
+
+/// What the JSON document holds: what was seen, and what it is worth.
+#[derive(Debug, Serialize)]
+pub struct ChaosData<'a> {
+    verdict: Judged,
+    scenarios: Vec<ScenarioData<'a>>,
+    series: &'a ChaosRecord,
+}
+
+#[derive(Debug, Serialize)]
+struct ScenarioData<'a> {
+    name: &'a str,
+    verdict: Judged,
+    faults: Vec<FaultData<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct FaultData<'a> {
+    name: &'a str,
+    verdict: Judged,
+}
+
+impl<'a> ChaosData<'a> {
+    /// Of a series.
+    #[must_use]
+    pub fn of(series: &'a ChaosRecord) -> Self {
+        let fault = |of: &'a FaultRecord| FaultData { name: &of.fault.name, verdict: of.judged() };
+        let scenario = |of: &'a ScenarioRecord| ScenarioData {
+            name: &of.name,
+            verdict: of.judged(),
+            faults: of.faults.iter().map(|(_, record)| fault(record)).collect(),
+        };
+        let scenarios = series.scenarios.iter().map(scenario).collect();
+        Self { verdict: series.judged(), scenarios, series }
+    }
+}
+
+/// The page.
+#[must_use]
+pub fn chaos(of: &ChaosRecord) -> Page {
+    let judged = of.judged();
+    let title = format!("Chaos  {}  {}  started {}", judged.verdict.name(), of.id, of.started);
+    let mut page = Page { title, ..Page::default() };
+    let plan = &of.plan;
+    page.line(format!(
+        "{} agents, {:.0} requests/s due; {} injections of each fault, {} long unless it says otherwise, at random instants of seed {}",
+        count(plan.agents),
+        plan.rate_per_s,
+        plan.injections,
+        time(plan.hold_ns),
+        plan.seed
+    ));
+    page.line(format!("on {}", of.host));
+    page.line(format!("because of {}", judged.reason));
+    if let Some(defence) = plan.broken {
+        page.caveat(format!(
+            "{defence:?} is switched off in the subjects: {} must fail",
+            defence.guard()
+        ));
+    }
+    if of.stopped {
+        page.caveat("the series was stopped before its end, or it still runs");
+    }
+    for scenario in &of.scenarios {
+        one(scenario, &mut page);
+    }
+    clean(of, &mut page);
+    page
+}
+
+fn one(of: &ScenarioRecord, page: &mut Page) {
+    let judged = of.judged();
+    page.heading(format!("{}  {}  {}", of.name, judged.verdict.name(), of.about));
+    let rows = of.faults.iter().map(|(subject, fault)| row(fault, of.subjects.get(*subject)));
+    let head = [
+        "fault",
+        "verdict",
+        "how",
+        "proof that it bit",
+        "n",
+        "available",
+        "P99 before",
+        "during",
+        "after",
+        "back from injection",
+        "from revert",
+    ];
+    page.table(&head, 4, rows.collect());
+    for (_, fault) in &of.faults {
+        let judged = fault.judged();
+        if judged.verdict != Verdict::Pass {
+            page.caveat(format!("{}: {}", fault.fault.name, judged.reason));
+        }
+        if let Ability::Impossible { remedy, .. } = &fault.ability {
+            page.caveat(format!("{}: remedy: {remedy}", fault.fault.name));
+        }
+        if let Ability::Replaced { by, why } = &fault.ability {
+            page.caveat(format!("{}: replaced by {by}: {why}", fault.fault.name));
+        }
+    }
+    for (number, subject) in of.subjects.iter().enumerate() {
+        let run = subject.run.as_deref().unwrap_or("none");
+        page.line(format!(
+            "subject {number}: run {run}, {} processes; {}",
+            subject.processes,
+            held(&subject.checks)
+        ));
+    }
+    page.line(format!("host: {}", held(&of.residue)));
+    let all = of.subjects.iter().flat_map(|subject| &subject.checks).chain(&of.residue);
+    for check in all.filter(|check| check.holds != Some(true)) {
+        let word = if check.holds.is_none() { "unknown" } else { "does not hold" };
+        page.caveat(format!("{} {word}: {}", check.name, check.text));
+    }
+}
+
+fn time(ns: u64) -> String {
+    units::time(ns as f64)
+}
+
+fn held(checks: &[Check]) -> String {
+    let hold: Vec<&str> = checks
+        .iter()
+        .filter(|check| check.holds == Some(true))
+        .map(|check| check.name.as_str())
+        .collect();
+    format!("{} of {} checks hold ({})", hold.len(), checks.len(), hold.join(", "))
+}
+
+fn took(took: Took) -> String {
+    match took {
+        Took::Ns(0) => "was not away".to_owned(),
+        Took::Ns(ns) => time(ns),
+        Took::MoreThan(ns) => format!("> {}", time(ns)),
+    }
+}
+
+fn proof(bite: &Bite) -> String {
+    let Bite { source, before, after, bit, .. } = bite;
+    let mark = if *bit { "" } else { " (no proof)" };
+    format!("{source} {before} -> {after}{mark}")
+}
+
+fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
+    let found: Vec<&Recovery> =
+        of.trials.iter().filter_map(|trial| trial.recovery.as_ref()).collect();
+    let none = || "-".to_owned();
+    let worst = |pick: fn(&Recovery) -> Took| {
+        let longest = found
+            .iter()
+            .map(|of| pick(of))
+            .max_by_key(|took| (took.at_least_ns(), matches!(took, Took::MoreThan(_))));
+        longest.map_or_else(none, took)
+    };
+    let p99 = |pick: fn(&Recovery) -> Option<u64>| {
+        found.iter().filter_map(|of| pick(of)).max().map_or_else(none, time)
+    };
+    let share =
+        |of: &&Recovery| if of.slots == 0 { 1.0 } else { of.available as f64 / of.slots as f64 };
+    let available = found.iter().map(share).reduce(f64::min);
+    let before = subject.and_then(|of| of.baseline).map_or_else(none, |of| time(of.p99_ns));
+    let bites =
+        of.trials.first().map(|trial| trial.bites.iter().map(proof).collect::<Vec<_>>().join("; "));
+    vec![
+        of.fault.name.clone(),
+        of.judged().verdict.name().to_owned(),
+        of.how.text().to_owned(),
+        bites.unwrap_or_else(none),
+        of.trials.len().to_string(),
+        available.map_or_else(none, |share| format!("{:.1} %", share * 100.0)),
+        before,
+        p99(|of| of.during_p99_ns),
+        p99(|of| of.after_p99_ns),
+        worst(|of| of.from_injection),
+        worst(|of| of.from_revert),
+    ]
+}
+
+/// What clean injections are worth.
+fn clean(of: &ChaosRecord, page: &mut Page) {
+    let passed = of.scenarios.iter().flat_map(|of| &of.faults);
+    let trials: Vec<u32> = passed
+        .filter(|(_, fault)| fault.judged().verdict == Verdict::Pass)
+        .map(|(_, fault)| u32::try_from(fault.trials.len()).unwrap_or(u32::MAX))
+        .collect();
+    let Some(least) = trials.iter().min() else { return };
+    page.heading("What a PASS says");
+    page.line(format!(
+        "{least} injections without a failure bound the probability of one at {:.0} % (95 % confidence, 1 - 0.05^(1/n)); --injections raises n",
+        failure_bound(*least) * 100.0
+    ));
+    page.line("figures are the worst of all injections; available: 100 ms slots, from injection to return, with 99 % of what was due answered");
+    page.line("by the instant at which a request was due, to 100 ms; P99 at most 6.25 % too high");
+}

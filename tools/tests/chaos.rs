@@ -1,0 +1,246 @@
+//! `chaos` as its user sees it: a short series, its document, what it says of a host, and what a supervisor that is killed
+//! leaves: nothing.
+#![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that skips must say so")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tailbeam_harness::chaos::host::{Residue, residue};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
+/// Two hundred agents that ask ten times a second: a baseline is there in seconds.
+const SMALL: &str = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --patience 20s --progress none -- \
+                     --delay 5ms..20ms --timeout 2s";
+
+fn command(store: &Path, line: &str) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--store").arg(store).args(line.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+fn run(store: &Path, line: &str) -> Output {
+    command(store, line).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The data of a series that the published schema accepts.
+fn data(store: &Path, output: &Output) -> Value {
+    let value: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", text(&output.stdout), text(&output.stderr)));
+    let schema: Value = serde_json::from_slice(&run(store, "chaos --schema").stdout).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let wrong: Vec<String> =
+        schema.iter_errors(&value).map(|e| format!("{e} at {}", e.instance_path())).collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+    value["data"].clone()
+}
+
+fn series(store: &Path) -> PathBuf {
+    let found: Vec<PathBuf> =
+        fs::read_dir(store.join("chaos")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(found.len(), 1);
+    found[0].clone()
+}
+
+/// What was done in process and on a copy needs no privilege: a slow disk and a flipped bit.
+#[test]
+fn a_short_series_is_whole_and_can_be_judged_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path();
+    let line = format!(
+        "chaos disk_io_stress/slow_sync event_store_corruption/bit_flip --injections 1 --format json {SMALL}"
+    );
+    let output = run(store, &line);
+    assert_eq!(output.status.code(), Some(4), "one injection is no PASS: {}", text(&output.stderr));
+    let found = data(store, &output);
+    let faults: Vec<&Value> = found["series"]["scenarios"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|of| of["faults"].as_array().unwrap())
+        .map(|pair| &pair[1])
+        .collect();
+    assert_eq!(faults.len(), 2);
+    for fault in &faults {
+        let trial = &fault["trials"][0];
+        assert!(
+            trial["bites"].as_array().unwrap().iter().all(|bite| bite["bit"] == true),
+            "{fault}"
+        );
+        assert!(
+            trial["checks"].as_array().unwrap().iter().all(|of| of["holds"] == true),
+            "{fault}"
+        );
+    }
+    let slow = &faults[0]["trials"][0]["recovery"];
+    assert!(slow["during_p99_ns"].as_u64().unwrap() > 300_000_000, "500 ms of each sync: {slow}");
+    for scenario in found["series"]["scenarios"].as_array().unwrap() {
+        let subject = &scenario["subjects"][0];
+        assert!(subject["baseline"]["timed"].as_u64().unwrap() > 1_000, "{subject}");
+        let checks = subject["checks"].as_array().unwrap().iter();
+        let all: Vec<&Value> = checks.chain(scenario["residue"].as_array().unwrap()).collect();
+        assert!(all.len() >= 9 && all.iter().all(|of| of["holds"] == true), "{all:?}");
+    }
+    let again = run(store, "chaos --from @last --format json");
+    assert_eq!((again.status.code(), data(store, &again)), (Some(4), found));
+    let page = text(&run(store, "chaos --from @last").stdout);
+    assert!(page.contains("slow_sync") && page.contains("1 of 5 injections"), "{page}");
+    slots_are_believed_when_they_are_whole(store);
+}
+
+fn slots_are_believed_when_they_are_whole(store: &Path) {
+    let file = series(store).join("disk_io_stress-0.slots.jsonl");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let output = run(store, "chaos --from @last");
+    assert_eq!(output.status.code(), Some(6), "{}", text(&output.stdout));
+    assert!(text(&output.stderr).contains("slots.jsonl cannot be used"));
+}
+
+#[test]
+fn what_cannot_be_run_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    for (line, said) in [
+        ("chaos earthquake", "there are network_partition"),
+        ("chaos cpu_throttling/none", "no scenario \"cpu_throttling/none\""),
+        ("chaos cpu_throttling --injections 0", "--injections is 0"),
+        ("chaos cpu_throttling --hold 1h", "--hold in ms"),
+        ("chaos", "required"),
+        ("chaos --from @last", "remedy"),
+    ] {
+        let output = run(dir.path(), line);
+        assert!(matches!(output.status.code(), Some(1 | 2)), "{line}: {:?}", output.status);
+        assert!(text(&output.stderr).contains(said), "{line}: {}", text(&output.stderr));
+    }
+    let dry = text(&run(dir.path(), "chaos --all --dry-run").stdout);
+    for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo"] {
+        assert!(dry.contains(part), "{dry}");
+    }
+    assert!(!dir.path().join("chaos").exists(), "nothing was done");
+}
+
+/// A guard that cannot fail is none.
+#[test]
+fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
+    std::thread::scope(|scope| {
+        for (defence, fault, said) in [
+            ("expiry", "network_partition/total", "every request has one end"),
+            ("replay", "process_crash/kill", "a restart restores its log"),
+            ("checksum", "event_store_corruption/bit_flip", "the damage is named"),
+        ] {
+            scope.spawn(move || {
+                let dir = tempfile::tempdir().unwrap();
+                let line = format!("chaos {fault} --injections 1 --break {defence} {SMALL}");
+                let output = run(dir.path(), &line);
+                let page = text(&output.stdout);
+                assert_eq!(output.status.code(), Some(3), "{page}{}", text(&output.stderr));
+                assert!(page.contains(said) && page.contains("is switched off"), "{page}");
+            });
+        }
+    });
+}
+
+/// A supervisor in the middle of a fault, and what it did to the host so far.
+struct Supervisor {
+    child: Child,
+    store: tempfile::TempDir,
+}
+
+impl Supervisor {
+    /// Waits until the fault is in force: its journal has a step behind the subject's start.
+    fn in_the_middle(fault: &str) -> Self {
+        let store = tempfile::tempdir().unwrap();
+        let line =
+            format!("chaos {fault} --injections 1 {}", SMALL.replace("--hold 500ms", "--hold 60s"));
+        let mut command = command(store.path(), &line);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        let mut this = Self { child: command.spawn().unwrap(), store };
+        for _ in 0..600 {
+            if this.injected() {
+                return this;
+            }
+            assert!(this.child.try_wait().unwrap().is_none(), "{fault}: it ended before the fault");
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        panic!("{fault}: nothing was injected in a minute");
+    }
+
+    fn injected(&self) -> bool {
+        let Ok(series) = fs::read_dir(self.store.path().join("chaos")) else { return false };
+        let journals = series.flatten().filter_map(|entry| {
+            let files = fs::read_dir(entry.path()).ok()?.flatten();
+            files
+                .map(|file| file.path())
+                .find(|path| path.extension().is_some_and(|e| e == "journal"))
+        });
+        journals.into_iter().any(|path| {
+            let lines = fs::read_to_string(path).unwrap_or_default();
+            let started = lines.lines().rposition(|line| line.contains("--log-home"));
+            let after = started
+                .map_or(0, |at| lines.lines().skip(at + 1).filter(|l| l.contains("Will")).count());
+            after > 0
+        })
+    }
+}
+
+trait Rposition: Iterator + Sized {
+    fn rposition(self, wanted: impl Fn(Self::Item) -> bool) -> Option<usize> {
+        self.enumerate().filter_map(|(at, item)| wanted(item).then_some(at)).last()
+    }
+}
+
+impl<I: Iterator> Rposition for I {}
+
+#[test]
+fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("SKIPPED: faults of the kernel need root");
+        return;
+    }
+    // Beside each other: each has names of its own.
+    std::thread::scope(|scope| {
+        for fault in [
+            "cpu_throttling/quota",
+            "cpu_throttling/hog",
+            "cpu_throttling/held_core",
+            "cpu_throttling/frozen",
+            "memory_exhaustion/limit",
+            "disk_io_stress/full",
+        ] {
+            scope.spawn(move || killed_in(fault));
+        }
+    });
+}
+
+fn killed_in(fault: &str) {
+    let mut supervisor = Supervisor::in_the_middle(fault);
+    let name = format!("tailbeam-chaos-{}", supervisor.child.id());
+    let ours = || {
+        let mut found = residue(&[]).unwrap().since(&Residue::default());
+        found.retain(|of| of.contains(&name));
+        found
+    };
+    let during = ours();
+    assert!(during.iter().any(|of| of.starts_with("process ")), "{fault}: {during:?}");
+    kill_process(Pid::from_child(&supervisor.child), Signal::KILL).unwrap();
+    supervisor.child.wait().unwrap();
+    let mut left = ours();
+    for _ in 0..200 {
+        if left.is_empty() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+        left = ours();
+    }
+    assert!(left.is_empty(), "{fault}: {left:?}");
+}
