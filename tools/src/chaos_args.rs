@@ -2,11 +2,33 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use tailbeam_harness::chaos::board::Defence;
 
 use crate::args::{ProgressMode, count, duration, span};
 use crate::compare_args::PageFormat;
 use tailbeam_harness::plan::Span;
+
+/// A defence that can be switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Broken {
+    /// Requests do not end at their deadline: network_partition fails
+    Expiry,
+    /// A restart does not restore its log: process_crash fails
+    Replay,
+    /// Damaged copies are read without checksums: event_store_corruption fails
+    Checksum,
+}
+
+impl From<Broken> for Defence {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Expiry => Self::Expiry,
+            Broken::Replay => Self::Replay,
+            Broken::Checksum => Self::Checksum,
+        }
+    }
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
@@ -52,6 +74,9 @@ pub(crate) struct ChaosArgs {
     /// Seed of the load and of the instants of injection
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Switch a defence of the subject off, to see that the scenario which guards it fails; such a series never passes
+    #[arg(long = "break", value_enum, value_name = "DEFENCE")]
+    pub(crate) broken: Option<Broken>,
     /// Progress on stderr
     #[arg(long, value_enum, default_value = "auto")]
     pub(crate) progress: ProgressMode,

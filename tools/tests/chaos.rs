@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tailbeam_harness::chaos::host::residue;
+use tailbeam_harness::chaos::host::{Residue, residue};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// Two hundred agents that ask ten times a second: a baseline is there in seconds.
@@ -123,10 +123,31 @@ fn what_cannot_be_run_says_why() {
         assert!(text(&output.stderr).contains(said), "{line}: {}", text(&output.stderr));
     }
     let dry = text(&run(dir.path(), "chaos --all --dry-run").stdout);
-    for part in ["cpu_throttling", "SIGKILL", "cfs_quota", "undo"] {
-        assert!(dry.contains(part) || part == "cfs_quota", "{dry}");
+    for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo"] {
+        assert!(dry.contains(part), "{dry}");
     }
     assert!(!dir.path().join("chaos").exists(), "nothing was done");
+}
+
+/// A guard that cannot fail is none.
+#[test]
+fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
+    std::thread::scope(|scope| {
+        for (defence, fault, said) in [
+            ("expiry", "network_partition/total", "every request has one end"),
+            ("replay", "process_crash/kill", "a restart restores its log"),
+            ("checksum", "event_store_corruption/bit_flip", "the damage is named"),
+        ] {
+            scope.spawn(move || {
+                let dir = tempfile::tempdir().unwrap();
+                let line = format!("chaos {fault} --injections 1 --break {defence} {SMALL}");
+                let output = run(dir.path(), &line);
+                let page = text(&output.stdout);
+                assert_eq!(output.status.code(), Some(3), "{page}{}", text(&output.stderr));
+                assert!(page.contains(said) && page.contains("is switched off"), "{page}");
+            });
+        }
+    });
 }
 
 /// A supervisor in the middle of a fault, and what it did to the host so far.
@@ -186,33 +207,40 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
         eprintln!("SKIPPED: faults of the kernel need root");
         return;
     }
-    for fault in [
-        "cpu_throttling/quota",
-        "cpu_throttling/hog",
-        "cpu_throttling/held_core",
-        "cpu_throttling/frozen",
-        "memory_exhaustion/limit",
-        "disk_io_stress/full",
-    ] {
-        let mut supervisor = Supervisor::in_the_middle(fault);
-        let name = format!("tailbeam-chaos-{}", supervisor.child.id());
-        let ours = || {
-            let mut found = residue(&[]).unwrap().since(&Default::default());
-            found.retain(|of| of.contains(&name));
-            found
-        };
-        let during = ours();
-        assert!(during.iter().any(|of| of.starts_with("process ")), "{fault}: {during:?}");
-        kill_process(Pid::from_child(&supervisor.child), Signal::KILL).unwrap();
-        supervisor.child.wait().unwrap();
-        let mut left = ours();
-        for _ in 0..200 {
-            if left.is_empty() {
-                break;
-            }
-            std::thread::park_timeout(Duration::from_millis(100));
-            left = ours();
+    // Beside each other: each has names of its own.
+    std::thread::scope(|scope| {
+        for fault in [
+            "cpu_throttling/quota",
+            "cpu_throttling/hog",
+            "cpu_throttling/held_core",
+            "cpu_throttling/frozen",
+            "memory_exhaustion/limit",
+            "disk_io_stress/full",
+        ] {
+            scope.spawn(move || killed_in(fault));
         }
-        assert!(left.is_empty(), "{fault}: {left:?}");
+    });
+}
+
+fn killed_in(fault: &str) {
+    let mut supervisor = Supervisor::in_the_middle(fault);
+    let name = format!("tailbeam-chaos-{}", supervisor.child.id());
+    let ours = || {
+        let mut found = residue(&[]).unwrap().since(&Residue::default());
+        found.retain(|of| of.contains(&name));
+        found
+    };
+    let during = ours();
+    assert!(during.iter().any(|of| of.starts_with("process ")), "{fault}: {during:?}");
+    kill_process(Pid::from_child(&supervisor.child), Signal::KILL).unwrap();
+    supervisor.child.wait().unwrap();
+    let mut left = ours();
+    for _ in 0..200 {
+        if left.is_empty() {
+            break;
+        }
+        std::thread::park_timeout(Duration::from_millis(100));
+        left = ours();
     }
+    assert!(left.is_empty(), "{fault}: {left:?}");
 }

@@ -263,54 +263,69 @@ fn a_second_sigint_ends_the_drain_and_counts_what_was_open() {
 }
 
 /// Lines of the README's shell blocks.
-fn readme_commands() -> Vec<String> {
+/// The README's blocks of commands.
+fn readme_blocks() -> Vec<Vec<String>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let mut inside = false;
-    let mut lines = Vec::new();
+    let mut blocks = Vec::new();
     for line in readme.lines() {
         match (line.trim(), inside) {
-            ("```sh", _) => inside = true,
+            ("```sh", _) => {
+                inside = true;
+                blocks.push(Vec::new());
+            }
             ("```", true) => inside = false,
-            (command, true) if !command.is_empty() => lines.push(command.to_owned()),
+            (command, true) if !command.is_empty() => {
+                blocks.last_mut().unwrap().push(command.to_owned());
+            }
             _ => {}
         }
     }
-    lines
+    blocks
 }
 
-/// Runs every command in its order with one store; a comment `# exits N` names the exit code. The
-/// release build is the only part left out: the program of this test build stands for it.
+/// Runs every command: those of a block in their order with a store of their own, as a reader does who begins there,
+/// the blocks beside each other. A comment `# exits N` names the exit code. The release build is the only part left
+/// out: the program of this test build stands for it.
 #[test]
 fn every_command_of_the_readme_does_what_it_says() {
     if !has_rings() {
         return;
     }
-    let store = tempfile::tempdir().unwrap();
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let commands = readme_commands();
-    assert!(commands.len() >= 8, "{commands:?}");
-    for line in commands {
-        let (command, comment) = line.split_once(" # ").unwrap_or((&line, ""));
-        let expected: i32 =
-            comment.trim().strip_prefix("exits ").map_or(0, |code| code.parse().unwrap());
-        let Some(arguments) = command.trim().strip_prefix("cargo run --release -- ") else {
-            // What is running now, and what CI runs: it cannot run itself.
-            let ci = fs::read_to_string(root.join(".ci/run")).unwrap();
-            assert!(ci.contains(command.trim()), "nothing runs {command}");
-            continue;
-        };
-        let mut program = Command::new("sh");
-        let script = format!("exec \"$PROGRAM\" {arguments}");
-        program.args(["-c", &script]).env("PROGRAM", PROGRAM).env("TAILBEAM_STORE", store.path());
-        let output = program.stdin(Stdio::null()).output().unwrap();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert_eq!(exit_code(&output), expected, "{command}\n{out}{err}");
-        assert!(!out.is_empty(), "{command} printed nothing");
-        // The others are not the run that the README speaks of.
-        if arguments.starts_with("soak") && !arguments.contains("--agents") {
-            ran_as_the_readme_says(&report(store.path()), &out, expected);
+    let blocks = readme_blocks();
+    assert!(blocks.iter().map(Vec::len).sum::<usize>() >= 20, "{blocks:?}");
+    thread::scope(|scope| {
+        for block in &blocks {
+            scope.spawn(|| {
+                let store = tempfile::tempdir().unwrap();
+                block.iter().for_each(|line| does_what_it_says(line, store.path()));
+            });
         }
+    });
+}
+
+fn does_what_it_says(line: &str, store: &Path) {
+    let (command, comment) = line.split_once(" # ").unwrap_or((line, ""));
+    let expected: i32 =
+        comment.trim().strip_prefix("exits ").map_or(0, |code| code.parse().unwrap());
+    let Some(arguments) = command.trim().strip_prefix("cargo run --release -- ") else {
+        // What is running now, and what CI runs: it cannot run itself.
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let ci = fs::read_to_string(root.join(".ci/run")).unwrap();
+        assert!(ci.contains(command.trim()), "nothing runs {command}");
+        return;
+    };
+    let mut program = Command::new("sh");
+    let script = format!("exec \"$PROGRAM\" {arguments}");
+    program.args(["-c", &script]).env("PROGRAM", PROGRAM).env("TAILBEAM_STORE", store);
+    let output = program.stdin(Stdio::null()).output().unwrap();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(exit_code(&output), expected, "{command}\n{out}{err}");
+    assert!(!out.is_empty(), "{command} printed nothing");
+    // The others are not the run that the README speaks of.
+    if arguments.starts_with("soak") && !arguments.contains("--agents") {
+        ran_as_the_readme_says(&report(store), &out, expected);
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::record::Check;
 use super::scenario::Damage;
+use crate::load::link::MARK;
 use crate::log::format::{Header, Record, file_name, number_of};
 use crate::log::scan::{Scanner, Segment};
 use crate::log::{DamageKind, LogKey, Recovered};
@@ -36,6 +37,7 @@ struct Place {
     from: usize,
     to: usize,
     seq: u64,
+    kind: u16,
 }
 
 /// Reads the segments of a log. The log may be written meanwhile: what comes later is not in it.
@@ -53,8 +55,16 @@ pub fn copied(dir: &Path) -> io::Result<Segments> {
     Ok(found)
 }
 
-fn scan(log: &Segments, key: LogKey, mut take: impl FnMut(Place, &[u8])) -> Recovered {
-    let mut scanner = Scanner::new(key, None);
+fn scan(log: &Segments, key: LogKey, take: impl FnMut(Place, &[u8])) -> Recovered {
+    scan_by(Scanner::new(key, None), log, key, take)
+}
+
+fn scan_by(
+    mut scanner: Scanner,
+    log: &Segments,
+    key: LogKey,
+    mut take: impl FnMut(Place, &[u8]),
+) -> Recovered {
     let numbers: Vec<u32> = log.keys().copied().collect();
     for (index, number) in numbers.iter().enumerate() {
         let follower = numbers.get(index + 1);
@@ -65,7 +75,13 @@ fn scan(log: &Segments, key: LogKey, mut take: impl FnMut(Place, &[u8])) -> Reco
         scanner.segment(segment, |found| {
             let from = usize::try_from(found.offset).unwrap_or(usize::MAX);
             let len = crate::log::format::record_len(found.record.payload.len());
-            let place = Place { segment: *number, from, to: from + len, seq: found.record.seq };
+            let place = Place {
+                segment: *number,
+                from,
+                to: from + len,
+                seq: found.record.seq,
+                kind: found.record.kind,
+            };
             take(place, found.record.payload);
         });
     }
@@ -127,17 +143,25 @@ pub fn plant(log: &mut Segments, key: LogKey, damage: Damage, draw: u64) -> Opti
     }
 }
 
-/// Whether reading the damaged copy names the damage, and gives everything else.
+/// Whether reading the damaged copy names the damage, and gives everything else. `blind`: by a reader without checksums,
+/// which is to be found out.
 #[must_use]
-pub fn examine(before: &Segments, after: &Segments, key: LogKey, planted: &Planted) -> Vec<Check> {
-    let read = |log: &Segments| {
+pub fn examine(
+    (before, after): (&Segments, &Segments),
+    key: LogKey,
+    planted: &Planted,
+    blind: bool,
+) -> Vec<Check> {
+    let read = |log: &Segments, blind: bool| {
         let mut records = BTreeMap::new();
-        let found = scan(log, key, |place, payload| {
+        let scanner = Scanner::new(key, None);
+        let scanner = if blind { scanner.blind() } else { scanner };
+        let found = scan_by(scanner, log, key, |place, payload| {
             records.insert(place.seq, crc32c::crc32c(payload));
         });
         (records, found)
     };
-    let ((whole, _), (rest, found)) = (read(before), read(after));
+    let ((whole, _), (rest, found)) = (read(before, false), read(after, blind));
     let named = found
         .damage
         .iter()
@@ -163,15 +187,29 @@ pub fn examine(before: &Segments, after: &Segments, key: LogKey, planted: &Plant
     ]
 }
 
-/// Sequence numbers below `promised` that a log does not give any more, and how many records it gives.
+/// What a log holds of what was promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Numbers below the promised one that it does not give.
+    pub lost: u64,
+    /// Records that it gives.
+    pub records: u64,
+    /// Of those, events of elicitations: the others are marks of a beginning.
+    pub events: u64,
+    /// What else there is to say of it.
+    pub scanned: Recovered,
+}
+
+/// Reads a log of which everything below `promised` was said to be durable.
 #[must_use]
-pub fn promised(log: &Segments, key: LogKey, promised: u64) -> (u64, u64, Recovered) {
-    let (mut below, mut records) = (0, 0);
-    let found = scan(log, key, |place, _| {
+pub fn promised(log: &Segments, key: LogKey, promised: u64) -> Kept {
+    let (mut below, mut records, mut events) = (0, 0, 0);
+    let scanned = scan(log, key, |place, _| {
         records += 1;
+        events += u64::from(place.kind != MARK);
         below += u64::from(place.seq < promised);
     });
-    (promised.saturating_sub(below), records, found)
+    Kept { lost: promised.saturating_sub(below), records, events, scanned }
 }
 
 /// A log of so many records, for tests.
@@ -212,7 +250,7 @@ mod tests {
                 let mut log = whole.clone();
                 let planted = plant(&mut log, KEY, damage, draw * 7_919).unwrap();
                 assert_ne!(log, whole);
-                for check in examine(&whole, &log, KEY, &planted) {
+                for check in examine((&whole, &log), KEY, &planted, false) {
                     assert_eq!(check.holds, Some(true), "{damage:?} {draw}: {check:?} {planted:?}");
                 }
             }
@@ -225,7 +263,9 @@ mod tests {
         let mut log = whole.clone();
         let planted = plant(&mut log, KEY, Damage::BitFlip, 99).unwrap();
         let failed = |log: &Segments, planted: &Planted| {
-            examine(&whole, log, KEY, planted).iter().any(|check| check.holds == Some(false))
+            examine((&whole, log), KEY, planted, false)
+                .iter()
+                .any(|check| check.holds == Some(false))
         };
         assert!(failed(&log, &Planted { offset: planted.offset + 8, ..planted.clone() }));
         let narrow = planted.seqs.start..planted.seqs.start;
@@ -237,13 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_without_checksums_is_found_out() {
+        let whole = made(KEY, 2_000);
+        for draw in 0..200 {
+            let mut log = whole.clone();
+            let planted = plant(&mut log, KEY, Damage::BitFlip, draw * 7_919).unwrap();
+            let checks = examine((&whole, &log), KEY, &planted, true);
+            assert!(checks.iter().any(|check| check.holds == Some(false)), "{draw}: {checks:?}");
+        }
+    }
+
+    #[test]
     fn what_was_promised_and_is_not_there_is_counted() {
         let mut log = made(KEY, 2_000);
-        assert_eq!(promised(&log, KEY, 2_000).0, 0);
+        assert_eq!(promised(&log, KEY, 2_000).lost, 0);
         plant(&mut log, KEY, Damage::BitFlip, 5).unwrap();
-        assert_eq!(promised(&log, KEY, 2_000).0, 1);
+        assert_eq!(promised(&log, KEY, 2_000).lost, 1);
         log.remove(&1);
-        assert_eq!(promised(&log, KEY, 2_000).0, 1_001);
+        assert_eq!(promised(&log, KEY, 2_000).lost, 1_001);
         assert!(plant(&mut made(KEY, 20), KEY, Damage::BitFlip, 5).is_none());
     }
 }

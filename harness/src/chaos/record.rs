@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::board::Defence;
 use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
 use super::scenario::{Fault, How};
 
@@ -36,6 +37,9 @@ pub struct ChaosPlan {
     pub slot_ns: u64,
     /// Seed of the injections' phases.
     pub seed: u64,
+    /// A defence of the subjects that is switched off, to see that its guard fails.
+    #[serde(default)]
+    pub broken: Option<Defence>,
 }
 
 /// What a host can do of a fault.
@@ -394,6 +398,10 @@ impl ChaosRecord {
         });
         let all = each.reduce(Judged::worse);
         let all = all.unwrap_or_else(|| Judged::new(Verdict::Inconclusive, "nothing was run"));
+        if let Some(defence) = self.plan.broken.filter(|_| all.verdict != Verdict::Fail) {
+            let text = format!("{defence:?} is switched off, and no scenario has failed for it");
+            return all.worse(Judged::new(Verdict::Inconclusive, text));
+        }
         if self.stopped {
             return all.worse(Judged::new(Verdict::Inconclusive, "it was stopped before its end"));
         }

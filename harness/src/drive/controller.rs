@@ -24,6 +24,7 @@ use super::watch::Watcher;
 use super::windows::{Ended, Windows};
 use super::writer::{PerAgent, RunWriter};
 use super::{Alive, Control, DriveError, Progress};
+use crate::chaos::board::Defence;
 use crate::evidence::records::{CostPair, CountRecord, PlantedRecord, SecondRecord, SlowedRecord};
 use crate::load::harm::Harm;
 use crate::load::latency::draws;
@@ -172,6 +173,7 @@ impl<'a, W: Workload> Controller<'a, W> {
                 .map(|_| OnceLock::new())
                 .collect(),
             start_ns: OnceLock::new(),
+            no_expiry: control.board.as_ref().is_some_and(|board| board.is_off(Defence::Expiry)),
         });
         let wall = Wall::of(clock::monotonic_ns(), clock::realtime_ns());
         let board = control.board.clone();

@@ -12,6 +12,7 @@ use tailbeam_runtime::{Addr, Cx};
 use super::DriveError;
 use super::controller::Controller;
 use super::replay;
+use crate::chaos::board::Defence;
 use crate::evidence::records::CountRecord;
 use crate::load::Workload;
 use crate::load::link::MARK;
@@ -158,6 +159,9 @@ impl<W: Workload> Controller<'_, W> {
         let shard = self.log_shard.unwrap_or(owner);
         let place = dir.clone();
         let (mut kept, next) = kept(&dir, key).map_err(|cause| failed(&dir, cause))?;
+        if board.as_ref().is_some_and(|board| board.is_off(Defence::Replay)) {
+            kept.records.clear();
+        }
         let log = self
             .on(shard, move |cx| {
                 let log = LogAgent::new(config, place, next, 0).with_wall(wall);

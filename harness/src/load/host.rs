@@ -61,6 +61,8 @@ pub(crate) struct Fleet<W: Workload> {
     pub(crate) born: Box<[OnceLock<Addr<Hosted<W>>>]>,
     /// When the run starts; set before any agent begins.
     pub(crate) start_ns: OnceLock<u64>,
+    /// Requests do not end at their deadline: a defence that a supervisor has switched off.
+    pub(crate) no_expiry: bool,
 }
 
 impl<W: Workload> Fleet<W> {
@@ -371,6 +373,9 @@ impl<W: Workload> Hosted<W> {
 
     fn arm_expiry(&mut self, key: u64, deadline_ns: u64, cx: &mut Cx<'_>) {
         self.open += 1;
+        if self.fleet.no_expiry {
+            return;
+        }
         match cx.notify_at(deadline_ns, EXPIRE | key) {
             Ok(timer) => recorder::with(|r| r.open.set_timer(key, timer)),
             // Without a timer it can still be answered; if it is not, the end of the run counts it lost.

@@ -164,6 +164,11 @@ impl<'a> Record<'a> {
     /// # Errors
     /// [`Broken`].
     pub fn decode(bytes: &'a [u8], salt: Salt) -> Result<(Self, usize), Broken> {
+        Self::read(bytes, Some(salt))
+    }
+
+    /// The same; without a salt whatever has the form of a record is one. For a reader that is to be found out.
+    pub(super) fn read(bytes: &'a [u8], salt: Option<Salt>) -> Result<(Self, usize), Broken> {
         let Some(header) = bytes.first_chunk::<RECORD_LEN>() else {
             return Err(if bytes.iter().all(|&byte| byte == 0) {
                 Broken::Zeros
@@ -180,7 +185,7 @@ impl<'a> Record<'a> {
         let len = u32::from_le_bytes(header[4..8].try_into().expect("4 bytes")) as usize;
         let whole = record_len(len);
         let Some(record) = bytes.get(..whole) else { return Err(Broken::Short) };
-        if record[..4] != salt.sum(&record[4..]) {
+        if salt.is_some_and(|salt| record[..4] != salt.sum(&record[4..])) {
             return Err(Broken::Sum);
         }
         let payload = &record[RECORD_LEN..RECORD_LEN + len];

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use tailbeam_harness::chaos::host::injector::Cut;
 use tailbeam_harness::chaos::host::{
-    Capability, Cgroups, Counter, HogClass, Injector, Journal, Outcome, Process, Step, Undone,
+    Capability, Cgroups, Counter, Cut, End, HogClass, Injector, Journal, Outcome, Process, Step,
+    Undone,
 };
 
 use crate::support::{Bench, child, pause_ms, within};
@@ -35,7 +35,8 @@ fn a_quota_throttles_and_is_taken_back() {
             assert!(cpu_us > 0 && cpu_us < 300_000, "{cpu_us}");
             assert!(counter(Counter::ThrottledUs) > before.1);
         });
-        assert_eq!(reads(&undone), ["-1"], "{undone}");
+        // In version 1 and 2.
+        assert!(matches!(reads(&undone)[..], ["-1"] | ["max 100000"]), "{undone}");
         let counter = |counter| bench.groups.counter(counter).unwrap();
         let before = (counter(Counter::ThrottledPeriods), counter(Counter::CpuUs));
         // Nothing to wait for: it is to be shown that nothing comes.
@@ -120,9 +121,8 @@ fn a_subject_is_frozen_stopped_made_nicer_and_killed() {
             assert!(within(10_000, || process.cpu_ms().unwrap() > before), "it runs again");
         }
     }
-    bench.bites(&Injector::Nice { nice: 7 }, Some(process), |_| ());
-    let nice = Injector::Nice { nice: 7 }.proof(&bench.on(Some(process))).unwrap();
-    assert_eq!(nice.value, 20, "0 again");
+    let undone = bench.bites(&Injector::Nice { nice: 7 }, Some(process), |_| ());
+    assert_eq!(reads(&undone), ["0"]);
     let undone = bench.bites(&Injector::Kill, Some(process), |_| ());
     assert_eq!(undone.steps[0].outcome, Outcome::Final);
     subject.kill().unwrap();
@@ -165,20 +165,26 @@ fn a_disk_is_throttled_to_its_limit_and_not_before() {
     if bench.can(&fault) {
         let subject = bench.subject(&["write", &dir.display().to_string()]);
         let process = Some(subject.process());
-        let first = fault.proof(&bench.on(process)).unwrap();
-        let more = || fault.proof(&bench.on(process)).unwrap().value > first.value + (16 << 20);
-        assert!(within(20_000, more), "the load itself");
-        let last = fault.proof(&bench.on(process)).unwrap();
-        assert!(!fault.bitten(&first, &last), "faster than the limit: {first:?} {last:?}");
-        let applied = bench.journal.perform_all(&fault.steps(&bench.on(process)).unwrap()).unwrap();
-        // What was under way before is let through.
-        pause_ms(1_000);
+        let rounds = || std::fs::metadata(dir.join("written")).map_or(0, |data| data.len());
+        // The load itself: 4 MiB, synced, again and again.
+        assert!(within(20_000, || rounds() == 4 << 20));
         let before = fault.proof(&bench.on(process)).unwrap();
-        pause_ms(2_000);
+        let applied = bench.journal.perform_all(&fault.steps(&bench.on(process)).unwrap()).unwrap();
+        pause_ms(3_000);
         let after = fault.proof(&bench.on(process)).unwrap();
         assert!(fault.bitten(&before, &after), "{before:?} {after:?}");
+        eprintln!("DiskThrottle: {} -> {} in 3 s", before.value, after.value);
         let undone = bench.journal.undo_since(applied.mark);
-        assert!(undone.clean() && reads(&undone) == ["", ""], "{undone}");
+        assert!(undone.clean() && reads(&undone).iter().all(|text| text.is_empty()), "{undone}");
+        // The clean twin: the same load without the limit is no bite of it.
+        let before = fault.proof(&bench.on(process)).unwrap();
+        let mut free = before.clone();
+        let more = || {
+            free = fault.proof(&bench.on(process)).unwrap();
+            free.value > before.value + (16 << 20)
+        };
+        assert!(within(20_000, more), "{before:?}");
+        assert!(!fault.bitten(&before, &free), "{before:?} {free:?}");
         bench.journal.undo_since(0);
         std::fs::remove_file(dir.join("written")).unwrap();
     }
@@ -235,7 +241,7 @@ fn a_link_is_cut_both_ways_one_way_and_in_part() {
         let mut run = child(&["send", "198.18.0.2:9"]).inside(&bench.groups);
         run.namespace = Some(pair.namespaces[0].clone());
         let subject = bench.start(&run);
-        for cut in [Cut::Down, Cut::Into(1), Cut::Loss(1, 33)] {
+        for cut in [Cut::Down, Cut::Into(End::Second), Cut::Loss(End::Second, 33)] {
             let fault = Injector::NetPartition { pair: pair.clone(), cut };
             if bench.can(&fault) {
                 bench.bites(&fault, Some(subject.process()), |_| ());
@@ -275,13 +281,19 @@ fn open_files_and_threads_are_limited() {
     let old = fault.proof(&bench.on(Some(files.process()))).unwrap().value;
     bench.bites(&fault, Some(files.process()), |_| {
         let dir = format!("/proc/{}/fd", files.process().pid);
-        let open = || std::fs::read_dir(Path::new(&dir)).unwrap().count();
-        // It had hundreds open and closes them all; then it gets no more than these.
-        assert!(within(10_000, || open() == 64), "{}", open());
+        // Beyond the limit only what this process inherited: it had hundreds open and closes them.
+        let beyond = || {
+            let fds = std::fs::read_dir(Path::new(&dir)).unwrap();
+            let number = |fd: std::io::Result<std::fs::DirEntry>| fd.unwrap().file_name();
+            let numbers = fds.map(number).map(|fd| fd.to_string_lossy().parse::<u32>().unwrap());
+            numbers.filter(|fd| *fd >= 64).count()
+        };
+        assert!(within(10_000, || beyond() < 8), "{}", beyond());
+        assert!((0..100).all(|_| beyond() < 8));
     });
     assert_eq!(fault.proof(&bench.on(Some(files.process()))).unwrap().value, old);
     let threads = bench.subject(&["threads"]);
-    let fault = Injector::PidsLimit { max: 6 };
+    let fault = Injector::PidsLimit { max: 1 };
     if bench.can(&fault) {
         let undone = bench.bites(&fault, Some(threads.process()), |_| ());
         assert_eq!(reads(&undone), ["max"]);
@@ -320,7 +332,7 @@ fn a_group_of_version_two_freezes_and_is_killed_whole() {
     let undone = bench.bites(&Injector::Freeze, Some(subject.process()), |_| ());
     assert_eq!(reads(&undone), ["0"]);
     let hold = Injector::ThreadHold { tid: 1 }.probe(&bench.host);
-    assert!(matches!(&hold, Capability::Replaced { by, .. } if by.contains("SIGSTOP")), "{hold:?}");
+    assert!(matches!(&hold, Capability::Replaced { with, .. } if **with == Injector::Stop));
     // Frozen while it is undone.
     bench.journal.perform_all(&Injector::Freeze.steps(&bench.on(None)).unwrap()).unwrap();
     bench.end();

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
-use tailbeam_harness::chaos::host::injector::Cut;
 use tailbeam_harness::chaos::host::{
-    Guard, HogClass, Host, Injector, Journal, On, Process, Residue, Subject, residue,
+    Cut, End, Guard, HogClass, Host, Injector, Journal, On, Process, Residue, Subject, residue,
 };
 
 use crate::support::{Bench, child, host, launcher, left, pause_ms};
@@ -34,7 +33,7 @@ fn faults(host: &Host) -> Vec<(&'static str, Option<Injector>, Injector)> {
         ("fill", with_disk.clone(), Injector::FillDisk { disk: disk.clone() }),
         ("power", with_disk, Injector::PowerCut { disk }),
         ("down", with_pair.clone(), cut(Cut::Down)),
-        ("loss", with_pair, cut(Cut::Loss(1, 50))),
+        ("loss", with_pair, cut(Cut::Loss(End::Second, 50))),
         ("files", None, Injector::FdLimit { max: 32 }),
         ("pids", None, Injector::PidsLimit { max: 9 }),
     ]
@@ -66,7 +65,11 @@ fn supervisor_child() {
     if let Some(made) = made {
         journal.perform_all(&made.steps(&on(None)).unwrap()).unwrap();
     }
-    let subject = Subject::start(&mut journal, &child(&["spin"]).inside(&groups), |_| ()).unwrap();
+    // What it says itself would come between our lines.
+    let quiet = |command: &mut Command| {
+        command.stdout(Stdio::null());
+    };
+    let subject = Subject::start(&mut journal, &child(&["spin"]).inside(&groups), quiet).unwrap();
     let process = subject.process();
     if let Injector::ThreadHold { tid } = &mut fault {
         *tid = process.pid;
@@ -91,18 +94,21 @@ impl Supervisor {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
-        let name = format!("tailbeam-chaos-{}-{fault}", child.id());
-        Self { child, out, guard: None, name }
+        Self { child, out, guard: None, name: String::new() }
     }
 
     /// Reads on until a line that begins so. `false`: it ended.
     fn says(&mut self, wanted: &str) -> bool {
         for line in self.out.by_ref().lines().map_while(Result::ok) {
             let words: Vec<&str> = line.split(' ').collect();
-            if let ["guard", pid, ticks, ..] = words[..] {
+            if let ["guard", pid, ticks, name, ..] = words[..] {
+                name.clone_into(&mut self.name);
                 let (pid, start_ticks) = (pid.parse().unwrap(), ticks.parse().unwrap());
                 self.guard = Some(Process { pid, start_ticks });
-                assert!(line.ends_with("limits: "), "as root it may all: {line}");
+                // Root may all of it, but that one needs CAP_SYS_RESOURCE too.
+                let limits = line.split_once("limits: ").unwrap().1;
+                let few = limits.is_empty() || limits.starts_with("last killed for memory: ");
+                assert!(few && !limits.contains(';'), "{line}");
             }
             if line.starts_with(wanted) {
                 return true;
@@ -165,9 +171,18 @@ fn a_supervisor_that_is_killed_in_any_fault_leaves_nothing() {
         }
         let place = Place::new();
         let mut supervisor = place.start(fault);
-        assert!(supervisor.says("injected"), "{fault}");
+        assert!(supervisor.says("injected"), "{fault}: {:?}", supervisor.child.wait());
         let during = left(&place.before, place.dir.path(), &supervisor.name);
-        assert!(during.iter().any(|line| line.starts_with("process")), "{during:?}");
+        // What is looked for is found while it is there.
+        let disk = ["mount /", "loop device", "file"];
+        let wanted: &[&str] = match fault {
+            "fill" | "power" => &disk,
+            "down" | "loss" => &["network namespace", "mount /run/netns"],
+            _ => &[],
+        };
+        for kind in wanted.iter().chain(&["group", "process"]) {
+            assert!(during.iter().any(|line| line.starts_with(kind)), "{fault}: {kind} {during:?}");
+        }
         let name = supervisor.dies();
         place.is_clean(&name, fault);
         eprintln!("{fault}: {} things there during it, none after", during.len());
@@ -210,7 +225,8 @@ fn a_guard_is_not_ended_by_a_terminal_and_ends_with_its_supervisor() {
     assert!(!guard.process().ends_within(200).unwrap());
     let subject = bench.subject(&["spin"]);
     // The supervisor lets go without undoing anything, as one that fails would.
-    assert!(guard.finish().unwrap(), "clean");
+    let said = bench.journal.path().with_extension("undone");
+    assert!(guard.finish().unwrap(), "{}", std::fs::read_to_string(said).unwrap());
     assert!(subject.process().ends_within(0).unwrap());
     drop(subject);
     assert!(bench.groups.dirs().iter().all(|dir| !dir.exists()));

@@ -1,6 +1,6 @@
 //! A host for a test, and what every test of a fault does.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -32,9 +32,16 @@ pub(crate) struct Bench {
     pub(crate) groups: Groups,
     pub(crate) journal: Journal,
     before: Residue,
-    journals: tempfile::TempDir,
+    _journals: tempfile::TempDir,
     dir: tempfile::TempDir,
     _one: MutexGuard<'static, ()>,
+}
+
+impl Drop for Bench {
+    /// A test that failed leaves nothing either.
+    fn drop(&mut self) {
+        drop(tailbeam_harness::chaos::host::undo(self.journal.path()));
+    }
 }
 
 impl Bench {
@@ -52,7 +59,7 @@ impl Bench {
         let path = journals.path().join("journal");
         let mut journal = Journal::create(&path, &host.name).unwrap();
         journal.perform_all(&groups.steps()).unwrap();
-        Some(Self { host, groups, journal, before, journals, dir, _one: one })
+        Some(Self { host, groups, journal, before, _journals: journals, dir, _one: one })
     }
 
     /// Whether this host can; if not, it is said.
@@ -101,7 +108,8 @@ impl Bench {
             fault.bitten(&before, &after)
         });
         assert!(bit, "{fault:?}: {before:?} {last:?}");
-        eprintln!("{fault:?}: {} {} -> {}", before.name, before.value, last.unwrap().value);
+        let name = format!("{fault:?}").split(' ').next().unwrap_or_default().to_owned();
+        eprintln!("{name}: {} {} -> {}", before.name, before.value, last.unwrap().value);
         holds(self);
         let undone = self.journal.undo_since(applied.mark);
         assert!(undone.clean(), "{undone}");
@@ -115,7 +123,6 @@ impl Bench {
         let again = tailbeam_harness::chaos::host::undo(self.journal.path()).unwrap();
         assert!(again.clean() && again.steps.is_empty() && again.killed == 0, "{again}");
         assert_eq!(left(&self.before, self.dir.path(), &self.host.name), Vec::<String>::new());
-        drop(self.journals);
     }
 }
 
@@ -153,8 +160,4 @@ pub(crate) fn within(ms: u64, mut so: impl FnMut() -> bool) -> bool {
         }
         pause_ms(10);
     }
-}
-
-pub(crate) fn path_of(words: &[&str]) -> PathBuf {
-    words.iter().collect()
 }

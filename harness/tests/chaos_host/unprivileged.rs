@@ -3,12 +3,11 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
-use tailbeam_harness::chaos::host::injector::Cut;
 use tailbeam_harness::chaos::host::{
-    Capability, HogClass, Host, Injector, Journal, On, Subject, tool,
+    Capability, Cut, Guard, HogClass, Host, Injector, Journal, On, Subject, tool,
 };
 
-use crate::support::{child, host, within};
+use crate::support::{child, host, launcher, within};
 
 /// Every fault, and whether it can be injected without root.
 fn faults(host: &Host) -> Vec<(Injector, bool)> {
@@ -34,7 +33,7 @@ fn faults(host: &Host) -> Vec<(Injector, bool)> {
         (Injector::PowerCut { disk }, false),
         (Injector::NetPair { pair }, false),
         (cut, false),
-        (Injector::TimeNamespace { offset_s: 9 }, false),
+        (Injector::TimeNamespace { offset_s: 9 }, true),
     ]
 }
 
@@ -52,14 +51,23 @@ fn nobody_child() {
             Capability::Impossible { cause, remedy } => {
                 assert!(!can && !cause.is_empty() && !remedy.is_empty(), "{fault:?}: {cause}");
             }
-            Capability::Replaced { by, why } => panic!("{fault:?}: {by} {why}"),
+            Capability::Replaced { by, why, .. } => panic!("{fault:?}: {by} {why}"),
         }
     }
     let hold = Injector::ThreadHold { tid: 1 }.probe(&host);
-    assert!(matches!(&hold, Capability::Replaced { by, .. } if by.contains("SIGSTOP")), "{hold:?}");
-    let mut journal = Journal::create(&dir.path().join("journal"), &host.name).unwrap();
+    assert!(matches!(&hold, Capability::Replaced { with, .. } if **with == Injector::Stop));
+    let path = dir.path().join("journal");
+    let mut journal = Journal::create(&path, &host.name).unwrap();
+    let launcher = launcher("children::guard_child");
+    let args: Vec<String> = launcher.args.into_iter().chain([path.display().to_string()]).collect();
+    let guard = Guard::start(&launcher.program, &args).unwrap();
+    for refused in ["real-time priority", "last killed for memory"] {
+        assert!(guard.limits().contains(refused), "{}", guard.limits());
+    }
     let groups = host.groups("");
-    let mut subject = Subject::start(&mut journal, &child(&["spin"]), |_| ()).unwrap();
+    let mut run = child(&["spin"]);
+    run.offset_s = Some(1_000);
+    let subject = Subject::start(&mut journal, &run, |_| ()).unwrap();
     let on = On { host: &host, groups: &groups, process: Some(subject.process()), helper: None };
     for fault in [Injector::Stop, Injector::FdLimit { max: 64 }] {
         let before = fault.proof(&on).unwrap();
@@ -69,8 +77,11 @@ fn nobody_child() {
         assert!(undone.clean(), "{undone}");
         assert_eq!(fault.proof(&on).unwrap().value, before.value);
     }
-    assert!(journal.undo_since(0).clean());
-    subject.kill().unwrap();
+    let ahead = Injector::TimeNamespace { offset_s: 1_000 };
+    assert_eq!(ahead.proof(&on).unwrap().value, 1_000);
+    // Without groups it is the guard's record and the mark by which it is found.
+    assert!(guard.finish().unwrap());
+    assert!(subject.process().ends_within(0).unwrap());
     println!("nobody did it");
 }
 

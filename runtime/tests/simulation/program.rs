@@ -110,8 +110,9 @@ fn live(life: Life, rng: &mut Rng, ops: u64, planted: Planted) -> Result<Outcome
 /// Links that delay what they carry, in every third run. None loses anything, so every promise holds on them.
 fn slow_links(seed: u64) -> Option<Arc<LinkFaults>> {
     let links = Arc::new(LinkFaults::new(seed));
-    let delay_ns = [2_000, 80_000, 3_000_000][seed as usize / 3 % 3];
-    let share_permille = [0, 500][seed as usize / 9 % 2];
+    let mut rng = Rng::new(seed);
+    let delay_ns = rng.one_of(&[2_000, 80_000, 3_000_000]);
+    let share_permille = rng.one_of(&[0, 500]);
     links.set(LinkFault { delay_ns, share_permille, ..LinkFault::default() });
     seed.is_multiple_of(3).then_some(links)
 }

@@ -67,11 +67,13 @@ pub enum Knob {
     SlowConsumerPermille = 12,
     /// All agents ask at once when it changes.
     HerdNow = 13,
+    /// Defences of the subject that are switched off from its start, a bit of [`Defence`] each.
+    DefencesOff = 14,
 }
 
 impl Knob {
     /// Every knob.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::LinkLossPpm,
         Self::LinkFrom,
         Self::LinkSharePermille,
@@ -86,7 +88,32 @@ impl Knob {
         Self::PollPanicEvery,
         Self::SlowConsumerPermille,
         Self::HerdNow,
+        Self::DefencesOff,
     ];
+}
+
+/// What protects a subject, and can be switched off to see that the scenario which guards it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Defence {
+    /// Requests end at their deadline.
+    Expiry = 1,
+    /// What the log holds is restored at a restart.
+    Replay = 2,
+    /// Records are read by their checksums.
+    Checksum = 4,
+}
+
+impl Defence {
+    /// The scenario that guards it.
+    #[must_use]
+    pub const fn guard(self) -> &'static str {
+        match self {
+            Self::Expiry => "network_partition",
+            Self::Replay => "process_crash",
+            Self::Checksum => "event_store_corruption",
+        }
+    }
 }
 
 /// The shape of a board.
@@ -220,6 +247,12 @@ impl Board {
     /// Sets a knob. Whoever looks at it sees that within its own time between two looks.
     pub fn set(&self, knob: Knob, level: u64) {
         self.knob(knob)[0].store(level, Relaxed);
+    }
+
+    /// Whether a defence is switched off.
+    #[must_use]
+    pub fn is_off(&self, defence: Defence) -> bool {
+        self.level(Knob::DefencesOff) & defence as u64 != 0
     }
 
     /// Counts that a knob has done what it says, once.

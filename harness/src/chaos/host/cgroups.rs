@@ -8,12 +8,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::Unavailable;
 
 use super::failure::{self, Failure};
 use super::process::Process;
-use super::step::{Revert, Step};
+use super::step::Step;
 
 /// A controller that faults use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,7 +75,10 @@ impl Cgroups {
     #[must_use]
     pub fn find(root: &Path, own: &str) -> Self {
         let unified = [root.to_owned(), root.join("unified")];
+        // A folder in which this user may make none has no groups for it.
+        let ours = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
         let unified = unified.into_iter().find(|dir| dir.join("cgroup.controllers").is_file());
+        let unified = unified.filter(ours);
         let v2 = unified.map(|dir| {
             let words = |file: &str| {
                 let text = failure::text(&dir.join(file)).unwrap_or_default();
@@ -95,7 +99,7 @@ impl Cgroups {
             // Under a namespace of groups the path may lie outside of what is mounted: then the root is taken.
             let below = own_path(own, controller.v1()).map(|path| dir.join(path));
             let dir = below.filter(|dir| dir.join("tasks").is_file()).unwrap_or(dir);
-            if dir.join("tasks").is_file() {
+            if dir.join("tasks").is_file() && ours(&dir) {
                 v1.insert(controller, dir);
             }
         }
@@ -119,7 +123,7 @@ impl Cgroups {
                 places.insert(*controller, Place { dir: dir.join(name), version: 2 });
                 let needed = controller.v2();
                 if !needed.is_empty() && !down.iter().any(|down| down == needed) {
-                    hand_down.push((dir.join("cgroup.subtree_control"), needed));
+                    hand_down.push((dir.clone(), needed));
                 }
             }
         }
@@ -153,11 +157,10 @@ impl Groups {
     /// Steps that make them. None on a host without control groups.
     #[must_use]
     pub fn steps(&self) -> Vec<Step> {
-        let hand_down = self.hand_down.iter().map(|(file, name)| Step::Write {
-            file: file.clone(),
-            value: format!("+{name}"),
-            revert: Revert::Value(format!("-{name}")),
-        });
+        let hand_down = self
+            .hand_down
+            .iter()
+            .map(|(dir, name)| Step::HandDown { dir: dir.clone(), controller: (*name).to_owned() });
         let make = self.dirs().into_iter().map(|dir| Step::MakeGroup { dir });
         hand_down.chain(make).collect()
     }
@@ -309,13 +312,11 @@ mod tests {
         for controller in Controller::ALL {
             assert_eq!(groups.place(controller), Ok((dir.as_path(), 2)), "{controller:?}");
         }
-        let down = root.path().join("cgroup.subtree_control");
-        let write = |name: &str| Step::Write {
-            file: down.clone(),
-            value: format!("+{name}"),
-            revert: Revert::Value(format!("-{name}")),
+        let down = |name: &str| Step::HandDown {
+            dir: root.path().to_owned(),
+            controller: name.to_owned(),
         };
-        assert_eq!(groups.steps(), [write("cpu"), write("io"), Step::MakeGroup { dir }]);
+        assert_eq!(groups.steps(), [down("cpu"), down("io"), Step::MakeGroup { dir }]);
     }
 
     #[test]

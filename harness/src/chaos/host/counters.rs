@@ -24,9 +24,9 @@ pub enum Counter {
     MemoryBytes,
     /// 1 while all tasks are frozen, else 0.
     Frozen,
-    /// Operations on block devices.
+    /// Operations on block devices; in version 1 since the first throttle of the device.
     IoOps,
-    /// Bytes moved to and from block devices.
+    /// Bytes moved to and from block devices; in version 1 since the first throttle of the device.
     IoBytes,
     /// Forks and threads refused.
     PidsRefused,
@@ -60,7 +60,7 @@ impl Counter {
 
     /// File, how it is read, and what divides the value. Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
     const fn source(self, version: u8) -> (&'static str, How, u64) {
-        use How::{Frozen, Key, Number, SumOf, Total};
+        use How::{Frozen, Key, Number, SumOf, Ways};
         match (self, version) {
             (Self::ThrottledPeriods, _) => ("cpu.stat", Key("nr_throttled"), 1),
             (Self::ThrottledUs, 1) => ("cpu.stat", Key("throttled_time"), 1_000),
@@ -75,9 +75,9 @@ impl Counter {
             (Self::MemoryBytes, _) => ("memory.current", Number, 1),
             (Self::Frozen, 1) => ("freezer.state", Frozen, 1),
             (Self::Frozen, _) => ("cgroup.events", Key("frozen"), 1),
-            (Self::IoOps, 1) => ("blkio.throttle.io_serviced", Total, 1),
+            (Self::IoOps, 1) => ("blkio.throttle.io_serviced", Ways, 1),
             (Self::IoOps, _) => ("io.stat", SumOf(["rios=", "wios="]), 1),
-            (Self::IoBytes, 1) => ("blkio.throttle.io_service_bytes", Total, 1),
+            (Self::IoBytes, 1) => ("blkio.throttle.io_service_bytes", Ways, 1),
             (Self::IoBytes, _) => ("io.stat", SumOf(["rbytes=", "wbytes="]), 1),
             (Self::PidsRefused, _) => ("pids.events", Key("max"), 1),
         }
@@ -90,8 +90,10 @@ enum How {
     Number,
     /// The number in the line that begins with this word.
     Key(&'static str),
-    /// The line `Total N`; without a line per device there were none.
-    Total,
+    /// Sum of all lines `MAJOR:MINOR Read N` and `Write N`; the total has what is discarded too, which no limit holds
+    /// back. Without a device nothing is counted yet: the kernel begins with the first limit on it, and says `Total 0`
+    /// before (both seen on 6.18).
+    Ways,
     /// Sum of all words with these beginnings.
     SumOf([&'static str; 2]),
     /// `FROZEN` is 1.
@@ -106,7 +108,13 @@ fn parsed(text: &str, how: How) -> Option<u64> {
     match how {
         How::Number => text.trim().parse().ok(),
         How::Key(word) => key(word),
-        How::Total => key("Total"),
+        How::Ways => {
+            let way = |line: &str| {
+                let mut words = line.split_whitespace().skip(1);
+                ["Read", "Write"].contains(&words.next()?).then(|| words.next()?.parse().ok())?
+            };
+            text.lines().filter_map(way).fold(None, |sum, n: u64| Some(sum.unwrap_or(0) + n))
+        }
         How::SumOf(words) => {
             let values = text.split_whitespace();
             let ours = values.filter_map(|word| words.iter().find_map(|w| word.strip_prefix(w)));
@@ -161,8 +169,10 @@ mod tests {
         let io = "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=5 dios=6\n8:16 rbytes=10 wbytes=20 rios=30 wios=40\n";
         assert_eq!(parsed(io, How::SumOf(["rios=", "wios="])), Some(77));
         assert_eq!(parsed("", How::SumOf(["rios=", "wios="])), Some(0));
-        let blkio = "253:0 Read 1\n253:0 Write 2\n253:0 Total 3\nTotal 3\n";
-        assert_eq!(parsed(blkio, How::Total), Some(3));
+        let blkio =
+            "253:0 Read 1\n253:0 Write 2\n253:0 Discard 9\n253:0 Total 12\n8:0 Write 4\nTotal 16\n";
+        assert_eq!(parsed(blkio, How::Ways), Some(7));
+        assert_eq!(parsed("Total 0\n", How::Ways), None, "not counted is not zero");
         assert_eq!(parsed("FREEZING\n", How::Frozen), Some(0));
         assert_eq!(parsed("?\n", How::Frozen), None);
     }

@@ -6,9 +6,9 @@
 //! above any hog, where it may: each of these that it may not is said in its first line.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{BufRead as _, BufReader, Read, Take, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -40,6 +40,8 @@ pub struct Guard {
     child: Child,
     process: Process,
     limits: String,
+    /// Held open, so that the guard may say more and not fail.
+    _out: BufReader<Take<ChildStdout>>,
 }
 
 impl Guard {
@@ -56,9 +58,9 @@ impl Guard {
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| failure::io(program, "start", error))?;
         let process = Process::of(child.id())?;
-        let said = first_line(&mut child);
-        match said {
-            Ok(limits) => Ok(Self { child, process, limits }),
+        let mut out = BufReader::new(child.stdout.take().expect("piped above").take(65_536));
+        match first_line(&mut out) {
+            Ok(limits) => Ok(Self { child, process, limits, _out: out }),
             Err(failure) => {
                 process.signal(rustix::process::Signal::KILL)?;
                 child.wait().map_err(|error| failure::io(program, "wait for", error))?;
@@ -107,26 +109,21 @@ impl Guard {
 }
 
 /// The line by which it says that it watches, and what it may not.
-fn first_line(child: &mut Child) -> Result<String, Failure> {
-    let out = child.stdout.take().expect("piped above");
-    let ready = poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&timespec(READY_MS)));
+fn first_line(out: &mut BufReader<Take<ChildStdout>>) -> Result<String, Failure> {
+    let pipe = out.get_ref().get_ref();
+    let ready = poll(&mut [PollFd::new(pipe, PollFlags::IN)], Some(&timespec(READY_MS)));
     if !ready.is_ok_and(|ready| ready > 0) {
         return Err(Failure::Slow { what: "the guard's start".to_owned(), ms: READY_MS });
     }
     // A program that says other things first, as a test does, is let say them: but not without end.
-    let lines = BufReader::new(out.take(65_536)).lines();
-    let mut said = Vec::new();
-    for line in lines.map_while(Result::ok) {
-        if let Some((_, limits)) = line.split_once(READY) {
+    let (mut said, mut start) = (String::new(), 0);
+    while out.read_line(&mut said).is_ok_and(|bytes| bytes > 0) {
+        if let Some((_, limits)) = said[start..].split_once(READY) {
             return Ok(limits.trim().to_owned());
         }
-        said.push(line);
+        start = said.len();
     }
-    Err(Failure::Differs {
-        what: "the guard".to_owned(),
-        found: said.join("\n"),
-        wanted: READY.to_owned(),
-    })
+    Err(Failure::Differs { what: "the guard".to_owned(), found: said, wanted: READY.to_owned() })
 }
 
 /// Is the guard, in this process: waits until `pipe` ends, then undoes the journal. Exit 0 if that was

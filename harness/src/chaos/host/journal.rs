@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 
 use rustix::fd::OwnedFd;
 use serde::{Deserialize, Serialize};
@@ -115,7 +115,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Begins a journal; the file must not exist. `name` is that of the run.
+    /// Begins a journal; the file must not exist, and not lie on a disk that is filled or cut. `name` is that of the
+    /// run.
     ///
     /// # Errors
     /// The file cannot be made, or is there.
@@ -168,7 +169,9 @@ impl Journal {
     /// It cannot be recorded (then it is not begun) or not be done (then undoing finds what there is of it).
     pub fn perform(&mut self, step: &Step) -> Result<Option<Process>, Failure> {
         if let Step::Start { run } = step {
-            let command = run.command(&self.name)?;
+            let mut command = run.command(&self.name)?;
+            // A helper says nothing: that it works shows in the proof of its fault.
+            command.stdout(Stdio::null()).stderr(Stdio::null());
             let at = self.lines.len();
             let (child, process) = self.start(step, command)?;
             self.children.push((at, child));

@@ -7,7 +7,7 @@
 //! them ([`Capability`]), and which counter of the kernel proves that it bit ([`Proof`]).
 //!
 //! Nothing of the machine's own is touched: groups, namespaces, disks and processes are made for the run and carry
-//! its name, `tailbeam-chaos-PID`. One thing of the machine's is written where it must be: controllers that the
+//! its name, `tailbeam-chaos-PID-TICKS`. One thing of the machine's is written where it must be: controllers that the
 //! root of a unified hierarchy does not hand down yet (`cgroup.subtree_control`), and that is undone too.
 //!
 //! ```no_run
@@ -30,11 +30,13 @@
 pub mod cgroups;
 mod counters;
 mod cut;
+mod disk;
 mod failure;
 mod guard;
 pub mod helper;
 pub mod injector;
 mod journal;
+mod network;
 mod process;
 mod residue;
 mod revert;
@@ -48,7 +50,7 @@ pub use cgroups::{Cgroups, Controller, Groups};
 pub use counters::Counter;
 pub use failure::Failure;
 pub use guard::{Guard, run_guard};
-pub use injector::{Bite, Capability, HogClass, Injector, On, Proof};
+pub use injector::{Bite, Capability, Cut, End, HogClass, Injector, LoopDisk, On, Proof};
 pub use journal::{Applied, Journal, StepUndone, Undone, undo};
 pub use process::Process;
 pub use residue::{Residue, residue};
@@ -56,7 +58,7 @@ pub use revert::Outcome;
 pub use step::{Revert, Rule, Step, VethPair};
 pub use subject::{Run, Subject};
 
-/// First part of the name of everything that is made; the pid of the supervisor follows.
+/// First part of the name of everything that is made; what tells the supervisor follows.
 pub const NAME: &str = "tailbeam-chaos";
 
 /// Variable that every process of a run carries, with the run's name as its value, so that it can be found.
@@ -80,7 +82,7 @@ pub struct Host {
     pub launcher: Launcher,
     /// Folder for images and mount points, made by the caller; absolute.
     pub dir: PathBuf,
-    /// `tailbeam-chaos-PID`.
+    /// `tailbeam-chaos-PID-TICKS`, with when this process began, so that an old journal is never taken for a new run.
     pub name: String,
     /// The effective user is root.
     pub root: bool,
@@ -93,12 +95,13 @@ impl Host {
     /// `dir` does not exist, or `/proc` cannot be read.
     pub fn find(launcher: Launcher, dir: &Path) -> Result<Self, Failure> {
         let own = failure::text(Path::new("/proc/self/cgroup"))?;
+        let Process { pid, start_ticks } = Process::of(std::process::id())?;
         let dir = std::fs::canonicalize(dir).map_err(|error| failure::io(dir, "resolve", error))?;
         Ok(Self {
             cgroups: Cgroups::find(Path::new("/sys/fs/cgroup"), &own),
             launcher,
             dir,
-            name: format!("{NAME}-{}", std::process::id()),
+            name: format!("{NAME}-{pid}-{start_ticks}"),
             root: rustix::process::geteuid().is_root(),
         })
     }

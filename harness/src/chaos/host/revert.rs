@@ -12,8 +12,8 @@ use rustix::process::{
 use super::failure::{self, Failure};
 use super::process::{Process, pause_ms};
 use super::residue;
-use super::step::{Revert, Rule, Step, VethPair, fill_file};
-use super::{cgroups, cut, tool};
+use super::step::{Revert, Step, fill_file};
+use super::{cgroups, cut, disk, network, tool};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,17 +70,15 @@ pub(super) struct Done<'a> {
     pub(super) process: Option<Process>,
 }
 
-/// Where `ip` keeps names of network namespaces. It mounts this folder onto itself with its first name.
-const NAMES: &str = "/run/netns";
-
 /// What there is before a step, as far as undoing needs it.
 pub(super) fn before(step: &Step) -> Result<Option<String>, Failure> {
     Ok(match step {
         Step::Write { file, .. } => Some(failure::text(file)?),
+        Step::HandDown { dir, controller } => Some(hands_down(dir, controller)?.to_string()),
         Step::Enter { group, process } => Some(group_of(group, *process)?.display().to_string()),
         Step::OpenFiles { process, .. } => Some(open_files(*process)?.to_string()),
         Step::Nice { process, .. } => Some(nice_of(*process)?.to_string()),
-        Step::Namespace { .. } => Some(residue::is_mounted(Path::new(NAMES))?.to_string()),
+        Step::Namespace { .. } => Some(residue::is_mounted(Path::new(network::NAMES))?.to_string()),
         _ => None,
     })
 }
@@ -91,13 +89,18 @@ pub(super) fn perform(step: &Step, line: Option<&OwnedFd>) -> Result<Option<Stri
         Step::MakeGroup { dir } | Step::MakeDir { dir } => {
             fs::create_dir(dir).map_err(|error| failure::io(dir, "make", error))?;
         }
-        Step::MakeImage { file, bytes } => make_image(file, *bytes, line)?,
-        Step::Mount { image, dir } => mount(image, dir, line)?,
-        Step::PowerCut { image, dir } => own_mount(image, dir).and_then(|()| cut::power(dir))?,
-        Step::Fill { image, dir } => own_mount(image, dir).and_then(|()| fill(dir))?,
+        Step::MakeImage { file, bytes } => disk::make_image(file, *bytes, line)?,
+        Step::Mount { image, dir } => disk::mount(image, dir, line)?,
+        Step::PowerCut { image, dir } => {
+            disk::own_mount(image, dir).and_then(|()| cut::power(dir))?
+        }
+        Step::Fill { image, dir } => disk::own_mount(image, dir).and_then(|()| disk::fill(dir))?,
         Step::Write { file, value, .. } => {
             failure::write(file, value)?;
             return settled(file, value).map(Some);
+        }
+        Step::HandDown { dir, controller } => {
+            failure::write(&dir.join(HANDED_DOWN), &format!("+{controller}"))?;
         }
         Step::Enter { group, process } => {
             failure::write(&group.join("cgroup.procs"), &process.pid.to_string())?;
@@ -116,11 +119,11 @@ pub(super) fn perform(step: &Step, line: Option<&OwnedFd>) -> Result<Option<Stri
             tool::run(&["ip", "netns", "add", name], line)?;
             tool::run(&["ip", "-n", name, "link", "set", "lo", "up"], line)?;
         }
-        Step::Veth { pair } => veth(pair, line)?,
+        Step::Veth { pair } => network::veth(pair, line)?,
         Step::LinkDown { namespace, device } => {
             tool::run(&["ip", "-n", namespace, "link", "set", device, "down"], line)?;
         }
-        Step::Filter { namespace, table, rule } => filter(namespace, table, *rule, line)?,
+        Step::Filter { namespace, table, rule } => network::filter(namespace, table, *rule, line)?,
     }
     Ok(None)
 }
@@ -145,15 +148,16 @@ pub(super) fn undo(
             let file = fill_file(dir);
             removed(&file, fs::remove_file(&file))?
         }
-        Step::Mount { image, dir } => there(unmount(image, dir)?),
+        Step::Mount { image, dir } => there(disk::unmount(image, dir)?),
         Step::PowerCut { image, dir } => {
-            let was_there = unmount(image, dir)?;
+            let was_there = disk::unmount(image, dir)?;
             if was_there {
-                mount(image, dir, line)?;
+                disk::mount(image, dir, line)?;
             }
             there(was_there)
         }
         Step::Write { file, revert, .. } => write_back(file, revert, done)?,
+        Step::HandDown { dir, controller } => no_more(dir, controller, done.before)?,
         Step::Enter { process, .. } => {
             let group = Path::new(done.before.unwrap_or_default()).join("cgroup.procs");
             or_gone(failure::write(&group, &process.pid.to_string()))?
@@ -163,34 +167,20 @@ pub(super) fn undo(
             or_gone(failure::write(&above, &tid.to_string()))?
         }
         Step::Start { .. } => done.process.map_or(Ok(Outcome::AsBefore), ended)?,
-        Step::OpenFiles { process, .. } => or_gone(set_open_files(*process, number(done.before)?))?,
-        Step::Nice { process, .. } => or_gone(set_nice(*process, number(done.before)?))?,
-        Step::Stop { process } => there(process.signal(Signal::CONT)?),
+        Step::OpenFiles { process, .. } => {
+            let set = set_open_files(*process, number(done.before)?);
+            read_again(set.and_then(|()| open_files(*process)), done.before)?
+        }
+        Step::Nice { process, .. } => {
+            let set = set_nice(*process, number(done.before)?);
+            read_again(set.and_then(|()| nice_of(*process)), done.before)?
+        }
+        Step::Stop { process } => there(process.signal(Signal::CONT)? && goes_on(*process)?),
         Step::Kill { .. } => Outcome::Final,
-        Step::Namespace { name } => there(remove_namespace(name, done.before, line)?),
-        Step::Veth { pair } => {
-            let [name, _] = &pair.namespaces;
-            let there_still = has_namespace(name) && has_device(name, &pair.device, line);
-            if there_still {
-                tool::run(&["ip", "-n", name, "link", "del", &pair.device], line)?;
-            }
-            there(there_still)
-        }
-        Step::LinkDown { namespace, device } => {
-            let there_still = has_namespace(namespace) && has_device(namespace, device, line);
-            if there_still {
-                tool::run(&["ip", "-n", namespace, "link", "set", device, "up"], line)?;
-            }
-            there(there_still)
-        }
-        Step::Filter { namespace, table, .. } => {
-            let list = ["list", "table", "inet", table];
-            let there_still = has_namespace(namespace) && nft(namespace, &list, line).is_ok();
-            if there_still {
-                nft(namespace, &["delete", "table", "inet", table], line)?;
-            }
-            there(there_still)
-        }
+        Step::Namespace { .. }
+        | Step::Veth { .. }
+        | Step::LinkDown { .. }
+        | Step::Filter { .. } => there(network::undo(step, done.before, line)?),
     })
 }
 
@@ -202,6 +192,36 @@ fn or_gone(result: Result<(), Failure>) -> Result<Outcome, Failure> {
         Err(failure) if failure::is_gone(&failure) => Ok(Outcome::Gone),
         Err(failure) => Err(failure),
     }
+}
+
+/// A setting that was set back reads as before.
+fn read_again(
+    now: Result<impl ToString, Failure>,
+    before: Option<&str>,
+) -> Result<Outcome, Failure> {
+    let reads = match now.map(|now| now.to_string()) {
+        Err(failure) if failure::is_gone(&failure) => return Ok(Outcome::Gone),
+        now => now?,
+    };
+    if Some(reads.as_str()) == before {
+        return Ok(Outcome::Reverted { reads: Some(reads) });
+    }
+    Err(Failure::Differs {
+        what: "the setting".to_owned(),
+        found: reads,
+        wanted: before.unwrap_or_default().to_owned(),
+    })
+}
+
+/// Waits until a process that was told to go on does. `false`: it is gone.
+fn goes_on(process: Process) -> Result<bool, Failure> {
+    for _ in 0..200 {
+        match process.state() {
+            Some('T') => pause_ms(5),
+            state => return Ok(state.is_some()),
+        }
+    }
+    Err(Failure::Slow { what: format!("{process} to go on"), ms: 1_000 })
 }
 
 fn removed(path: &Path, result: io::Result<()>) -> Result<Outcome, Failure> {
@@ -257,6 +277,29 @@ fn write_back(file: &Path, revert: &Revert, done: &Done<'_>) -> Result<Outcome, 
         found: reads,
         wanted: before.to_owned(),
     })
+}
+
+/// The controllers that a unified group hands down.
+const HANDED_DOWN: &str = "cgroup.subtree_control";
+
+fn hands_down(dir: &Path, controller: &str) -> Result<bool, Failure> {
+    let names = failure::text(&dir.join(HANDED_DOWN))?;
+    Ok(names.split_whitespace().any(|name| name == controller))
+}
+
+fn no_more(dir: &Path, controller: &str, before: Option<&str>) -> Result<Outcome, Failure> {
+    // Whatever else is handed down is somebody else's.
+    if before != Some("false") || !hands_down(dir, controller)? {
+        return Ok(Outcome::AsBefore);
+    }
+    let file = dir.join(HANDED_DOWN);
+    failure::write(&file, &format!("-{controller}"))?;
+    if hands_down(dir, controller)? {
+        let what = file.display().to_string();
+        let wanted = format!("no {controller}");
+        return Err(Failure::Differs { what, found: failure::text(&file)?, wanted });
+    }
+    Ok(Outcome::Reverted { reads: Some(failure::text(&file)?) })
 }
 
 /// Folder of the group that a process is in, in the hierarchy of `group`.
@@ -346,142 +389,4 @@ fn set_nice(process: Process, nice: i32) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn make_image(file: &Path, bytes: u64, line: Option<&OwnedFd>) -> Result<(), Failure> {
-    let made = fs::File::create_new(file).and_then(|file| file.set_len(bytes));
-    made.map_err(|error| failure::io(file, "make", error))?;
-    let path = file.display().to_string();
-    // No blocks kept for root, who the subject may be; everything initialised now, not by a thread later.
-    let argv =
-        ["mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=0,lazy_journal_init=0", &path];
-    tool::run(&argv, line).map(|_| ())
-}
-
-fn mount(image: &Path, dir: &Path, line: Option<&OwnedFd>) -> Result<(), Failure> {
-    let (image, dir) = (image.display().to_string(), dir.display().to_string());
-    // Discard would give blocks back to the host's disk, which is not what a plain disk does.
-    tool::run(&["mount", "-t", "ext4", "-o", "loop,nodiscard", &image, &dir], line).map(|_| ())
-}
-
-/// What is mounted at `dir` is our image; so nothing of somebody else's is filled or shut down.
-fn own_mount(image: &Path, dir: &Path) -> Result<(), Failure> {
-    if residue::image_at(dir)?.as_deref() == Some(image) {
-        return Ok(());
-    }
-    Err(Failure::Differs {
-        what: format!("the mount at {}", dir.display()),
-        found: "something else".to_owned(),
-        wanted: image.display().to_string(),
-    })
-}
-
-/// Unmounts our image; `false`: it is not mounted. A process with an open file there keeps it: end that first.
-fn unmount(image: &Path, dir: &Path) -> Result<bool, Failure> {
-    for _ in 0..200 {
-        if residue::image_at(dir)?.as_deref() != Some(image) {
-            return Ok(false);
-        }
-        match rustix::mount::unmount(dir, rustix::mount::UnmountFlags::empty()) {
-            Ok(()) => return loop_is_free(image),
-            Err(rustix::io::Errno::BUSY) => pause_ms(10),
-            Err(error) => return Err(failure::io(dir, "unmount", error)),
-        }
-    }
-    Err(Failure::Slow {
-        what: format!("unmounting of {}, which is in use,", dir.display()),
-        ms: 2_000,
-    })
-}
-
-/// Waits until no loop device holds the image any more.
-fn loop_is_free(image: &Path) -> Result<bool, Failure> {
-    for _ in 0..200 {
-        if !residue::loops().values().any(|of| Path::new(of) == image) {
-            return Ok(true);
-        }
-        pause_ms(10);
-    }
-    Err(Failure::Slow { what: format!("the loop device of {}", image.display()), ms: 2_000 })
-}
-
-fn fill(dir: &Path) -> Result<(), Failure> {
-    use std::io::Write as _;
-    let path = fill_file(dir);
-    let made = fs::File::create_new(&path);
-    let mut file = made.map_err(|error| failure::io(&path, "make", error))?;
-    // Large pieces until one does not fit, then small ones. Bounded by the size of the image.
-    for piece in [1 << 20, 1 << 12] {
-        let zeros = vec![0; piece];
-        loop {
-            match file.write_all(&zeros).and_then(|()| file.sync_data()) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => break,
-                Err(error) => return Err(failure::io(&path, "fill", error)),
-            }
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn has_namespace(name: &str) -> bool {
-    Path::new(NAMES).join(name).exists()
-}
-
-fn has_device(namespace: &str, device: &str, line: Option<&OwnedFd>) -> bool {
-    tool::run(&["ip", "-n", namespace, "link", "show", "dev", device], line).is_ok()
-}
-
-fn veth(pair: &VethPair, line: Option<&OwnedFd>) -> Result<(), Failure> {
-    let ([a, b], device) = (&pair.namespaces, pair.device.as_str());
-    let add = ["ip", "-n", a, "link", "add", device, "type", "veth", "peer", "name", device];
-    tool::run(&[&add[..], &["netns", b]].concat(), line)?;
-    for (name, address) in pair.namespaces.iter().zip(&pair.addresses) {
-        let address = format!("{address}/30");
-        tool::run(&["ip", "-n", name, "addr", "add", &address, "dev", device], line)?;
-        tool::run(&["ip", "-n", name, "link", "set", device, "up"], line)?;
-    }
-    Ok(())
-}
-
-fn filter(namespace: &str, table: &str, rule: Rule, line: Option<&OwnedFd>) -> Result<(), Failure> {
-    let condition = match rule {
-        Rule::Drop => String::new(),
-        Rule::Loss(percent) => format!("numgen random mod 100 < {percent} "),
-    };
-    // What a host says to itself is not the link's.
-    let text = format!(
-        "add table inet {table}; \
-         add chain inet {table} in {{ type filter hook input priority 0; }}; \
-         add rule inet {table} in iifname != \"lo\" {condition}counter drop"
-    );
-    nft(namespace, &[&text], line).map(|_| ())
-}
-
-pub(super) fn nft(
-    namespace: &str,
-    words: &[&str],
-    line: Option<&OwnedFd>,
-) -> Result<String, Failure> {
-    let place = format!("--net={NAMES}/{namespace}");
-    tool::run(&[&["nsenter", &place, "--", "nft"], words].concat(), line)
-}
-
-fn remove_namespace(
-    name: &str,
-    before: Option<&str>,
-    line: Option<&OwnedFd>,
-) -> Result<bool, Failure> {
-    let was_there = has_namespace(name);
-    if was_there {
-        tool::run(&["ip", "netns", "del", name], line)?;
-    }
-    // The folder of names was not there before the first of ours: it goes with the last.
-    let empty = fs::read_dir(NAMES).is_ok_and(|mut names| names.next().is_none());
-    if before == Some("false") && empty && residue::is_mounted(Path::new(NAMES))? {
-        let unmounted = rustix::mount::unmount(NAMES, rustix::mount::UnmountFlags::empty());
-        unmounted.map_err(|error| failure::io(Path::new(NAMES), "unmount", error))?;
-        removed(Path::new(NAMES), fs::remove_dir(NAMES))?;
-    }
-    Ok(was_there)
 }

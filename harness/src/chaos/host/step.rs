@@ -87,6 +87,14 @@ pub enum Step {
         /// What is written to undo it.
         revert: Revert,
     },
+    /// Has a unified group hand a controller down to the groups below it. Undone: no more. That no other group began to
+    /// use it meanwhile is not known: a host whose root hands it down anyway is left alone.
+    HandDown {
+        /// Folder of the group.
+        dir: PathBuf,
+        /// The controller.
+        controller: String,
+    },
     /// Moves a process with its threads into a group. Undone: moved to where it was.
     Enter {
         /// Folder of the group.
@@ -178,6 +186,9 @@ impl Step {
             Self::Write { file, revert: Revert::Value(value), .. } => {
                 format!("write {value:?} to {}", at(file))
             }
+            Self::HandDown { dir, controller } => {
+                format!("hand {controller} down no more in {}", at(dir))
+            }
             Self::Enter { process, .. } => format!("move {process} to the group it was in"),
             Self::EnterThread { tid, .. } => format!("move thread {tid} to the group above"),
             Self::Start { run } => format!("kill {}", run.program.display()),
@@ -215,6 +226,9 @@ impl fmt::Display for Step {
             }
             Self::Fill { dir, .. } => write!(f, "fill {} until it is full", at(&fill_file(dir))),
             Self::Write { file, value, .. } => write!(f, "write {value:?} to {}", at(file)),
+            Self::HandDown { dir, controller } => {
+                write!(f, "hand {controller} down in {}", at(dir))
+            }
             Self::Enter { group, process } => write!(f, "move {process} to group {}", at(group)),
             Self::EnterThread { group, tid } => {
                 write!(f, "move thread {tid} to group {}", at(group))

@@ -195,11 +195,12 @@ pub struct Recovery {
 pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
     let (from, to) = (axis.slots(span.injected_ns), axis.slots(span.reverted_ns));
     let end = axis.slots(span.until_ns).min(axis.cells.len());
-    let onset = onset(axis, baseline, from, end);
+    let after = back(axis, baseline, to, end);
+    // What is bad after the return is no work of the fault.
+    let onset = onset(axis, baseline, from, after.unwrap_or(end).max(to).min(end));
     let injected = onset.map(|onset| onset.max(from));
     // A service that never left the band was never away.
     let away = injected.map(|onset| back(axis, baseline, onset, end));
-    let after = back(axis, baseline, to, end);
     let took = |since_ns: u64, back: Option<usize>| match back {
         Some(slot) => Took::Ns((slot as u64 * axis.slot_ns).saturating_sub(since_ns)),
         None => Took::MoreThan(span.until_ns.saturating_sub(since_ns)),

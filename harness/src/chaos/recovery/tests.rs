@@ -104,6 +104,15 @@ fn requests_that_were_open_at_the_injection_suffer_before_it() {
 }
 
 #[test]
+fn what_happens_after_the_return_is_no_work_of_the_fault() {
+    let mut axis = usual(40);
+    axis.cells[300..320].fill(slot(300, 0, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 400));
+    assert_eq!((found.onset_ns, found.from_injection), (None, Took::Ns(0)));
+}
+
+#[test]
 fn a_noisy_baseline_is_its_own_band() {
     let mut axis = usual(40);
     // One second in five has 3 % late ones.

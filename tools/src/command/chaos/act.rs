@@ -130,7 +130,7 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
     for injector in kinds(act, host) {
         match injector.probe(host) {
             Capability::Available => {}
-            Capability::Replaced { by, why } => ability = Ability::Replaced { by, why },
+            Capability::Replaced { by, why, .. } => ability = Ability::Replaced { by, why },
             Capability::Impossible { cause, remedy } => {
                 return Ability::Impossible { cause, remedy };
             }
@@ -171,6 +171,14 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
     lines
 }
 
+/// What is done for a fault here: itself, or what replaces it.
+fn doable(injector: Injector, host: &Host) -> Injector {
+    match injector.probe(host) {
+        Capability::Replaced { with, .. } => *with,
+        _ => injector,
+    }
+}
+
 impl Force {
     /// Does it.
     pub(super) fn inject(
@@ -195,7 +203,7 @@ impl Force {
             before: Vec::new(),
             helper: None,
         };
-        for injector in injectors {
+        for injector in injectors.into_iter().map(|injector| doable(injector, host)) {
             let Self::Host { injectors, before, helper, .. } = &mut force else { continue };
             let on = On { host, groups: &stage.groups, process, helper: None };
             // A hog's time can be read when there is a hog; what is so from the start was nothing before it.

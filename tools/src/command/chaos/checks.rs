@@ -48,7 +48,7 @@ pub(super) fn close(
         Ok(ended) => match serde_json::from_str::<Value>(&ended.out) {
             Ok(report) => {
                 subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
-                subject.checks.extend(of_report(&report["data"]));
+                subject.checks.extend(of_report(&report["data"], stage.kept));
             }
             Err(_) => subject.checks.push(Check::unknown("the run has a report", said(&ended))),
         },
@@ -113,7 +113,7 @@ fn of_cells(stage: &Stage<'_>, kills: bool) -> Vec<Check> {
 }
 
 /// What the run's own report says.
-fn of_report(data: &Value) -> Vec<Check> {
+fn of_report(data: &Value, kept: Option<u64>) -> Vec<Check> {
     let gates = data["gates"].as_array().map_or(&[][..], Vec::as_slice);
     let mut checks = Vec::new();
     match gates.iter().find(|gate| gate["gate"] == "outcomes") {
@@ -139,6 +139,16 @@ fn of_report(data: &Value) -> Vec<Check> {
             Some(n) => Check::seen(name, n == 0, format!("{of}: {n}")),
             None => Check::unknown(name, format!("the report does not say {of:?}")),
         });
+    }
+    if let Some(kept) = kept {
+        let restored = count("restored: events").unwrap_or(0);
+        let refused = count("restored: events that do not follow").unwrap_or(0);
+        let text = format!("{restored} of {kept} events of the log, {refused} refused");
+        checks.push(Check::seen(
+            "a restart restores its log",
+            restored == kept && refused == 0,
+            text,
+        ));
     }
     let damage = data["run"]["damage"].as_array().map_or(0, Vec::len);
     checks.push(Check::seen(

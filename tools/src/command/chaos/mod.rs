@@ -43,8 +43,10 @@ const SECOND: u64 = 1_000 * MS;
 const SLOT_NS: u64 = 100 * MS;
 /// Time before the baseline, ns: agents begin within a think time.
 const WARM_NS: u64 = 2 * SECOND;
-/// Disk of a subject whose log has one of its own, bytes.
+/// Disk of a subject whose log has one of its own, bytes; and what each process that goes on with it adds: two segments of 16 MiB
+/// per core, written before they are used.
 const DISK: u64 = 512 << 20;
+const DISK_PER_PROCESS: u64 = 32 << 20;
 
 /// The workload of a subject: the one that has owners, limits and a log that promises something.
 const WORKLOAD: &str = "elicitation";
@@ -165,6 +167,7 @@ fn begun(args: &ChaosArgs, store: &Store) -> Result<ChaosRecord, Failure> {
             settle_ns: plan.delay.max_ns + SECOND,
             slot_ns: SLOT_NS,
             seed: args.seed,
+            broken: args.broken.map(Into::into),
         },
         scenarios: Vec::new(),
         stopped: true,
@@ -371,7 +374,9 @@ impl Cast<'_, '_> {
             return Ok(None);
         }
         let (host, groups) = (self.setting.host, self.setting.host.groups(""));
-        let disk = host.disk("-log", DISK);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+        let restarts = u64::from(self.setting.plan.injections);
+        let disk = host.disk("-log", DISK + restarts * cores * DISK_PER_PROCESS);
         let on = On { host, groups: &groups, process: None, helper: None };
         let steps = Injector::LoopDisk { disk: disk.clone() }
             .steps(&on)

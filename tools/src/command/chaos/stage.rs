@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tailbeam_harness::chaos::board::{Board, Cell, Shape};
+use tailbeam_harness::chaos::board::{Board, Cell, Knob, Shape};
 use tailbeam_harness::chaos::host::{Groups, Host, Journal, Process, Run, Subject};
 use tailbeam_harness::chaos::record::ChaosPlan;
 use tailbeam_harness::chaos::recovery::Axis;
@@ -77,6 +77,8 @@ pub(super) struct Stage<'a> {
     pub(super) groups: Groups,
     /// Where its logs lie.
     pub(super) home: PathBuf,
+    /// Events that the logs held when the last process before this one ended.
+    pub(super) kept: Option<u64>,
     running: Option<Running>,
     /// Slots before this one do not change any more.
     settled: usize,
@@ -101,9 +103,12 @@ impl<'a> Stage<'a> {
         };
         let board = Board::create(shape, &secret()?)
             .map_err(|error| format!("no shared memory for the board: {error}"))?;
+        if let Some(defence) = plan.broken {
+            board.set(Knob::DefencesOff, defence as u64);
+        }
         let expected = plan.rate_per_s * plan.slot_ns as f64 / 1e9;
         let axis = Axis { cells: Vec::new(), slot_ns: plan.slot_ns, expected };
-        Ok(Self { setting, board, axis, groups, home, running: None, settled: 0 })
+        Ok(Self { setting, board, axis, groups, home, kept: None, running: None, settled: 0 })
     }
 
     /// Starts the subject, or another one that goes on with its run, and waits until requests are due.

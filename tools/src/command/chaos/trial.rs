@@ -1,12 +1,13 @@
 //! One injection: at an instant of its own, held, taken back, and watched until the service is back.
 
+use tailbeam_harness::chaos::board::Defence;
 use tailbeam_harness::chaos::corrupt::{copied, examine, plant, promised};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::record::{Bite, Check, Trial};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
-use tailbeam_harness::log::{DamageKind, LogKey};
+use tailbeam_harness::log::{Damage as LogDamage, DamageKind, LogKey};
 use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::Force;
@@ -125,31 +126,30 @@ impl Scene<'_, '_> {
     }
 
     /// Whether the logs of a dead subject hold what it had promised.
-    pub(super) fn durable(&self) -> Vec<Check> {
+    fn durable(&mut self) -> Vec<Check> {
         let logs = self.stage.logs();
         if logs.is_empty() {
             return vec![Check::unknown("nothing durable is lost", "the subject keeps no log")];
         }
-        let (mut lost, mut all, mut records, mut damage) = (0, 0, 0, Vec::new());
+        let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
+        let mut damage = Vec::new();
         for (core, dir) in logs {
             let log = match copied(&dir) {
                 Ok(log) => log,
                 Err(error) => {
-                    return vec![Check::unknown(
-                        "nothing durable is lost",
-                        format!("{}: {error}", dir.display()),
-                    )];
+                    let text = format!("{}: {error}", dir.display());
+                    return vec![Check::unknown("nothing durable is lost", text)];
                 }
             };
             let durable = self.stage.board.durable(core);
-            let (missing, found, scanned) = promised(&log, self.key(), durable);
-            (lost, all, records) = (lost + missing, all + durable, records + found);
-            let others = scanned
-                .damage
-                .iter()
-                .filter(|of| of.kind != DamageKind::TornTail || of.acknowledged);
+            let kept = promised(&log, self.key(), durable);
+            (lost, all) = (lost + kept.lost, all + durable);
+            (records, events) = (records + kept.records, events + kept.events);
+            let torn = |of: &&LogDamage| of.kind == DamageKind::TornTail && !of.acknowledged;
+            let others = kept.scanned.damage.iter().filter(|of| !torn(of));
             damage.extend(others.map(ToString::to_string));
         }
+        self.stage.kept = Some(events);
         let text = format!(
             "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
         );
@@ -172,7 +172,8 @@ impl Scene<'_, '_> {
             let mut after = before.clone();
             let Some(place) = plant(&mut after, self.key(), damage, draw) else { continue };
             planted += 1;
-            checks.extend(examine(&before, &after, self.key(), &place));
+            let blind = self.stage.board.is_off(Defence::Checksum);
+            checks.extend(examine((&before, &after), self.key(), &place, blind));
         }
         if planted == 0 {
             return Err("the logs hold too few records".to_owned());

@@ -62,6 +62,12 @@ pub fn chaos(of: &ChaosRecord) -> Page {
     ));
     page.line(format!("on {}", of.host));
     page.line(format!("because of {}", judged.reason));
+    if let Some(defence) = plan.broken {
+        page.caveat(format!(
+            "{defence:?} is switched off in the subjects: {} must fail",
+            defence.guard()
+        ));
+    }
     if of.stopped {
         page.caveat("the series was stopped before its end, or it still runs");
     }

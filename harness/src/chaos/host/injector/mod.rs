@@ -18,10 +18,12 @@ pub use proof::{Bite, Proof};
 pub enum Capability {
     /// As it is described.
     Available,
-    /// Something else is done for it.
+    /// Another fault is to be injected for it.
     Replaced {
-        /// What.
+        /// Which, in words.
         by: String,
+        /// Which.
+        with: Box<Injector>,
         /// Why.
         why: String,
     },
@@ -59,10 +61,19 @@ pub struct LoopDisk {
 pub enum Cut {
     /// The link is down: nothing passes, either way.
     Down,
-    /// What comes in to one of the two ends (0 or 1) is dropped; the other way is open.
-    Into(usize),
-    /// This share of what comes in to one end is dropped at random: (end, percent).
-    Loss(usize, u8),
+    /// What comes in to one end is dropped; the other way is open.
+    Into(End),
+    /// This share of what comes in to one end is dropped at random, percent.
+    Loss(End, u8),
+}
+
+/// An end of a cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// That of the first namespace.
+    First,
+    /// That of the second.
+    Second,
 }
 
 /// A fault from outside the process.
@@ -127,7 +138,7 @@ pub enum Injector {
         /// The disk.
         disk: LoopDisk,
     },
-    /// The power of the disk is cut. Undone by mounting again, when no process has a file open there.
+    /// The power of the disk is cut. Undone by unmounting and mounting again: end who has files open there first.
     PowerCut {
         /// The disk.
         disk: LoopDisk,
@@ -197,10 +208,12 @@ impl Host {
 impl Cut {
     /// Namespace and rule of a filter; None: no filter is used.
     fn filter(self, pair: &VethPair) -> Option<(&str, Rule)> {
+        let [first, second] = &pair.namespaces;
+        let of = |end| if end == End::First { first.as_str() } else { second.as_str() };
         match self {
             Self::Down => None,
-            Self::Into(end) => Some((&pair.namespaces[end.min(1)], Rule::Drop)),
-            Self::Loss(end, percent) => Some((&pair.namespaces[end.min(1)], Rule::Loss(percent))),
+            Self::Into(end) => Some((of(end), Rule::Drop)),
+            Self::Loss(end, percent) => Some((of(end), Rule::Loss(percent))),
         }
     }
 }

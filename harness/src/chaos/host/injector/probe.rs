@@ -6,8 +6,10 @@ use rustix::fs::{Access, access};
 use tailbeam_probes::Unavailable;
 
 use super::super::cgroups::{Controller, Groups};
+use super::super::step::VethPair;
+use super::super::subject::time_words;
 use super::super::{Host, tool};
-use super::steps::disk_of;
+use super::steps::{disk_of, thread_freezer};
 use super::{Capability, Cut, HogClass, Injector};
 
 /// Smallest image: below this mkfs.ext4 makes no journal, and a power cut would have none to replay.
@@ -44,11 +46,11 @@ impl Injector {
                 loop_disk(host, disk.bytes)?;
             }
             Self::NetPair { .. } => network(host)?,
-            Self::NetPartition { cut, .. } => {
+            Self::NetPartition { pair, cut } => {
                 network(host)?;
-                return Ok(filters(*cut));
+                return Ok(filters(pair, *cut));
             }
-            Self::TimeNamespace { offset_s } => time_namespace(host, *offset_s)?,
+            Self::TimeNamespace { offset_s } => time_namespace(*offset_s)?,
         }
         Ok(Capability::Available)
     }
@@ -114,13 +116,15 @@ fn hog(host: &Host, core: usize, class: HogClass) -> Result<(), Unavailable> {
 }
 
 fn thread_hold(host: &Host, groups: &Groups) -> Result<Capability, Unavailable> {
-    let v1 = groups.place(Controller::Freezer).is_ok_and(|(_, version)| version == 1);
-    let why = match in_group(host, groups, Controller::Freezer) {
-        Ok(()) if v1 => return Ok(Capability::Available),
-        Ok(()) => "the freezer of version 2 holds whole groups of processes".to_owned(),
-        Err(Unavailable { cause, .. }) => cause,
-    };
-    Ok(Capability::Replaced { by: "SIGSTOP of the whole process".to_owned(), why })
+    let may = in_group(host, groups, Controller::Freezer).and_then(|()| thread_freezer(groups));
+    Ok(match may {
+        Ok(_) => Capability::Available,
+        Err(Unavailable { cause, .. }) => Capability::Replaced {
+            by: "SIGSTOP of the whole process".to_owned(),
+            with: Box::new(Injector::Stop),
+            why: cause,
+        },
+    })
 }
 
 fn loop_disk(host: &Host, bytes: u64) -> Result<(), Unavailable> {
@@ -158,7 +162,7 @@ fn network(host: &Host) -> Result<(), Unavailable> {
     })
 }
 
-fn filters(cut: Cut) -> Capability {
+fn filters(pair: &VethPair, cut: Cut) -> Capability {
     let rule = "add table inet t; add chain inet t c { type filter hook input priority 0; }; \
                 add rule inet t c numgen random mod 100 < 1 counter drop";
     let why = match tool::run(&["unshare", "-n", "nft", rule], None) {
@@ -166,18 +170,19 @@ fn filters(cut: Cut) -> Capability {
         Ok(_) => return Capability::Available,
         Err(failure) => failure.to_string(),
     };
-    Capability::Replaced { by: "the link is down, both ways".to_owned(), why }
+    let down = Injector::NetPartition { pair: pair.clone(), cut: Cut::Down };
+    Capability::Replaced { by: "the link is down, both ways".to_owned(), with: Box::new(down), why }
 }
 
-fn time_namespace(host: &Host, offset_s: i64) -> Result<(), Unavailable> {
-    needs_root(host)?;
-    needs_tools(&[("unshare", "util-linux")])?;
-    let s = offset_s.to_string();
-    let tried = tool::run(&["unshare", "-T", "--monotonic", &s, "--boottime", &s, "true"], None);
+fn time_namespace(offset_s: i64) -> Result<(), Unavailable> {
+    needs_tools(&[("unshare", "util-linux"), ("nsenter", "util-linux")])?;
+    let words = time_words(offset_s);
+    let words: Vec<&str> = words.iter().map(String::as_str).chain(["true"]).collect();
+    let tried = tool::run(&words, None);
     tried.map(|_| ()).map_err(|failure| {
         // A clock cannot be set before the boot of the machine.
-        let remedy =
-            "a kernel with time namespaces (5.6), and an offset that leaves time since boot";
+        let remedy = "a kernel with time namespaces (5.6) and, but for root, user namespaces; an offset that \
+                      leaves time since boot";
         refused("time namespace", failure.to_string(), remedy)
     })
 }

@@ -9,10 +9,11 @@ use tailbeam_probes::clock::monotonic_ns;
 use super::super::cgroups::Controller;
 use super::super::counters::Counter;
 use super::super::failure::{self, Failure};
+use super::super::network;
 use super::super::process::Process;
 use super::super::revert;
 use super::super::tool;
-use super::steps::{TABLE, hold_dir};
+use super::steps::{TABLE, hold_dir, thread_freezer};
 use super::{Cut, Injector, On};
 
 /// A counter or a reading.
@@ -35,6 +36,8 @@ pub enum Bite {
     Rises,
     /// A reading that is this during the fault and was not before.
     Becomes(u64),
+    /// A reading that is this or more during the fault and was less before.
+    Reaches(u64),
     /// A counter that rises, by at most this per second and a quarter of it more.
     RisesAtMost(u64),
     /// The process is not there any more.
@@ -52,6 +55,7 @@ impl Bite {
         match self {
             Self::Rises => to > from,
             Self::Becomes(wanted) => to == wanted && from != wanted,
+            Self::Reaches(wanted) => to >= wanted && from < wanted,
             Self::Ends => from == 1 && to == 0,
             Self::RisesAtMost(per_s) => {
                 let ns = u128::from(after.at_ns - before.at_ns);
@@ -90,11 +94,11 @@ impl Injector {
             Self::FdLimit { max } => Bite::Becomes(*max),
             Self::Nice { nice } => Bite::Becomes(nice.wrapping_add(20).unsigned_abs() as u64),
             Self::DiskThrottle { bytes_per_s, .. } => Bite::RisesAtMost(*bytes_per_s),
+            Self::Ballast { bytes, .. } => Bite::Reaches(*bytes),
             Self::Kill => Bite::Ends,
             Self::CpuQuota { .. }
             | Self::CpuHog { .. }
             | Self::MemoryLimit { .. }
-            | Self::Ballast { .. }
             | Self::NetPartition { .. }
             | Self::PidsLimit { .. } => Bite::Rises,
         }
@@ -118,15 +122,13 @@ impl Injector {
             Self::MemoryLimit { .. } => {
                 ("times the memory limit was reached", "times", counter(Counter::MemoryHits)?)
             }
-            Self::Ballast { .. } => {
-                ("memory of the group", "bytes", counter(Counter::MemoryBytes)?)
-            }
-            Self::DiskThrottle { .. } => ("bytes moved", "bytes", counter(Counter::IoBytes)?),
+            Self::Ballast { .. } => ("memory of the ballast", "bytes", resident(on.helper)?),
+            Self::DiskThrottle { .. } => ("bytes moved", "bytes", moved(on)?),
             Self::LoopDisk { disk } | Self::FillDisk { disk } | Self::PowerCut { disk } => {
                 return self.of_disk(&disk.dir);
             }
             Self::NetPair { pair } => {
-                let there = pair.namespaces.iter().all(|name| revert::has_namespace(name));
+                let there = pair.namespaces.iter().all(|name| network::has_namespace(name));
                 ("both namespaces there", "yes or no", u64::from(there))
             }
             Self::NetPartition { pair, cut } => match cut {
@@ -195,6 +197,30 @@ fn spent(helper: Option<Process>) -> Result<u64, Unavailable> {
     helper.map_or(Ok(0), |hog| hog.cpu_ms().ok_or_else(|| unavailable("the hog has ended")))
 }
 
+/// In version 1 the kernel counts from the first throttle of a device: before it nothing was moved under one.
+fn moved(on: &On<'_>) -> Result<u64, Unavailable> {
+    let (dir, version) = on.groups.place(Controller::Io)?;
+    let limits = ["write", "read"].map(|way| dir.join(format!("blkio.throttle.{way}_bps_device")));
+    let none = limits.iter().all(|file| failure::text(file).is_ok_and(|text| text.is_empty()));
+    match on.groups.counter(Counter::IoBytes) {
+        Err(_) if version == 1 && none => Ok(0),
+        other => other,
+    }
+}
+
+/// A ballast that was not started has none.
+fn resident(helper: Option<Process>) -> Result<u64, Unavailable> {
+    let Some(process) = helper else { return Ok(0) };
+    if !process.is_alive() {
+        return Err(unavailable("the ballast has ended"));
+    }
+    let path = format!("/proc/{}/statm", process.pid);
+    let text = failure::text(Path::new(&path)).map_err(|f| unavailable(f.to_string()))?;
+    let pages = text.split_whitespace().nth(1).and_then(|pages| pages.parse::<u64>().ok());
+    let pages = pages.ok_or_else(|| unavailable(format!("{path} reads {text:?}")))?;
+    Ok(pages * rustix::param::page_size() as u64)
+}
+
 fn state(process: Option<Process>) -> Result<char, Unavailable> {
     let process = process.ok_or_else(|| unavailable("no process was given"))?;
     process.state().ok_or_else(|| unavailable(format!("{process} has ended")))
@@ -208,13 +234,9 @@ fn nice(process: Option<Process>) -> Result<u64, Unavailable> {
     Ok(u64::from(found.wrapping_add(20).unsigned_abs()))
 }
 
-/// The freezer of the thread's own group, or where there is none the state of the whole process.
+/// The freezer of the thread's own group.
 fn held(on: &On<'_>) -> Result<(&'static str, &'static str, u64), Unavailable> {
-    let (above, version) = on.groups.place(Controller::Freezer)?;
-    if version != 1 {
-        return Ok(("stopped", "yes or no", u64::from(state(on.process)? == 'T')));
-    }
-    let file = hold_dir(above).join("freezer.state");
+    let file = hold_dir(thread_freezer(on.groups)?).join("freezer.state");
     // Before the steps there is no such group, and so nothing is held.
     let frozen = match failure::text(&file) {
         Ok(text) => text == "FROZEN",
@@ -235,12 +257,12 @@ fn carrier_losses(namespace: &str, device: &str) -> Result<u64, Unavailable> {
 
 fn dropped(namespace: &str) -> Result<u64, Unavailable> {
     let list = ["-j", "list", "tables"];
-    let tables = revert::nft(namespace, &list, None).map_err(|f| unavailable(f.to_string()))?;
+    let tables = network::nft(namespace, &list, None).map_err(|f| unavailable(f.to_string()))?;
     if !tables.contains(&format!("\"{TABLE}\"")) {
         // Without our filter nothing was dropped by it.
         return Ok(0);
     }
-    let text = revert::nft(namespace, &["-j", "list", "table", "inet", TABLE], None);
+    let text = network::nft(namespace, &["-j", "list", "table", "inet", TABLE], None);
     let text = text.map_err(|f: Failure| unavailable(f.to_string()))?;
     number_in(&text, "packets").ok_or_else(|| unavailable(format!("no packets in {text}")))
 }
@@ -288,6 +310,8 @@ mod tests {
         assert!(holds(Bite::Becomes(1), 0, 1));
         assert!(!holds(Bite::Becomes(1), 1, 1), "it was so before");
         assert!(!holds(Bite::Becomes(1), 0, 2));
+        assert!(holds(Bite::Reaches(5), 4, 6) && !holds(Bite::Reaches(5), 4, 4));
+        assert!(!holds(Bite::Reaches(5), 5, 6), "it was so before");
         assert!(holds(Bite::Ends, 1, 0) && !holds(Bite::Ends, 0, 0) && !holds(Bite::Ends, 1, 1));
     }
 

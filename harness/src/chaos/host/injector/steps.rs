@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use tailbeam_probes::Unavailable;
 
-use super::super::cgroups::Controller;
+use super::super::cgroups::{Controller, Groups};
 use super::super::guard::HOG_PRIORITY;
 use super::super::helper::Helper;
-use super::super::process::Process;
 use super::super::step::{Revert, Step};
 use super::super::subject::Run;
 use super::{HogClass, Injector, LoopDisk, On};
@@ -120,12 +119,24 @@ pub(super) fn hold_dir(above: &Path) -> PathBuf {
     above.join("hold")
 }
 
-fn hold(on: &On<'_>, tid: u32) -> Result<Vec<Step>, Unavailable> {
-    let (above, version) = on.groups.place(Controller::Freezer)?;
-    if version != 1 {
-        let process: Process = on.process.ok_or_else(no_subject)?;
-        return Ok(vec![Step::Stop { process }]);
+/// Group of version 1 above the one that holds a thread.
+///
+/// # Errors
+/// This host has no such freezer.
+pub(super) fn thread_freezer(groups: &Groups) -> Result<&Path, Unavailable> {
+    let (above, version) = groups.place(Controller::Freezer)?;
+    if version == 1 {
+        return Ok(above);
     }
+    Err(Unavailable {
+        source: "freezer",
+        cause: "the freezer of version 2 holds whole groups of processes".to_owned(),
+        remedy: "stop the whole process".to_owned(),
+    })
+}
+
+fn hold(on: &On<'_>, tid: u32) -> Result<Vec<Step>, Unavailable> {
+    let above = thread_freezer(on.groups)?;
     let dir = hold_dir(above);
     Ok(vec![
         Step::MakeGroup { dir: dir.clone() },
@@ -137,23 +148,15 @@ fn hold(on: &On<'_>, tid: u32) -> Result<Vec<Step>, Unavailable> {
 fn memory(on: &On<'_>, bytes: u64) -> Result<Vec<Step>, Unavailable> {
     let (dir, version) = on.groups.place(Controller::Memory)?;
     Ok(match version {
-        // Memory and swap together may not be less than memory. Where swap is not counted there is no such file,
-        // and what keeps pages out of it is swappiness (cgroup-v1/memory.rst).
-        1 if counts_swap(dir) => {
-            vec![
-                knob(dir, "memory.limit_in_bytes", bytes),
-                knob(dir, "memory.memsw.limit_in_bytes", bytes),
-            ]
-        }
+        // With this swappiness a limit never swaps (cgroup-v1/memory.rst). A limit of memory and swap together at the
+        // same value would: but then it is that one which is reached, and its counter stays 0 (seen on 6.18).
         1 => vec![knob(dir, "memory.swappiness", 0), knob(dir, "memory.limit_in_bytes", bytes)],
-        _ => vec![knob(dir, "memory.swap.max", 0), knob(dir, "memory.max", bytes)],
+        // A kernel without swap has no such file.
+        _ if Path::new("/proc/swaps").exists() => {
+            vec![knob(dir, "memory.swap.max", 0), knob(dir, "memory.max", bytes)]
+        }
+        _ => vec![knob(dir, "memory.max", bytes)],
     })
-}
-
-/// The group, or while it is not made the one above it, counts swap.
-fn counts_swap(dir: &Path) -> bool {
-    let above = dir.parent().unwrap_or(dir);
-    [dir, above].iter().any(|dir| dir.join("memory.memsw.limit_in_bytes").is_file())
 }
 
 /// `MAJOR:MINOR` of the whole disk below a folder.
