@@ -7,7 +7,9 @@ pub(crate) mod fixture;
 use serde_json::Value;
 use tailbeam_harness::report::counters::{self, CountersReport, Slots};
 use tailbeam_harness::report::latency::{self, Holds, LatencyReport, Question};
-use tailbeam_probes::record::latency::{Count, LatencyWindow, Stage, Sums};
+use tailbeam_probes::record::latency::{
+    Count, FleetSecond, LatencyWindow, LongTurn, Off, Stage, Sums, ThrottleRecord,
+};
 
 use fixture::{Run, SECOND};
 use tailbeam::render::latency::counters::Per;
@@ -286,6 +288,59 @@ fn requests_that_were_never_answered_are_in_a_stage_of_their_own() {
     assert!(drawn.contains("unanswered") && !drawn.contains("  service  "), "{drawn}");
     let drawn = text(|out| render::outliers(&made, out));
     assert!(drawn.contains("never answered  unanswered 10.0 s"), "{drawn}");
+}
+
+/// The turns that others wait behind are off their CPU for 3 ms; a quota held the process for so long in each second,
+/// links lost messages, and of each window's requests so many were sent and never taken.
+fn held(throttled_ns: u64, links_dropped: u64) -> LatencyReport {
+    report(|run| {
+        each(run, |window| {
+            let off = |turn: &LongTurn| Off {
+                from_ns: turn.from_ns + 1_000_000,
+                to_ns: turn.from_ns + 4_000_000,
+                preempted: true,
+            };
+            window.off = window.long_turns.iter().map(off).collect();
+            if window.shard == 0 {
+                let times = u64::from(throttled_ns > 0) * 4;
+                let second = |k: u64| FleetSecond {
+                    from_ns: window.from_ns + k * SECOND,
+                    to_ns: window.from_ns + (k + 1) * SECOND,
+                    throttle: Some(ThrottleRecord { periods: 10, times, ns: throttled_ns }),
+                    links_dropped,
+                    links_delayed: 0,
+                    steps: [100, 100 - links_dropped, 100 - links_dropped, 100 - links_dropped],
+                };
+                window.more.seconds = (0..10).map(second).collect();
+            }
+        });
+    })
+}
+
+#[test]
+fn a_quota_and_faulty_links_are_named_at_the_top_and_in_the_bands() {
+    let told = |made: &LatencyReport| text(|out| render::report(made, By::Band, out));
+    let throttled = held(SECOND, 0);
+    let said = told(&throttled);
+    assert!(said.contains("! the CPU quota of the process throttled it 4"), "{said}");
+    assert!(said.contains("behind the CPU quota: core"), "{said}");
+    let last = throttled.bands.last().unwrap();
+    let of = last.causes.known().unwrap().throttled.as_ref().unwrap();
+    assert!(of.mean > 1e6 && of.mean <= *last.composition.mean_ns.known().unwrap(), "{of:?}");
+    valid(render::LATENCY_SCHEMA, &text(|out| render::json(&throttled, out)));
+
+    let clean = held(0, 0);
+    let said = told(&clean);
+    assert!(!said.contains("quota") && said.contains("(preempted)"), "{said}");
+    assert!(clean.bands.iter().all(|band| band.causes.known().unwrap().throttled.is_none()));
+    assert!(clean.caveats.iter().all(|text| !text.contains("links")), "{:?}", clean.caveats);
+
+    let lost = held(0, 3);
+    let seen = lost.last_seen.known().unwrap().sent;
+    assert!(seen.at_least > 0 && seen.at_least == seen.at_most, "{seen:?}");
+    let said = told(&lost);
+    assert!(said.contains("when they were sent (the hop: links between cores lost"), "{said}");
+    valid(render::LATENCY_SCHEMA, &text(|out| render::json(&lost, out)));
 }
 
 fn valid(schema: &str, document: &str) -> Value {

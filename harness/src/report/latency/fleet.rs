@@ -150,7 +150,7 @@ impl Fleet {
         }
         if self.links.delayed > 0 {
             caveats.push(format!(
-                "links between cores held {} messages back: a fault that somebody injected",
+                "links between cores held {} messages back, a fault that somebody injected: a way over an agent between the two (an owner) has two hops, and its second one is in the stage mailbox",
                 self.links.delayed
             ));
         }

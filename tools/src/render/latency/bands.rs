@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
-    Attribution, Band, Blame, Causes, Composition, LatencyReport, Part, StageMean,
+    Attribution, Band, Between, Blame, Causes, Composition, LatencyReport, Part, StageMean,
 };
 
 use super::outliers::cause;
@@ -27,7 +27,32 @@ pub(super) fn bands(report: &LatencyReport, out: &mut dyn Write) -> io::Result<(
     if report.bands.is_empty() {
         writeln!(out, "  none: no request was attributed")?;
     }
-    report.bands.iter().try_for_each(|band| one(band, out))
+    let last_seen = last_seen(report);
+    report.bands.iter().try_for_each(|band| one(band, &last_seen, out))
+}
+
+/// Where requests without an answer were last seen: of all of them, as no single one's place is known.
+fn last_seen(report: &LatencyReport) -> String {
+    let Measured::Known(seen) = &report.last_seen else {
+        return "where is unknown".to_owned();
+    };
+    let hop = match report.links.known() {
+        Some(links) if links.dropped > 0 => "the hop",
+        _ => "being sent",
+    };
+    format!(
+        "of all without an answer {} were last seen at {hop}, {} at the responder, {} at the reply hop",
+        between(&seen.sent),
+        between(&seen.taken),
+        between(&seen.answered)
+    )
+}
+
+fn between(of: &Between) -> String {
+    match of.at_least == of.at_most {
+        true => count(of.at_least),
+        false => format!("{} to {}", count(of.at_least), count(of.at_most)),
+    }
 }
 
 fn extent(band: &Band) -> String {
@@ -39,7 +64,7 @@ fn extent(band: &Band) -> String {
     }
 }
 
-fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
+fn one(band: &Band, last_seen: &str, out: &mut dyn Write) -> io::Result<()> {
     let of = &band.composition;
     writeln!(
         out,
@@ -69,18 +94,22 @@ fn one(band: &Band, out: &mut dyn Write) -> io::Result<()> {
         cell(&of.mean_ns, |mean| time(*mean)),
         signed(&-of.residual_ns),
     )?;
-    causes(&band.causes, of.mean_ns.known().copied().unwrap_or(0.0), out)
+    causes(&band.causes, (of.mean_ns.known().copied().unwrap_or(0.0), last_seen), out)
 }
 
 /// What the band's requests waited behind, and what their service was made of.
-fn causes(causes: &Measured<Causes>, mean_ns: f64, out: &mut dyn Write) -> io::Result<()> {
+fn causes(
+    causes: &Measured<Causes>,
+    (mean_ns, last_seen): (f64, &str),
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let causes = match causes {
         Measured::Known(causes) => causes,
         Measured::Unknown { unknown, remedy } => {
             return writeln!(out, "    waits             unknown ({unknown}; {remedy})");
         }
     };
-    if let Some(of) = &causes.throttled {
+    if let Some(of) = causes.throttled.as_ref().filter(|of| of.mean >= SHOWN_SHARE * mean_ns) {
         writeln!(
             out,
             "    throttled         {:>8} +- {:<8} of {} behind the CPU quota of the process ({})",
@@ -91,6 +120,13 @@ fn causes(causes: &Measured<Causes>, mean_ns: f64, out: &mut dyn Write) -> io::R
         )?;
     }
     let shown = |of: &&Blame| of.mean_ns >= SHOWN_SHARE * mean_ns;
+    let is_lost = |of: &&Blame| of.what == "never_answered";
+    let lost_ns: f64 = causes.waits.iter().filter(is_lost).map(|of| of.mean_ns).sum();
+    if lost_ns > 0.0 {
+        let lost = time(lost_ns);
+        writeln!(out, "    waits             {lost:>8}             never answered: {last_seen}")?;
+    }
+    let shown = |of: &&Blame| shown(of) && !is_lost(of);
     let named: Vec<&Blame> = causes.waits.iter().filter(shown).take(BLAMES_MAX).collect();
     for of in &named {
         writeln!(
@@ -106,7 +142,7 @@ fn causes(causes: &Measured<Causes>, mean_ns: f64, out: &mut dyn Write) -> io::R
         out,
         "    waits             {:>8}             {}behind what is not recorded one by one (short turns, scheduler, waking up)",
         time(causes.unrecorded_ns),
-        if named.is_empty() { "all " } else { "" }
+        if named.is_empty() && lost_ns <= 0.0 { "all " } else { "" }
     )?;
     for of in causes.service.iter().filter(|of| of.mean > 0.0) {
         let (name, figure) = part(of);
