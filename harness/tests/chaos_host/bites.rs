@@ -109,10 +109,14 @@ fn a_subject_is_frozen_stopped_made_nicer_and_killed() {
     let mut subject = bench.subject(&["spin"]);
     let process = subject.process();
     busy_threads(process);
+    // The last of its threads may stop a tick after the first.
     let still = |_: &Bench| {
-        let before = process.cpu_ms().unwrap();
-        pause_ms(100);
-        assert_eq!(process.cpu_ms().unwrap(), before);
+        let stands = || {
+            let before = process.cpu_ms();
+            pause_ms(100);
+            process.cpu_ms() == before
+        };
+        assert!(within(5_000, stands));
     };
     for fault in [Injector::Freeze, Injector::Stop] {
         if bench.can(&fault) {
