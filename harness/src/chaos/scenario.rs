@@ -189,7 +189,7 @@ pub fn all() -> Vec<Scenario> {
             "the process dies and is started again; a handler panics",
             vec![
                 fault("kill", "SIGKILL, restart, replay of the log", Act::Kill),
-                fault("panic", "a handler of core 0 panics", knob(Knob::CorePanic, 1)),
+                fault("panic", "every agent of core 0 panics once", knob(Knob::CorePanic, 1)),
             ],
         ),
         scenario(
