@@ -300,8 +300,12 @@ impl Trial {
                 }
                 judged
             }
+            None if fault.act.is_of_the_service() => Judged::new(
+                Verdict::Inconclusive,
+                "there is no baseline: too few requests, or the service was not well before any fault",
+            ),
             None if self.checks.is_empty() => {
-                Judged::new(Verdict::Inconclusive, "there is no baseline to compare with")
+                Judged::new(Verdict::Inconclusive, "nothing was looked at")
             }
             None => Judged::new(Verdict::Pass, "every check holds"),
         };

@@ -251,6 +251,9 @@ impl<W: Workload> Controller<'_, W> {
             add("log: segments".to_owned(), counts.segments);
             add("log: failures".to_owned(), counts.failures);
             add("largest batch of the log".to_owned(), counts.batch_most);
+            if health.degraded {
+                add("logs that could not write at the end".to_owned(), 1);
+            }
         }
         Ok(all)
     }

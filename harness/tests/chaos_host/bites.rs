@@ -109,10 +109,14 @@ fn a_subject_is_frozen_stopped_made_nicer_and_killed() {
     let mut subject = bench.subject(&["spin"]);
     let process = subject.process();
     busy_threads(process);
+    // The last of its threads may stop a tick after the first.
     let still = |_: &Bench| {
-        let before = process.cpu_ms().unwrap();
-        pause_ms(100);
-        assert_eq!(process.cpu_ms().unwrap(), before);
+        let stands = || {
+            let before = process.cpu_ms();
+            pause_ms(100);
+            process.cpu_ms() == before
+        };
+        assert!(within(5_000, stands));
     };
     for fault in [Injector::Freeze, Injector::Stop] {
         if bench.can(&fault) {
@@ -121,8 +125,10 @@ fn a_subject_is_frozen_stopped_made_nicer_and_killed() {
             assert!(within(10_000, || process.cpu_ms().unwrap() > before), "it runs again");
         }
     }
-    let undone = bench.bites(&Injector::Nice { nice: 7 }, Some(process), |_| ());
-    assert_eq!(reads(&undone), ["0"]);
+    let own = rustix::process::getpriority_process(None).unwrap();
+    let nicer = Injector::Nice { nice: if own < 10 { own + 2 } else { own - 2 } };
+    let undone = bench.bites(&nicer, Some(process), |_| ());
+    assert_eq!(reads(&undone), [own.to_string()]);
     let undone = bench.bites(&Injector::Kill, Some(process), |_| ());
     assert_eq!(undone.steps[0].outcome, Outcome::Final);
     subject.kill().unwrap();

@@ -59,7 +59,7 @@ pub enum Knob {
     RealtimeOffsetNs = 8,
     /// Drift of the wall clock, parts per million, an `i64`.
     RealtimeDriftPpm = 9,
-    /// A handler on this core, plus one, panics.
+    /// Every agent on this core, plus one, panics at its next request, once.
     CorePanic = 10,
     /// One request in so many makes its handler panic.
     PollPanicEvery = 11,

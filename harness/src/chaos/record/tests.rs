@@ -1,6 +1,6 @@
 //! Each thing that must prevent a PASS does.
 
-use super::super::scenario::{Act, Fault};
+use super::super::scenario::{Act, Damage, Fault};
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
@@ -80,13 +80,16 @@ fn what_did_not_bite_or_was_not_taken_back_is_no_pass() {
     assert_eq!(verdict(|r| r.trials[4].reverted = Err("reads 20000".into())), Verdict::Fail);
     assert_eq!(verdict(|r| r.trials.truncate(4)), Verdict::Inconclusive);
     assert_eq!(verdict(|r| r.trials.clear()), Verdict::Inconclusive);
-    assert_eq!(
-        verdict(|r| r.trials[1].recovery = None),
-        Verdict::Pass,
-        "its checks are what is judged"
-    );
-    let neither =
-        |r: &mut FaultRecord| (r.trials[1].recovery, r.trials[1].checks) = (None, Vec::new());
+    assert_eq!(verdict(|r| r.trials[1].recovery = None), Verdict::Inconclusive);
+    let copy = |r: &mut FaultRecord| {
+        r.fault.act = Act::Corrupt(Damage::BitFlip);
+        r.trials.iter_mut().for_each(|trial| trial.recovery = None);
+    };
+    assert_eq!(verdict(copy), Verdict::Pass, "its checks are what is judged");
+    let neither = |r: &mut FaultRecord| {
+        copy(r);
+        r.trials[1].checks.clear();
+    };
     assert_eq!(verdict(neither), Verdict::Inconclusive);
 }
 

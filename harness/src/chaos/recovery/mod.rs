@@ -80,7 +80,8 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// From the slots of a time without faults; `None` with fewer than two windows or a thousand latencies.
+    /// From the slots of a time without faults; `None` with fewer than two windows or a thousand latencies, and when a
+    /// window answered less than 99 %: a service that is not well has no usual state to come back to.
     #[must_use]
     pub fn of(axis: &Axis, slots: Range<usize>) -> Option<Self> {
         let second = axis.second();
@@ -89,7 +90,8 @@ impl Baseline {
         let limit_ns = (p99_ns as f64 * MARGIN) as u64;
         let starts = slots.clone().step_by(second).filter(|from| from + second <= slots.end);
         let windows: Vec<Cell> = starts.map(|from| axis.sum(from..from + second)).collect();
-        if windows.len() < 2 || all.timed() < BASELINE_MIN {
+        let well = windows.iter().all(|window| answered(window) >= AVAILABLE);
+        if windows.len() < 2 || all.timed() < BASELINE_MIN || !well {
             return None;
         }
         let over = windows.iter().map(|cell| over(cell, limit_ns)).fold(OVER, f64::max);

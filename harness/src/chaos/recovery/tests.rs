@@ -138,6 +138,9 @@ fn too_little_is_no_baseline() {
     assert_eq!(Baseline::of(&usual(1), 0..10), None);
     let few = Axis { cells: vec![slot(10, 10, 0); 100], slot_ns: 100 * MS, expected: 10.0 };
     assert_eq!(Baseline::of(&few, 0..90), None, "900 latencies");
+    let mut unwell = usual(10);
+    unwell.cells[40..50].fill(slot(300, 290, 0));
+    assert_eq!(Baseline::of(&unwell, 0..100), None, "it answers 96.7 % in a second");
 }
 
 #[test]
