@@ -5,6 +5,12 @@
 //! however that ends, and nobody has to ask the subject for anything. What is done from outside, and undone whoever
 //! dies, is in [`host`]. [`recovery`] and [`record`] judge what was seen, and are pure.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive and bounded just before; Rust casts of floats saturate"
+)]
+
 pub mod board;
 pub mod corrupt;
 pub mod host;

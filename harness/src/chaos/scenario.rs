@@ -163,160 +163,206 @@ fn knob(knob: Knob, level: u64) -> Act {
 /// Every scenario of the program.
 #[must_use]
 pub fn all() -> Vec<Scenario> {
-    let every = (Knob::LinkLossPpm, 1_000_000);
-    vec![
-        scenario(
-            "network_partition",
-            "the cores cannot reach each other",
-            vec![
-                fault("total", "no message between cores arrives", Act::Knobs(vec![every])),
-                fault(
-                    "one_way",
-                    "no message of core 0 arrives elsewhere",
-                    Act::Knobs(vec![(Knob::LinkFrom, 1), every]),
-                ),
-                fault(
-                    "third",
-                    "a third of the agents gets no message of other cores",
-                    Act::Knobs(vec![(Knob::LinkSharePermille, 333), every]),
-                ),
-                fault("loss", "one message in ten is lost", knob(Knob::LinkLossPpm, 100_000)),
-                fault("delay", "messages take 50 ms longer", knob(Knob::LinkDelayNs, 50 * MS)),
-            ],
-        ),
-        scenario(
-            "process_crash",
-            "the process dies and is started again; a handler panics",
-            vec![
-                fault("kill", "SIGKILL, restart, replay of the log", Act::Kill),
-                fault("panic", "every agent of core 0 panics once", knob(Knob::CorePanic, 1)),
-            ],
-        ),
-        scenario(
-            "event_store_corruption",
-            "what the log holds is not what was written",
-            vec![
-                fault("bit_flip", "one bit of a record", Act::Corrupt(Damage::BitFlip)),
-                fault("truncated_tail", "the end is cut off", Act::Corrupt(Damage::TruncatedTail)),
-                fault("zeroed_page", "4 KiB of zeros", Act::Corrupt(Damage::ZeroedPage)),
-                fault("duplicate", "a record twice", Act::Corrupt(Damage::DuplicatedRecord)),
-                fault("eio", "every write fails with EIO", knob(Knob::LogWriteErrno, EIO)),
-                fault("short_write", "writes leave 100 bytes", knob(Knob::LogWriteShort, 101)),
-            ],
-        ),
-        scenario(
-            "memory_exhaustion",
-            "memory runs short",
-            vec![fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97))],
-        ),
-        scenario(
-            "cpu_throttling",
-            "CPU time is withheld",
-            vec![
-                unharmed(
-                    fault("quota", "half of a core for all threads", Act::CpuQuota(50)),
-                    0.999,
-                    Some(300 * MS),
-                ),
-                fault("hog", "somebody computes on the last core", Act::CpuHog),
-                fault("held_core", "the thread of the last core is stopped", Act::HoldCore),
-                fault("frozen", "every thread is stopped", Act::Freeze),
-            ],
-        ),
-        scenario(
-            "disk_io_stress",
-            "the disk of the log is slow, full, gone",
-            vec![
-                unharmed(
-                    fault("throttle", "the device writes 1 MB/s", Act::DiskThrottle(1_000_000)),
-                    0.999,
-                    None,
-                ),
-                unharmed(
-                    fault(
-                        "slow_sync",
-                        "a sync takes 500 ms longer",
-                        knob(Knob::LogSyncDelayNs, 500 * MS),
-                    ),
-                    0.999,
-                    None,
-                ),
-                fault("full", "the file system is full", Act::DiskFull),
-                fault("power_cut", "what was not synced is gone", Act::PowerCut),
-            ],
-        ),
-        scenario(
-            "clock_skew",
-            "clocks say something else",
-            vec![
-                unharmed(
-                    fault(
-                        "ahead",
-                        "the wall clock jumps 300 s ahead",
-                        knob(Knob::RealtimeOffsetNs, 300_000 * MS),
-                    ),
-                    0.999,
-                    None,
-                ),
-                unharmed(
-                    fault(
-                        "behind",
-                        "the wall clock jumps 300 s back",
-                        knob(Knob::RealtimeOffsetNs, (300_000 * MS).wrapping_neg()),
-                    ),
-                    0.999,
-                    None,
-                ),
-                unharmed(
-                    fault(
-                        "drift",
-                        "the wall clock gains 1 %",
-                        knob(Knob::RealtimeDriftPpm, 10_000),
-                    ),
-                    0.999,
-                    None,
-                ),
-                unharmed(
-                    fault(
-                        "namespace",
-                        "the monotonic clock is 1,000 s ahead",
-                        Act::MonotonicOffset(1_000),
-                    ),
-                    0.999,
-                    None,
-                ),
-            ],
-        ),
-        scenario(
-            "dependency_failure",
-            "something that the subject needs refuses",
-            vec![fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO))],
-        ),
-        scenario(
-            "slow_consumer",
-            "some agents do not read",
-            vec![fault(
-                "percent",
-                "1 % of the agents take no message",
-                knob(Knob::SlowConsumerPermille, 10),
-            )],
-        ),
-        scenario(
-            "thundering_herd",
-            "all ask at once",
-            vec![fault("all", "every agent asks at the same instant", knob(Knob::HerdNow, 1))],
-        ),
-        scenario(
-            "poison_message",
-            "messages that make their handler panic",
-            vec![fault("panic", "one request in 1,000 does", knob(Knob::PollPanicEvery, 1_000))],
-        ),
-        scenario(
-            "fd_exhaustion",
-            "no descriptor is left",
-            vec![fault("limit", "no more than are open", Act::Descriptors(0))],
-        ),
+    [
+        network_partition,
+        process_crash,
+        event_store_corruption,
+        memory_exhaustion,
+        cpu_throttling,
+        disk_io_stress,
+        clock_skew,
+        dependency_failure,
+        slow_consumer,
+        thundering_herd,
+        poison_message,
+        fd_exhaustion,
     ]
+    .map(|of: fn() -> Scenario| of())
+    .into()
+}
+
+fn network_partition() -> Scenario {
+    let every = (Knob::LinkLossPpm, 1_000_000);
+    scenario(
+        "network_partition",
+        "the cores cannot reach each other",
+        vec![
+            fault("total", "no message between cores arrives", Act::Knobs(vec![every])),
+            fault(
+                "one_way",
+                "no message of core 0 arrives elsewhere",
+                Act::Knobs(vec![(Knob::LinkFrom, 1), every]),
+            ),
+            fault(
+                "third",
+                "a third of the agents gets no message of other cores",
+                Act::Knobs(vec![(Knob::LinkSharePermille, 333), every]),
+            ),
+            fault("loss", "one message in ten is lost", knob(Knob::LinkLossPpm, 100_000)),
+            fault("delay", "messages take 50 ms longer", knob(Knob::LinkDelayNs, 50 * MS)),
+        ],
+    )
+}
+
+fn process_crash() -> Scenario {
+    scenario(
+        "process_crash",
+        "the process dies and is started again; a handler panics",
+        vec![
+            fault("kill", "SIGKILL, restart, replay of the log", Act::Kill),
+            fault("panic", "every agent of core 0 panics once", knob(Knob::CorePanic, 1)),
+        ],
+    )
+}
+
+fn event_store_corruption() -> Scenario {
+    scenario(
+        "event_store_corruption",
+        "what the log holds is not what was written",
+        vec![
+            fault("bit_flip", "one bit of a record", Act::Corrupt(Damage::BitFlip)),
+            fault("truncated_tail", "the end is cut off", Act::Corrupt(Damage::TruncatedTail)),
+            fault("zeroed_page", "4 KiB of zeros", Act::Corrupt(Damage::ZeroedPage)),
+            fault("duplicate", "a record twice", Act::Corrupt(Damage::DuplicatedRecord)),
+            fault("eio", "every write fails with EIO", knob(Knob::LogWriteErrno, EIO)),
+            fault("short_write", "writes leave 100 bytes", knob(Knob::LogWriteShort, 101)),
+        ],
+    )
+}
+
+fn memory_exhaustion() -> Scenario {
+    scenario(
+        "memory_exhaustion",
+        "memory runs short",
+        vec![fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97))],
+    )
+}
+
+fn cpu_throttling() -> Scenario {
+    scenario(
+        "cpu_throttling",
+        "CPU time is withheld",
+        vec![
+            unharmed(
+                fault("quota", "half of a core for all threads", Act::CpuQuota(50)),
+                0.999,
+                Some(300 * MS),
+            ),
+            fault("hog", "somebody computes on the last core", Act::CpuHog),
+            fault("held_core", "the thread of the last core is stopped", Act::HoldCore),
+            fault("frozen", "every thread is stopped", Act::Freeze),
+        ],
+    )
+}
+
+fn disk_io_stress() -> Scenario {
+    scenario(
+        "disk_io_stress",
+        "the disk of the log is slow, full, gone",
+        vec![
+            unharmed(
+                fault("throttle", "the device writes 1 MB/s", Act::DiskThrottle(1_000_000)),
+                0.999,
+                None,
+            ),
+            unharmed(
+                fault(
+                    "slow_sync",
+                    "a sync takes 500 ms longer",
+                    knob(Knob::LogSyncDelayNs, 500 * MS),
+                ),
+                0.999,
+                None,
+            ),
+            fault("full", "the file system is full", Act::DiskFull),
+            fault("power_cut", "what was not synced is gone", Act::PowerCut),
+        ],
+    )
+}
+
+fn clock_skew() -> Scenario {
+    scenario(
+        "clock_skew",
+        "clocks say something else",
+        vec![
+            unharmed(
+                fault(
+                    "ahead",
+                    "the wall clock jumps 300 s ahead",
+                    knob(Knob::RealtimeOffsetNs, 300_000 * MS),
+                ),
+                0.999,
+                None,
+            ),
+            unharmed(
+                fault(
+                    "behind",
+                    "the wall clock jumps 300 s back",
+                    knob(Knob::RealtimeOffsetNs, (300_000 * MS).wrapping_neg()),
+                ),
+                0.999,
+                None,
+            ),
+            unharmed(
+                fault("drift", "the wall clock gains 1 %", knob(Knob::RealtimeDriftPpm, 10_000)),
+                0.999,
+                None,
+            ),
+            unharmed(
+                fault(
+                    "namespace",
+                    "the monotonic clock is 1,000 s ahead",
+                    Act::MonotonicOffset(1_000),
+                ),
+                0.999,
+                None,
+            ),
+        ],
+    )
+}
+
+fn dependency_failure() -> Scenario {
+    scenario(
+        "dependency_failure",
+        "something that the subject needs refuses",
+        vec![fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO))],
+    )
+}
+
+fn slow_consumer() -> Scenario {
+    scenario(
+        "slow_consumer",
+        "some agents do not read",
+        vec![fault(
+            "percent",
+            "1 % of the agents take no message",
+            knob(Knob::SlowConsumerPermille, 10),
+        )],
+    )
+}
+
+fn thundering_herd() -> Scenario {
+    scenario(
+        "thundering_herd",
+        "all ask at once",
+        vec![fault("all", "every agent asks at the same instant", knob(Knob::HerdNow, 1))],
+    )
+}
+
+fn poison_message() -> Scenario {
+    scenario(
+        "poison_message",
+        "messages that make their handler panic",
+        vec![fault("panic", "one request in 1,000 does", knob(Knob::PollPanicEvery, 1_000))],
+    )
+}
+
+fn fd_exhaustion() -> Scenario {
+    scenario(
+        "fd_exhaustion",
+        "no descriptor is left",
+        vec![fault("limit", "no more than are open", Act::Descriptors(0))],
+    )
 }
 
 #[cfg(test)]
