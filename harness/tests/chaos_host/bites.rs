@@ -76,7 +76,8 @@ fn busy_threads(process: Process) -> Vec<u32> {
     let two = || {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", process.pid)).unwrap();
         let tids = tasks.map(|task| task.unwrap().file_name().to_string_lossy().parse().unwrap());
-        busy = tids.filter(|tid| thread_cpu_ticks(process, *tid) > 3).collect();
+        // More than the harness of tests spends in its own thread, on a slow machine too.
+        busy = tids.filter(|tid| thread_cpu_ticks(process, *tid) > 30).collect();
         busy.len() == 2
     };
     assert!(within(10_000, two));

@@ -78,7 +78,7 @@ fn nobody_child() {
         assert_eq!(fault.proof(&on).unwrap().value, before.value);
     }
     let ahead = Injector::TimeNamespace { offset_s: 1_000 };
-    assert_eq!(ahead.proof(&on).unwrap().value, 1_000);
+    assert!(within(5_000, || ahead.proof(&on).unwrap().value == 1_000));
     // Without groups it is the guard's record and the mark by which it is found.
     assert!(guard.finish().unwrap());
     assert!(subject.process().ends_within(0).unwrap());
