@@ -33,14 +33,17 @@ impl From<Broken> for Defence {
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
     /// Scenarios, or faults of them as in cpu_throttling/quota
-    #[arg(value_name = "SCENARIO", required_unless_present_any = ["all", "list", "from", "schema", "swarm"])]
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["all", "list", "from", "schema", "swarm", "file"])]
     pub(crate) scenarios: Vec<String>,
     /// Every scenario
     #[arg(long, conflicts_with = "scenarios")]
     pub(crate) all: bool,
-    /// Every fault alone or beside others, drawn by --seed: so many rounds of two or three at once
+    /// So many sets of two or three faults at once, drawn by --seed
     #[arg(long, value_name = "ROUNDS", conflicts_with_all = ["scenarios", "all"])]
     pub(crate) swarm: Option<u32>,
+    /// Scenarios of a TOML file instead of the program's
+    #[arg(long, value_name = "FILE", conflicts_with = "swarm")]
+    pub(crate) file: Option<PathBuf>,
     /// Show the scenarios, their faults and what this host can do of them, and stop
     #[arg(long)]
     pub(crate) list: bool,

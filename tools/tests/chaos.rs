@@ -129,6 +129,45 @@ fn what_cannot_be_run_says_why() {
     assert!(!dir.path().join("chaos").exists(), "nothing was done");
 }
 
+const FILE: &str = r#"
+[[scenario]]
+name = "slow_night"
+about = "the disk is slow and the clock is off"
+[[scenario.faults]]
+name = "both"
+what = "a sync takes 200 ms longer, the wall clock jumps an hour"
+hold_ns = 1_000_000_000
+act = { together = [{ knobs = [["log_sync_delay_ns", 200_000_000]] }, { knobs = [["realtime_offset_ns", 3_600_000_000_000]] }] }
+"#;
+
+/// A scenario of a file is run as those of the program are; what it cannot mean is refused with its place.
+#[test]
+fn scenarios_come_from_a_file_or_a_seed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("night.toml");
+    fs::write(&file, FILE).unwrap();
+    let line = format!("chaos --file {} --injections 1 --format json {SMALL}", file.display());
+    let output = run(dir.path(), &line);
+    let found = data(dir.path(), &output);
+    let trial = &found["series"]["scenarios"][0]["faults"][0][1]["trials"][0];
+    let bites = trial["bites"].as_array().unwrap();
+    assert!(bites.len() == 2 && bites.iter().all(|bite| bite["bit"] == true), "{trial}");
+    for (from, to, said) in [
+        ("hold_ns = 1_000_000_000", "hold_ns = 0", "slow_night/both"),
+        ("log_sync_delay_ns", "log_sink_delay", "unknown variant"),
+        ("about", "abuot", "abuot"),
+    ] {
+        fs::write(&file, FILE.replace(from, to)).unwrap();
+        let output = run(dir.path(), &format!("chaos --list --file {}", file.display()));
+        assert_eq!(output.status.code(), Some(2));
+        let err = text(&output.stderr);
+        assert!(err.contains(said) && err.contains("remedy:"), "{err}");
+    }
+    let swarm =
+        |seed: u32| text(&run(dir.path(), &format!("chaos --swarm 5 --seed {seed} --list")).stdout);
+    assert!(swarm(1) == swarm(1) && swarm(1) != swarm(2) && swarm(1).contains('+'), "{}", swarm(1));
+}
+
 /// A guard that cannot fail is none.
 #[test]
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {

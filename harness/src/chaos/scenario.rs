@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::board::Knob;
 
+mod given;
+
+pub use given::{ScenarioError, check, mixed, swarm};
+
 const MS: u64 = 1_000_000;
 /// errno of an input or output error.
 const EIO: u64 = 5;
@@ -76,15 +80,20 @@ pub enum Act {
     Descriptors(u64),
     /// A copy of the log is damaged and read.
     Corrupt(Damage),
+    /// Several at once.
+    Together(Vec<Act>),
 }
 
 impl Act {
     /// How it reaches the subject.
     #[must_use]
-    pub const fn how(&self) -> How {
+    pub fn how(&self) -> How {
         match self {
             Self::Knobs(_) => How::InProcess,
             Self::Corrupt(_) => How::Copy,
+            Self::Together(acts) if acts.iter().all(|act| act.how() == How::InProcess) => {
+                How::InProcess
+            }
             _ => How::Kernel,
         }
     }
@@ -116,6 +125,7 @@ impl Act {
 
 /// One fault of a scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Fault {
     /// Name, unique within its scenario.
     pub name: String,
@@ -124,15 +134,19 @@ pub struct Fault {
     /// What is done.
     pub act: Act,
     /// How long it lasts, ns; `None`: as long as the plan says.
+    #[serde(default)]
     pub hold_ns: Option<u64>,
     /// Largest P99 of what is due while it lasts, ns.
+    #[serde(default)]
     pub p99_max_ns: Option<u64>,
     /// Smallest share of what is due from the injection to the return that must be answered.
+    #[serde(default)]
     pub answered_min: Option<f64>,
 }
 
 /// A scenario.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// Name on the command line.
     pub name: String,

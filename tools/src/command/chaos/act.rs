@@ -20,6 +20,7 @@ const LIFE_BEYOND_MS: u64 = 30_000;
 /// A fault that is in force.
 pub(super) enum Force {
     Knobs(Vec<(Knob, u64)>, Vec<u64>),
+    Several(Vec<Force>),
     Host {
         mark: usize,
         injectors: Vec<Injector>,
@@ -91,7 +92,7 @@ fn injectors(
         Act::PowerCut => vec![Injector::PowerCut { disk: disk()? }],
         Act::Descriptors(more) => vec![Injector::FdLimit { max: open_files(alive()?)? + more }],
         Act::MonotonicOffset(offset_s) => vec![Injector::TimeNamespace { offset_s: *offset_s }],
-        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) => Vec::new(),
+        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) | Act::Together(_) => Vec::new(),
     })
 }
 
@@ -116,6 +117,7 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
             vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }]
         }
         Act::Kill => vec![Injector::Kill],
+        Act::Together(acts) => acts.iter().flat_map(|act| kinds(act, host)).collect(),
         act => {
             let groups = host.groups("");
             let on = On { host, groups: &groups, process: None, helper: None };
@@ -146,6 +148,9 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
             .iter()
             .map(|(knob, level)| format!("set {knob:?} of the board to {level}; undo: to 0"));
         return set.collect();
+    }
+    if let Act::Together(acts) = act {
+        return acts.iter().flat_map(|act| dry(act, host)).collect();
     }
     let groups = host.groups("");
     let on = On { host, groups: &groups, process: None, helper: None };
@@ -192,6 +197,21 @@ impl Force {
             let before = knobs.iter().map(|(knob, _)| stage.board.bites(*knob)).collect();
             knobs.iter().for_each(|(knob, level)| stage.board.set(*knob, *level));
             return Ok(Self::Knobs(knobs.clone(), before));
+        }
+        if let Act::Together(acts) = act {
+            let mut forces = Vec::new();
+            for act in acts {
+                match Self::inject(act, stage, journal, disk, hold_ns) {
+                    Ok(force) => forces.push(force),
+                    Err(said) => {
+                        let undone = Self::Several(forces).revert(stage, journal);
+                        return Err(undone
+                            .err()
+                            .map_or(said.clone(), |left| format!("{said}; {left}")));
+                    }
+                }
+            }
+            return Ok(Self::Several(forces));
         }
         let host = stage.setting.host;
         let process = stage.process();
@@ -241,6 +261,7 @@ impl Force {
                     Bite { source, unit: "times".to_owned(), before, after, bit: after > before }
                 })
                 .collect(),
+            Self::Several(forces) => forces.iter().flat_map(|force| force.bites(stage)).collect(),
             Self::Host { injectors, before, helper, .. } => {
                 let (host, process) = (stage.setting.host, stage.process());
                 let on = On { host, groups: &stage.groups, process, helper: *helper };
@@ -258,6 +279,12 @@ impl Force {
             Self::Knobs(knobs, _) => {
                 knobs.iter().for_each(|(knob, _)| stage.board.set(*knob, 0));
                 Ok(())
+            }
+            // The last first; each is taken back whatever became of the others.
+            Self::Several(forces) => {
+                let all: Vec<Result<(), String>> =
+                    forces.iter().rev().map(|force| force.revert(stage, journal)).collect();
+                all.into_iter().collect()
             }
             Self::Host { mark, .. } => {
                 let undone = journal.undo_since(*mark);

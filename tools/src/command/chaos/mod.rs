@@ -19,7 +19,7 @@ use tailbeam_harness::chaos::record::{
     Ability, ChaosPlan, ChaosRecord, Check, FaultRecord, ScenarioRecord, SubjectRecord, VERSION,
 };
 use tailbeam_harness::chaos::recovery::Baseline;
-use tailbeam_harness::chaos::scenario::{Act, Fault, Scenario};
+use tailbeam_harness::chaos::scenario::{self, Act, Fault, Scenario};
 use tailbeam_harness::chaos::slots;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
@@ -33,7 +33,7 @@ use crate::args::ProgressMode;
 use crate::chaos_args::ChaosArgs;
 use crate::render::pages;
 use stage::{Setting, Stage};
-use trial::{Scene, mixed};
+use trial::Scene;
 
 pub(super) use show::{guard, helper};
 
@@ -82,9 +82,42 @@ pub(super) fn run(
     Ok(signal.unwrap_or(code))
 }
 
+/// Scenarios of a file.
+fn of_file(path: &Path) -> Result<Vec<Scenario>, Failure> {
+    let refused = |cause: &dyn std::fmt::Display, remedy: &str| {
+        let name = path.display();
+        Failure::new(2, format!("{name} cannot be used\n  cause: {cause}\n  remedy: {remedy}"))
+    };
+    let text = fs::read_to_string(path)
+        .map_err(|error| refused(&error, "name a file that can be read"))?;
+    let file: ScenarioFile = toml::from_str(&text).map_err(|error| {
+        refused(
+            &error.to_string().trim(),
+            "`tailbeam chaos --list --format json` shows how scenarios are written",
+        )
+    })?;
+    for of in &file.scenario {
+        scenario::check(of)
+            .map_err(|error| Failure::new(2, format!("{}: {error}", path.display())))?;
+    }
+    Ok(file.scenario)
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScenarioFile {
+    scenario: Vec<Scenario>,
+}
+
 /// The scenarios that are asked for, or their faults as SCENARIO/FAULT.
 fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
-    let all = tailbeam_harness::chaos::scenario::all();
+    if let Some(rounds) = args.swarm {
+        return Ok(vec![scenario::swarm(rounds.clamp(1, 1_000), args.seed)]);
+    }
+    let all = match &args.file {
+        Some(path) => of_file(path)?,
+        None => scenario::all(),
+    };
     if args.scenarios.is_empty() {
         return Ok(all);
     }
@@ -430,7 +463,7 @@ impl Cast<'_, '_> {
             let mut record = untried(fault, ability.clone());
             let wanted = if fault.act.is_of_the_start() { 1 } else { plan.injections };
             for k in 0..wanted {
-                let draw = mixed(plan.seed, (number as u64) << 32 | u64::from(k));
+                let draw = scenario::mixed(plan.seed, (number as u64) << 32 | u64::from(k));
                 match scene.run(fault, draw) {
                     Ok(trial) => {
                         (self.say)(&show::told(fault, k, wanted, &trial));

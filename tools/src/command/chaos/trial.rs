@@ -28,14 +28,6 @@ pub(super) struct Scene<'s, 'a> {
     pub(super) disk: Option<&'s LoopDisk>,
 }
 
-/// A random number of a seed and a counter (splitmix64, Steele et al. 2014).
-pub(super) const fn mixed(seed: u64, k: u64) -> u64 {
-    let mut z = seed.wrapping_add(k.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 impl Scene<'_, '_> {
     /// Injects a fault once. `draw`: for its phase. `Err`: why there is no trial.
     pub(super) fn run(&mut self, fault: &Fault, draw: u64) -> Result<Trial, String> {
