@@ -33,7 +33,7 @@ impl From<Broken> for Defence {
 #[derive(Debug, Args)]
 pub(crate) struct ChaosArgs {
     /// Scenarios, or faults of them as in cpu_throttling/quota
-    #[arg(value_name = "SCENARIO", required_unless_present_any = ["all", "list", "from", "schema", "swarm", "file"])]
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["all", "list", "from", "schema", "swarm", "file", "resume"])]
     pub(crate) scenarios: Vec<String>,
     /// Every scenario
     #[arg(long, conflicts_with = "scenarios")]

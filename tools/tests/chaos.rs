@@ -178,15 +178,40 @@ fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
             ("checksum", "event_store_corruption/bit_flip", "the damage is named"),
         ] {
             scope.spawn(move || {
-                let dir = tempfile::tempdir().unwrap();
-                let line = format!("chaos {fault} --injections 1 --break {defence} {SMALL}");
-                let output = run(dir.path(), &line);
-                let page = text(&output.stdout);
-                assert_eq!(output.status.code(), Some(3), "{page}{}", text(&output.stderr));
-                assert!(page.contains(said) && page.contains("is switched off"), "{page}");
+                let held = |off: &str| {
+                    let dir = tempfile::tempdir().unwrap();
+                    let line = format!("chaos {fault} --injections 1 --format json {off} {SMALL}");
+                    let output = run(dir.path(), &line);
+                    let found = data(dir.path(), &output);
+                    (output.status.code(), check(&found, said))
+                };
+                let off = held(&format!("--break {defence}"));
+                assert_eq!(off, (Some(3), false), "{defence} is off");
+                let (_, on) = held("");
+                assert!(on, "{defence} is on, and {said} does not hold");
             });
         }
     });
+}
+
+/// Whether every check of this name holds; there must be one.
+fn check(series: &Value, name: &str) -> bool {
+    fn look<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {
+        if value["name"].as_str().is_some_and(|of| of.starts_with(name))
+            && value.get("holds").is_some()
+        {
+            found.push(&value["holds"]);
+        }
+        match value {
+            Value::Array(all) => all.iter().for_each(|one| look(one, name, found)),
+            Value::Object(all) => all.values().for_each(|one| look(one, name, found)),
+            _ => {}
+        }
+    }
+    let mut found = Vec::new();
+    look(series, name, &mut found);
+    assert!(!found.is_empty(), "no check {name}");
+    found.iter().all(|holds| **holds == true)
 }
 
 /// A supervisor in the middle of a fault, and what it did to the host so far.

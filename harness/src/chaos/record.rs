@@ -354,13 +354,16 @@ impl FaultRecord {
             let why = self.ended.as_deref().unwrap_or("it was not injected");
             return Judged::new(Verdict::Inconclusive, why);
         };
-        let needed = if self.fault.act.is_of_the_start() { 1 } else { TRIALS_MIN };
-        let few = self.trials.len() < needed;
-        let why = self.ended.clone().unwrap_or_else(|| {
-            format!("{} of {needed} injections that a PASS needs", self.trials.len())
+        let few = self.trials.len() < TRIALS_MIN;
+        let why = self.ended.clone().or_else(|| {
+            let text =
+                format!("{} of {TRIALS_MIN} injections that a PASS needs", self.trials.len());
+            few.then_some(text)
         });
-        let last = if few { Judged::new(Verdict::Inconclusive, why) } else { worst.clone() };
-        worst.worse(last)
+        match why {
+            Some(why) => worst.clone().worse(Judged::new(Verdict::Inconclusive, why)),
+            None => worst,
+        }
     }
 
     /// The longest recovery from the revert.

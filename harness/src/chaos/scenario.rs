@@ -82,6 +82,8 @@ pub enum Act {
     Corrupt(Damage),
     /// Several at once.
     Together(Vec<Act>),
+    /// Belongs to the scenario, and this version cannot do it, because of this.
+    NotBuilt(String),
 }
 
 impl Act {
@@ -161,6 +163,11 @@ fn fault(name: &str, what: &str, act: Act) -> Fault {
     Fault { name, what, act, hold_ns: None, p99_max_ns: None, answered_min: None }
 }
 
+/// One that belongs here and cannot be done yet: it is said, and not left out.
+fn not_built(name: &str, what: &str, cause: &str) -> Fault {
+    fault(name, what, Act::NotBuilt(cause.to_owned()))
+}
+
 /// One during which the service goes on: so much is answered all the same, this fast.
 fn unharmed(fault: Fault, answered_min: f64, p99_max_ns: Option<u64>) -> Fault {
     Fault { answered_min: Some(answered_min), p99_max_ns, ..fault }
@@ -214,6 +221,11 @@ fn network_partition() -> Scenario {
             ),
             fault("loss", "one message in ten is lost", knob(Knob::LinkLossPpm, 100_000)),
             fault("delay", "messages take 50 ms longer", knob(Knob::LinkDelayNs, 50 * MS)),
+            not_built(
+                "tcp",
+                "the link to a second subject process is cut",
+                "there is no second subject process",
+            ),
         ],
     )
 }
@@ -248,7 +260,14 @@ fn memory_exhaustion() -> Scenario {
     scenario(
         "memory_exhaustion",
         "memory runs short",
-        vec![fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97))],
+        vec![
+            fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97)),
+            not_built(
+                "allocation",
+                "one allocation in so many fails",
+                "the allocator has no such switch",
+            ),
+        ],
     )
 }
 
@@ -339,7 +358,24 @@ fn dependency_failure() -> Scenario {
     scenario(
         "dependency_failure",
         "something that the subject needs refuses",
-        vec![fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO))],
+        vec![
+            fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO)),
+            not_built(
+                "perf_source",
+                "the kernel refuses its counters",
+                "nobody refuses system calls to the subject",
+            ),
+            not_built(
+                "io_uring",
+                "the kernel refuses rings",
+                "nobody refuses system calls to the subject",
+            ),
+            not_built(
+                "proxy",
+                "a service behind TCP resets, hangs, is slow",
+                "the subject has no such dependency",
+            ),
+        ],
     )
 }
 

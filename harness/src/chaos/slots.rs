@@ -1,7 +1,7 @@
 //! The slots of a subject as a file: a line of JSON each, so that whoever doubts a figure can compute it.
 //!
 //! `[slot, due, [fates], [[bucket, count], ..]]`; slots in which nothing was due are left out. The last line is
-//! `{"slots": N, "crc32c": SUM}`, of the bytes before it: a file without it was cut off.
+//! `{"slots": N, "crc32c": SUM}`, of the bytes before it and of N as text: a file without it was cut off.
 
 use std::io::{self, Write};
 
@@ -35,7 +35,8 @@ pub fn write(cells: &[Cell], mut out: impl Write) -> io::Result<()> {
         sum = crc32c::crc32c_append(sum, &line);
         out.write_all(&line)?;
     }
-    serde_json::to_writer(&mut out, &Last { slots: cells.len(), crc32c: sum })?;
+    let slots = cells.len();
+    serde_json::to_writer(&mut out, &Last { slots, crc32c: of_count(sum, slots) })?;
     out.write_all(b"\n")
 }
 
@@ -47,8 +48,11 @@ pub fn read(text: &str) -> Result<Vec<Cell>, String> {
     let (mut cells, mut sum) = (Vec::<Cell>::new(), 0);
     for (number, line) in text.split_inclusive('\n').enumerate() {
         if let Ok(Last { slots, crc32c }) = serde_json::from_str::<Last>(line) {
-            if crc32c != sum {
+            if crc32c != of_count(sum, slots) {
                 return Err("its sum is another".to_owned());
+            }
+            if number + 1 != text.split_inclusive('\n').count() || !line.ends_with('\n') {
+                return Err("something follows its end".to_owned());
             }
             if slots < cells.len() || slots > SLOTS_MAX {
                 return Err(format!("it says that it has {slots} slots"));
@@ -66,6 +70,10 @@ pub fn read(text: &str) -> Result<Vec<Cell>, String> {
         sum = crc32c::crc32c_append(sum, line.as_bytes());
     }
     Err("its end is missing".to_owned())
+}
+
+fn of_count(sum: u32, slots: usize) -> u32 {
+    crc32c::crc32c_append(sum, slots.to_string().as_bytes())
 }
 
 fn cell_of(Line(slot, due, fates, buckets): Line) -> Option<(usize, Cell)> {
@@ -101,12 +109,13 @@ mod tests {
     #[test]
     fn a_changed_byte_or_a_missing_line_is_seen() {
         let text = written();
-        for at in 0..text.len() - 1 {
+        for at in 0..text.len() {
             let mut bytes = text.clone().into_bytes();
             bytes[at] ^= 1;
             let changed = String::from_utf8_lossy(&bytes).into_owned();
-            assert_ne!(read(&changed).ok(), Some(cells()), "byte {at}");
+            assert!(read(&changed).is_err(), "byte {at}");
         }
+        assert!(read(&format!("{text}x")).is_err());
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         for without in 0..lines.len() {
             let rest = lines.iter().enumerate().filter(|(n, _)| *n != without);

@@ -79,6 +79,10 @@ fn what_did_not_bite_or_was_not_taken_back_is_no_pass() {
     assert_eq!(verdict(|r| r.trials[0].bites.clear()), Verdict::Inconclusive);
     assert_eq!(verdict(|r| r.trials[4].reverted = Err("reads 20000".into())), Verdict::Fail);
     assert_eq!(verdict(|r| r.trials.truncate(4)), Verdict::Inconclusive);
+    assert_eq!(
+        verdict(|r| r.ended = Some("the sixth could not be done".into())),
+        Verdict::Inconclusive
+    );
     assert_eq!(verdict(|r| r.trials.clear()), Verdict::Inconclusive);
     assert_eq!(verdict(|r| r.trials[1].recovery = None), Verdict::Inconclusive);
     let copy = |r: &mut FaultRecord| {

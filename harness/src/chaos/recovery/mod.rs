@@ -54,6 +54,12 @@ impl Axis {
         sum
     }
 
+    /// Fewer requests than this are due in a slot by chance once in 30,000 (four standard deviations of a Poisson count):
+    /// below it who asks was not there.
+    fn least(&self) -> f64 {
+        (self.expected - 4.0 * self.expected.sqrt()).max(0.0)
+    }
+
     /// Slots of a second.
     fn second(&self) -> usize {
         self.slots(1_000_000_000).max(1)
@@ -81,7 +87,8 @@ pub struct Baseline {
 
 impl Baseline {
     /// From the slots of a time without faults; `None` with fewer than two windows or a thousand latencies, and when a
-    /// window answered less than 99 %: a service that is not well has no usual state to come back to.
+    /// window answered less than 99 %, or had less than 95 % of the plan's requests due: a service that is not well, or
+    /// that nobody asks, has no usual state to come back to.
     #[must_use]
     pub fn of(axis: &Axis, slots: Range<usize>) -> Option<Self> {
         let second = axis.second();
@@ -90,7 +97,10 @@ impl Baseline {
         let limit_ns = (p99_ns as f64 * MARGIN) as u64;
         let starts = slots.clone().step_by(second).filter(|from| from + second <= slots.end);
         let windows: Vec<Cell> = starts.map(|from| axis.sum(from..from + second)).collect();
-        let well = windows.iter().all(|window| answered(window) >= AVAILABLE);
+        let expected = axis.expected * second as f64;
+        let well = windows
+            .iter()
+            .all(|window| answered(window) >= AVAILABLE && window.due as f64 >= expected * OFFERED);
         if windows.len() < 2 || all.timed() < BASELINE_MIN || !well {
             return None;
         }
@@ -115,10 +125,10 @@ fn share(part: u64, whole: u64, of_none: f64) -> f64 {
     if whole == 0 { of_none } else { part as f64 / whole as f64 }
 }
 
-/// A cancelled or refused request was dealt with as its parties asked for: neither counts for or against.
+/// A cancelled request was dealt with as its asker wished: it counts neither for nor against. A refused one got no answer:
+/// what the baseline's worst second refused is in its band, more is not.
 fn answered(cell: &Cell) -> f64 {
-    use super::board::Fate::{Cancelled, Refused};
-    let asked = cell.due.saturating_sub(cell.fate(Cancelled) + cell.fate(Refused));
+    let asked = cell.due.saturating_sub(cell.fate(super::board::Fate::Cancelled));
     share(cell.answered(), asked, 0.0)
 }
 
@@ -207,10 +217,15 @@ pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
         Some(slot) => Took::Ns((slot as u64 * axis.slot_ns).saturating_sub(since_ns)),
         None => Took::MoreThan(span.until_ns.saturating_sub(since_ns)),
     };
-    let from_injection = away.map_or(Took::Ns(0), |back| took(span.injected_ns, back));
+    let from_injection = match away {
+        Some(back) => took(span.injected_ns, back),
+        // No slot was worse than those of the baseline, and windows were all the same.
+        None if after != Some(to) => took(span.injected_ns, after),
+        None => Took::Ns(0),
+    };
     let ended = after.unwrap_or(end).max(to).max(from);
     let (slots, sum) = (from..ended.min(end), axis.sum(from..ended));
-    let least = axis.expected * 0.5;
+    let least = axis.least();
     let there = |at: &usize| {
         let cell = &axis.cells[*at];
         cell.due as f64 >= least && cell.due > 0 && answered(cell) >= AVAILABLE
@@ -235,7 +250,7 @@ pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
 
 /// First slot that is worse than any of the baseline. Requests that were open at the injection were due before it.
 fn onset(axis: &Axis, baseline: &Baseline, from: usize, end: usize) -> Option<usize> {
-    let least = axis.expected * 0.5;
+    let least = axis.least();
     let worse = |&at: &usize| {
         let cell = &axis.cells[at];
         let bad = bad(cell, baseline.limit_ns, least);

@@ -125,12 +125,35 @@ fn a_noisy_baseline_is_its_own_band() {
 }
 
 #[test]
-fn cancelled_and_refused_requests_count_for_nobody() {
+fn cancelled_requests_count_for_nobody_and_refused_ones_against() {
     let mut cell = slot(300, 270, 0);
     cell.fates[Fate::Expired as usize] = 0;
-    cell.fates[Fate::Cancelled as usize] = 20;
-    cell.fates[Fate::Refused as usize] = 10;
+    cell.fates[Fate::Cancelled as usize] = 30;
     assert!((answered(&cell) - 1.0).abs() < 1e-12);
+    let mut axis = usual(40);
+    for cell in &mut axis.cells[150..250] {
+        *cell = slot(300, 30, 0);
+        cell.fates.swap(Fate::Expired as usize, Fate::Refused as usize);
+    }
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 400));
+    assert_eq!(
+        (found.from_revert, found.available),
+        (Took::Ns(5 * SECOND), 0),
+        "a log that refuses"
+    );
+}
+
+#[test]
+fn a_steady_small_loss_is_no_onset_and_no_return() {
+    let mut axis = usual(60);
+    // As bad as the worst slot of the baseline, in every slot.
+    axis.cells[50] = slot(300, 298, 0);
+    axis.cells[150..].fill(slot(300, 298, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 200, 600));
+    assert_eq!(found.onset_ns, None);
+    assert_eq!(found.from_injection, Took::MoreThan(45 * SECOND));
 }
 
 #[test]
@@ -141,6 +164,8 @@ fn too_little_is_no_baseline() {
     let mut unwell = usual(10);
     unwell.cells[40..50].fill(slot(300, 290, 0));
     assert_eq!(Baseline::of(&unwell, 0..100), None, "it answers 96.7 % in a second");
+    let asked = Axis { expected: 400.0, ..usual(10) };
+    assert_eq!(Baseline::of(&asked, 0..100), None, "three quarters of the load are due");
 }
 
 #[test]

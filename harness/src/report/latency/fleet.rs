@@ -166,8 +166,11 @@ impl Fleet {
         let seen = *self.last_seen(open_end).known()?;
         let hop = match self.links.dropped {
             0 => "on its way, in a queue or in a mailbox, which is not known".to_owned(),
-            n => format!(
+            n if n >= seen.sent.at_most => format!(
                 "the hop: links between cores lost {n} messages, a fault that somebody injected"
+            ),
+            n => format!(
+                "links between cores lost {n} messages, a fault that somebody injected: the hop has at most so many of them; of the others queue and mailbox are not told apart"
             ),
         };
         Some(format!(

@@ -5,7 +5,9 @@ use std::fs;
 use rustix::thread::sched_getaffinity;
 use tailbeam_harness::chaos::board::Knob;
 use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
-use tailbeam_harness::chaos::host::{Capability, Host, Injector, Journal, On, Process, Proof};
+use tailbeam_harness::chaos::host::{
+    Capability, Host, Injector, Journal, On, Process, Proof, Step,
+};
 use tailbeam_harness::chaos::record::{Ability, Bite};
 use tailbeam_harness::chaos::scenario::Act;
 
@@ -92,7 +94,9 @@ fn injectors(
         Act::PowerCut => vec![Injector::PowerCut { disk: disk()? }],
         Act::Descriptors(more) => vec![Injector::FdLimit { max: open_files(alive()?)? + more }],
         Act::MonotonicOffset(offset_s) => vec![Injector::TimeNamespace { offset_s: *offset_s }],
-        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) | Act::Together(_) => Vec::new(),
+        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) | Act::Together(_) | Act::NotBuilt(_) => {
+            Vec::new()
+        }
     })
 }
 
@@ -128,6 +132,10 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
 
 /// What this host can do of an act.
 pub(super) fn ability(act: &Act, host: &Host) -> Ability {
+    if let Act::NotBuilt(cause) = act {
+        let remedy = "none in this version".to_owned();
+        return Ability::Impossible { cause: cause.clone(), remedy };
+    }
     let mut ability = Ability::Available;
     for injector in kinds(act, host) {
         match injector.probe(host) {
@@ -144,9 +152,9 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
 /// What would be done and undone, in words.
 pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
     if let Act::Knobs(knobs) = act {
-        let set = knobs
-            .iter()
-            .map(|(knob, level)| format!("set {knob:?} of the board to {level}; undo: to 0"));
+        let set = knobs.iter().map(|(knob, level)| {
+            format!("set {knob:?} of the board to {}; undo: to 0", level.cast_signed())
+        });
         return set.collect();
     }
     if let Act::Together(acts) = act {
@@ -157,7 +165,10 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
     let mut lines = Vec::new();
     for injector in kinds(act, host) {
         match injector.steps(&on) {
-            Ok(steps) => lines.extend(steps.iter().map(ToString::to_string)),
+            Ok(steps) => {
+                let both = |step: &Step| format!("{step}; undo: {}", step.undo_text());
+                lines.extend(steps.iter().map(both));
+            }
             Err(error) => lines.push(format!(
                 "{injector:?}: its steps are known when the subject runs ({})",
                 error.cause
@@ -171,6 +182,10 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
         Act::Corrupt(damage) => lines.push(format!(
             "copy the log into memory, damage the copy ({damage:?}), read it; nothing to undo"
         )),
+        Act::MonotonicOffset(s) => lines.push(format!(
+            "start the subject in a time namespace {s} s ahead; undo: it ends with the subject"
+        )),
+        Act::NotBuilt(cause) => lines.push(format!("nothing: {cause}")),
         _ => {}
     }
     lines
@@ -277,8 +292,10 @@ impl Force {
     pub(super) fn revert(&self, stage: &Stage<'_>, journal: &mut Journal) -> Result<(), String> {
         match self {
             Self::Knobs(knobs, _) => {
-                knobs.iter().for_each(|(knob, _)| stage.board.set(*knob, 0));
-                Ok(())
+                // In reverse: whom a loss applies to is said before it.
+                knobs.iter().rev().for_each(|(knob, _)| stage.board.set(*knob, 0));
+                let left = knobs.iter().find(|(knob, _)| stage.board.level(*knob) != 0);
+                left.map_or(Ok(()), |(knob, _)| Err(format!("{knob:?} does not read 0")))
             }
             // The last first; each is taken back whatever became of the others.
             Self::Several(forces) => {
@@ -303,10 +320,18 @@ fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
         |why: String| Bite { source: why, unit: String::new(), before: 0, after: 0, bit: false };
     match injector.proof(on) {
         Ok(after) => {
-            // A helper begins with the fault: it had used nothing before.
+            // A helper begins with the fault and had used nothing before; so does a subject with its namespace.
             let none = Proof { value: 0, at_ns: 0, ..after.clone() };
-            let before = before.unwrap_or(&none);
-            let bit = injector.bitten(before, &after);
+            let begins = matches!(
+                injector,
+                Injector::CpuHog { .. } | Injector::Ballast { .. } | Injector::TimeNamespace { .. }
+            );
+            let Some(before) = before.or(begins.then_some(&none)) else {
+                return unknown(format!("{}: unknown before the fault", after.name));
+            };
+            // A limit of descriptors is written; whether one was refused for it is counted nowhere.
+            let counted = !matches!(injector, Injector::FdLimit { .. });
+            let bit = counted && injector.bitten(before, &after);
             let (source, unit) = (after.name.to_owned(), after.unit.to_owned());
             Bite { source, unit, before: before.value, after: after.value, bit }
         }

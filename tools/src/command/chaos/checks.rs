@@ -5,7 +5,7 @@ use serde_json::Value;
 use tailbeam_harness::chaos::board::{Cell, Fate};
 use tailbeam_harness::chaos::host::Process;
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
-use tailbeam_harness::chaos::recovery::judge;
+use tailbeam_harness::chaos::recovery::{Baseline, Span, judge};
 
 use super::act::{open_files, threads};
 use super::stage::{Stage, said};
@@ -27,19 +27,23 @@ pub(super) fn open(stage: &Stage<'_>) -> Opened {
 }
 
 /// Ends the subject, judges its trials again with everything known, and checks what it left.
-pub(super) fn close(
-    stage: &mut Stage<'_>,
-    subject: &mut SubjectRecord,
-    before: Opened,
-    done: &mut [FaultRecord],
-) {
+pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &mut [FaultRecord]) {
     let after = open(stage);
-    // Another process is compared with nothing: it was started later.
-    if after.process == before.process && after.process.is_some() {
-        subject.checks.push(same("no descriptor is left", before.files, after.files));
-        subject.checks.push(same("no thread is left", before.threads, after.threads));
+    match stage.opened.take().filter(|before| before.process == after.process) {
+        Some(before) if after.process.is_some() => {
+            subject.checks.push(same("no descriptor is left", before.files, after.files));
+            subject.checks.push(same("no thread is left", before.threads, after.threads));
+        }
+        _ => {
+            let text = "no process served from before its last fault to the end";
+            subject.checks.push(Check::unknown("no descriptor or thread is left", text));
+        }
     }
-    let kills = done.iter().filter(|of| of.fault.act.restarts()).any(|of| !of.trials.is_empty());
+    let kills: Vec<Span> = done
+        .iter()
+        .filter(|of| of.fault.act.restarts())
+        .flat_map(|of| of.trials.iter().map(|trial| trial.span))
+        .collect();
     let ended = stage.stop();
     stage.read_all();
     rejudge(stage, subject, done);
@@ -56,16 +60,17 @@ pub(super) fn close(
             subject.checks.push(Check::seen("the subject ends when it is told to", false, cause))
         }
     }
-    subject.checks.extend(of_cells(stage, kills));
+    subject.checks.extend(of_cells(stage, &kills));
 }
 
-/// With everything known.
-fn rejudge(stage: &Stage<'_>, subject: &SubjectRecord, done: &mut [FaultRecord]) {
-    let Some(baseline) = &subject.baseline else { return };
-    for trial in
-        done.iter_mut().flat_map(|of| &mut of.trials).filter(|trial| trial.recovery.is_some())
-    {
-        trial.recovery = Some(judge(&stage.axis, baseline, trial.span));
+/// With everything known, as whoever judges the series again does.
+fn rejudge(stage: &Stage<'_>, subject: &mut SubjectRecord, done: &mut [FaultRecord]) {
+    subject.baseline = Baseline::of(&stage.axis, subject.quiet.0..subject.quiet.1);
+    for of in done.iter_mut().filter(|of| of.fault.act.is_of_the_service()) {
+        for trial in &mut of.trials {
+            let judged = |baseline: &Baseline| judge(&stage.axis, baseline, trial.span);
+            trial.recovery = subject.baseline.as_ref().map(judged);
+        }
     }
 }
 
@@ -84,10 +89,22 @@ fn sum(cells: &[Cell]) -> Cell {
     sum
 }
 
-/// Every request that was due has one end, unless its process was killed.
-fn of_cells(stage: &Stage<'_>, kills: bool) -> Vec<Check> {
+/// A request that its process was killed with was due at most so long before, ns: the timeout of a subject, and more.
+const OPEN_NS: u64 = 12_000_000_000;
+
+/// Every request that was due has one end, unless its process was killed while it was open.
+fn of_cells(stage: &Stage<'_>, kills: &[Span]) -> Vec<Check> {
     let ended = |cell: &Cell| cell.fates.iter().sum::<u64>();
     let twice = stage.axis.cells.iter().filter(|cell| ended(cell) > cell.due).count();
+    let killed = |slot: usize| {
+        let at_ns = slot as u64 * stage.axis.slot_ns;
+        let dead = |kill: &Span| {
+            (kill.injected_ns.saturating_sub(OPEN_NS)..=kill.reverted_ns).contains(&at_ns)
+        };
+        kills.iter().any(dead)
+    };
+    let open = stage.axis.cells.iter().enumerate().filter(|(slot, _)| !killed(*slot));
+    let open: u64 = open.map(|(_, cell)| cell.open()).sum();
     let all = sum(&stage.axis.cells);
     let outside: u64 = (0..stage.board.shape().cores).map(|core| stage.board.outside(core)).sum();
     let named = [
@@ -100,10 +117,13 @@ fn of_cells(stage: &Stage<'_>, kills: bool) -> Vec<Check> {
         ("lost", Fate::Lost),
     ];
     let fates = named.map(|(name, fate)| format!("{} {name}", all.fate(fate))).join(", ");
-    let text = format!("{} due = {fates}, {} without an end", all.due, all.open());
-    let name = if kills { "a request has at most one end" } else { "every request has one end" };
+    let text = format!(
+        "{} due = {fates}, {} without an end, {open} of them not open when a process was killed",
+        all.due,
+        all.open()
+    );
     vec![
-        Check::seen(name, twice == 0 && (kills || all.open() == 0), text),
+        Check::seen("every request has one end", twice == 0 && open == 0, text),
         Check::seen(
             "no request is off the axis",
             outside == 0,

@@ -13,7 +13,7 @@ use std::path::Path;
 use signal_hook::consts::SIGTERM;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::host::{
-    Guard, Host, Injector, Journal, Launcher, On, Residue, residue,
+    Guard, Host, Injector, Journal, Launcher, On, Residue, residue, undo,
 };
 use tailbeam_harness::chaos::record::{
     Ability, ChaosPlan, ChaosRecord, Check, FaultRecord, ScenarioRecord, SubjectRecord, VERSION,
@@ -241,9 +241,10 @@ fn series(
         dir: &dir,
     };
     for scenario in scenarios {
-        if record.scenarios.iter().any(|of| of.name == scenario.name) || setting.stopped() {
+        if setting.stopped() || has(record, scenario) {
             continue;
         }
+        record.scenarios.retain(|of| of.name != scenario.name);
         let mut say = |text: &str| {
             if progress != ProgressMode::None {
                 // Progress is nobody's result.
@@ -268,6 +269,14 @@ fn series(
     })
 }
 
+/// Whether a series has every fault of a scenario.
+fn has(record: &ChaosRecord, scenario: &Scenario) -> bool {
+    let found = record.scenarios.iter().find(|of| of.name == scenario.name);
+    found.is_some_and(|of| {
+        scenario.faults.iter().all(|fault| of.faults.iter().any(|(_, done)| done.fault == *fault))
+    })
+}
+
 /// Runs a scenario between two looks at the host, with a guard.
 fn whole(
     scenario: &Scenario,
@@ -279,8 +288,15 @@ fn whole(
     fs::create_dir_all(&setting.store).map_err(|error| text(&error))?;
     let before = residue(&[]).map_err(|error| text(&error))?;
     let path = dir.join(format!("{}.journal", scenario.name));
-    // Of an earlier try, which its guard has undone.
-    let _ = fs::remove_file(&path);
+    // Of an earlier try: its guard may have died with it, and then this is all that is known of what it did.
+    if path.exists() {
+        let undone = undo(&path).map_err(|error| text(&error))?;
+        if !undone.clean() {
+            let left = undone.to_string().trim().replace('\n', "; ");
+            return Err(format!("what an earlier try did is not undone: {left}"));
+        }
+        fs::remove_file(&path).map_err(|error| text(&error))?;
+    }
     let mut journal = Journal::create(&path, &setting.host.name).map_err(|error| text(&error))?;
     let words = ["chaos-guard".to_owned(), "--journal".to_owned(), path.display().to_string()];
     let guard = Guard::start(&setting.program, &words).map_err(|error| text(&error))?;
@@ -445,7 +461,7 @@ impl Cast<'_, '_> {
         (self.say)(&format!("a subject of {} agents", plan.agents));
         stage.start(self.journal, false, offset_s)?;
         setting.wait(plan.warm_ns);
-        let opened = checks::open(&stage);
+        stage.opened = Some(checks::open(&stage));
         let from = stage.now_ns() / plan.slot_ns;
         setting.wait(plan.baseline_ns + plan.settle_ns);
         stage.read(0);
@@ -488,7 +504,7 @@ impl Cast<'_, '_> {
             }
             done.push(record);
         }
-        checks::close(&mut stage, subject, opened, done);
+        checks::close(&mut stage, subject, done);
         keep(&stage, &self.record.name, self.record.subjects.len())
     }
 }

@@ -15,6 +15,8 @@ use tailbeam_harness::chaos::recovery::Axis;
 use tailbeam_harness::drive::Control;
 use tailbeam_probes::clock;
 
+use super::checks::Opened;
+
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long a subject may take to have its agents and its first request, beside 20 us per agent.
@@ -77,6 +79,8 @@ pub(super) struct Stage<'a> {
     pub(super) groups: Groups,
     /// Where its logs lie.
     pub(super) home: PathBuf,
+    /// What the process had open when it served, before any fault was done to it.
+    pub(super) opened: Option<Opened>,
     /// Events that the logs held when the last process before this one ended.
     pub(super) kept: Option<u64>,
     running: Option<Running>,
@@ -108,7 +112,17 @@ impl<'a> Stage<'a> {
         }
         let expected = plan.rate_per_s * plan.slot_ns as f64 / 1e9;
         let axis = Axis { cells: Vec::new(), slot_ns: plan.slot_ns, expected };
-        Ok(Self { setting, board, axis, groups, home, kept: None, running: None, settled: 0 })
+        Ok(Self {
+            setting,
+            board,
+            axis,
+            groups,
+            home,
+            opened: None,
+            kept: None,
+            running: None,
+            settled: 0,
+        })
     }
 
     /// Starts the subject, or another one that goes on with its run, and waits until requests are due.

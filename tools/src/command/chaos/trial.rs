@@ -11,6 +11,7 @@ use tailbeam_harness::log::{Damage as LogDamage, DamageKind, LogKey};
 use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::Force;
+use super::checks;
 use super::stage::{Stage, said};
 
 /// Time between two looks for the return, ns.
@@ -99,9 +100,13 @@ impl Scene<'_, '_> {
             bit: status.contains("signal: 9"),
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
-        let checks = self.durable();
+        let mut checks = self.durable();
         let reverted_ns = self.stage.now_ns();
-        self.stage.start(self.journal, true, None)?;
+        let started = self.stage.start(self.journal, true, None);
+        let text =
+            started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
+        checks.push(Check::seen("another process goes on", started.is_ok(), text));
+        self.stage.opened = Some(checks::open(self.stage));
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
         bites.push(Bite {
             source: "subjects that began".to_owned(),

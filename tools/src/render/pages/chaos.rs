@@ -169,8 +169,10 @@ fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
         |of: &&Recovery| if of.slots == 0 { 1.0 } else { of.available as f64 / of.slots as f64 };
     let available = found.iter().map(share).reduce(f64::min);
     let before = subject.and_then(|of| of.baseline).map_or_else(none, |of| time(of.p99_ns));
-    let bites =
-        of.trials.first().map(|trial| trial.bites.iter().map(proof).collect::<Vec<_>>().join("; "));
+    // The injection that proves least is shown.
+    let weak = of.trials.iter().find(|trial| trial.bites.iter().any(|bite| !bite.bit));
+    let bites = weak.or_else(|| of.trials.first());
+    let bites = bites.map(|trial| trial.bites.iter().map(proof).collect::<Vec<_>>().join("; "));
     vec![
         of.fault.name.clone(),
         of.judged().verdict.name().to_owned(),

@@ -38,7 +38,7 @@ pub enum Bite {
     Becomes(u64),
     /// A reading that is this or more during the fault and was less before.
     Reaches(u64),
-    /// A counter that rises, by at most this per second and a quarter of it more.
+    /// A counter that rises, by at most this per second and a quarter of it more, and by at least a half of it.
     RisesAtMost(u64),
     /// The process is not there any more.
     Ends,
@@ -60,7 +60,10 @@ impl Bite {
             Self::RisesAtMost(per_s) => {
                 let ns = u128::from(after.at_ns - before.at_ns);
                 let most = u128::from(per_s) * 5 / 4 * ns / 1_000_000_000;
-                to > from && u128::from(to - from) <= most
+                // A subject that moves far less than the limit was not held by it.
+                let least = u128::from(per_s) / 2 * ns / 1_000_000_000;
+                let moved = u128::from(to.saturating_sub(from));
+                moved > 0 && (least..=most).contains(&moved)
             }
         }
     }
