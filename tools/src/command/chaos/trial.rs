@@ -106,8 +106,8 @@ impl Scene<'_, '_> {
         let text =
             started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
         checks.push(Check::seen("another process goes on", started.is_ok(), text));
-        self.stage.opened = Some(checks::open(self.stage));
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
+        self.stage.opened = Some(checks::open(self.stage));
         bites.push(Bite {
             source: "subjects that began".to_owned(),
             unit: "processes".to_owned(),
