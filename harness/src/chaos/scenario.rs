@@ -443,8 +443,14 @@ mod tests {
 
     #[test]
     fn what_is_told_to_the_subject_is_said_to_be() {
-        let hows: Vec<How> = all()[0].faults.iter().map(|fault| fault.act.how()).collect();
-        assert!(hows.iter().all(|how| *how == How::InProcess));
-        assert_eq!((Act::Kill.how(), Act::Kill.restarts()), (How::Kernel, true));
+        let faults = all().into_iter().flat_map(|of| of.faults);
+        for fault in faults {
+            let told = matches!(fault.act, Act::Knobs(_));
+            assert_eq!(fault.act.how() == How::InProcess, told, "{fault:?}");
+        }
+        let together = |act| Act::Together(vec![Act::Knobs(Vec::new()), act]).how();
+        assert_eq!(together(Act::Knobs(Vec::new())), How::InProcess);
+        assert_eq!((together(Act::Freeze), Act::Kill.how()), (How::Kernel, How::Kernel));
+        assert!(Act::Kill.restarts());
     }
 }
