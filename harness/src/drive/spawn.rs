@@ -147,7 +147,8 @@ impl<W: Workload> Controller<'_, W> {
     }
 
     pub(super) fn begin(&self, start_ns: u64) -> Result<(), DriveError> {
-        self.fleet.start_ns.set(start_ns).expect("a run begins once");
+        // The first begin is the run's: a saturated phase begins its agents once more, behind all that is measured.
+        self.fleet.start_ns.get_or_init(|| start_ns);
         let agents = self.fleet.agents as usize;
         for shard in 0..self.shards {
             let total = (agents + self.shards - 1 - shard) / self.shards;
