@@ -6,7 +6,7 @@ use rustix::thread::sched_getaffinity;
 use tailbeam_harness::chaos::board::Knob;
 use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
 use tailbeam_harness::chaos::host::{
-    Capability, Host, Injector, Journal, On, Process, Proof, Step,
+    Capability, Counter, Host, Injector, Journal, On, Process, Proof, Step,
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
 use tailbeam_harness::chaos::scenario::Act;
@@ -82,9 +82,9 @@ fn injectors(
         Act::Freeze => vec![Injector::Freeze],
         Act::Memory(percent) => {
             let ballast = Injector::Ballast { bytes: SPARE * u64::from(*percent) / 100, life_ms };
-            let has =
-                ballast.proof(on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy))?;
-            let bytes = (has.value + SPARE) / 4_096 * 4_096;
+            let has = on.groups.counter(Counter::MemoryBytes);
+            let has = has.map_err(|gone| format!("{} ({})", gone.cause, gone.remedy))?;
+            let bytes = (has + SPARE) / 4_096 * 4_096;
             vec![Injector::MemoryLimit { bytes }, ballast]
         }
         Act::DiskThrottle(bytes_per_s) => {

@@ -255,9 +255,8 @@ fn series(
         let done =
             done.map_err(|cause| failed(&format!("{} cannot be run", scenario.name), cause))?;
         say(&format!("{} ({})", done.judged().verdict.name(), done.judged().reason));
-        if !setting.stopped() {
-            record.scenarios.push(done);
-        }
+        // Also what was cut off: a series that goes on runs again what is not whole.
+        record.scenarios.push(done);
         show::write(store, record)?;
     }
     record.stopped = setting.stopped();
@@ -273,7 +272,11 @@ fn series(
 fn has(record: &ChaosRecord, scenario: &Scenario) -> bool {
     let found = record.scenarios.iter().find(|of| of.name == scenario.name);
     found.is_some_and(|of| {
-        scenario.faults.iter().all(|fault| of.faults.iter().any(|(_, done)| done.fault == *fault))
+        let whole = |of: &FaultRecord| of.ended.as_deref() != Some(trial::STOPPED);
+        scenario
+            .faults
+            .iter()
+            .all(|fault| of.faults.iter().any(|(_, done)| done.fault == *fault && whole(done)))
     })
 }
 

@@ -14,6 +14,8 @@ use super::act::Force;
 use super::checks;
 use super::stage::{Stage, said};
 
+/// Why a fault that was cut off has no more injections.
+pub(super) const STOPPED: &str = "the series was stopped";
 /// Time between two looks for the return, ns.
 const LOOK_NS: u64 = 200_000_000;
 /// Largest delay before an injection, ns.
@@ -33,7 +35,7 @@ impl Scene<'_, '_> {
     /// Injects a fault once. `draw`: for its phase. `Err`: why there is no trial.
     pub(super) fn run(&mut self, fault: &Fault, draw: u64) -> Result<Trial, String> {
         if !self.stage.setting.wait(draw % PHASE_NS) {
-            return Err("the series was stopped".to_owned());
+            return Err(STOPPED.to_owned());
         }
         match &fault.act {
             Act::Corrupt(damage) => self.corrupt(*damage, draw),
@@ -103,6 +105,9 @@ impl Scene<'_, '_> {
         let mut checks = self.durable();
         let reverted_ns = self.stage.now_ns();
         let started = self.stage.start(self.journal, true, None);
+        if started.is_err() && self.stage.setting.stopped() {
+            return Err(STOPPED.to_owned());
+        }
         let text =
             started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
         checks.push(Check::seen("another process goes on", started.is_ok(), text));
