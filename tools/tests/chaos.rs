@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -16,6 +17,13 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// Two hundred agents that ask ten times a second: a baseline is there in seconds.
 const SMALL: &str = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --patience 20s --progress none -- \
                      --delay 5ms..20ms --timeout 2s";
+
+/// One test at a time: what is usual for a subject is not what it has beside nine others.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn command(store: &Path, line: &str) -> Command {
     let mut command = Command::new(PROGRAM);
@@ -53,6 +61,7 @@ fn series(store: &Path) -> PathBuf {
 /// What was done in process and on a copy needs no privilege: a slow disk and a flipped bit.
 #[test]
 fn a_short_series_is_whole_and_can_be_judged_again() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path();
     let line = format!(
@@ -143,6 +152,7 @@ act = { together = [{ knobs = [["log_sync_delay_ns", 200_000_000]] }, { knobs = 
 /// A scenario of a file is run as those of the program are; what it cannot mean is refused with its place.
 #[test]
 fn scenarios_come_from_a_file_or_a_seed() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("night.toml");
     fs::write(&file, FILE).unwrap();
@@ -171,6 +181,7 @@ fn scenarios_come_from_a_file_or_a_seed() {
 /// A guard that cannot fail is none.
 #[test]
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
+    let _alone = alone();
     std::thread::scope(|scope| {
         for (defence, fault, said) in [
             ("expiry", "network_partition/total", "every request has one end"),
@@ -267,6 +278,7 @@ impl<I: Iterator> Rposition for I {}
 
 #[test]
 fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
+    let _alone = alone();
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: faults of the kernel need root");
         return;
