@@ -53,8 +53,8 @@ pub(crate) struct ChaosArgs {
     /// Judge a recorded series again: id, unique prefix, @last or @last~N
     #[arg(long, value_name = "SERIES", conflicts_with_all = ["scenarios", "all", "swarm"])]
     pub(crate) from: Option<String>,
-    /// Go on with a series that was cut off: scenarios that it has are not run again
-    #[arg(long, value_name = "SERIES", conflicts_with_all = ["from", "dry_run"])]
+    /// Go on with a series that was cut off, as it was asked for; what it has whole is not run again
+    #[arg(long, value_name = "SERIES", conflicts_with_all = ["scenarios", "all", "swarm", "file", "list", "dry_run", "from", "agents", "think", "injections", "hold", "baseline", "patience", "seed", "broken", "flags"])]
     pub(crate) resume: Option<String>,
     /// Agents, all live at once (10_000, 10k, 1m)
     #[arg(long, default_value = "10k", value_parser = count)]

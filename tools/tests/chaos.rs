@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -18,11 +18,15 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 const SMALL: &str = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --patience 20s --progress none -- \
                      --delay 5ms..20ms --timeout 2s";
 
-/// One test at a time: what is usual for a subject is not what it has beside nine others.
-static ALONE: Mutex<()> = Mutex::new(());
+/// What is usual for a subject is not what it has beside nine others: a test that judges recoveries runs alone.
+static ALONE: RwLock<()> = RwLock::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    ALONE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn beside_others() -> RwLockReadGuard<'static, ()> {
+    ALONE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn command(store: &Path, line: &str) -> Command {
@@ -124,6 +128,9 @@ fn what_cannot_be_run_says_why() {
         ("chaos cpu_throttling/none", "no scenario \"cpu_throttling/none\""),
         ("chaos cpu_throttling --injections 0", "--injections is 0"),
         ("chaos cpu_throttling --hold 1h", "--hold in ms"),
+        ("chaos --swarm 1000", "--swarm is 1000"),
+        ("chaos cpu_throttling -- --agent 5", "--agent"),
+        ("chaos --resume @last --agents 5", "cannot be used with"),
         ("chaos", "required"),
         ("chaos --from @last", "remedy"),
     ] {
@@ -181,7 +188,7 @@ fn scenarios_come_from_a_file_or_a_seed() {
 /// A guard that cannot fail is none.
 #[test]
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
-    let _alone = alone();
+    let _beside = beside_others();
     std::thread::scope(|scope| {
         for (defence, fault, said) in [
             ("expiry", "network_partition/total", "every request has one end"),
@@ -278,7 +285,7 @@ impl<I: Iterator> Rposition for I {}
 
 #[test]
 fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
-    let _alone = alone();
+    let _beside = beside_others();
     if !rustix::process::geteuid().is_root() {
         eprintln!("SKIPPED: faults of the kernel need root");
         return;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::board::Defence;
 use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
-use super::scenario::{Fault, How};
+use super::scenario::{Fault, How, Scenario};
 
 /// Version of the file.
 pub const VERSION: u32 = 1;
@@ -31,6 +31,8 @@ pub struct ChaosPlan {
     pub injections: u32,
     /// How long a recovery is waited for, ns.
     pub patience_ns: u64,
+    /// Timeout of a subject's requests: what was due longer ago does not change any more, ns.
+    pub timeout_ns: u64,
     /// After so long what was due is answered, when all is well, ns.
     pub settle_ns: u64,
     /// Length of a slot, ns.
@@ -40,6 +42,14 @@ pub struct ChaosPlan {
     /// A defence of the subjects that is switched off, to see that its guard fails.
     #[serde(default)]
     pub broken: Option<Defence>,
+}
+
+impl ChaosPlan {
+    /// A request that is open was due at most so long ago, ns: its timeout, and two seconds for whoever closes it late.
+    #[must_use]
+    pub const fn open_ns(&self) -> u64 {
+        self.timeout_ns.saturating_add(2_000_000_000)
+    }
 }
 
 /// What a host can do of a fault.
@@ -71,10 +81,10 @@ pub struct Bite {
     pub source: String,
     /// Unit.
     pub unit: String,
-    /// Before the injection.
-    pub before: u64,
-    /// At the revert.
-    pub after: u64,
+    /// Before the injection; `None`: it could not be read, and `source` says why.
+    pub before: Option<u64>,
+    /// At the revert; as before.
+    pub after: Option<u64>,
     /// Whether that proves it.
     pub bit: bool,
 }
@@ -175,6 +185,8 @@ pub struct ChaosRecord {
     pub host: String,
     /// What it was run with.
     pub plan: ChaosPlan,
+    /// Scenarios that were asked for: what whoever goes on with it runs.
+    pub asked: Vec<Scenario>,
     /// Scenarios.
     pub scenarios: Vec<ScenarioRecord>,
     /// It was stopped before its end.

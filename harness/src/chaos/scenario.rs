@@ -6,7 +6,7 @@ use super::board::Knob;
 
 mod given;
 
-pub use given::{ScenarioError, check, mixed, swarm};
+pub use given::{ScenarioError, check, drawn, swarm};
 
 const MS: u64 = 1_000_000;
 /// errno of an input or output error.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tailbeam_runtime::Cx;
 
 use super::draw::{Draw, Stream};
+use super::recorder;
 use crate::chaos::board::{Board, Knob};
 
 /// Seed of the draw of those that stop reading: the same ones in each run.
@@ -117,8 +118,9 @@ impl Harm {
                 self.board.bite(Knob::SlowConsumerPermille);
             }
             let at_ns = cx.fresh_ns() + LOOK_NS;
-            // Without room for a timer it reads on.
+            // Without room for a timer it reads on, and that is counted.
             if cx.sleep_until(at_ns).await.is_err() {
+                recorder::with(|r| r.second.generator_exhausted += 1);
                 return;
             }
         }

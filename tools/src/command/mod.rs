@@ -63,7 +63,7 @@ pub(crate) fn run(
         Command::Counters(args) => latency::counters(&args, &root, out),
         Command::Export(args) if args.to.is_latency() => latency::export(&args, &root, out, err),
         Command::Export(args) => leaks::export(&args, &root, out, err),
-        Command::Chaos(args) => chaos::run(&args, &root, out, err),
+        Command::Chaos(args) => chaos::run(&args, workloads, &root, out, err),
         Command::ChaosGuard(args) => chaos::guard(&args.journal),
         Command::ChaosHelper(args) => chaos::helper(&args.words),
         Command::Compare(args) => compare::run(&args, workloads, &root, out, err),

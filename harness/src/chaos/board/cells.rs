@@ -22,6 +22,33 @@ pub enum Fate {
     Lost = 6,
 }
 
+impl Fate {
+    /// Every fate, in the order of their numbers.
+    pub const ALL: [Self; FATES] = [
+        Self::Ok,
+        Self::Declined,
+        Self::Cancelled,
+        Self::Expired,
+        Self::Refused,
+        Self::Error,
+        Self::Lost,
+    ];
+
+    /// Name, as in reports.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Declined => "declined",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Error => "error",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// Number of fates.
 pub(super) const FATES: usize = 7;
 /// Buckets of latency: sixteen to each doubling from 1,024 ns to 2^36 ns (68.7 s), so that a bucket is at most 6.25 % wide.

@@ -26,8 +26,8 @@ fn trial(took: Took) -> Trial {
         bites: vec![Bite {
             source: "nr_throttled".into(),
             unit: "periods".into(),
-            before: 1,
-            after: 9,
+            before: Some(1),
+            after: Some(9),
             bit: true,
         }],
         reverted: Ok(()),

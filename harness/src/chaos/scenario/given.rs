@@ -2,6 +2,7 @@
 
 use super::super::recovery::PARTIAL_NS;
 use super::{Act, Fault, Scenario, all, fault};
+use crate::load::{Draw, Stream};
 
 /// Faults of a scenario, and acts of a fault, at most.
 const FAULTS_MAX: usize = 64;
@@ -116,17 +117,14 @@ fn check_act(place: &str, act: &Act) -> Result<(), ScenarioError> {
     }
 }
 
-/// A random number of a seed and a counter (splitmix64, Steele et al. 2014).
+/// The draw of an injection: from it come its instant and, of a copy, its place.
 #[must_use]
-pub const fn mixed(seed: u64, k: u64) -> u64 {
-    let mut z = seed.wrapping_add(k.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+pub const fn drawn(seed: u64, fault: u64, injection: u64) -> u64 {
+    Draw::new(seed, fault).bits(injection, Stream::Start)
 }
 
-/// So many faults, each of two or three of different scenarios at once, drawn by a seed. Which can be done beside others
-/// is drawn from; a set that was drawn before is drawn again, so that there may be fewer when there are few.
+/// So many faults, each of two or three of different scenarios at once, drawn by a seed from those that can be done beside
+/// others. A set that was drawn before is drawn again, four times as often as faults are wanted: there may be fewer.
 #[must_use]
 pub fn swarm(rounds: u32, seed: u64) -> Scenario {
     let pool: Vec<(String, Vec<Fault>)> = all()
@@ -142,7 +140,7 @@ pub fn swarm(rounds: u32, seed: u64) -> Scenario {
     let (mut faults, mut k) = (Vec::<Fault>::new(), 0);
     let mut draw = |below: usize| {
         k += 1;
-        usize::try_from(mixed(seed, k) % below as u64).unwrap_or(0)
+        usize::try_from(Draw::new(seed, 0).below(k, Stream::Content, below as u64)).unwrap_or(0)
     };
     for _ in 0..rounds.saturating_mul(4) {
         if faults.len() >= rounds as usize {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rustix::thread::sched_getaffinity;
+use rustix::thread::{CpuSet, sched_getaffinity};
 use tailbeam_harness::chaos::board::Knob;
 use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
 use tailbeam_harness::chaos::host::{
@@ -31,11 +31,11 @@ pub(super) enum Force {
     },
 }
 
-/// CPUs that this process may use; the subject has a core on each.
-fn last_cpu() -> usize {
-    let set = sched_getaffinity(None).ok();
-    let last = set.and_then(|set| (0..1_024).rev().find(|&cpu| set.is_set(cpu)));
-    last.unwrap_or(0)
+/// The last CPU that this process may use; the subject has a core on each.
+fn last_cpu() -> Result<usize, String> {
+    let set = sched_getaffinity(None).map_err(|error| format!("sched_getaffinity: {error}"))?;
+    let last = (0..CpuSet::MAX_CPU).rev().find(|&cpu| set.is_set(cpu));
+    last.ok_or_else(|| "no CPU is allowed".to_owned())
 }
 
 /// The thread of the shard on a CPU, by its name.
@@ -77,8 +77,8 @@ fn injectors(
     let life_ms = hold_ms + LIFE_BEYOND_MS;
     Ok(match act {
         Act::CpuQuota(percent) => vec![Injector::CpuQuota { millicores: percent * 10 }],
-        Act::CpuHog => vec![Injector::CpuHog { core: last_cpu(), class: HogClass::Fair, life_ms }],
-        Act::HoldCore => vec![Injector::ThreadHold { tid: shard_thread(alive()?, last_cpu())? }],
+        Act::CpuHog => vec![Injector::CpuHog { core: last_cpu()?, class: HogClass::Fair, life_ms }],
+        Act::HoldCore => vec![Injector::ThreadHold { tid: shard_thread(alive()?, last_cpu()?)? }],
         Act::Freeze => vec![Injector::Freeze],
         Act::Memory(percent) => {
             let ballast = Injector::Ballast { bytes: SPARE * u64::from(*percent) / 100, life_ms };
@@ -272,8 +272,9 @@ impl Force {
                 .filter(|((knob, _), _)| !matches!(knob, Knob::LinkFrom | Knob::LinkSharePermille))
                 .map(|((knob, _), &before)| {
                     let after = stage.board.bites(*knob);
-                    let source = format!("{knob:?} of the board");
-                    Bite { source, unit: "times".to_owned(), before, after, bit: after > before }
+                    let (source, unit) = (format!("{knob:?} of the board"), "times".to_owned());
+                    let bit = after > before;
+                    Bite { source, unit, before: Some(before), after: Some(after), bit }
                 })
                 .collect(),
             Self::Several(forces) => forces.iter().flat_map(|force| force.bites(stage)).collect(),
@@ -316,8 +317,10 @@ impl Force {
 }
 
 fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
-    let unknown =
-        |why: String| Bite { source: why, unit: String::new(), before: 0, after: 0, bit: false };
+    let unknown = |why: String, after| {
+        let unit = String::new();
+        Bite { source: why, unit, before: None, after, bit: false }
+    };
     match injector.proof(on) {
         Ok(after) => {
             // A helper begins with the fault and had used nothing before; so does a subject with its namespace.
@@ -327,14 +330,18 @@ fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
                 Injector::CpuHog { .. } | Injector::Ballast { .. } | Injector::TimeNamespace { .. }
             );
             let Some(before) = before.or(begins.then_some(&none)) else {
-                return unknown(format!("{}: unknown before the fault", after.name));
+                return unknown(
+                    format!("{}: unknown before the fault", after.name),
+                    Some(after.value),
+                );
             };
             // A limit of descriptors is written; whether one was refused for it is counted nowhere.
             let counted = !matches!(injector, Injector::FdLimit { .. });
             let bit = counted && injector.bitten(before, &after);
             let (source, unit) = (after.name.to_owned(), after.unit.to_owned());
-            Bite { source, unit, before: before.value, after: after.value, bit }
+            let (before, after) = (Some(before.value), Some(after.value));
+            Bite { source, unit, before, after, bit }
         }
-        Err(gone) => unknown(format!("unknown: {} ({})", gone.cause, gone.remedy)),
+        Err(gone) => unknown(format!("unknown: {} ({})", gone.cause, gone.remedy), None),
     }
 }

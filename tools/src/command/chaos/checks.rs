@@ -1,5 +1,5 @@
-//! What must hold of a subject when its faults are over: every request has one end, the log says so too, and nothing is
-//! left in the process.
+//! What must hold of a subject when its faults are over: every request has one end, the log says so too, and no descriptor
+//! or thread is left in the process.
 
 use serde_json::Value;
 use tailbeam_harness::chaos::board::{Cell, Fate};
@@ -89,17 +89,15 @@ fn sum(cells: &[Cell]) -> Cell {
     sum
 }
 
-/// A request that its process was killed with was due at most so long before, ns: the timeout of a subject, and more.
-const OPEN_NS: u64 = 12_000_000_000;
-
 /// Every request that was due has one end, unless its process was killed while it was open.
 fn of_cells(stage: &Stage<'_>, kills: &[Span]) -> Vec<Check> {
     let ended = |cell: &Cell| cell.fates.iter().sum::<u64>();
     let twice = stage.axis.cells.iter().filter(|cell| ended(cell) > cell.due).count();
+    let open_ns = stage.setting.plan.open_ns();
     let killed = |slot: usize| {
         let at_ns = slot as u64 * stage.axis.slot_ns;
         let dead = |kill: &Span| {
-            (kill.injected_ns.saturating_sub(OPEN_NS)..=kill.reverted_ns).contains(&at_ns)
+            (kill.injected_ns.saturating_sub(open_ns)..=kill.reverted_ns).contains(&at_ns)
         };
         kills.iter().any(dead)
     };
@@ -107,16 +105,7 @@ fn of_cells(stage: &Stage<'_>, kills: &[Span]) -> Vec<Check> {
     let open: u64 = open.map(|(_, cell)| cell.open()).sum();
     let all = sum(&stage.axis.cells);
     let outside: u64 = (0..stage.board.shape().cores).map(|core| stage.board.outside(core)).sum();
-    let named = [
-        ("ok", Fate::Ok),
-        ("declined", Fate::Declined),
-        ("cancelled", Fate::Cancelled),
-        ("expired", Fate::Expired),
-        ("refused", Fate::Refused),
-        ("error", Fate::Error),
-        ("lost", Fate::Lost),
-    ];
-    let fates = named.map(|(name, fate)| format!("{} {name}", all.fate(fate))).join(", ");
+    let fates = Fate::ALL.map(|fate| format!("{} {}", all.fate(fate), fate.name())).join(", ");
     let text = format!(
         "{} due = {fates}, {} without an end, {open} of them not open when a process was killed",
         all.due,
@@ -160,21 +149,29 @@ fn of_report(data: &Value, kept: Option<u64>) -> Vec<Check> {
             None => Check::unknown(name, format!("the report does not say {of:?}")),
         });
     }
-    if let Some(kept) = kept {
-        let restored = count("restored: events").unwrap_or(0);
-        let refused = count("restored: events that do not follow").unwrap_or(0);
-        let text = format!("{restored} of {kept} events of the log, {refused} refused");
-        checks.push(Check::seen(
-            "a restart restores its log",
-            restored == kept && refused == 0,
-            text,
-        ));
-    }
-    let damage = data["run"]["damage"].as_array().map_or(0, Vec::len);
-    checks.push(Check::seen(
-        "the evidence is whole",
-        damage == 0,
-        format!("{damage} damaged places"),
-    ));
+    checks.extend(kept.map(|kept| restored(kept, &count)));
+    let whole = "the evidence is whole";
+    checks.push(match data["run"]["damage"].as_array() {
+        Some(damage) => {
+            Check::seen(whole, damage.is_empty(), format!("{} damaged places", damage.len()))
+        }
+        None => Check::unknown(whole, "the report does not say what is damaged"),
+    });
     checks
+}
+
+/// Whether the last restart has restored what its log held.
+fn restored(kept: u64, count: &impl Fn(&str) -> Option<u64>) -> Check {
+    let name = "a restart restores its log";
+    let events = count("restored: events");
+    let refused = count("restored: events that do not follow");
+    match (kept, events, refused) {
+        (0, ..) => Check::unknown(name, "the log held no event"),
+        (_, Some(events), Some(refused)) => {
+            let text = format!("{events} of {kept} events of the log, {refused} refused");
+            Check::seen(name, events == kept && refused == 0, text)
+        }
+        // A run that restores nothing says nothing of it.
+        _ => Check::seen(name, false, format!("none of {kept} events of the log")),
+    }
 }

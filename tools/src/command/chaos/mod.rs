@@ -6,6 +6,7 @@ mod show;
 mod stage;
 mod trial;
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -23,13 +24,13 @@ use tailbeam_harness::chaos::scenario::{self, Act, Fault, Scenario};
 use tailbeam_harness::chaos::slots;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
-use tailbeam_harness::plan::Plan;
+use tailbeam_harness::load::AnyWorkload;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::host;
 
 use super::{Outcome, Watch};
 use crate::Failure;
-use crate::args::ProgressMode;
+use crate::args::{Command, ProgressMode, Unparsed, parse, usage};
 use crate::chaos_args::ChaosArgs;
 use crate::render::pages;
 use stage::{Setting, Stage};
@@ -53,6 +54,7 @@ const WORKLOAD: &str = "elicitation";
 
 pub(super) fn run(
     args: &ChaosArgs,
+    workloads: &[&'static dyn AnyWorkload],
     root: &Path,
     out: &mut dyn Write,
     err: &mut dyn Write,
@@ -65,16 +67,24 @@ pub(super) fn run(
         let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
         return show::show(&show::again(&store, name)?, args.format, out);
     }
-    let scenarios = chosen(args)?;
-    if args.list || args.dry_run {
-        return show::list(&scenarios, args.dry_run, args.format, out);
-    }
-    let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let mut record = match &args.resume {
-        Some(name) => show::read(&store, name)?,
-        None => begun(args, &store)?,
+    let (store, mut record) = match &args.resume {
+        Some(name) => {
+            let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
+            let record = show::read(&store, name)?;
+            (store, record)
+        }
+        None => {
+            let asked = chosen(args)?;
+            if args.list || args.dry_run {
+                return show::list(&asked, args.dry_run, args.format, out);
+            }
+            let plan = planned(args, workloads)?;
+            let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
+            let record = begun(plan, asked, &store)?;
+            (store, record)
+        }
     };
-    let signal = series(&scenarios, &store, &mut record, args.progress, err)?;
+    let signal = series(&store, &mut record, args.progress, err)?;
     let code = show::show(&record, args.format, out)?;
     if args.progress != ProgressMode::None {
         let _ = writeln!(err, "series: {}", record.id);
@@ -96,9 +106,13 @@ fn of_file(path: &Path) -> Result<Vec<Scenario>, Failure> {
             "`tailbeam chaos --list --format json` shows how scenarios are written",
         )
     })?;
-    for of in &file.scenario {
+    for (at, of) in file.scenario.iter().enumerate() {
         scenario::check(of)
             .map_err(|error| Failure::new(2, format!("{}: {error}", path.display())))?;
+        if file.scenario[..at].iter().any(|other| other.name == of.name) {
+            let cause = format!("two scenarios are called {}", of.name);
+            return Err(refused(&cause, "give each another name"));
+        }
     }
     Ok(file.scenario)
 }
@@ -112,7 +126,17 @@ struct ScenarioFile {
 /// The scenarios that are asked for, or their faults as SCENARIO/FAULT.
 fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
     if let Some(rounds) = args.swarm {
-        return Ok(vec![scenario::swarm(rounds.clamp(1, 1_000), args.seed)]);
+        range("--swarm", u64::from(rounds), 1, 100)?;
+        let swarm = scenario::swarm(rounds, args.seed);
+        if swarm.faults.len() < rounds as usize {
+            let text = format!(
+                "--swarm is {rounds}\n  cause: seed {} draws only {} different sets\n  remedy: ask for so many, or give another --seed",
+                args.seed,
+                swarm.faults.len()
+            );
+            return Err(Failure::new(2, text));
+        }
+        return Ok(vec![swarm]);
     }
     let all = match &args.file {
         Some(path) => of_file(path)?,
@@ -151,65 +175,88 @@ fn chosen(args: &ChaosArgs) -> Result<Vec<Scenario>, Failure> {
     Ok(chosen)
 }
 
-/// The plan of a series: that of its subjects' soaks, and its own.
-fn begun(args: &ChaosArgs, store: &Store) -> Result<ChaosRecord, Failure> {
-    let plan =
-        Plan { agents: args.agents, think: args.think, seed: args.seed, ..Plan::soak(WORKLOAD) };
-    plan.check().map_err(|error| Failure::new(2, error))?;
-    let range = |name: &str, value: u64, min: u64, max: u64| {
-        if (min..=max).contains(&value) {
-            return Ok(());
-        }
-        let text = format!(
-            "{name} is {value}\n  cause: it must lie between {min} and {max}\n  remedy: `tailbeam chaos --help` shows the flags"
-        );
-        Err(Failure::new(2, text))
-    };
+fn range(name: &str, value: u64, min: u64, max: u64) -> Result<(), Failure> {
+    if (min..=max).contains(&value) {
+        return Ok(());
+    }
+    let text = format!(
+        "{name} is {value}\n  cause: it must lie between {min} and {max}\n  remedy: `tailbeam chaos --help` shows the flags"
+    );
+    Err(Failure::new(2, text))
+}
+
+/// Flags of a subject's `soak`, the ones behind `--` last: they go before the others.
+fn subject_flags(args: &ChaosArgs) -> Vec<String> {
+    let ms = |ns: u64| format!("{}ms", ns / MS);
+    let think = format!("{}..{}", ms(args.think.min_ns), ms(args.think.max_ns));
+    let (agents, seed) = (args.agents.to_string(), args.seed.to_string());
+    let own = ["--workload", WORKLOAD, "--durability", "batch", "--own-cost", "off"];
+    let given = ["--agents", &agents, "--think", &think, "--seed", &seed];
+    let flags = own.iter().chain(&given).map(|&flag| flag.to_owned());
+    flags.chain(args.flags.iter().cloned()).collect()
+}
+
+/// The plan of a series. What it says of its subjects is what their own flags say, those behind `--` among them.
+fn planned(args: &ChaosArgs, workloads: &[&'static dyn AnyWorkload]) -> Result<ChaosPlan, Failure> {
     range("--injections", u64::from(args.injections), 1, 100)?;
     range("--hold in ms", args.hold / MS, 100, 600_000)?;
     range("--baseline in ms", args.baseline / MS, 2_000, 3_600_000)?;
     range("--patience in ms", args.patience / MS, 5_000, 600_000)?;
+    let flags = subject_flags(args);
+    let words = ["tailbeam", "soak"].into_iter().chain(flags.iter().map(String::as_str));
+    let cli = parse(words.map(OsString::from), workloads).map_err(|error| {
+        let cause = match error {
+            Unparsed::Flags(error) => usage(&error),
+            Unparsed::Config(text) => text,
+        };
+        Failure::new(2, cause)
+    })?;
+    let Command::Soak(soak) = cli.command else {
+        return Err(Failure::new(2, "the flags behind -- are no flags of `soak`"));
+    };
+    let name = soak.soak.workload.as_deref().unwrap_or(WORKLOAD);
+    let workload = workloads.iter().find(|of| of.name() == name).ok_or_else(|| {
+        Failure::new(
+            2,
+            format!("no workload {name:?}\n  cause: this program has no such agents\n  remedy: name one that it has, as in `chaos .. -- --workload NAME`"),
+        )
+    })?;
+    let plan = super::plan(&soak.soak, *workload)?;
+    Ok(ChaosPlan {
+        agents: plan.agents,
+        rate_per_s: plan.rate_per_s(),
+        flags,
+        warm_ns: WARM_NS + plan.think.max_ns,
+        baseline_ns: args.baseline,
+        hold_ns: args.hold,
+        injections: args.injections,
+        patience_ns: args.patience,
+        timeout_ns: plan.timeout_ns,
+        settle_ns: plan.delay.max_ns + SECOND,
+        slot_ns: SLOT_NS,
+        seed: args.seed,
+        broken: args.broken.map(Into::into),
+    })
+}
+
+fn begun(plan: ChaosPlan, asked: Vec<Scenario>, store: &Store) -> Result<ChaosRecord, Failure> {
     let now_ns = clock::realtime_ns();
     let id =
         store.create_document(Documents::Chaos, now_ns).map_err(|error| Failure::new(1, error))?;
-    let ms = |ns: u64| format!("{}ms", ns / MS);
-    let mut flags: Vec<String> =
-        ["--workload", WORKLOAD, "--durability", "batch"].map(str::to_owned).into();
-    flags.extend(["--agents".to_owned(), args.agents.to_string()]);
-    flags.extend([
-        "--think".to_owned(),
-        format!("{}..{}", ms(args.think.min_ns), ms(args.think.max_ns)),
-    ]);
-    flags.extend(["--seed".to_owned(), args.seed.to_string()]);
-    flags.extend(["--own-cost", "off"].map(str::to_owned));
-    flags.extend(args.flags.iter().cloned());
     Ok(ChaosRecord {
         version: VERSION,
         id,
         started: rfc3339(now_ns),
         host: tailbeam_harness::host::one_line(&host::describe()),
-        plan: ChaosPlan {
-            agents: args.agents,
-            rate_per_s: plan.rate_per_s(),
-            flags,
-            warm_ns: WARM_NS + plan.think.max_ns,
-            baseline_ns: args.baseline,
-            hold_ns: args.hold,
-            injections: args.injections,
-            patience_ns: args.patience,
-            settle_ns: plan.delay.max_ns + SECOND,
-            slot_ns: SLOT_NS,
-            seed: args.seed,
-            broken: args.broken.map(Into::into),
-        },
+        plan,
+        asked,
         scenarios: Vec::new(),
         stopped: true,
     })
 }
 
-/// Runs the scenarios that the record has not, and writes the record after each.
+/// Runs the scenarios that were asked for and that the record has not, and writes the record after each.
 fn series(
-    scenarios: &[Scenario],
     store: &Store,
     record: &mut ChaosRecord,
     progress: ProgressMode,
@@ -240,7 +287,7 @@ fn series(
         store: dir.join("subjects"),
         dir: &dir,
     };
-    for scenario in scenarios {
+    for scenario in &record.asked.clone() {
         if setting.stopped() || has(record, scenario) {
             continue;
         }
@@ -350,7 +397,7 @@ fn left(before: &Residue, ours: &str) -> Check {
     }
 }
 
-/// Faults that one subject can be done: those on disks of their own apart, those of a subject's start each alone, and
+/// Faults by the subject that they are done to: those on disks of their own apart, those of a subject's start each alone, and
 /// those that end a process last.
 fn grouped(scenario: &Scenario) -> Vec<Vec<Fault>> {
     let mut groups: Vec<Vec<Fault>> = vec![Vec::new(), Vec::new()];
@@ -482,7 +529,7 @@ impl Cast<'_, '_> {
             let mut record = untried(fault, ability.clone());
             let wanted = if fault.act.is_of_the_start() { 1 } else { plan.injections };
             for k in 0..wanted {
-                let draw = scenario::mixed(plan.seed, (number as u64) << 32 | u64::from(k));
+                let draw = scenario::drawn(plan.seed, number as u64, u64::from(k));
                 match scene.run(fault, draw) {
                     Ok(trial) => {
                         (self.say)(&show::told(fault, k, wanted, &trial));
@@ -508,8 +555,19 @@ impl Cast<'_, '_> {
             done.push(record);
         }
         checks::close(&mut stage, subject, done);
+        take_away(&stage.home, subject, done)?;
         keep(&stage, &self.record.name, self.record.subjects.len())
     }
+}
+
+/// Takes the logs of a subject away: they have been read, and are kept only where something that they should show does
+/// not hold.
+fn take_away(home: &Path, subject: &SubjectRecord, done: &[FaultRecord]) -> Result<(), String> {
+    let trials = done.iter().flat_map(|of| &of.trials).flat_map(|trial| &trial.checks);
+    if subject.checks.iter().chain(trials).any(|check| check.holds != Some(true)) {
+        return Ok(());
+    }
+    fs::remove_dir_all(home).map_err(|error| format!("{}: {error}", home.display()))
 }
 
 /// Name of the file of a subject's slots.

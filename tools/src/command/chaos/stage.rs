@@ -106,7 +106,13 @@ impl<'a> Stage<'a> {
             from_ns: clock::monotonic_ns(),
         };
         let board = Board::create(shape, &secret()?)
-            .map_err(|error| format!("no shared memory for the board: {error}"))?;
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::InvalidInput => format!(
+                    "{} slots of {cores} cores are more than a board of 4 GiB holds; fewer --injections, a shorter --patience",
+                    shape.slots
+                ),
+                _ => format!("no shared memory for the board: {error}"),
+            })?;
         if let Some(defence) = plan.broken {
             board.set(Knob::DefencesOff, defence as u64);
         }

@@ -148,7 +148,8 @@ fn took(took: Took) -> String {
 fn proof(bite: &Bite) -> String {
     let Bite { source, before, after, bit, .. } = bite;
     let mark = if *bit { "" } else { " (no proof)" };
-    format!("{source} {before} -> {after}{mark}")
+    let value = |value: &Option<u64>| value.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    format!("{source} {} -> {}{mark}", value(before), value(after))
 }
 
 fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
@@ -165,9 +166,8 @@ fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
     let p99 = |pick: fn(&Recovery) -> Option<u64>| {
         found.iter().filter_map(|of| pick(of)).max().map_or_else(none, time)
     };
-    let share =
-        |of: &&Recovery| if of.slots == 0 { 1.0 } else { of.available as f64 / of.slots as f64 };
-    let available = found.iter().map(share).reduce(f64::min);
+    let seen = found.iter().filter(|of| of.slots > 0);
+    let available = seen.map(|of| of.available as f64 / of.slots as f64).reduce(f64::min);
     let before = subject.and_then(|of| of.baseline).map_or_else(none, |of| time(of.p99_ns));
     // The injection that proves least is shown.
     let weak = of.trials.iter().find(|trial| trial.bites.iter().any(|bite| !bite.bit));
