@@ -397,10 +397,9 @@ impl ScenarioRecord {
         let checks = self.subjects.iter().flat_map(|subject| &subject.checks).chain(&self.residue);
         let all = faults.chain(checks.map(of_check)).reduce(Judged::worse);
         match all {
-            Some(Judged { verdict: Verdict::Pass, .. }) => Judged::new(
-                Verdict::Pass,
-                format!("every injection of {} faults", self.faults.len()),
-            ),
+            Some(Judged { verdict: Verdict::Pass, .. }) => {
+                Judged::new(Verdict::Pass, "every injection of every fault".to_owned())
+            }
             Some(judged) => judged,
             None => Judged::new(Verdict::Inconclusive, "nothing was injected"),
         }
