@@ -16,5 +16,6 @@ pub mod log;
 mod observe;
 pub mod plan;
 pub mod protocol;
+pub mod remote;
 pub mod report;
 pub mod verdict;

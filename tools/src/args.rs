@@ -129,6 +129,9 @@ pub(crate) enum Command {
     /// Takes something away for `chaos`
     #[command(hide = true)]
     ChaosHelper(HelperArgs),
+    /// Hosts half of the responders of a run
+    #[command(hide = true)]
+    Second,
     /// Run fleets from 10 agents to a million: what they cost, where it bends, what limits
     #[command(
         after_help = "Examples:\n  tailbeam scale --to 1000000\n  tailbeam scale --to 100k --points 9 --duration 20s\n  tailbeam scale --from @last --format md\n\nExit codes: 0 when every fleet ran, 4 when one could not and is unknown."

@@ -2,8 +2,8 @@
 
 use clap::{Args, ValueEnum};
 use tailbeam_harness::plan::{
-    Arrivals, LimitPlan, LogAck, LogCore, LogSync, PollPlan, ProtocolPlan, ShapePlan, Targets,
-    bytes as size,
+    Arrivals, LimitPlan, LogAck, LogCore, LogSync, PollPlan, ProtocolPlan, Responders, ShapePlan,
+    Targets, bytes as size,
 };
 
 use crate::args::duration;
@@ -57,6 +57,15 @@ pub(crate) enum When {
     Closed,
 }
 
+/// Where responders answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RespondersIn {
+    /// In this process, all of them
+    Here,
+    /// The second half of the agents in a second process, over TCP
+    Tcp,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ProtocolArgs {
     /// A named shape: the flags of `tailbeam presets`; those beside it go before
@@ -77,6 +86,9 @@ pub(crate) struct ProtocolArgs {
     /// Where the event log runs
     #[arg(long, value_enum, default_value = "shared")]
     pub(crate) log_core: LogOn,
+    /// Where responders answer
+    #[arg(long, value_enum, default_value = "here")]
+    pub(crate) responders: RespondersIn,
     /// Keep the event log after the run
     #[arg(long)]
     pub(crate) keep_log: bool,
@@ -134,6 +146,10 @@ impl ProtocolArgs {
             log_core: match self.log_core {
                 LogOn::Shared => LogCore::Shared,
                 LogOn::Own => LogCore::Own,
+            },
+            responders: match self.responders {
+                RespondersIn::Here => Responders::Here,
+                RespondersIn::Tcp => Responders::Tcp,
             },
             decline: self.decline,
             cancel: self.cancel,

@@ -47,12 +47,13 @@ pub(crate) struct SoakArgs {
 }
 
 /// Flags that a run which is continued takes; every other is in its plan.
-pub(crate) const RESUMABLE: [&str; 9] = [
+pub(crate) const RESUMABLE: [&str; 10] = [
     "resume",
     "listen",
     "listen_public",
     "board",
     "log_home",
+    "second",
     "progress",
     "format",
     "store",
@@ -131,6 +132,9 @@ pub(crate) struct Soak {
     /// What a supervisor shares with this process; it ends with its supervisor
     #[arg(long, hide = true, value_name = "PATH")]
     pub(crate) board: Option<PathBuf>,
+    /// Where the second process listens that a supervisor has started, a core each
+    #[arg(long, hide = true, requires = "board", value_name = "ADDRESSES", value_delimiter = ',')]
+    pub(crate) second: Vec<std::net::SocketAddr>,
     /// Where the event logs lie that are to outlive this process
     #[arg(long, hide = true, requires = "board", value_name = "DIR")]
     pub(crate) log_home: Option<PathBuf>,

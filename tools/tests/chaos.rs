@@ -185,6 +185,40 @@ fn scenarios_come_from_a_file_or_a_seed() {
     assert!(swarm(1) == swarm(1) && swarm(1) != swarm(2) && swarm(1).contains('+'), "{}", swarm(1));
 }
 
+/// A cable between two namespaces is cut under the load: it is back afterwards, and `latency` names the hop.
+#[test]
+fn half_of_the_responders_are_cut_off_and_come_back() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path();
+    let list = text(&run(store, "chaos --list").stdout);
+    let line = list.lines().find(|line| line.contains("network_partition/tcp ")).unwrap();
+    if line.contains("no: ") {
+        eprintln!("SKIPPED: {}", line.trim());
+        return;
+    }
+    let small = SMALL.replace("--hold 500ms", "--hold 4s");
+    let output =
+        run(store, &format!("chaos network_partition/tcp --injections 1 --format json {small}"));
+    let found = data(store, &output);
+    let scenario = &found["series"]["scenarios"][0];
+    let trial = &scenario["faults"][0][1]["trials"][0];
+    assert_eq!(trial["bites"][0]["bit"], true, "{trial}");
+    let recovery = &trial["recovery"];
+    assert!(recovery["availability"].as_f64().unwrap() < 0.9, "half was cut off: {recovery}");
+    for name in
+        ["the subject lives", "every request has one end", "the second process has answered"]
+    {
+        assert!(check(&found, name), "{name}: {scenario}");
+    }
+    for of in scenario["residue"].as_array().unwrap() {
+        assert_eq!(of["holds"], true, "{of}");
+    }
+    let subjects = series(store).join("subjects");
+    let latency = text(&run(&subjects, "latency @last").stdout);
+    assert!(latency.contains("the hop to the second process"), "{latency}");
+}
+
 /// A guard that cannot fail is none.
 #[test]
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
@@ -309,6 +343,7 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
             "cpu_throttling/frozen",
             "memory_exhaustion/limit",
             "disk_io_stress/full",
+            "network_partition/tcp",
         ]
         .into_iter()
         .filter(able)

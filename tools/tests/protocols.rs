@@ -36,6 +36,68 @@ fn count(data: &Value, name: &str) -> u64 {
     found.unwrap_or_else(|| panic!("no {name} in {counts:?}"))["count"].as_u64().unwrap()
 }
 
+/// Processes whose parent is `pid`.
+fn children(pid: u32) -> Vec<u32> {
+    let is_child = |child: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().nth(1));
+        fields.flatten() == Some(pid.to_string().as_str())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(is_child).collect()
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..2_000 {
+        if holds() {
+            return;
+        }
+        std::thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+    panic!("in 20 s: {what}");
+}
+
+#[test]
+fn half_of_the_responders_answer_in_a_second_process_that_dies_with_the_first() {
+    if no_ring() {
+        return;
+    }
+    let store = tempfile::tempdir().unwrap();
+    let tcp = "soak --workload elicitation --responders tcp";
+    let (data, code) = data(store.path(), &format!("{tcp} {SMALL}"));
+    assert_eq!(code, 0, "{}", data["gates"]);
+    let (ok, attempts) = (&data["load"]["outcomes"]["ok"], count(&data, "created"));
+    assert_eq!(ok.as_u64(), Some(attempts));
+    let carried = count(&data, "second process: requests carried");
+    assert!(carried > 100 && carried < attempts, "{carried} of {attempts}");
+    assert_eq!(count(&data, "second process: has answered"), carried);
+    assert!(count(&data, "second process: CPU time, ns") > 0);
+
+    let refused = run(store.path(), &format!("soak --workload ask --responders tcp {SMALL}"));
+    assert_eq!(refused.status.code(), Some(2), "{}", String::from_utf8_lossy(&refused.stderr));
+
+    let line = format!("{tcp} {SMALL} --duration 60s");
+    let mut soak = Command::new(PROGRAM)
+        .arg("--store")
+        .arg(store.path())
+        .args(line.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut second = Vec::new();
+    wait_until("a second process", || {
+        second = children(soak.id());
+        !second.is_empty()
+    });
+    soak.kill().unwrap();
+    soak.wait().unwrap();
+    wait_until("it is gone", || {
+        second.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+    });
+}
+
 #[test]
 fn elicitation_and_polling_report_what_their_parts_counted() {
     if no_ring() {

@@ -50,6 +50,20 @@ pub enum Damage {
     DuplicatedRecord,
 }
 
+/// Which way a cable is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Way {
+    /// Both: the link is down.
+    Both,
+    /// What the subject sends does not arrive.
+    There,
+    /// What the second process sends does not arrive.
+    Back,
+    /// Of what the subject sends this share is lost, percent.
+    Loss(u8),
+}
+
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -78,6 +92,8 @@ pub enum Act {
     MonotonicOffset(i64),
     /// Descriptors that the subject may have.
     Descriptors(u64),
+    /// The cable between the subject and its second process is cut; each in a network namespace of its own.
+    Partition(Way),
     /// A copy of the log is damaged and read.
     Corrupt(Damage),
     /// Several at once.
@@ -104,6 +120,16 @@ impl Act {
     #[must_use]
     pub const fn needs_disk(&self) -> bool {
         matches!(self, Self::DiskThrottle(_) | Self::DiskFull | Self::PowerCut)
+    }
+
+    /// Whether half of the responders must live in a second process.
+    #[must_use]
+    pub fn needs_peer(&self) -> bool {
+        match self {
+            Self::Partition(_) => true,
+            Self::Together(acts) => acts.iter().any(Self::needs_peer),
+            _ => false,
+        }
     }
 
     /// Whether the subject is ended by it and another one goes on.
@@ -206,7 +232,7 @@ fn network_partition() -> Scenario {
     let every = (Knob::LinkLossPpm, 1_000_000);
     scenario(
         "network_partition",
-        "the cores cannot reach each other",
+        "cores, or processes, cannot reach each other",
         vec![
             fault("total", "no message between cores arrives", Act::Knobs(vec![every])),
             fault(
@@ -221,10 +247,16 @@ fn network_partition() -> Scenario {
             ),
             fault("loss", "one message in ten is lost", knob(Knob::LinkLossPpm, 100_000)),
             fault("delay", "messages take 50 ms longer", knob(Knob::LinkDelayNs, 50 * MS)),
-            not_built(
-                "tcp",
-                "the link to a second subject process is cut",
-                "there is no second subject process",
+            fault("tcp", "the link to half of the responders is down", Act::Partition(Way::Both)),
+            fault(
+                "tcp_one_way",
+                "what half of the responders answer does not arrive",
+                Act::Partition(Way::Back),
+            ),
+            fault(
+                "tcp_loss",
+                "of packets to half of the responders one in ten is lost",
+                Act::Partition(Way::Loss(10)),
             ),
         ],
     )

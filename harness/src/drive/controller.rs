@@ -28,12 +28,14 @@ use crate::chaos::board::Defence;
 use crate::evidence::records::{CostPair, CountRecord, PlantedRecord, SecondRecord, SlowedRecord};
 use crate::load::harm::Harm;
 use crate::load::latency::draws;
+use crate::load::secure::far::FarCounts;
 use crate::load::slow::flooded;
 use crate::load::{
     Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
 };
 use crate::log::Wall;
-use crate::plan::{LogCore, Plan};
+use crate::plan::{LogCore, Plan, Responders};
+use crate::remote::{Launched, first_of};
 
 pub(super) use seal::seal;
 
@@ -55,6 +57,13 @@ pub(super) struct Measured {
     protocol: Vec<CountRecord>,
 }
 
+impl Measured {
+    /// Counts that come behind the load.
+    pub(super) fn add(&mut self, counts: Vec<CountRecord>) {
+        self.protocol.extend(counts);
+    }
+}
+
 pub(super) struct Controller<'a, W: Workload> {
     pub(super) plan: &'a Plan,
     pub(super) control: &'a Control,
@@ -72,6 +81,8 @@ pub(super) struct Controller<'a, W: Workload> {
     pub(super) knobs: Option<Knobs>,
     pub(super) wall: Wall,
     pub(super) secret: [u8; 32],
+    /// The second process, where this one has started it.
+    pub(super) second: Option<Launched>,
     start_ns: u64,
     pub(super) windows: Windows,
     pub(super) live: Live,
@@ -173,6 +184,9 @@ impl<'a, W: Workload> Controller<'a, W> {
                 .map(|_| OnceLock::new())
                 .collect(),
             start_ns: OnceLock::new(),
+            far: (plan.protocol.responders == Responders::Tcp)
+                .then(|| (0..shards).map(|_| FarCounts::default()).collect()),
+            far_from: first_of(plan),
             no_expiry: control.board.as_ref().is_some_and(|board| board.is_off(Defence::Expiry)),
         });
         let wall = Wall::of(clock::monotonic_ns(), clock::realtime_ns());
@@ -191,6 +205,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             knobs,
             wall,
             secret: [0; 32],
+            second: None,
             start_ns: 0,
             windows: Windows::new(shards, 0),
             live: Live::default(),
@@ -225,7 +240,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         let live: u64 = self.runtime.stats().iter().map(|shard| shard.live_agents).sum();
         // Owners and logs are agents too, and none of the workload's.
         let middles = self.fleet.middles.get().map_or(0, Vec::len);
-        live.saturating_sub((middles + self.logs.count() + self.supervisors) as u64)
+        let others = middles + self.logs.count() + self.supervisors + self.second_tasks();
+        live.saturating_sub(others as u64)
     }
 
     /// The measured part: from the first due request to the end of the drain.

@@ -107,6 +107,14 @@ pub enum DriveError {
         /// Why.
         cause: String,
     },
+    /// The second process cannot be had.
+    #[error("there is no second process\n  cause: {cause}\n  remedy: {remedy}")]
+    Second {
+        /// Why.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A run cannot be continued.
     #[error("run {run} cannot be resumed\n  cause: {cause}\n  remedy: {remedy}")]
     NotResumable {

@@ -1,12 +1,15 @@
 //! What is counted of all cores together once a second, by the controller's thread: what a CPU quota did to the process,
 //! what faulty links did to messages, and how far requests came.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use tailbeam_probes::Unavailable;
 use tailbeam_probes::collect::quota::{CpuQuota, Level, between};
-use tailbeam_probes::record::latency::{FleetSecond, ThrottleRecord};
+use tailbeam_probes::record::latency::{CarriedSecond, FleetSecond, ThrottleRecord};
 use tailbeam_runtime::Runtime;
 
 use crate::load::legs::{Legs, steps};
+use crate::load::secure::far::FarCounts;
 
 /// Seconds kept until their window is written; in a longer one the last gets longer.
 const SECONDS_MAX: usize = 1_024;
@@ -17,17 +20,27 @@ pub(super) struct Counts {
     steps: [u64; 4],
     dropped: u64,
     delayed: u64,
+    /// Carried to a second process, answered, given up, not carried, connections lost; none without one.
+    carried: Option<[u64; 5]>,
+}
+
+/// Sums over the cores.
+fn carried(far: &[FarCounts]) -> [u64; 5] {
+    far.iter().fold([0; 5], |sum, core| {
+        let counts = [&core.carried, &core.answered, &core.given_up, &core.not_carried, &core.lost];
+        std::array::from_fn(|at| sum[at] + counts[at].load(Relaxed))
+    })
 }
 
 impl Counts {
     /// As they are now: two looks at what each core has published.
-    pub(super) fn read(runtime: &Runtime, legs: &[Legs]) -> Self {
+    pub(super) fn read(runtime: &Runtime, legs: &[Legs], far: Option<&[FarCounts]>) -> Self {
         let (mut dropped, mut delayed) = (0, 0);
         for shard in runtime.stats() {
             dropped += shard.link_dropped + shard.link_overflowed;
             delayed += shard.link_delayed;
         }
-        Self { steps: steps(legs), dropped, delayed }
+        Self { steps: steps(legs), dropped, delayed, carried: far.map(carried) }
     }
 }
 
@@ -39,6 +52,7 @@ pub(super) struct FleetSeconds {
     levels: Option<Vec<Level>>,
     before: Counts,
     seconds: Vec<FleetSecond>,
+    carried: Vec<CarriedSecond>,
 }
 
 impl FleetSeconds {
@@ -54,7 +68,7 @@ impl FleetSeconds {
     /// The first second begins with these counts.
     pub(super) fn restart(&mut self, now: Counts) {
         self.levels = self.levels();
-        (self.before, self.seconds) = (now, Vec::new());
+        (self.before, self.seconds, self.carried) = (now, Vec::new(), Vec::new());
     }
 
     fn levels(&self) -> Option<Vec<Level>> {
@@ -72,14 +86,36 @@ impl FleetSeconds {
             (&self.before, &now),
             throttle.map(|of| ThrottleRecord { periods: of.periods, times: of.times, ns: of.ns }),
         );
+        if let Some((before, now)) = self.before.carried.zip(now.carried) {
+            keep_carried(&mut self.carried, made_carried(span, before, now));
+        }
         self.before = now;
         keep(&mut self.seconds, made);
     }
 
     /// Hands over the seconds of a window.
-    pub(super) fn take(&mut self) -> Vec<FleetSecond> {
-        std::mem::take(&mut self.seconds)
+    pub(super) fn take(&mut self) -> (Vec<FleetSecond>, Vec<CarriedSecond>) {
+        (std::mem::take(&mut self.seconds), std::mem::take(&mut self.carried))
     }
+}
+
+fn made_carried((from_ns, to_ns): (u64, u64), before: [u64; 5], now: [u64; 5]) -> CarriedSecond {
+    let [carried, answered, given_up, not_carried, lost] =
+        std::array::from_fn(|at| now[at].saturating_sub(before[at]));
+    CarriedSecond { from_ns, to_ns, carried, answered, given_up, not_carried, lost }
+}
+
+fn keep_carried(seconds: &mut Vec<CarriedSecond>, second: CarriedSecond) {
+    if seconds.len() < SECONDS_MAX {
+        return seconds.push(second);
+    }
+    let Some(last) = seconds.last_mut() else { return };
+    last.to_ns = second.to_ns;
+    last.carried += second.carried;
+    last.answered += second.answered;
+    last.given_up += second.given_up;
+    last.not_carried += second.not_carried;
+    last.lost += second.lost;
 }
 
 fn made(
@@ -119,7 +155,12 @@ mod tests {
 
     #[test]
     fn a_second_has_what_came_in_it_and_nothing_is_lost_where_there_is_no_room() {
-        let counts = |n: u64| Counts { steps: [n, n, n / 2, n / 2], dropped: 2 * n, delayed: n };
+        let counts = |n: u64| Counts {
+            steps: [n, n, n / 2, n / 2],
+            dropped: 2 * n,
+            delayed: n,
+            carried: None,
+        };
         let throttle = |ns| Some(ThrottleRecord { periods: 10, times: 4, ns });
         let one = made((5, 9), (&counts(10), &counts(14)), throttle(7));
         assert_eq!((one.steps, one.links_dropped, one.links_delayed), ([4, 4, 2, 2], 8, 4));
@@ -132,5 +173,16 @@ mod tests {
         assert_eq!(last.throttle.map(|of| (of.times, of.ns)), Some((8, 14)));
         keep(&mut seconds, FleetSecond { throttle: None, ..one });
         assert_eq!(seconds.last().expect("some").throttle, None, "unknown in part is unknown");
+    }
+
+    #[test]
+    fn what_was_carried_is_a_difference_and_adds_up_where_there_is_no_room() {
+        let one = made_carried((5, 9), [10, 9, 1, 0, 0], [30, 20, 4, 7, 1]);
+        let CarriedSecond { carried, answered, given_up, not_carried, lost, .. } = one;
+        assert_eq!([carried, answered, given_up, not_carried, lost], [20, 11, 3, 7, 1]);
+        let mut seconds = vec![CarriedSecond::default(); SECONDS_MAX - 1];
+        (0..2).for_each(|_| keep_carried(&mut seconds, one));
+        let last = seconds.last().expect("some");
+        assert_eq!((seconds.len(), last.carried, last.given_up), (SECONDS_MAX, 40, 6));
     }
 }

@@ -106,7 +106,7 @@ impl Latency {
             // A fact of the fleet: sent on one core, taken on another.
             made.occupancy = std::mem::take(&mut self.occupancy);
             made.occupancy_samples = std::mem::take(&mut self.samples);
-            made.more.seconds = self.fleet.take();
+            (made.more.seconds, made.more.carried) = self.fleet.take();
         }
         self.ready.push(made);
         self.spares[shard] = Some(sheet);
@@ -172,7 +172,7 @@ impl<W: Workload> Controller<'_, W> {
     /// What was done to all cores in the second that ends.
     pub(super) fn note_fleet_second(&mut self, from_ns: u64, to_ns: u64) {
         if self.latency.setup.on && to_ns > from_ns {
-            let now = Counts::read(self.runtime, &self.latency.legs);
+            let now = Counts::read(self.runtime, &self.latency.legs, self.fleet.far.as_deref());
             self.latency.fleet.second((from_ns, to_ns), now);
         }
     }
@@ -180,7 +180,7 @@ impl<W: Workload> Controller<'_, W> {
     /// Forgets what was noted before the first request was due.
     pub(super) fn restart_notes(&mut self) -> Result<(), DriveError> {
         if self.latency.setup.on {
-            let now = Counts::read(self.runtime, &self.latency.legs);
+            let now = Counts::read(self.runtime, &self.latency.legs, self.fleet.far.as_deref());
             self.latency.fleet.restart(now);
         }
         (0..self.shards)

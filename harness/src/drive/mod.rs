@@ -26,6 +26,7 @@ mod replay;
 mod resume;
 mod room;
 mod saturate;
+mod second;
 mod spawn;
 mod stalls;
 pub mod synthetic;
@@ -46,6 +47,7 @@ use crate::evidence::Store;
 use crate::load::{Fleet, Workload};
 use crate::observe::{CoreObserver, Setup};
 use crate::plan::Plan;
+use crate::remote::Second;
 use crate::verdict::Gate;
 use begin::Target;
 
@@ -67,6 +69,8 @@ pub struct Control {
     pub totals: Option<SharedTotals>,
     /// What a supervisor shares with it, to do harm and to look on; none without a supervisor.
     pub board: Option<Arc<Board>>,
+    /// The second process of a run whose plan has one.
+    pub second: Option<Second>,
     /// Where the event logs lie, and the secret that they are kept under: a run that is continued reads them again.
     pub log_home: Option<LogHome>,
 }
@@ -175,6 +179,7 @@ fn to<W: Workload, T: Send>(
     plan.check()?;
     let root = target.root().to_owned();
     saturate::check::<W>(plan)?;
+    second::check::<W>(plan, control.second.as_ref())?;
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let setup = Setup::new(&plan.observe, plan.duration_ns);
@@ -189,6 +194,7 @@ fn to<W: Workload, T: Send>(
         .and_then(|mut controller| {
             controller.start_middles(&root)?;
             controller.spawn_agents(progress)?;
+            controller.reach_second()?;
             let live = controller.alive();
             std::thread::scope(|scope| {
                 let besides = scope.spawn(move || beside(&live));
@@ -196,12 +202,16 @@ fn to<W: Workload, T: Send>(
                 let said = besides.join().map_err(|_| DriveError::BesidePanicked)?;
                 Ok((measured, said))
             })
-            .map(|(measured, said)| (measured, said, std::mem::take(&mut controller.logs)))
+            .and_then(|(measured, said)| {
+                controller.leave_second()?;
+                Ok((measured, said, std::mem::take(&mut controller.logs), controller.second.take()))
+            })
         });
     let report = runtime.shutdown();
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
-    let (measured, said, logs) = outcome?;
+    let (mut measured, said, logs, second) = outcome?;
+    measured.add(second::end(second));
     Ok((controller::seal(measured, &logs, drained, panicked)?, said))
 }
 

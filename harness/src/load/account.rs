@@ -8,7 +8,7 @@ use std::cell::Cell;
 
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::turn::{AllocatorUnit, TurnReading, sum};
-use tailbeam_probes::record::latency::{PollCounts, Stamps};
+use tailbeam_probes::record::latency::{CARRIED, PollCounts, Stamps};
 
 use crate::observe::{self, BUILT};
 
@@ -101,6 +101,26 @@ fn answer_kept(turn_ns: u64, now_ns: u64, stamps: &mut Stamps) {
 struct Counting {
     before: TurnReading,
     so_far: Option<PollCounts>,
+}
+
+/// Fills in the stamps of an answer that another process has given, after it held the request for `held_ns`. Gives how
+/// long that was on its way there and back: from the turn that took it here until its answer is in hand, without what
+/// the other process held it.
+pub(super) fn carried(now_ns: u64, held_ns: u64, stamps: &mut Stamps) -> u64 {
+    let now = now_ns.max(stamps.out.turn_ns);
+    let trip = now - stamps.out.turn_ns;
+    // Two clocks of one machine: the other's cannot have seen more time than passed here.
+    let held = held_ns.min(trip);
+    stamps.polls = CARRIED;
+    stamps.answered_ns = now;
+    if stamps.due_ns == 0 {
+        (stamps.service_ns, stamps.suspended_ns) = (held, trip - held);
+        return trip - held;
+    }
+    let late = held.saturating_sub(stamps.planned_ns);
+    stamps.timer_turn_ns = (stamps.due_ns + late).min(now.max(stamps.due_ns));
+    stamps.suspended_ns = now.saturating_sub(stamps.timer_turn_ns);
+    trip - held
 }
 
 thread_local! {
@@ -288,5 +308,20 @@ mod tests {
         answer((1, 2), 5_250, 5_300, &mut stamps);
         assert_eq!((stamps.timer_turn_ns, stamps.service_ns), (5_250, 50));
         assert!(adds_up(&stamps), "{stamps:?}");
+    }
+
+    #[test]
+    fn what_another_process_answers_is_its_lateness_and_the_way() {
+        let mut stamps = Stamps { planned_ns: 400, ..taken(1_400) };
+        // On its way for 60, held for 430 of which 400 were planned, back for 10.
+        assert_eq!(carried(1_500, 430, &mut stamps), 70);
+        assert_eq!((stamps.timer_turn_ns, stamps.suspended_ns), (1_430, 70));
+        assert_eq!((stamps.service_ns, stamps.answered_ns, stamps.polls), (0, 1_500, CARRIED));
+        let mut stamps = taken(0);
+        assert_eq!(carried(1_500, 30, &mut stamps), 470);
+        assert_eq!((stamps.service_ns, stamps.suspended_ns), (30, 470));
+        let mut early = Stamps { planned_ns: 400, ..taken(1_400) };
+        carried(1_390, 9_000, &mut early);
+        assert_eq!((early.timer_turn_ns, early.suspended_ns), (1_400, 0), "a clock that disagrees");
     }
 }

@@ -115,6 +115,28 @@ impl<W: Workload> ReplyTo<W> {
         stamps.out.turn_ns + stamps.planned_ns
     }
 
+    /// Planned delay of the answer, ns.
+    pub(super) fn planned_ns(&self) -> u64 {
+        self.exchange().stamps.planned_ns
+    }
+
+    /// What serving it takes is not counted any more: somebody else serves it.
+    pub(super) fn leave_uncounted(&mut self) {
+        let exchange = self.0.as_deref_mut().expect("taken out by send and drop alone");
+        if std::mem::take(&mut exchange.counted) {
+            account::done();
+        }
+    }
+
+    /// Sends an answer that another process has given, which held the request for so long. Gives how long it was on
+    /// its way there and back, ns.
+    pub(super) fn send_carried(mut self, cx: &mut Cx<'_>, reply: W::Reply, held_ns: u64) -> u64 {
+        let Some(mut exchange) = self.0.take() else { return 0 };
+        let way_ns = account::carried(cx.fresh_ns(), held_ns, &mut exchange.stamps);
+        deliver(exchange, reply, cx);
+        way_ns
+    }
+
     /// Sends the answer. When the asker's mailbox or ring is full the answer is dropped and counted
     /// (`answers_undelivered`), and the request expires at the asker.
     pub fn send(mut self, cx: &mut Cx<'_>, reply: W::Reply) {
@@ -130,22 +152,27 @@ impl<W: Workload> ReplyTo<W> {
             exchange.counts = recorder::with(|r| account::counts(r.unit));
             account::done();
         }
-        exchange.body = Body::Reply(reply);
-        let (to, stamps) = (exchange.to, &exchange.stamps);
-        recorder::with(|r| r.answered(to, stamps));
-        let sent = match exchange.back {
-            None => {
-                let home = exchange.home;
-                home.try_send(cx, HostMsg::Answer(exchange)).is_ok()
-            }
-            Some(middle) => middle.try_send(cx, MiddleMsg::Answer(exchange)).is_ok(),
-        };
-        if !sent {
-            recorder::with(|r| {
-                r.second.answers_undelivered += 1;
-                r.step(Step::Closed);
-            });
+        deliver(exchange, reply, cx);
+    }
+}
+
+/// Sends an answer on its way.
+fn deliver<W: Workload>(mut exchange: Box<Exchange<W>>, reply: W::Reply, cx: &mut Cx<'_>) {
+    exchange.body = Body::Reply(reply);
+    let (to, stamps) = (exchange.to, &exchange.stamps);
+    recorder::with(|r| r.answered(to, stamps));
+    let sent = match exchange.back {
+        None => {
+            let home = exchange.home;
+            home.try_send(cx, HostMsg::Answer(exchange)).is_ok()
         }
+        Some(middle) => middle.try_send(cx, MiddleMsg::Answer(exchange)).is_ok(),
+    };
+    if !sent {
+        recorder::with(|r| {
+            r.second.answers_undelivered += 1;
+            r.step(Step::Closed);
+        });
     }
 }
 

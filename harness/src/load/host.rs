@@ -18,6 +18,7 @@ use super::middle::{MiddleAgent, MiddleMsg};
 use super::open::Open;
 use super::plant::{self, Plot};
 use super::recorder::{self, Series};
+use super::secure::far::FarCounts;
 use super::settle::{Refusal, fail, handed_back, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
@@ -61,6 +62,10 @@ pub(crate) struct Fleet<W: Workload> {
     pub(crate) born: Box<[OnceLock<Addr<Hosted<W>>>]>,
     /// When the run starts; set before any agent begins.
     pub(crate) start_ns: OnceLock<u64>,
+    /// What the connections to a second process have done, by core; none where all agents answer here.
+    pub(crate) far: Option<Arc<[FarCounts]>>,
+    /// From this agent on they answer there.
+    pub(crate) far_from: u32,
     /// Requests do not end at their deadline: a defence that a supervisor has switched off.
     pub(crate) no_expiry: bool,
 }

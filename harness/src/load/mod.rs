@@ -39,6 +39,7 @@ pub use middle::{Middle, MiddleMsg, Setup};
 pub use poll::Poll;
 pub(crate) use recorder::{AgentNs, LIMITS_MAX, Place, Recorder, SeriesSet, empty_set};
 pub use recorder::{SecondCounts, Series};
+pub(crate) use secure::answer_data;
 pub use secure::{Asked, Said, Secure};
 pub use tailbeam_runtime::Cx;
 pub use workload::{AgentInfo, Settled, Workload};

@@ -19,6 +19,8 @@
 //! }
 //! ```
 
+use std::net::SocketAddr;
+
 use tailbeam_runtime::Cx;
 
 use super::draw::Draw;
@@ -26,6 +28,7 @@ use super::exchange::ReplyTo;
 use super::middle::{Middle, Setup};
 use crate::plan::Span;
 use crate::protocol::elicitation::{Id, Notice};
+use crate::remote::Hello;
 
 /// Who an agent is.
 #[derive(Debug, Clone, Copy)]
@@ -115,6 +118,17 @@ pub trait Workload: Sized + Send + 'static {
     fn middle(_: &Setup<Self>) -> Option<Box<dyn Middle<Self>>> {
         None
     }
+    /// Whether its responders may live in a second process.
+    #[doc(hidden)]
+    const FAR: bool = false;
+    /// Keeps a connection of this core to the second process at an address; `false`: there is no room for it.
+    #[doc(hidden)]
+    fn reach(_: SocketAddr, _: Hello, _: &mut Cx<'_>) -> bool {
+        false
+    }
+    /// Ends the connection of this core.
+    #[doc(hidden)]
+    fn leave() {}
     /// As [`Workload::request`], where it matters whom it is for.
     ///
     /// # Errors

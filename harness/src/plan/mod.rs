@@ -11,7 +11,9 @@ pub use heap::{
 };
 pub(crate) use observe::TOP;
 pub use observe::{CostPlan, ObservePlan};
-pub use protocol::{LimitPlan, LogAck, LogCore, LogSync, MESSAGE_MAX, PollPlan, ProtocolPlan};
+pub use protocol::{
+    LimitPlan, LogAck, LogCore, LogSync, MESSAGE_MAX, PollPlan, ProtocolPlan, Responders,
+};
 pub use shape::{Arrivals, ShapePlan, Targets};
 pub use slow::{SlowError, SlowKind, SlowPlant, parse_slow};
 

@@ -48,6 +48,17 @@ pub enum LogCore {
     Own,
 }
 
+/// Where responders answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Responders {
+    /// All in the process of the run.
+    #[default]
+    Here,
+    /// The second half of the agents in a process of their own, over TCP. Every agent still asks.
+    Tcp,
+}
+
 /// How receivers of `wait_for_messages` wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -84,6 +95,8 @@ pub struct ProtocolPlan {
     pub limits: LimitPlan,
     /// Where the log runs.
     pub log_core: LogCore,
+    /// Where responders answer.
+    pub responders: Responders,
     /// Share of requests that their addressee declines.
     pub decline: f64,
     /// Share of requests that their asker withdraws while they are pending.
@@ -107,6 +120,7 @@ impl Default for ProtocolPlan {
             ack: LogAck::default(),
             limits: LimitPlan::default(),
             log_core: LogCore::default(),
+            responders: Responders::default(),
             decline: 0.0,
             cancel: 0.0,
             message_bytes: 0,

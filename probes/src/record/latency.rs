@@ -108,6 +108,10 @@ pub struct Leg {
     pub turn_ns: u64,
 }
 
+/// [`Stamps::polls`] of a request that another process has answered: they are not known. Its `timer_turn_ns` is when that
+/// process had the answer, later than due, and `suspended_ns` its way there and back.
+pub const CARRIED: u32 = u32::MAX;
+
 /// Every stamp of one request. Instants of `CLOCK_MONOTONIC`, ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamps {
@@ -117,7 +121,7 @@ pub struct Stamps {
     pub sent_ns: u64,
     /// To the responder.
     pub out: Leg,
-    /// Polls of the responder's handler, its timer's included.
+    /// Polls of the responder's handler, its timer's included; [`CARRIED`] when another process has answered.
     pub polls: u32,
     /// In them, ns, until the answer was sent.
     pub service_ns: u64,
@@ -372,6 +376,25 @@ pub struct FleetSecond {
     pub steps: [u64; 4],
 }
 
+/// What became of requests that another process answers, in about a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedSecond {
+    /// From, ns.
+    pub from_ns: u64,
+    /// To, ns.
+    pub to_ns: u64,
+    /// Requests given to a connection.
+    pub carried: u64,
+    /// Answers that came for them.
+    pub answered: u64,
+    /// Requests that no answer came for: their deadline came, or their connection ended.
+    pub given_up: u64,
+    /// Requests that could not be given to one: there was none, or no room.
+    pub not_carried: u64,
+    /// Connections that ended.
+    pub lost: u64,
+}
+
 /// What a thread of one core has recorded in one window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LatencyWindow {
@@ -453,6 +476,8 @@ pub struct More {
     pub undrawn: LegSum,
     /// The seconds of the window, as facts of the fleet: in the window of shard 0.
     pub seconds: Vec<FleetSecond>,
+    /// What was carried to a second process in those seconds; empty without one.
+    pub carried: Vec<CarriedSecond>,
 }
 
 impl LatencyWindow {
@@ -484,6 +509,7 @@ impl LatencyWindow {
         window.more.staged_every = next(&mut rest)?;
         window.more.undrawn = next(&mut rest)?;
         window.more.seconds = next(&mut rest)?;
+        window.more.carried = next(&mut rest)?;
         Ok(window)
     }
 }
@@ -539,6 +565,10 @@ impl LatencyWindow {
             moved(&mut late.to_ns, by);
         }
         for second in &mut self.more.seconds {
+            moved(&mut second.from_ns, by);
+            moved(&mut second.to_ns, by);
+        }
+        for second in &mut self.more.carried {
             moved(&mut second.from_ns, by);
             moved(&mut second.to_ns, by);
         }

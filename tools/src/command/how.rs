@@ -8,7 +8,9 @@ use std::sync::Arc;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tailbeam_harness::chaos::board::Board;
 use tailbeam_harness::drive::LogHome;
+use tailbeam_harness::remote::Second;
 
+use super::second;
 use crate::Failure;
 use crate::args::{ProgressMode, Soak};
 use crate::serve::{Server, serve};
@@ -21,12 +23,14 @@ pub(super) struct How {
     /// Shared with a supervisor.
     pub(super) board: Option<Arc<Board>>,
     pub(super) log_home: Option<LogHome>,
+    /// The second process, for a plan that has one.
+    pub(super) second: Option<Second>,
 }
 
 impl How {
     /// On a terminal only.
     pub(super) const fn on(progress: ProgressMode) -> Self {
-        Self { progress, server: None, board: None, log_home: None }
+        Self { progress, server: None, board: None, log_home: None, second: None }
     }
 
     /// As the flags say.
@@ -34,7 +38,12 @@ impl How {
         let board = args.board.as_deref().map(attach).transpose()?.map(Arc::new);
         let home = args.log_home.clone().zip(board.as_ref());
         let log_home = home.map(|(dir, board)| LogHome { dir, secret: board.secret() });
-        Ok(Self { progress: args.progress, server: serve(args, err)?, board, log_home })
+        let second = match args.second.as_slice() {
+            [] => second::launch()?,
+            addresses => Second::At(addresses.to_vec()),
+        };
+        let (progress, server) = (args.progress, serve(args, err)?);
+        Ok(Self { progress, server, board, log_home, second: Some(second) })
     }
 }
 

@@ -18,6 +18,7 @@ mod report;
 mod resume;
 mod runs;
 mod scale;
+mod second;
 mod setup;
 mod target;
 mod top;
@@ -66,6 +67,7 @@ pub(crate) fn run(
         Command::Chaos(args) => chaos::run(&args, workloads, &root, out, err),
         Command::ChaosGuard(args) => chaos::guard(&args.journal),
         Command::ChaosHelper(args) => chaos::helper(&args.words),
+        Command::Second => second::run(out),
         Command::Compare(args) => compare::run(&args, workloads, &root, out, err),
         Command::Scale(args) => scale::run(&args, workloads, &root, out, err),
         Command::Certify(args) => certify::certify(&args, &root, out),
@@ -235,9 +237,9 @@ fn watched(
     err: &mut dyn Write,
     run: impl FnOnce(&Control, &mut dyn FnMut(&Progress)) -> Result<PathBuf, DriveError>,
 ) -> Result<Ran, Failure> {
-    let How { progress, server, board, log_home } = how;
+    let How { progress, server, board, log_home, second } = how;
     let totals = server.as_ref().map(|server| server.totals.clone());
-    let control = Control { totals, board, log_home, ..Control::default() };
+    let control = Control { totals, board, log_home, second, ..Control::default() };
     let signals = Watch::start(&control)?;
     let terminal = std::io::stderr().is_terminal();
     let mut shown = Shown::new(progress, terminal);

@@ -10,12 +10,14 @@
 //! signs. An addressee whose table is full does not answer, and the owner's clock ends the elicitation.
 
 mod core;
+pub(crate) mod far;
 mod owner;
 
 #[cfg(test)]
 pub(crate) use core::HOLE;
 pub(crate) use core::{keys, profile, read, take_notices};
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tailbeam_runtime::Cx;
@@ -28,6 +30,12 @@ use crate::plan::Span;
 use crate::protocol::elicitation::{
     Ask, Digest, Id, Message, Nonce, Notice, Refusal, Say, Signer, State,
 };
+use crate::remote::Hello;
+
+/// What an agent answers.
+pub(crate) fn answer_data(agent: u32) -> Arc<[u8]> {
+    format!("{{\"response\":\"From agent_{agent}\"}}").into_bytes().into()
+}
 
 /// An agent that elicits and answers, with signatures.
 #[derive(Debug)]
@@ -118,7 +126,7 @@ impl Workload for Secure {
 
     fn new(info: AgentInfo) -> Self {
         let (signer, text) = core::agent(info.index);
-        let data = format!("{{\"response\":\"From agent_{}\"}}", info.index).into_bytes().into();
+        let data = answer_data(info.index);
         Self { info, signer: Box::new(signer), data, text, pending: Vec::new(), free: Vec::new() }
     }
 
@@ -128,7 +136,18 @@ impl Workload for Secure {
 
     fn middle(setup: &Setup<Self>) -> Option<Box<dyn Middle<Self>>> {
         core::install(setup);
+        far::install(setup);
         Some(Box::new(owner::Ownership::new(setup)))
+    }
+
+    const FAR: bool = true;
+
+    fn reach(address: SocketAddr, hello: Hello, cx: &mut Cx<'_>) -> bool {
+        cx.spawn_with(async move |cx: &mut Cx<'_>| far::keep(cx, address, hello).await).is_ok()
+    }
+
+    fn leave() {
+        far::end();
     }
 
     fn ask(&mut self, asking: Asking, _: &mut Cx<'_>) -> Result<Outgoing<Asked>, Settled> {
@@ -146,7 +165,11 @@ impl Workload for Secure {
     }
 
     async fn serve(&mut self, asked: Asked, reply: ReplyTo<Self>, cx: &mut Cx<'_>) {
-        let Asked::Notice(Notice::Asked { id, challenge, .. }) = asked else { return };
+        let Asked::Notice(notice) = asked else { return };
+        if far::answers(self.info.index) {
+            return far::carry(notice, reply);
+        }
+        let Notice::Asked { id, challenge, .. } = notice else { return };
         let held = self.pending.len() - self.free.len();
         if held >= self.info.pending_max as usize {
             core::count(|counts| counts.responder_full += 1);
@@ -201,6 +224,9 @@ impl Workload for Secure {
     fn told(&mut self, notice: Notice, _: &mut Cx<'_>) {
         if let Notice::Settled { id, .. } = &notice {
             self.let_go(*id);
+            if far::answers(self.info.index) {
+                far::ended(&notice);
+            }
         }
         core::told(self.info.index, notice);
     }

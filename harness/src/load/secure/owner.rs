@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tailbeam_runtime::{Cx, Reply};
 
 use super::core::{self, AUDIT_LINES};
-use super::{Asked, Said, Secure};
+use super::{Asked, Said, Secure, far};
 use crate::chaos::board::Board;
 use crate::load::exchange::{Body, Exchange};
 use crate::load::host::{Fleet, HostMsg};
@@ -330,6 +330,7 @@ impl Ownership {
             add("restored: unreadable events", unreadable);
         }
         link::counted(&self.link, &mut add);
+        far::counted(&mut all);
         all
     }
 }

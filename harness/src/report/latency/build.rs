@@ -177,6 +177,7 @@ impl Gathered {
         self.cores.entry(window.shard).or_default().add(window);
         self.agents.add(window);
         window.more.seconds.iter().for_each(|second| self.fleet.add(second));
+        window.more.carried.iter().for_each(|second| self.fleet.add_carried(second));
         self.clamped += window.clamped;
         self.disordered += window.disordered;
         self.late_left_out += window.late_left_out;

@@ -2,7 +2,7 @@
 //! how far the requests came that got no answer.
 
 use serde::{Deserialize, Serialize};
-use tailbeam_probes::record::latency::FleetSecond;
+use tailbeam_probes::record::latency::{CarriedSecond, FleetSecond};
 
 use crate::evidence::records::{Manifest, SecondRecord};
 use crate::report::Measured;
@@ -57,6 +57,8 @@ pub(super) struct Fleet {
     throttled: Throttle,
     links: Links,
     steps: [u64; 4],
+    /// Carried to a second process, given up there, not carried, connections lost.
+    carried: [u64; 4],
     seconds: u64,
     /// Requests open when the first of them began.
     open_before: u64,
@@ -92,6 +94,11 @@ impl Fleet {
         self.links.dropped += second.links_dropped;
         self.links.delayed += second.links_delayed;
         self.steps.iter_mut().zip(second.steps).for_each(|(sum, more)| *sum += more);
+    }
+
+    pub(super) fn add_carried(&mut self, second: &CarriedSecond) {
+        let more = [second.carried, second.given_up, second.not_carried, second.lost];
+        self.carried.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
     }
 
     /// What the quota did; unknown where it was read in no second.
@@ -156,6 +163,12 @@ impl Fleet {
         }
         let expired: u64 = seconds.iter().map(|second| second.counts.outcomes.expired).sum();
         let open_end = seconds.last().map_or(0, |last| last.open_end);
+        let [carried, given_up, not_carried, lost] = self.carried;
+        if given_up + not_carried + lost > 0 {
+            caveats.push(format!(
+                "the hop to the second process: of {carried} requests that its TCP connections carried {given_up} came back with no answer in time or not before their connection ended, {not_carried} more found no connection or no room on it; connections ended {lost} times"
+            ));
+        }
         if expired > 0 || self.links.dropped > 0 {
             caveats.extend(self.unanswered(expired, open_end));
         }
@@ -173,8 +186,12 @@ impl Fleet {
                 "links between cores lost {n} messages, a fault that somebody injected: the hop has at most so many of them; of the others queue and mailbox are not told apart"
             ),
         };
+        let there = match self.carried[1] + self.carried[2] {
+            0 => String::new(),
+            n => format!(" ({n} of them for the second process, on the hop there or back)"),
+        };
         Some(format!(
-            "{expired} requests were given up at their deadline. Where those were last seen to which no answer came: {} when they were sent ({hop}), {} when the responder took them, {} when it had answered (the reply hop, or behind it)",
+            "{expired} requests were given up at their deadline. Where those were last seen to which no answer came: {} when they were sent ({hop}), {} when the responder took them{there}, {} when it had answered (the reply hop, or behind it)",
             seen.sent.words(),
             seen.taken.words(),
             seen.answered.words()

@@ -408,7 +408,7 @@ pub struct Behind {
     pub stage: String,
     /// `turn`: long turns; `preempted`: off the CPU although it could run; `blocked`: in a blocking call of a
     /// turn; `asleep`: in a wait outside of any long turn; `throttled`: held by the CPU quota; `link`: held by a link
-    /// between cores; `never_answered`: not known.
+    /// between cores; `carried`: on the way to another process and back; `never_answered`: not known.
     pub what: String,
     /// Agent whose turns they were; none where it was none of the workload's, or no turn.
     pub agent: Option<u32>,

@@ -134,6 +134,7 @@ pub(super) fn words(behind: explain::Behind) -> (&'static str, Option<u32>) {
         explain::Behind::Asleep => ("asleep", None),
         explain::Behind::Throttled => ("throttled", None),
         explain::Behind::Link => ("link", None),
+        explain::Behind::Carried => ("carried", None),
         explain::Behind::NeverAnswered => ("never_answered", None),
     }
 }

@@ -6,10 +6,10 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use tailbeam_harness::chaos::board::Knob;
 use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
 use tailbeam_harness::chaos::host::{
-    Capability, Counter, Host, Injector, Journal, On, Process, Proof, Step,
+    Capability, Counter, Cut, End, Host, Injector, Journal, On, Process, Proof, Step,
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
-use tailbeam_harness::chaos::scenario::Act;
+use tailbeam_harness::chaos::scenario::{Act, Way};
 
 use super::stage::Stage;
 
@@ -94,10 +94,23 @@ fn injectors(
         Act::PowerCut => vec![Injector::PowerCut { disk: disk()? }],
         Act::Descriptors(more) => vec![Injector::FdLimit { max: open_files(alive()?)? + more }],
         Act::MonotonicOffset(offset_s) => vec![Injector::TimeNamespace { offset_s: *offset_s }],
+        Act::Partition(way) => {
+            vec![Injector::NetPartition { pair: on.host.veth_pair(), cut: cut(*way) }]
+        }
         Act::Knobs(_) | Act::Kill | Act::Corrupt(_) | Act::Together(_) | Act::NotBuilt(_) => {
             Vec::new()
         }
     })
+}
+
+/// How a cable is cut whose first end is the subject's.
+const fn cut(way: Way) -> Cut {
+    match way {
+        Way::Both => Cut::Down,
+        Way::There => Cut::Into(End::Second),
+        Way::Back => Cut::Into(End::First),
+        Way::Loss(percent) => Cut::Loss(End::Second, percent),
+    }
 }
 
 /// An injector of the kind that an act needs, to ask what this host can do; its figures do not matter for that.
@@ -121,6 +134,14 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
             vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }]
         }
         Act::Kill => vec![Injector::Kill],
+        Act::Partition(way) => {
+            let pair = host.veth_pair();
+            let pair = || pair.clone();
+            vec![
+                Injector::NetPair { pair: pair() },
+                Injector::NetPartition { pair: pair(), cut: cut(*way) },
+            ]
+        }
         Act::Together(acts) => acts.iter().flat_map(|act| kinds(act, host)).collect(),
         act => {
             let groups = host.groups("");

@@ -60,6 +60,9 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
             subject.checks.push(Check::seen("the subject ends when it is told to", false, cause))
         }
     }
+    if let Some(peer) = stage.peer.take() {
+        subject.checks.extend(peer.end());
+    }
     subject.checks.extend(of_cells(stage, &kills));
 }
 

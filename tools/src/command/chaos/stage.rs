@@ -13,9 +13,11 @@ use tailbeam_harness::chaos::host::{Groups, Host, Journal, Process, Run, Subject
 use tailbeam_harness::chaos::record::ChaosPlan;
 use tailbeam_harness::chaos::recovery::Axis;
 use tailbeam_harness::drive::Control;
+use tailbeam_harness::remote::HomeConfig;
 use tailbeam_probes::clock;
 
 use super::checks::Opened;
+use super::peer::Peer;
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(20);
@@ -37,6 +39,8 @@ pub(super) struct Setting<'a> {
     pub(super) dir: &'a Path,
     /// Store of the subjects' runs.
     pub(super) store: PathBuf,
+    /// A subject's second process, but for its secret and its address.
+    pub(super) home: HomeConfig,
 }
 
 impl Setting<'_> {
@@ -84,6 +88,8 @@ pub(super) struct Stage<'a> {
     /// Events that the logs held when the last process before this one ended.
     pub(super) kept: Option<u64>,
     running: Option<Running>,
+    /// Its second process, where it has one.
+    pub(super) peer: Option<Peer>,
     /// Slots before this one do not change any more.
     settled: usize,
 }
@@ -127,8 +133,18 @@ impl<'a> Stage<'a> {
             opened: None,
             kept: None,
             running: None,
+            peer: None,
             settled: 0,
         })
+    }
+
+    /// Starts the second process, before the subject.
+    pub(super) fn start_peer(&mut self, journal: &mut Journal) -> Result<(), String> {
+        let home = HomeConfig { secret: self.board.secret(), ..self.setting.home.clone() };
+        let setting = self.setting;
+        let place = (setting.host, &self.groups);
+        self.peer = Some(Peer::start(&setting.program, place, journal, &home)?);
+        Ok(())
     }
 
     /// Starts the subject, or another one that goes on with its run, and waits until requests are due.
@@ -146,15 +162,23 @@ impl<'a> Stage<'a> {
             args.extend(["--resume", "@last"].map(str::to_owned));
         } else {
             args.extend(setting.plan.flags.iter().cloned());
+            if self.peer.is_some() {
+                args.extend(["--responders", "tcp"].map(str::to_owned));
+            }
             let s = u64::from(self.board.shape().slots) * setting.plan.slot_ns / 1_000_000_000;
             args.extend(["--duration".to_owned(), format!("{s}s")]);
         }
         args.extend(["--board".to_owned(), text(&self.board.path())]);
         args.extend(["--log-home".to_owned(), text(&self.home)]);
+        if let Some(peer) = &self.peer {
+            let addresses: Vec<String> = peer.addresses.iter().map(ToString::to_string).collect();
+            args.extend(["--second".to_owned(), addresses.join(",")]);
+        }
         args.extend(["--progress", "none", "--format", "json"].map(str::to_owned));
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut run = Run::new(&setting.program, &words).inside(&self.groups);
         run.offset_s = offset_s;
+        run.namespace = self.peer.as_ref().map(|peer| peer.near().to_owned());
         let begun = self.board.begun().1;
         let pipes = |command: &mut Command| {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());

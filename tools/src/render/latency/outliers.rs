@@ -99,6 +99,9 @@ pub(super) fn cause(what: &str, agent: Option<u32>, core: u64) -> String {
         ),
         ("throttled", _) => format!("behind the CPU quota: core {core} was throttled"),
         ("link", _) => format!("on the way to core {core}: links between cores held messages back"),
+        ("carried", _) => {
+            "on the way to the second process and back: its TCP connection".to_owned()
+        }
         ("never_answered", _) => {
             "where is unknown of the single request: sent and never answered".to_owned()
         }

@@ -74,6 +74,8 @@ impl Fleet {
     pub(super) fn instead(&self, stage: Stage, span: (u64, u64), rest_ns: u64) -> Option<Behind> {
         match stage {
             Stage::Unanswered => Some(Behind::NeverAnswered),
+            // The one wait of this stage that is explained.
+            Stage::Suspended => Some(Behind::Carried),
             Stage::Hop | Stage::ReplyHop => {
                 let held = rest_ns > HELD_NS && self.inside(span).any(|(second, _)| second.held);
                 held.then_some(Behind::Link)

@@ -21,7 +21,7 @@ pub use index::Index;
 pub use service::{Service, service};
 
 use super::stages::{Staged, stages, system_ns};
-use crate::record::latency::{Exemplar, Leg, LongTurn, Stage};
+use crate::record::latency::{CARRIED, Exemplar, Leg, LongTurn, Stage};
 use index::Core;
 
 /// What a core did while a request waited for it.
@@ -54,6 +54,8 @@ pub enum Behind {
     /// The core did nothing else that was recorded, and the message was on its way for longer than a millisecond, in
     /// a second in which links between cores held messages back.
     Link,
+    /// It was on its way to another process or back, on the connection or in the queues before and behind it.
+    Carried,
     /// Nobody knows: it was sent and no answer came, and what was recorded of its core is not all of that time.
     NeverAnswered,
 }
@@ -143,7 +145,13 @@ fn spans(exemplar: &Exemplar) -> Vec<Span> {
         let to = stamps.answered_ns.saturating_sub(stamps.service_ns);
         spans.push((Stage::RunQueue, responder, from, to));
     }
-    spans.push((Stage::Timer, responder, stamps.due_ns, stamps.timer_turn_ns));
+    if stamps.polls == CARRIED {
+        // Its timer was another process', and no core here is to blame for that.
+        let from = stamps.answered_ns.saturating_sub(stamps.suspended_ns);
+        spans.push((Stage::Suspended, responder, from, stamps.answered_ns));
+    } else {
+        spans.push((Stage::Timer, responder, stamps.due_ns, stamps.timer_turn_ns));
+    }
     let back = [Stage::ReplySendQueue, Stage::ReplyHop, Stage::ReplyRunQueue, Stage::ReplyMailbox];
     leg(&mut spans, &stamps.back, stamps.answered_ns, (responder, asker), back);
     spans.push((Stage::Settle, asker, stamps.back.turn_ns, stamps.closed_ns));
