@@ -240,8 +240,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let live: u64 = self.runtime.stats().iter().map(|shard| shard.live_agents).sum();
         // Owners and logs are agents too, and none of the workload's.
         let middles = self.fleet.middles.get().map_or(0, Vec::len);
-        let others = middles + self.logs.count() + self.supervisors + self.second_tasks();
-        live.saturating_sub(others as u64)
+        live.saturating_sub((middles + self.logs.count() + self.supervisors) as u64)
     }
 
     /// The measured part: from the first due request to the end of the drain.

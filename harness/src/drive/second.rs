@@ -92,12 +92,6 @@ impl<W: Workload> Controller<'_, W> {
         }
         Ok(())
     }
-
-    /// Tasks that keep connections, two a core: agents to the runtime, and none of the workload's.
-    pub(super) fn second_tasks(&self) -> usize {
-        let counts = self.fleet.far.as_deref().unwrap_or_default();
-        counts.iter().map(|core| 1 + usize::from(core.up.load(Relaxed) != 0)).sum()
-    }
 }
 
 fn gone(cause: String) -> DriveError {
