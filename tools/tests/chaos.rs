@@ -139,8 +139,13 @@ fn what_cannot_be_run_says_why() {
         assert!(text(&output.stderr).contains(said), "{line}: {}", text(&output.stderr));
     }
     let dry = text(&run(dir.path(), "chaos --all --dry-run").stdout);
-    for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo"] {
+    for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo", "ProxyReset of the board"] {
         assert!(dry.contains(part), "{dry}");
+    }
+    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
+    for fault in ["proxy_reset", "proxy_half_open", "proxy_latency"] {
+        let line = list.lines().find(|line| line.contains(&format!("/{fault} "))).unwrap();
+        assert!(line.contains("by a proxy on the way"), "{line}");
     }
     assert!(!dir.path().join("chaos").exists(), "nothing was done");
 }

@@ -9,7 +9,7 @@ use tailbeam_harness::chaos::host::{
     Capability, Counter, Host, Injector, Journal, On, Process, Proof, Step,
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
-use tailbeam_harness::chaos::scenario::Act;
+use tailbeam_harness::chaos::scenario::{Act, How};
 
 use super::stage::Stage;
 
@@ -94,9 +94,12 @@ fn injectors(
         Act::PowerCut => vec![Injector::PowerCut { disk: disk()? }],
         Act::Descriptors(more) => vec![Injector::FdLimit { max: open_files(alive()?)? + more }],
         Act::MonotonicOffset(offset_s) => vec![Injector::TimeNamespace { offset_s: *offset_s }],
-        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) | Act::Together(_) | Act::NotBuilt(_) => {
-            Vec::new()
-        }
+        Act::Knobs(_)
+        | Act::Proxy(_)
+        | Act::Kill
+        | Act::Corrupt(_)
+        | Act::Together(_)
+        | Act::NotBuilt(_) => Vec::new(),
     })
 }
 
@@ -136,6 +139,12 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
         let remedy = "none in this version".to_owned();
         return Ability::Impossible { cause: cause.clone(), remedy };
     }
+    if act.needs_peer() {
+        return Ability::Impossible {
+            cause: "the subject has no peer that it reaches over TCP".to_owned(),
+            remedy: "none in this version".to_owned(),
+        };
+    }
     let mut ability = Ability::Available;
     for injector in kinds(act, host) {
         match injector.probe(host) {
@@ -151,9 +160,10 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
 
 /// What would be done and undone, in words.
 pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
-    if let Act::Knobs(knobs) = act {
+    if let Some(knobs) = act.knobs() {
+        let whose = if act.how() == How::Proxy { ", for the proxy to the peer" } else { "" };
         let set = knobs.iter().map(|(knob, level)| {
-            format!("set {knob:?} of the board to {}; undo: to 0", level.cast_signed())
+            format!("set {knob:?} of the board to {}{whose}; undo: to 0", level.cast_signed())
         });
         return set.collect();
     }
@@ -208,10 +218,10 @@ impl Force {
         disk: Option<&LoopDisk>,
         hold_ns: u64,
     ) -> Result<Self, String> {
-        if let Act::Knobs(knobs) = act {
+        if let Some(knobs) = act.knobs() {
             let before = knobs.iter().map(|(knob, _)| stage.board.bites(*knob)).collect();
             knobs.iter().for_each(|(knob, level)| stage.board.set(*knob, *level));
-            return Ok(Self::Knobs(knobs.clone(), before));
+            return Ok(Self::Knobs(knobs.to_vec(), before));
         }
         if let Act::Together(acts) = act {
             let mut forces = Vec::new();
