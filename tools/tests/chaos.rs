@@ -106,6 +106,8 @@ fn a_short_series_is_whole_and_can_be_judged_again() {
     assert_eq!((again.status.code(), data(store, &again)), (Some(4), found));
     let page = text(&run(store, "chaos --from @last").stdout);
     assert!(page.contains("slow_sync") && page.contains("1 of 5 injections"), "{page}");
+    let html = text(&run(store, "chaos --from @last --format html").stdout);
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("1 of 5 injections"), "{html}");
     slots_are_believed_when_they_are_whole(store);
 }
 
@@ -133,6 +135,7 @@ fn what_cannot_be_run_says_why() {
         ("chaos --resume @last --agents 5", "cannot be used with"),
         ("chaos", "required"),
         ("chaos --from @last", "remedy"),
+        ("chaos --all --list --format html", "no HTML page"),
     ] {
         let output = run(dir.path(), line);
         assert!(matches!(output.status.code(), Some(1 | 2)), "{line}: {:?}", output.status);
