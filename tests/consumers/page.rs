@@ -8,6 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tailbeam::render::leaks::{Leaks, json};
 use tailbeam::render::page;
+use tailbeam::render::pages::{self, Page, Part, Sheet};
 
 use super::Made;
 use super::latency_fixture::Run;
@@ -184,6 +185,44 @@ fn a_page_that_was_tampered_with_is_found() {
         };
         assert!(found, "{what}: {seen:#}");
     }
+}
+
+/// A comparison, a series of fleets and one of faults are written this way.
+#[test]
+fn a_page_of_lines_and_tables_holds_whatever_its_names_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let sheet = Sheet {
+        head: vec!["metric".to_owned(), "A".to_owned(), HOSTILE.to_owned()],
+        rows: vec![vec![HOSTILE.to_owned(), "88.0 us".to_owned(), "-".to_owned()]; 2],
+        words: 1,
+    };
+    let of = Page {
+        title: format!("Comparison  {HOSTILE}"),
+        verdict: Some(("NO-GO".to_owned(), HOSTILE.to_owned())),
+        again: Some(format!("tailbeam compare --from {HOSTILE}")),
+        parts: vec![
+            Part::Line(HOSTILE.to_owned()),
+            Part::Table(Sheet { words: 0, ..sheet.clone() }),
+            Part::Heading("Pairs".to_owned()),
+            Part::Caveat(HOSTILE.to_owned()),
+            Part::Table(sheet),
+            Part::Heading("Pairs".to_owned()),
+            Part::Chart(vec![format!("10 |### {HOSTILE}")]),
+        ],
+    };
+    let document = serde_json::json!({"schema": "tailbeam.comparison", "data": HOSTILE});
+    let (page, json) = (dir.path().join("page.html"), dir.path().join("document.json"));
+    let mut html = Vec::new();
+    pages::html(&of, &document, &mut html).unwrap();
+    fs::write(&page, html).unwrap();
+    fs::write(&json, document.to_string()).unwrap();
+    let Some(seen) = open(&page, &json) else { return };
+    holds(&seen);
+    let text = seen["text"].as_str().unwrap();
+    for said in ["NO-GO", "<script>alert(1)</script>", "88.0 us", "10 |###"] {
+        assert!(text.contains(said), "{said}");
+    }
+    valid(&page);
 }
 
 #[test]

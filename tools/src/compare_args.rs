@@ -16,6 +16,8 @@ pub(crate) enum PageFormat {
     Json,
     /// Markdown
     Md,
+    /// One HTML file that needs no network
+    Html,
 }
 
 /// What both commands take.

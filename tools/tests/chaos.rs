@@ -106,6 +106,8 @@ fn a_short_series_is_whole_and_can_be_judged_again() {
     assert_eq!((again.status.code(), data(store, &again)), (Some(4), found));
     let page = text(&run(store, "chaos --from @last").stdout);
     assert!(page.contains("slow_sync") && page.contains("1 of 5 injections"), "{page}");
+    let html = text(&run(store, "chaos --from @last --format html").stdout);
+    assert!(html.starts_with("<!DOCTYPE html>") && html.contains("1 of 5 injections"), "{html}");
     slots_are_believed_when_they_are_whole(store);
 }
 
@@ -133,14 +135,20 @@ fn what_cannot_be_run_says_why() {
         ("chaos --resume @last --agents 5", "cannot be used with"),
         ("chaos", "required"),
         ("chaos --from @last", "remedy"),
+        ("chaos --all --list --format html", "no HTML page"),
     ] {
         let output = run(dir.path(), line);
         assert!(matches!(output.status.code(), Some(1 | 2)), "{line}: {:?}", output.status);
         assert!(text(&output.stderr).contains(said), "{line}: {}", text(&output.stderr));
     }
     let dry = text(&run(dir.path(), "chaos --all --dry-run").stdout);
-    for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo"] {
+    for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo", "ProxyReset of the board"] {
         assert!(dry.contains(part), "{dry}");
+    }
+    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
+    for fault in ["proxy_reset", "proxy_half_open", "proxy_latency"] {
+        let line = list.lines().find(|line| line.contains(&format!("/{fault} "))).unwrap();
+        assert!(line.contains("by a proxy on the way"), "{line}");
     }
     assert!(!dir.path().join("chaos").exists(), "nothing was done");
 }

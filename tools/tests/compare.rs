@@ -103,6 +103,7 @@ fn pairs_share_their_schedule_and_a_comparison_is_computed_anew_from_its_runs() 
     assert!(page.contains("Verdict  INCONCLUSIVE") && page.contains("a claim needs 6"), "{page}");
     let page = text(&run(store, "compare --from @last --format md").stdout);
     assert!(page.contains("| metric | A | B |"), "{page}");
+    is_one_html_file(store, "compare", &found);
     stored_runs_compare_as_well(store, pairs);
     // A run that has gone is said, and its pair with it.
     fs::remove_dir_all(store.join(pairs[1]["b"]["run"].as_str().unwrap())).unwrap();
@@ -214,7 +215,31 @@ fn a_series_has_every_fleet_and_one_that_cannot_run_is_unknown() {
     assert_eq!(data(store, "scale", &again), found);
     let page = text(&run(store, "scale --from @last").stdout);
     assert!(page.contains("capacity") && page.contains("P99 over agents"), "{page}");
+    is_one_html_file(store, "scale", &found);
     without_memory(store);
+}
+
+/// The page holds the document, and every table of the text.
+fn is_one_html_file(store: &Path, command: &str, data: &Value) {
+    let html = text(&run(store, &format!("{command} --from @last --format html")).stdout);
+    assert!(html.starts_with("<!DOCTYPE html>") && !html.contains(" src="), "{html}");
+    let embedded = html.split_once("type=\"application/json\">").unwrap().1;
+    let embedded: Value =
+        serde_json::from_str(embedded.split_once("</script>").unwrap().0).unwrap();
+    assert_eq!(embedded["data"], *data);
+    let plain = text(&run(store, &format!("{command} --from @last --format md")).stdout);
+    let (mut rows, mut cells) = (0, 0);
+    for row in plain.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| --")) {
+        rows += 1;
+        for cell in row.trim_matches(['|', ' ']).split(" | ").filter(|cell| !cell.is_empty()) {
+            // Both escape in their own way; what neither has to is compared.
+            if !cell.contains(['\\', '&', '<', '>', '"']) {
+                cells += 1;
+                assert!(html.contains(cell), "{cell:?} of {row}");
+            }
+        }
+    }
+    assert!(rows >= 4 && cells > 20, "{rows} rows, {cells} cells: {plain}");
 }
 
 /// A meminfo of a small host, seen by the series only: the large fleet is unknown, with its cause.

@@ -22,6 +22,8 @@ pub enum How {
     InProcess,
     /// To a copy of what the subject has written.
     Copy,
+    /// By a proxy between the subject and another process.
+    Proxy,
 }
 
 impl How {
@@ -32,6 +34,7 @@ impl How {
             Self::Kernel => "by the kernel",
             Self::InProcess => "injected in process",
             Self::Copy => "on a copy",
+            Self::Proxy => "by a proxy on the way",
         }
     }
 }
@@ -100,6 +103,8 @@ pub enum Act {
     Together(Vec<Act>),
     /// Belongs to the scenario, and this version cannot do it, because of this.
     NotBuilt(String),
+    /// Knobs of the proxy between the subject and its peer are set, and to 0 again.
+    Proxy(Vec<(Knob, u64)>),
 }
 
 impl Act {
@@ -108,11 +113,47 @@ impl Act {
     pub fn how(&self) -> How {
         match self {
             Self::Knobs(_) => How::InProcess,
+            Self::Proxy(_) => How::Proxy,
             Self::Corrupt(_) => How::Copy,
-            Self::Together(acts) if acts.iter().all(|act| act.how() == How::InProcess) => {
-                How::InProcess
+            // One by the kernel among them, and it is not all of our own making.
+            Self::Together(acts) => {
+                let own = |act: &Self| matches!(act.how(), How::InProcess | How::Proxy);
+                match acts.iter().find(|act| act.how() == How::Proxy) {
+                    _ if !acts.iter().all(own) => How::Kernel,
+                    Some(_) => How::Proxy,
+                    None => How::InProcess,
+                }
             }
             _ => How::Kernel,
+        }
+    }
+
+    /// The knobs that it sets, when that is all that it does.
+    #[must_use]
+    pub fn knobs(&self) -> Option<&[(Knob, u64)]> {
+        match self {
+            Self::Knobs(knobs) | Self::Proxy(knobs) => Some(knobs),
+            _ => None,
+        }
+    }
+
+    /// Whether the subject must have a peer: a second process with half of its responders, reached over TCP.
+    #[must_use]
+    pub fn needs_peer(&self) -> bool {
+        match self {
+            Self::Partition(_) => true,
+            Self::Together(acts) => acts.iter().any(Self::needs_peer),
+            other => other.needs_proxy(),
+        }
+    }
+
+    /// Whether it must reach that by a proxy.
+    #[must_use]
+    pub fn needs_proxy(&self) -> bool {
+        match self {
+            Self::Proxy(_) => true,
+            Self::Together(acts) => acts.iter().any(Self::needs_proxy),
+            _ => false,
         }
     }
 
@@ -120,16 +161,6 @@ impl Act {
     #[must_use]
     pub const fn needs_disk(&self) -> bool {
         matches!(self, Self::DiskThrottle(_) | Self::DiskFull | Self::PowerCut)
-    }
-
-    /// Whether half of the responders must live in a second process.
-    #[must_use]
-    pub fn needs_peer(&self) -> bool {
-        match self {
-            Self::Partition(_) => true,
-            Self::Together(acts) => acts.iter().any(Self::needs_peer),
-            _ => false,
-        }
     }
 
     /// Whether the subject is ended by it and another one goes on.
@@ -402,10 +433,20 @@ fn dependency_failure() -> Scenario {
                 "the kernel refuses rings",
                 "nobody refuses system calls to the subject",
             ),
-            not_built(
-                "proxy",
-                "a service behind TCP resets, hangs, is slow",
-                "the subject has no such dependency",
+            fault(
+                "proxy_reset",
+                "every connection to the peer is reset",
+                Act::Proxy(vec![(Knob::ProxyReset, 1)]),
+            ),
+            fault(
+                "proxy_half_open",
+                "connections to the peer stay and carry nothing",
+                Act::Proxy(vec![(Knob::ProxyHalfOpen, 1)]),
+            ),
+            fault(
+                "proxy_latency",
+                "the peer is 50 ms away, each way",
+                Act::Proxy(vec![(Knob::ProxyLatencyNs, 50 * MS)]),
             ),
         ],
     )
@@ -479,9 +520,14 @@ mod tests {
         for fault in faults {
             let told = matches!(fault.act, Act::Knobs(_));
             assert_eq!(fault.act.how() == How::InProcess, told, "{fault:?}");
+            let on_the_way = matches!(fault.act, Act::Proxy(_));
+            assert_eq!(fault.act.how() == How::Proxy, on_the_way, "{fault:?}");
         }
         let together = |act| Act::Together(vec![Act::Knobs(Vec::new()), act]).how();
         assert_eq!(together(Act::Knobs(Vec::new())), How::InProcess);
+        assert_eq!(together(Act::Proxy(Vec::new())), How::Proxy);
+        let three = Act::Together(vec![Act::Freeze, Act::Proxy(Vec::new())]);
+        assert!(three.how() == How::Kernel && three.needs_peer() && !Act::Freeze.needs_peer());
         assert_eq!((together(Act::Freeze), Act::Kill.how()), (How::Kernel, How::Kernel));
         assert!(Act::Kill.restarts());
     }

@@ -5,5 +5,6 @@
 mod bites;
 mod children;
 mod guarded;
+mod proxy;
 mod support;
 mod unprivileged;

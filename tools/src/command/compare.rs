@@ -518,6 +518,10 @@ fn show(store: &Store, recipe: &Recipe, format: PageFormat, out: &mut dyn Write)
         PageFormat::Json => json::document_of((SCHEMA, VERSION), &comparison, out)?,
         PageFormat::Table => pages::text(&pages::comparison(&comparison), out)?,
         PageFormat::Md => pages::markdown(&pages::comparison(&comparison), out)?,
+        PageFormat::Html => {
+            let document = json::value_of((SCHEMA, VERSION), &comparison)?;
+            pages::html(&pages::comparison(&comparison), &document, out)?;
+        }
     }
     Ok(comparison.verdict.exit_code())
 }

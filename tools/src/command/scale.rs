@@ -229,6 +229,10 @@ fn show(store: &Store, recipe: &ScaleRecipe, format: PageFormat, out: &mut dyn W
         PageFormat::Json => json::document_of((SCALE_SCHEMA, VERSION), &series, out)?,
         PageFormat::Table => pages::text(&pages::series(&series), out)?,
         PageFormat::Md => pages::markdown(&pages::series(&series), out)?,
+        PageFormat::Html => {
+            let document = json::value_of((SCALE_SCHEMA, VERSION), &series)?;
+            pages::html(&pages::series(&series), &document, out)?;
+        }
     }
     let all =
         !series.points.is_empty() && series.points.iter().all(|point| point.cost.known().is_some());

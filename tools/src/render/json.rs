@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
+use serde_json::Value;
 use tailbeam_harness::evidence::RunSummary;
 use tailbeam_harness::report::SCHEMA_VERSION;
 
@@ -33,6 +34,17 @@ pub(crate) fn document_of<T: Serialize>(
 ) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, &Document { schema, schema_version, data })?;
     writeln!(out)
+}
+
+/// Any document of ours, as a value.
+///
+/// # Errors
+/// It is no JSON.
+pub(crate) fn value_of<T: Serialize>(
+    (schema, schema_version): (&'static str, u32),
+    data: &T,
+) -> io::Result<Value> {
+    serde_json::to_value(Document { schema, schema_version, data }).map_err(io::Error::from)
 }
 
 /// The list of runs as one document.

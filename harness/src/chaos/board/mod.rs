@@ -30,6 +30,9 @@ const KNOBS: usize = 64;
 const CORE: usize = 8;
 /// Where the secret lies in the header.
 const SECRET: usize = 8;
+/// Where a proxy says its port, and how many connections were one too many.
+const PROXY_PORT: usize = 14;
+const PROXY_REFUSED: usize = 15;
 /// Bounds of a board: 256 cores, and of all cells together 4 GiB.
 const CORES_MAX: u64 = 256;
 const CELLS_MAX: u64 = (4 << 30) / (CELL as u64 * 4);
@@ -69,11 +72,17 @@ pub enum Knob {
     HerdNow = 13,
     /// Defences of the subject that are switched off from its start, a bit of [`Defence`] each.
     DefencesOff = 14,
+    /// A proxy on the way ends every connection by RST.
+    ProxyReset = 17,
+    /// A proxy on the way passes nothing on and ends nothing.
+    ProxyHalfOpen = 18,
+    /// Time that a proxy on the way holds back what it passes on, ns.
+    ProxyLatencyNs = 19,
 }
 
 impl Knob {
     /// Every knob.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::LinkLossPpm,
         Self::LinkFrom,
         Self::LinkSharePermille,
@@ -89,7 +98,16 @@ impl Knob {
         Self::SlowConsumerPermille,
         Self::HerdNow,
         Self::DefencesOff,
+        Self::ProxyReset,
+        Self::ProxyHalfOpen,
+        Self::ProxyLatencyNs,
     ];
+
+    /// Whether a proxy does it, and not the subject.
+    #[must_use]
+    pub const fn is_of_a_proxy(self) -> bool {
+        matches!(self, Self::ProxyReset | Self::ProxyHalfOpen | Self::ProxyLatencyNs)
+    }
 }
 
 /// What protects a subject, and can be switched off to see that the scenario which guards it fails.
@@ -303,6 +321,28 @@ impl Board {
     #[must_use]
     pub fn begun(&self) -> (u64, u64) {
         (self.shared[6].load(Relaxed), self.shared[7].load(Relaxed))
+    }
+
+    /// The port that a proxy of this board listens at; `None`: it does not yet.
+    #[must_use]
+    pub fn proxy_port(&self) -> Option<u16> {
+        u16::try_from(self.shared[PROXY_PORT].load(Relaxed)).ok().filter(|port| *port > 0)
+    }
+
+    /// Says it, when it listens.
+    pub fn set_proxy_port(&self, port: u16) {
+        self.shared[PROXY_PORT].store(u64::from(port), Relaxed);
+    }
+
+    /// A proxy has reset a connection because it had as many as it may.
+    pub fn proxy_refuses(&self) {
+        self.shared[PROXY_REFUSED].fetch_add(1, Relaxed);
+    }
+
+    /// How often it has.
+    #[must_use]
+    pub fn proxy_refused(&self) -> u64 {
+        self.shared[PROXY_REFUSED].load(Relaxed)
     }
 
     /// The slot of an instant on this process' monotonic clock.

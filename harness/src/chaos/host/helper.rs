@@ -1,4 +1,4 @@
-//! Processes of ours that take something away: a core, or memory of a group.
+//! Processes of ours that take something away: a core, memory of a group, or what passes between two processes.
 //!
 //! Each is our own program again, started by a [`Launcher`](super::Launcher) with the words of the helper behind
 //! its arguments. Each ends by itself when its time is over or when its stdin ends, which is when the supervisor
@@ -6,7 +6,8 @@
 //! other process to run: so there is no killer beside it that could be starved.
 
 use std::io;
-use std::path::Path;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Resource, Rlimit, prlimit};
@@ -15,15 +16,20 @@ use tailbeam_probes::clock::{monotonic_ns, thread_cpu_ns};
 
 use super::failure::{self, Failure};
 use super::process::timespec;
+use super::subject::Run;
+use super::{Launcher, proxy};
 
 /// Longest life of a helper, ms.
 pub const LIFE_MS_MAX: u64 = 600_000;
+/// Longest life of a proxy, ms: it stands in the way of a subject for all of its life, and does nothing until it is told
+/// to. A week; no board is as long.
+pub const PROXY_LIFE_MS_MAX: u64 = 604_800_000;
 const MS: u64 = 1_000_000;
 /// Touched to have a page of memory; the smallest page of any machine that we run on.
 const PAGE: usize = 4_096;
 
 /// What a helper does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Helper {
     /// Computes on one core without end.
     Hog {
@@ -39,22 +45,57 @@ pub enum Helper {
         /// Its life, ms.
         life_ms: u64,
     },
+    /// Passes on what comes in over TCP, as the [`proxy`] knobs of a board say.
+    Proxy {
+        /// Where it listens; port 0 is one that is free, and [`Board::proxy_port`](crate::chaos::board::Board::proxy_port)
+        /// says which.
+        listen: SocketAddr,
+        /// Where its connections lead.
+        to: SocketAddr,
+        /// Where the board is found.
+        board: PathBuf,
+        /// Its life, ms.
+        life_ms: u64,
+    },
 }
 
 impl Helper {
     /// Its words on a command line.
     #[must_use]
-    pub fn words(self) -> Vec<String> {
-        let (name, what, life_ms) = match self {
-            Self::Hog { core, life_ms } => ("hog", core as u64, life_ms),
-            Self::Ballast { bytes, life_ms } => ("ballast", bytes, life_ms),
+    pub fn words(&self) -> Vec<String> {
+        let three = |name: &str, what: u64, life_ms: &u64| {
+            [name.to_owned(), what.to_string(), life_ms.to_string()].into()
         };
-        [name.to_owned(), what.to_string(), life_ms.to_string()].into()
+        match self {
+            Self::Hog { core, life_ms } => three("hog", *core as u64, life_ms),
+            Self::Ballast { bytes, life_ms } => three("ballast", *bytes, life_ms),
+            Self::Proxy { listen, to, board, life_ms } => [
+                "proxy".to_owned(),
+                listen.to_string(),
+                to.to_string(),
+                board.display().to_string(),
+                life_ms.to_string(),
+            ]
+            .into(),
+        }
+    }
+
+    /// How it is started: our own program again.
+    #[must_use]
+    pub fn started_by(&self, launcher: &Launcher) -> Run {
+        let mut run = Run::new(&launcher.program, &[]);
+        run.args = launcher.args.iter().cloned().chain(self.words()).collect();
+        run
     }
 
     /// Reads the words. None: they are no helper's.
     #[must_use]
     pub fn parse(words: &[String]) -> Option<Self> {
+        if let [name, listen, to, board, life_ms] = words {
+            let life_ms = life_ms.parse().ok().filter(|ms| *ms <= PROXY_LIFE_MS_MAX)?;
+            let (listen, to, board) = (listen.parse().ok()?, to.parse().ok()?, board.into());
+            return (name == "proxy").then_some(Self::Proxy { listen, to, board, life_ms });
+        }
         let [name, what, life_ms] = words else { return None };
         let life_ms = life_ms.parse().ok().filter(|ms| *ms <= LIFE_MS_MAX)?;
         match name.as_str() {
@@ -67,11 +108,14 @@ impl Helper {
     /// Does it in this process until its time or its stdin is over.
     ///
     /// # Errors
-    /// The core is not ours, or there is not so much memory.
+    /// The core is not ours, there is not so much memory, or nobody may listen there.
     pub fn run(self) -> Result<(), Failure> {
         match self {
             Self::Hog { core, life_ms } => hog(core, life_ms),
             Self::Ballast { bytes, life_ms } => ballast(bytes, life_ms),
+            Self::Proxy { listen, to, board, life_ms } => {
+                proxy::serve(listen, to, &board, life_ms * MS)
+            }
         }
     }
 }
@@ -136,11 +180,27 @@ mod tests {
         for helper in [
             Helper::Hog { core: 1, life_ms: 7 },
             Helper::Ballast { bytes: 1 << 40, life_ms: LIFE_MS_MAX },
+            Helper::Proxy {
+                listen: "[::1]:0".parse().unwrap(),
+                to: "127.0.0.1:9".parse().unwrap(),
+                board: "/proc/7/fd/3".into(),
+                life_ms: PROXY_LIFE_MS_MAX,
+            },
         ] {
             assert_eq!(Helper::parse(&helper.words()), Some(helper));
         }
         let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        for bad in ["hog", "hog x 7", "hog 1 600001", "hog 1 7 7", "dog 1 7", "ballast -1 7"] {
+        for bad in [
+            "hog",
+            "hog x 7",
+            "hog 1 600001",
+            "hog 1 7 7",
+            "dog 1 7",
+            "ballast -1 7",
+            "proxy 1.1.1.1:1 1.1.1.1:1 /b 604800001",
+            "proxy 1.1.1.1 1.1.1.1:1 /b 7",
+            "hog 1.1.1.1:1 1.1.1.1:1 /b 7",
+        ] {
             assert_eq!(Helper::parse(&words(bad)), None, "{bad}");
         }
     }

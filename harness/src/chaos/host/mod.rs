@@ -38,6 +38,7 @@ pub mod injector;
 mod journal;
 mod network;
 mod process;
+pub mod proxy;
 mod residue;
 mod revert;
 mod step;

@@ -87,6 +87,21 @@ fn check_act(place: &str, act: &Act) -> Result<(), ScenarioError> {
             "0 is off",
             "write knobs = [[\"log_sync_delay_ns\", 500_000_000]]",
         ),
+        Act::Proxy(knobs) if knobs.iter().all(|(_, level)| *level == 0) => error(
+            "no knob is turned".to_owned(),
+            "0 is off",
+            "write proxy = [[\"proxy_latency_ns\", 50_000_000]]",
+        ),
+        Act::Knobs(knobs) if knobs.iter().any(|(knob, _)| knob.is_of_a_proxy()) => error(
+            "the subject has no knob of a proxy".to_owned(),
+            "proxy_reset, proxy_half_open and proxy_latency_ns are done on the way to its peer",
+            "write proxy = [[\"proxy_reset\", 1]]",
+        ),
+        Act::Proxy(knobs) if !knobs.iter().all(|(knob, _)| knob.is_of_a_proxy()) => error(
+            "a proxy has no knob of the subject".to_owned(),
+            "it has proxy_reset, proxy_half_open and proxy_latency_ns",
+            "write knobs = [..] for the others, and both in together = [..]",
+        ),
         Act::CpuQuota(percent) if !(1..=100_000).contains(percent) => error(
             format!("a quota of {percent} %"),
             "100 is one core",
@@ -206,6 +221,11 @@ mod tests {
         refused(|of| of.faults[0].hold_ns = Some(0));
         refused(|of| of.faults[0].answered_min = Some(99.9));
         refused(|of| of.faults[0].act = Act::Knobs(Vec::new()));
+        refused(|of| of.faults[0].act = Act::Proxy(Vec::new()));
+        refused(|of| of.faults[0].act = Act::Knobs(vec![(Knob::ProxyReset, 1)]));
+        refused(|of| {
+            of.faults[0].act = Act::Proxy(vec![(Knob::ProxyReset, 1), (Knob::HerdNow, 1)])
+        });
         refused(|of| of.faults[0].act = Act::CpuQuota(0));
         refused(|of| of.faults[0].act = Act::Together(vec![Act::Freeze]));
         let text = refused(|of| of.faults[0].act = Act::Together(vec![Act::Freeze, Act::Kill]));

@@ -9,7 +9,7 @@ use tailbeam_harness::chaos::host::{
     Capability, Counter, Cut, End, Host, Injector, Journal, On, Process, Proof, Step,
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
-use tailbeam_harness::chaos::scenario::{Act, Way};
+use tailbeam_harness::chaos::scenario::{Act, How, Way};
 
 use super::stage::Stage;
 
@@ -97,9 +97,12 @@ fn injectors(
         Act::Partition(way) => {
             vec![Injector::NetPartition { pair: on.host.veth_pair(), cut: cut(*way) }]
         }
-        Act::Knobs(_) | Act::Kill | Act::Corrupt(_) | Act::Together(_) | Act::NotBuilt(_) => {
-            Vec::new()
-        }
+        Act::Knobs(_)
+        | Act::Proxy(_)
+        | Act::Kill
+        | Act::Corrupt(_)
+        | Act::Together(_)
+        | Act::NotBuilt(_) => Vec::new(),
     })
 }
 
@@ -142,6 +145,7 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
                 Injector::NetPartition { pair: pair(), cut: cut(*way) },
             ]
         }
+        Act::Proxy(_) => vec![Injector::NetPair { pair: host.veth_pair() }],
         Act::Together(acts) => acts.iter().flat_map(|act| kinds(act, host)).collect(),
         act => {
             let groups = host.groups("");
@@ -172,9 +176,10 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
 
 /// What would be done and undone, in words.
 pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
-    if let Act::Knobs(knobs) = act {
+    if let Some(knobs) = act.knobs() {
+        let whose = if act.how() == How::Proxy { ", for the proxy to the peer" } else { "" };
         let set = knobs.iter().map(|(knob, level)| {
-            format!("set {knob:?} of the board to {}; undo: to 0", level.cast_signed())
+            format!("set {knob:?} of the board to {}{whose}; undo: to 0", level.cast_signed())
         });
         return set.collect();
     }
@@ -229,10 +234,10 @@ impl Force {
         disk: Option<&LoopDisk>,
         hold_ns: u64,
     ) -> Result<Self, String> {
-        if let Act::Knobs(knobs) = act {
+        if let Some(knobs) = act.knobs() {
             let before = knobs.iter().map(|(knob, _)| stage.board.bites(*knob)).collect();
             knobs.iter().for_each(|(knob, level)| stage.board.set(*knob, *level));
-            return Ok(Self::Knobs(knobs.clone(), before));
+            return Ok(Self::Knobs(knobs.to_vec(), before));
         }
         if let Act::Together(acts) = act {
             let mut forces = Vec::new();

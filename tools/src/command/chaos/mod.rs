@@ -256,10 +256,11 @@ fn left(before: &Residue, ours: &str) -> Check {
 /// Faults by the subject that they are done to: those on disks of their own and of a second process apart, those of a subject's start each alone, and
 /// those that end a process last.
 fn grouped(scenario: &Scenario) -> Vec<Vec<Fault>> {
-    let mut groups: Vec<Vec<Fault>> = vec![Vec::new(), Vec::new(), Vec::new()];
+    let mut groups: Vec<Vec<Fault>> = vec![Vec::new(); 4];
     for fault in &scenario.faults {
         match &fault.act {
             act if act.is_of_the_start() => groups.push(vec![fault.clone()]),
+            act if act.needs_proxy() => groups[3].push(fault.clone()),
             act if act.needs_peer() => groups[2].push(fault.clone()),
             act => groups[usize::from(act.needs_disk())].push(fault.clone()),
         }
@@ -367,7 +368,8 @@ impl Cast<'_, '_> {
         });
         (self.say)(&format!("a subject of {} agents", plan.agents));
         if able.iter().any(|(fault, _)| fault.act.needs_peer()) {
-            stage.start_peer(self.journal)?;
+            let by_proxy = able.iter().any(|(fault, _)| fault.act.needs_proxy());
+            stage.start_peer(self.journal, by_proxy)?;
         }
         stage.start(self.journal, false, offset_s)?;
         setting.wait(plan.warm_ns);

@@ -4,15 +4,23 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::process::{ChildStdout, Command, Stdio};
+use std::time::Duration;
 
-use tailbeam_harness::chaos::host::{Groups, Host, Injector, Journal, On, Run, Subject, VethPair};
+use tailbeam_harness::chaos::board::Board;
+use tailbeam_harness::chaos::host::helper::Helper;
+use tailbeam_harness::chaos::host::{
+    Groups, Host, Injector, Journal, On, Run, Step, Subject, VethPair,
+};
 use tailbeam_harness::chaos::record::Check;
 use tailbeam_harness::remote::{HomeConfig, HomeReport};
+use tailbeam_probes::clock;
 
 /// Port of its first core.
 const PORT: u16 = 7_001;
 /// Longest line that it may say, bytes.
 const LINE_MAX: u64 = 1 << 16;
+/// How long a proxy may take to listen, ns.
+const PROXY_NS: u64 = 10_000_000_000;
 /// How long it may take to end when the subject has, ms.
 const END_MS: u64 = 20_000;
 
@@ -53,6 +61,31 @@ impl Peer {
         let mut peer = Self { subject, stdout, pair, addresses };
         peer.begin(&config)?;
         Ok(peer)
+    }
+
+    /// Starts a proxy beside it, by which all of it is reached from then on.
+    pub(super) fn by_proxy(
+        &mut self,
+        host: &Host,
+        board: &Board,
+        journal: &mut Journal,
+        life_ms: u64,
+    ) -> Result<(), String> {
+        let to = *self.addresses.first().ok_or("it listens nowhere")?;
+        let listen = SocketAddr::new(to.ip(), 0);
+        let proxy = Helper::Proxy { listen, to, board: board.path(), life_ms };
+        let mut run = proxy.started_by(&host.launcher);
+        run.namespace = Some(self.pair.namespaces[1].clone());
+        journal.perform_all(&[Step::Start { run }]).map_err(|error| error.to_string())?;
+        let until_ns = clock::monotonic_ns() + PROXY_NS;
+        while clock::monotonic_ns() < until_ns {
+            if let Some(port) = board.proxy_port() {
+                self.addresses = vec![SocketAddr::new(to.ip(), port)];
+                return Ok(());
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        Err("the proxy does not listen".to_owned())
     }
 
     fn begin(&mut self, config: &HomeConfig) -> Result<(), String> {

@@ -92,6 +92,10 @@ pub(super) fn show(record: &ChaosRecord, format: PageFormat, out: &mut dyn Write
             json::document_of((SCHEMA, VERSION), &pages::ChaosData::of(record), out)?
         }
         PageFormat::Md => pages::markdown(&pages::chaos(record), out)?,
+        PageFormat::Html => {
+            let document = json::value_of((SCHEMA, VERSION), &pages::ChaosData::of(record))?;
+            pages::html(&pages::chaos(record), &document, out)?;
+        }
         PageFormat::Table => pages::text(&pages::chaos(record), out)?,
     }
     Ok(record.judged().verdict.exit_code())
@@ -129,6 +133,10 @@ pub(super) fn list(
     if format == PageFormat::Json {
         json::document("tailbeam.chaos-scenarios", &scenarios, out)?;
         return Ok(0);
+    }
+    if format == PageFormat::Html {
+        let text = "a list of scenarios is no HTML page\n  cause: it is short and about this host\n  remedy: --format table or json";
+        return Err(Failure::new(2, text));
     }
     let failed = |error: String| {
         Failure::new(1, format!("cannot look at this host\n  cause: {error}\n  remedy: none known"))

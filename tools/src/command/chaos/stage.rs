@@ -138,12 +138,21 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Starts the second process, before the subject.
-    pub(super) fn start_peer(&mut self, journal: &mut Journal) -> Result<(), String> {
+    /// Starts the second process, before the subject, and a proxy in its way.
+    pub(super) fn start_peer(
+        &mut self,
+        journal: &mut Journal,
+        by_proxy: bool,
+    ) -> Result<(), String> {
         let home = HomeConfig { secret: self.board.secret(), ..self.setting.home.clone() };
         let setting = self.setting;
         let place = (setting.host, &self.groups);
-        self.peer = Some(Peer::start(&setting.program, place, journal, &home)?);
+        let mut peer = Peer::start(&setting.program, place, journal, &home)?;
+        if by_proxy {
+            let s = u64::from(self.board.shape().slots) * setting.plan.slot_ns / 1_000_000_000;
+            peer.by_proxy(setting.host, &self.board, journal, (s + 600) * 1_000)?;
+        }
+        self.peer = Some(peer);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(super) fn statement(doc: &Doc<'_>) -> Page {
     }
     let count = files.rows.len();
     let evidence = Section {
-        id: "evidence",
+        id: "evidence".into(),
         title: "Evidence".to_owned(),
         lead: "This page shows what the certificate says. It has verified nothing: that takes the files, the envelope and a public key that you trust.".to_owned(),
         command: Some("tailbeam verify RUN --key FILE.pub".to_owned()),
@@ -117,7 +117,7 @@ fn gates(doc: &Doc<'_>, root: &str) -> Section {
         blocks.push(Block::List(reasons));
     }
     Section {
-        id: "gates",
+        id: "gates".into(),
         title: "Gates".to_owned(),
         lead: "One gate that fails is a NO-GO; one that is not decided makes the certificate INCONCLUSIVE.".to_owned(),
         command: None,
@@ -153,7 +153,7 @@ fn runs(doc: &Doc<'_>, root: &str) -> Section {
         table.rows.push(row);
     }
     Section {
-        id: "runs",
+        id: "runs".into(),
         title: "Runs".to_owned(),
         lead: "What was judged. A run that is not what the policy needs passes no gate.".to_owned(),
         command: None,

@@ -37,7 +37,7 @@ pub(super) fn page(doc: &Doc<'_>, schema: &str) -> Page {
             .filter_map(|of| Some(of.as_str()?.to_owned()))
             .collect(),
         sections: vec![Section {
-            id: "all",
+            id: "all".into(),
             title: "What it holds".to_owned(),
             lead: "Every value of the document, in its own words.".to_owned(),
             command: None,

@@ -14,6 +14,8 @@ mod markdown;
 mod soak;
 mod svg;
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 pub use chart::{Area, Bars, Chart, Heat, Line, Lines, Part, Row};
@@ -77,7 +79,7 @@ pub struct Page {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Section {
     /// Its anchor.
-    pub id: &'static str,
+    pub id: Cow<'static, str>,
     /// Title.
     pub title: String,
     /// What is seen here, in a sentence.

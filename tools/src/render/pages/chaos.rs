@@ -51,6 +51,8 @@ pub fn chaos(of: &ChaosRecord) -> Page {
     let judged = of.judged();
     let title = format!("Chaos  {}  {}  started {}", judged.verdict.name(), of.id, of.started);
     let mut page = Page { title, ..Page::default() };
+    page.verdict = Some((judged.verdict.name().to_owned(), judged.reason.clone()));
+    page.again = Some(format!("tailbeam chaos --from {}", of.id));
     let plan = &of.plan;
     page.line(format!(
         "{} agents, {:.0} requests/s due; {} injections of each fault, {} long unless it says otherwise, at random instants of seed {}",

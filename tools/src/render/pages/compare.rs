@@ -8,7 +8,7 @@ use tailbeam_harness::report::Measured;
 use tailbeam_harness::verdict::Overall;
 
 use super::{Page, cell};
-use crate::render::text::attempts;
+use crate::render::text::{attempts, overall};
 use crate::render::units::{count, time};
 
 /// The page.
@@ -16,6 +16,8 @@ use crate::render::units::{count, time};
 pub fn comparison(of: &Comparison) -> Page {
     let title = format!("Comparison  {}  A {}  against  B {}", of.id, of.a.name, of.b.name);
     let mut page = Page { title, ..Page::default() };
+    page.verdict = Some((overall(of.verdict).to_owned(), verdict(of.verdict).to_owned()));
+    page.again = Some(format!("tailbeam compare --from {}", of.id));
     page.line(head(of));
     page.line(format!("flags of both  {}", of.shared.join(" ")));
     page.heading(format!("Verdict  {}", verdict(of.verdict)));

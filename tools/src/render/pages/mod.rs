@@ -1,14 +1,16 @@
-//! Pages: headings, lines and tables, written as text or as Markdown. What is on them is decided once, so that
-//! both say the same.
+//! Pages: headings, lines and tables, written as text, as Markdown or as HTML. What is on them is decided once, so that
+//! all say the same.
 
 mod chaos;
 mod compare;
+mod html;
 mod scale;
 
 use std::io::{self, Write};
 
 pub use chaos::{ChaosData, chaos};
 pub use compare::{brief, comparison};
+pub use html::html;
 pub use scale::series;
 
 use super::text;
@@ -25,8 +27,12 @@ pub const CHAOS_SCHEMA: &str = include_str!("../../../schemas/chaos.schema.json"
 /// A page.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
-    /// Title.
+    /// What it is, two blanks, and of what.
     pub title: String,
+    /// The verdict's word, and one sentence, where it is not a part: for a page that shows it at its head.
+    pub verdict: Option<(String, String)>,
+    /// The command that makes it again, for a page that is read elsewhere.
+    pub again: Option<String>,
     /// Its parts, from top to bottom.
     pub parts: Vec<Part>,
 }

@@ -13,7 +13,8 @@ const WIDTH: usize = 50;
 #[must_use]
 pub fn series(of: &Series) -> Page {
     let title = format!("Scale  {}  started {}", of.id, of.started);
-    let mut page = Page { title, ..Page::default() };
+    let again = Some(format!("tailbeam scale --from {}", of.id));
+    let mut page = Page { title, again, ..Page::default() };
     page.line(format!("flags of all points  {}", of.shared.join(" ")));
     if of.stopped {
         page.caveat("the series was stopped before its end");
@@ -67,7 +68,7 @@ fn table(of: &Series, page: &mut Page) {
         "tables/agent",
         "RSS/agent",
         "live",
-        "",
+        "pace",
     ];
     page.table(&head, 0, of.points.iter().map(row).collect());
 }

@@ -8,7 +8,6 @@ use super::super::cgroups::{Controller, Groups};
 use super::super::guard::HOG_PRIORITY;
 use super::super::helper::Helper;
 use super::super::step::{Revert, Step};
-use super::super::subject::Run;
 use super::{HogClass, Injector, LoopDisk, On};
 
 /// Period of a quota, us: the kernel's own default (kernel/sched/fair.c).
@@ -26,7 +25,8 @@ impl Injector {
         Ok(match self {
             Self::CpuQuota { millicores } => quota(on, *millicores)?,
             Self::CpuHog { core, class, life_ms } => {
-                let mut run = helper(on, Helper::Hog { core: *core, life_ms: *life_ms });
+                let hog = Helper::Hog { core: *core, life_ms: *life_ms };
+                let mut run = hog.started_by(&on.host.launcher);
                 run.fifo = (*class == HogClass::Fifo).then_some(HOG_PRIORITY);
                 vec![Step::Start { run }]
             }
@@ -41,7 +41,8 @@ impl Injector {
             Self::MemoryLimit { bytes } => memory(on, *bytes)?,
             Self::Ballast { bytes, life_ms } => {
                 on.groups.place(Controller::Memory)?;
-                let run = helper(on, Helper::Ballast { bytes: *bytes, life_ms: *life_ms });
+                let ballast = Helper::Ballast { bytes: *bytes, life_ms: *life_ms };
+                let run = ballast.started_by(&on.host.launcher);
                 vec![Step::Start { run: run.inside(on.groups) }]
             }
             Self::DiskThrottle { dir, bytes_per_s } => throttle(on, dir, *bytes_per_s)?,
@@ -82,13 +83,6 @@ fn no_subject() -> Unavailable {
         cause: "no process was given".to_owned(),
         remedy: "start the subject first".to_owned(),
     }
-}
-
-fn helper(on: &On<'_>, helper: Helper) -> Run {
-    let launcher = &on.host.launcher;
-    let mut run = Run::new(&launcher.program, &[]);
-    run.args = launcher.args.iter().cloned().chain(helper.words()).collect();
-    run
 }
 
 fn knob(dir: &Path, file: &str, value: impl ToString) -> Step {

@@ -19,7 +19,7 @@ pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
         vec![Block::Text(why(doc, "/leaks"))]
     };
     Section {
-        id: "leaks",
+        id: "leaks".into(),
         title: "Leaks".to_owned(),
         lead: "A leak is a site whose objects outlive their kind and grow in number, with the chance of a mistake bounded over all sites; a suspect is one that may still become it."
             .to_owned(),

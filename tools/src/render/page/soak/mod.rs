@@ -253,7 +253,7 @@ fn gates(doc: &Doc<'_>, run: &str) -> Section {
     blocks.push(Block::Table(checks));
     blocks.extend(epochs(doc));
     Section {
-        id: "gates",
+        id: "gates".into(),
         title: "Gates".to_owned(),
         lead: "A gate passes or fails with 95 % confidence, or it is not decided; what was not measured never passes."
             .to_owned(),
@@ -320,7 +320,7 @@ fn latency(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = vec![Block::Table(table)];
     blocks.extend(time::curves(doc));
     Section {
-        id: "latency",
+        id: "latency".into(),
         title: "Latency".to_owned(),
         lead: "From the instant at which a request was to be sent, so that a stall of the system is in it; system is end to end less the planned delay of the responder."
             .to_owned(),

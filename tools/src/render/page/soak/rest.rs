@@ -33,7 +33,7 @@ pub(super) fn load(doc: &Doc<'_>, run: &str) -> Section {
     blocks.push(Block::Table(fairness(doc)));
     blocks.push(Block::Facts(little(doc)));
     Section {
-        id: "load",
+        id: "load".into(),
         title: "Load".to_owned(),
         lead: "The schedule is open: requests come due whether or not earlier ones were answered. All outcomes together are the attempts."
             .to_owned(),
@@ -113,7 +113,7 @@ pub(super) fn counters(doc: &Doc<'_>, run: &str) -> Section {
         blocks.push(Block::Text(why(doc, "/counters")));
     }
     Section {
-        id: "counters",
+        id: "counters".into(),
         title: "Counters".to_owned(),
         lead: "What the kernel and the processor counted for the thread of each core. Scaled: the counter ran part of the time; rough: less than nine tenths of it."
             .to_owned(),
@@ -189,7 +189,7 @@ pub(super) fn cost(doc: &Doc<'_>, run: &str) -> Section {
         blocks.push(Block::List(lowered));
     }
     Section {
-        id: "cost",
+        id: "cost".into(),
         title: "What measuring cost".to_owned(),
         lead: "Seconds with measuring beside seconds without, in this run; intervals of 95 %. An interval around 0 means that no cost was found."
             .to_owned(),
@@ -234,7 +234,7 @@ pub(super) fn host(doc: &Doc<'_>) -> Section {
         vec![tree(doc, "/plan", "Plan")],
     ));
     Section {
-        id: "host",
+        id: "host".into(),
         title: "Host and plan".to_owned(),
         lead: "The figures are of this binary, kernel, host, plan and seed.".to_owned(),
         command: Some("tailbeam doctor".to_owned()),

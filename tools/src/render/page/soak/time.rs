@@ -122,7 +122,7 @@ pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
         blocks.push(Block::Text(why(doc, "/timeline")));
     }
     Section {
-        id: "time",
+        id: "time".into(),
         title: "Over time".to_owned(),
         lead: "All pictures share their time axis, seconds after the start.".to_owned(),
         command: Some(format!("tailbeam export {run} --to csv")),
@@ -256,7 +256,7 @@ pub(super) fn cores(doc: &Doc<'_>, run: &str) -> Section {
     blocks.push(Block::Table(table));
     blocks.extend(super::stalls::blocks(doc));
     Section {
-        id: "cores",
+        id: "cores".into(),
         title: "Cores".to_owned(),
         lead: "Cpu holds the kernel's part, busy does not; waited is time ready to run without the CPU, outside the least of it that went to other programs.".to_owned(),
         command: Some(format!("tailbeam latency {run} --by core")),

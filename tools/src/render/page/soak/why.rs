@@ -18,7 +18,7 @@ pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
         vec![Block::Text(why(doc, "/stages"))]
     };
     Section {
-        id: "stages",
+        id: "stages".into(),
         title: "Where the time went".to_owned(),
         lead: "A band holds the requests between two percentiles. Its row has the mean time in each stage; the stages of a row add up to its mean latency, which was measured apart."
             .to_owned(),
