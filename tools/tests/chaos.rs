@@ -206,8 +206,10 @@ fn half_of_the_responders_are_cut_off_and_come_back() {
         return;
     }
     let small = SMALL.replace("--hold 500ms", "--hold 4s");
-    let output =
-        run(store, &format!("chaos network_partition/tcp --injections 1 --format json {small}"));
+    let line = format!(
+        "chaos network_partition/tcp dependency_failure/proxy_reset --injections 1 --format json {small}"
+    );
+    let output = run(store, &line);
     let found = data(store, &output);
     let scenario = &found["series"]["scenarios"][0];
     let trial = &scenario["faults"][0][1]["trials"][0];
@@ -223,8 +225,12 @@ fn half_of_the_responders_are_cut_off_and_come_back() {
     for of in scenario["residue"].as_array().unwrap() {
         assert_eq!(of["holds"], true, "{of}");
     }
+    let reset = &found["series"]["scenarios"][1]["faults"][0][1]["trials"][0];
+    assert_eq!(reset["bites"][0]["bit"], true, "{reset}");
+    let lost = &reset["recovery"];
+    assert!(lost["answered"].as_u64() < lost["due"].as_u64(), "{reset}");
     let subjects = series(store).join("subjects");
-    let latency = text(&run(&subjects, "latency @last").stdout);
+    let latency = text(&run(&subjects, "latency @last~1").stdout);
     assert!(latency.contains("the hop to the second process"), "{latency}");
 }
 
