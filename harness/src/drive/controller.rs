@@ -316,8 +316,9 @@ impl<'a, W: Workload> Controller<'a, W> {
     ) -> Result<(), DriveError> {
         let next_second = self.windows.second.from_ns + SECOND;
         let nap_ns = self.latency.nap_ns();
-        self.wait_until((clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns));
-        self.sample()?;
+        let due_ns = (clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns);
+        self.wait_until(due_ns);
+        self.sample(due_ns)?;
         let now = clock::monotonic_ns();
         if now >= next_second {
             self.note_gaps(watcher, progress);
@@ -372,10 +373,10 @@ impl<'a, W: Workload> Controller<'a, W> {
         }
     }
 
-    fn sample(&mut self) -> Result<(), DriveError> {
+    fn sample(&mut self, due_ns: u64) -> Result<(), DriveError> {
         // First: a core answers between two turns, and an instant that waits for the end of a long one is not independent
         // of the request that is in it.
-        self.latency.sample();
+        self.latency.sample(clock::monotonic_ns().saturating_sub(due_ns));
         let (mut open, mut oldest) = (0u64, 0u64);
         for shard in 0..self.shards {
             let (len, age) = self.on(shard, |cx| {
@@ -491,8 +492,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
         let limit_ns = end_ns + self.plan.timeout_ns + SECOND;
+        let mut due_ns = clock::monotonic_ns();
         loop {
-            self.sample()?;
+            self.sample(due_ns)?;
             let now = clock::monotonic_ns();
             let hurry = self.control.hurry.load(Ordering::Relaxed);
             if self.live.open == 0 || now >= limit_ns || hurry {
@@ -501,6 +503,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             if now >= self.windows.second.from_ns + SECOND {
                 self.close_second(now, Phase::Draining, progress)?;
             }
+            due_ns = clock::monotonic_ns() + NAP_NS;
             nap(NAP_NS);
         }
         Ok(())

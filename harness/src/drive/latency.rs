@@ -20,6 +20,8 @@ use crate::load::{
 use crate::observe::{self, Missing, Notes, Setup};
 use crate::plan::{Plan, Span};
 
+/// A sample that is later than this has not looked when it was to, ns: whatever kept it may have kept requests too.
+const LATE_NS: u64 = 1_000_000;
 /// Between two samples of the open requests: 20 ms in the mean.
 const NAPS: Span = Span::ms(10, 30);
 const NAP_SEED: u64 = 0x6e61_7073;
@@ -40,6 +42,8 @@ pub(super) struct Latency {
     supports: Vec<Option<Support>>,
     occupancy: [u64; 3],
     samples: u64,
+    /// Of them, late by [`LATE_NS`].
+    samples_late: u64,
     /// Number of the next nap.
     naps: u64,
     /// Windows that are handed over and not written.
@@ -61,6 +65,7 @@ impl Latency {
             supports: vec![None; shards],
             occupancy: [0; 3],
             samples: 0,
+            samples_late: 0,
             naps: 0,
             ready: Vec::new(),
             fleet: FleetSeconds::default(),
@@ -83,8 +88,9 @@ impl Latency {
         Draw::new(NAP_SEED, 0).span_ns(self.naps, Stream::Sample, NAPS)
     }
 
-    /// Counts the requests in each leg.
-    pub(super) fn sample(&mut self) {
+    /// Counts the requests in each leg, so much later than it was to be.
+    pub(super) fn sample(&mut self, late_ns: u64) {
+        self.samples_late += u64::from(late_ns >= LATE_NS);
         for (sum, now) in self.occupancy.iter_mut().zip(occupied(&self.legs)) {
             *sum += now;
         }
@@ -106,6 +112,7 @@ impl Latency {
             // A fact of the fleet: sent on one core, taken on another.
             made.occupancy = std::mem::take(&mut self.occupancy);
             made.occupancy_samples = std::mem::take(&mut self.samples);
+            made.more.samples_late = std::mem::take(&mut self.samples_late);
             (made.more.seconds, made.more.carried) = self.fleet.take();
         }
         self.ready.push(made);

@@ -313,7 +313,7 @@ impl Synthetic {
     }
 
     fn sample(&mut self) {
-        self.latency.sample();
+        self.latency.sample(0);
         let open: usize = self.recorders.iter().map(|r| r.open.len()).sum();
         let oldest = self.recorders.iter().filter_map(|r| r.open.oldest_sent_ns()).min();
         let second = &mut self.windows.second;

@@ -478,6 +478,8 @@ pub struct More {
     pub seconds: Vec<FleetSecond>,
     /// What was carried to a second process in those seconds; empty without one.
     pub carried: Vec<CarriedSecond>,
+    /// Of `occupancy_samples`, so many were taken a millisecond or more later than they were to be.
+    pub samples_late: u64,
 }
 
 impl LatencyWindow {
@@ -510,6 +512,7 @@ impl LatencyWindow {
         window.more.undrawn = next(&mut rest)?;
         window.more.seconds = next(&mut rest)?;
         window.more.carried = next(&mut rest)?;
+        window.more.samples_late = next(&mut rest)?;
         Ok(window)
     }
 }

@@ -58,6 +58,13 @@ fn a_window_is_read_across_versions() {
         staged_every: 10,
         undrawn: LegSum { count: 300, ns: 90_000 },
         seconds: vec![second],
+        carried: vec![CarriedSecond {
+            from_ns: 5,
+            to_ns: 9,
+            carried: 8,
+            ..CarriedSecond::default()
+        }],
+        samples_late: 2,
     };
     let window = LatencyWindow { window: 7, clamped: 300, more, ..LatencyWindow::default() };
     let bytes = window.encode().expect("plain values have bytes");

@@ -24,6 +24,9 @@ const WINDOWS: usize = 5;
 const LEVEL: f64 = 0.999_5;
 /// Share of a leg that a comparison must be able to see.
 const BLUNT: f64 = 0.25;
+/// Share of samples that may be late: a difference that fewer have made takes a leg that was fifty times as full in each of
+/// them as it is on average.
+const LATE: f64 = 0.02;
 /// Correlation above which no more is corrected for.
 const PHI_MAX: f64 = 0.9;
 
@@ -35,6 +38,7 @@ struct Joint {
     to_ns: u64,
     occupancy: [u64; 3],
     samples: u64,
+    late: u64,
     legs: [LegSum; 3],
     unknown: LegSum,
     /// Stages were off for a part of it.
@@ -68,6 +72,7 @@ fn joint(given: &Given<'_>) -> Vec<Joint> {
         to.from_ns = to.from_ns.min(window.from_ns);
         to.to_ns = to.to_ns.max(window.to_ns);
         to.samples += window.occupancy_samples;
+        to.late += window.more.samples_late;
         to.off |= window.unstaged.count > 0;
         let staged = window.buckets.iter().map(|bucket| bucket.sums.count).sum::<u64>();
         let others = [window.disordered, window.unstaged.count, window.more.undrawn.count];
@@ -131,6 +136,14 @@ fn of_leg(windows: &[Joint], leg: usize) -> Check {
         let share = 100.0 * figures.allowed / larger;
         let cause = format!("{n} samples would not show that {share:.0} % of the leg are missing");
         return Check::unknown(what, source, cause, "record longer").with(figures);
+    }
+    let late: u64 = windows.iter().map(|joint| joint.late).sum();
+    if figures.residual().abs() > figures.allowed && late as f64 > LATE * n as f64 {
+        let cause = format!(
+            "{late} of {n} samples came late, kept from a CPU by what may have kept requests too: they are not independent of these"
+        );
+        let remedy = "give the controller a CPU of its own (--cores), or keep others away";
+        return Check::unknown(what, source, cause, remedy).with(figures);
     }
     Check::both_sides(what, figures, || Misfit::Itself)
 }
@@ -198,11 +211,17 @@ mod tests {
     /// Six windows of a second, whose 48 samples each met so many requests in the first leg, in which 1,000 were for
     /// `mean_ns` each.
     fn judged(met: u64, mean_ns: u64) -> Check {
+        late_judged(met, mean_ns, 0)
+    }
+
+    /// The same with so many late samples in each window.
+    fn late_judged(met: u64, mean_ns: u64, late: u64) -> Check {
         let window = |number: u32| Joint {
             number,
             to_ns: 1_000_000_000,
             occupancy: [met, 0, 0],
             samples: 48,
+            late,
             legs: [LegSum { count: 1_000, ns: 1_000 * mean_ns + u64::from(number) }; 3],
             ..Joint::default()
         };
@@ -228,6 +247,9 @@ mod tests {
         }
         // 480 of 288 samples, as should be, and a quarter less.
         assert_eq!(outcome(80, 1_666_667), Outcome::Pass);
+        // Samples that came late say nothing where they differ, and a few of them change nothing.
+        let late = |late| late_judged(60, 1_666_667, late).outcome;
+        assert!(matches!(late(2), Outcome::Unknown(_)) && late(0) == outcome(60, 1_666_667));
         assert_eq!(outcome(60, 1_666_667), Outcome::Fail(Misfit::Itself));
     }
 }
