@@ -2,6 +2,7 @@
 
 mod act;
 mod checks;
+mod kept;
 mod show;
 mod stage;
 mod trial;
@@ -21,7 +22,6 @@ use tailbeam_harness::chaos::record::{
 };
 use tailbeam_harness::chaos::recovery::Baseline;
 use tailbeam_harness::chaos::scenario::{self, Act, Fault, Scenario};
-use tailbeam_harness::chaos::slots;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
 use tailbeam_harness::load::AnyWorkload;
@@ -555,34 +555,9 @@ impl Cast<'_, '_> {
             done.push(record);
         }
         checks::close(&mut stage, subject, done);
-        take_away(&stage.home, subject, done)?;
-        keep(&stage, &self.record.name, self.record.subjects.len())
+        kept::take_away(&stage.home, subject, done)?;
+        kept::keep(&stage, &self.record.name, self.record.subjects.len())
     }
-}
-
-/// Takes the logs of a subject away: they have been read, and are kept only where something that they should show does
-/// not hold.
-fn take_away(home: &Path, subject: &SubjectRecord, done: &[FaultRecord]) -> Result<(), String> {
-    let trials = done.iter().flat_map(|of| &of.trials).flat_map(|trial| &trial.checks);
-    if subject.checks.iter().chain(trials).any(|check| check.holds != Some(true)) {
-        return Ok(());
-    }
-    fs::remove_dir_all(home).map_err(|error| format!("{}: {error}", home.display()))
-}
-
-/// Name of the file of a subject's slots.
-fn slots_of(scenario: &str, subject: usize) -> String {
-    format!("{scenario}-{subject}.slots.jsonl")
-}
-
-/// Writes the slots beside the record.
-fn keep(stage: &Stage<'_>, scenario: &str, subject: usize) -> Result<(), String> {
-    let path = stage.setting.dir.join(slots_of(scenario, subject));
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let mut file = std::io::BufWriter::new(fs::File::create(&path).map_err(failed)?);
-    slots::write(&stage.axis.cells, &mut file).map_err(failed)?;
-    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)
 }
 
 /// Longest time that a subject may be needed for, ns.

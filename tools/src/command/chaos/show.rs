@@ -41,7 +41,7 @@ pub(super) fn again(store: &Store, name: &str) -> Result<ChaosRecord, Failure> {
     let expected = record.plan.rate_per_s * slot_ns as f64 / 1e9;
     for scenario in &mut record.scenarios {
         for number in 0..scenario.subjects.len() {
-            let path = dir.join(super::slots_of(&scenario.name, number));
+            let path = dir.join(super::kept::slots_of(&scenario.name, number));
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 // A subject that never came on the stage has none, and no trials.
