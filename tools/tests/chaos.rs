@@ -190,15 +190,18 @@ fn scenarios_come_from_a_file_or_a_seed() {
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
     let _beside = beside_others();
     std::thread::scope(|scope| {
-        for (defence, fault, said) in [
-            ("expiry", "network_partition/total", "every request has one end"),
-            ("replay", "process_crash/kill", "a restart restores its log"),
-            ("checksum", "event_store_corruption/bit_flip", "the damage is named"),
+        for (defence, fault, hold, said) in [
+            ("expiry", "network_partition/total", "500ms", "every request has one end"),
+            ("replay", "process_crash/kill", "500ms", "a restart restores its log"),
+            ("checksum", "event_store_corruption/bit_flip", "500ms", "the damage is named"),
+            // Half of the requests of three seconds are more than two mailboxes hold.
+            ("mailbox", "slow_consumer/crowd", "3s", "mailboxes keep their bound"),
         ] {
             scope.spawn(move || {
                 let held = |off: &str| {
                     let dir = tempfile::tempdir().unwrap();
-                    let line = format!("chaos {fault} --injections 1 --format json {off} {SMALL}");
+                    let small = SMALL.replace("--hold 500ms", &format!("--hold {hold}"));
+                    let line = format!("chaos {fault} --injections 1 --format json {off} {small}");
                     let output = run(dir.path(), &line);
                     let found = data(dir.path(), &output);
                     (output.status.code(), check(&found, said))

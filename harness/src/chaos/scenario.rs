@@ -118,6 +118,12 @@ impl Act {
         !matches!(self, Self::Corrupt(_))
     }
 
+    /// Whether it fills mailboxes, so that it can be seen whether they keep their bound. Beside other faults it may well not.
+    #[must_use]
+    pub fn fills_mailboxes(&self) -> bool {
+        matches!(self, Self::Knobs(knobs) if knobs.iter().any(|(knob, _)| *knob == Knob::Crowd))
+    }
+
     /// Whether it is of the subject's whole life, and cannot be taken back while it runs.
     #[must_use]
     pub const fn is_of_the_start(&self) -> bool {
@@ -380,14 +386,18 @@ fn dependency_failure() -> Scenario {
 }
 
 fn slow_consumer() -> Scenario {
+    let percent = (Knob::SlowConsumerPermille, 10);
     scenario(
         "slow_consumer",
         "some agents do not read",
-        vec![fault(
-            "percent",
-            "1 % of the agents take no message",
-            knob(Knob::SlowConsumerPermille, 10),
-        )],
+        vec![
+            fault("percent", "1 % of the agents take no message", Act::Knobs(vec![percent])),
+            fault(
+                "crowd",
+                "every second request is for one of two that take no message",
+                Act::Knobs(vec![percent, (Knob::Crowd, 2)]),
+            ),
+        ],
     )
 }
 

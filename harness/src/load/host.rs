@@ -358,6 +358,10 @@ impl<W: Workload> Hosted<W> {
         {
             return agent;
         }
+        let crowded = self.fleet.harm.as_ref().and_then(|harm| harm.crowded(self.index, self.k));
+        if let Some(agent) = crowded {
+            return agent;
+        }
         let targets = self.fleet.plan.shape.targets;
         if targets == Targets::Ring {
             return (self.index + 1) % self.fleet.askers;

@@ -295,6 +295,14 @@ impl Recorder {
         }
     }
 
+    /// A message found the mailbox that it was for full.
+    #[cold]
+    pub(crate) fn found_full(&self) {
+        if let Some(lane) = &self.lane {
+            lane.mailbox_full();
+        }
+    }
+
     /// Counts a step of a request for Little's law.
     #[inline]
     pub(crate) fn step(&self, step: Step) {

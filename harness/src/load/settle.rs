@@ -54,6 +54,7 @@ pub(super) fn handed_back(
     match refusal {
         Refusal::Mailbox => {
             r.second.mailbox_full += 1;
+            r.found_full();
             if let Some(agent) = whose {
                 r.latency.found_full(agent);
             }

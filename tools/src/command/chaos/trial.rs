@@ -44,7 +44,7 @@ impl Scene<'_, '_> {
     fn hold(&mut self, fault: &Fault) -> Result<Trial, String> {
         let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);
         let process = self.stage.process();
-        let injected_ns = self.stage.now_ns();
+        let (injected_ns, mail) = (self.stage.now_ns(), self.stage.board.mail());
         let force = Force::inject(&fault.act, self.stage, self.journal, self.disk, hold_ns)?;
         // A stop ends the fault early; it is taken back in any case.
         self.stage.setting.wait(hold_ns);
@@ -55,7 +55,10 @@ impl Scene<'_, '_> {
         let alive = self.stage.ended();
         let text = alive.as_ref().map_or_else(|| "it lives".to_owned(), said);
         let lives = alive.is_none() && self.stage.process() == process;
-        let checks = vec![Check::seen("the subject lives", lives, text)];
+        let mut checks = vec![Check::seen("the subject lives", lives, text)];
+        if fault.act.fills_mailboxes() {
+            checks.push(checks::bounded(mail, self.stage.board.mail()));
+        }
         Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
     }
 
