@@ -15,6 +15,11 @@ use tailbeam_harness::load::{Secure, Workload};
 use tailbeam_harness::plan::{LogAck, LogSync, Plan, Span};
 use tailbeam_harness::verdict::Outcomes;
 use tailbeam_probes::clock;
+use tailbeam_probes::collect::heap::TailbeamAlloc;
+
+/// As in the program: it can be short of memory.
+#[global_allocator]
+static ALLOCATOR: TailbeamAlloc = TailbeamAlloc;
 
 const MS: u64 = 1_000_000;
 const AGENTS: u64 = 200;
@@ -294,6 +299,23 @@ fn a_herd_asks_at_once_beside_its_schedule() {
     let most = (0..ran.board.shape().slots).map(|slot| ran.board.read(slot).due).max().unwrap();
     assert!(most as f64 > AGENTS as f64 + 0.05 * plan(3).rate_per_s(), "{most} in 100 ms");
     ran.assert_whole_again(&plan(3));
+}
+
+#[test]
+fn a_request_that_there_is_no_memory_for_is_refused_and_all_others_are_answered() {
+    let plan = secure(4);
+    let Some(ran) = run::<Secure>(&plan, |board| turn(board, Knob::AllocFailEvery, 5, 800)) else {
+        return;
+    };
+    let failed = ran.board.bites(Knob::AllocFailEvery);
+    assert!(failed > 100, "{failed}");
+    let Outcomes { attempts, ok, declined, refused, .. } = ran.all;
+    assert_eq!((refused, ok + declined + refused), (failed, attempts), "{:?}", ran.all);
+    let seconds = ran.run.windows.iter().flat_map(|window| &window.seconds);
+    assert_eq!(seconds.map(|second| second.counts.refused_no_memory).sum::<u64>(), failed);
+    assert_eq!(ran.panicked(), 0);
+    ran.assert_only_bitten(&[Knob::AllocFailEvery]);
+    ran.assert_whole_again(&plan);
 }
 
 #[test]

@@ -268,10 +268,14 @@ fn memory_exhaustion() -> Scenario {
         "memory runs short",
         vec![
             fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97)),
-            not_built(
-                "allocation",
-                "one allocation in so many fails",
-                "the allocator has no such switch",
+            unharmed(
+                fault(
+                    "allocation",
+                    "one allocation in 10 fails where requests are made",
+                    knob(Knob::AllocFailEvery, 10),
+                ),
+                0.85,
+                None,
             ),
         ],
     )

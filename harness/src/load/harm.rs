@@ -1,5 +1,5 @@
-//! Harm that a supervisor does to the agents of a run through its board: handlers that panic, agents that stop reading,
-//! all of them asking at once.
+//! Harm that a supervisor does to the agents of a run through its board: handlers that panic, agents that stop reading
+//! and are asked by all, all of them asking at once, boxes of requests that there is no memory for.
 //!
 //! Agents of a run with a board are children of supervisors (`drive/spawn.rs`): one whose handler panics is made anew
 //! in its place, with its address and the messages that wait for it. The recorder of its core knows how far it was in
@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tailbeam_probes::collect::heap::shortage::{self, try_box};
 use tailbeam_runtime::Cx;
 
 use super::draw::{Draw, Stream};
@@ -107,6 +108,17 @@ impl Harm {
                 self.poison(Knob::PollPanicEvery);
             }
         }
+    }
+
+    /// A box for a request, which is asked for in a way that may be refused. One in [`Knob::AllocFailEvery`] is, by the
+    /// allocator.
+    pub(crate) fn boxed<T>(harm: Option<&Self>, make: impl FnOnce() -> T) -> Option<Box<T>> {
+        let every = harm.map_or(0, |harm| harm.board.level(Knob::AllocFailEvery));
+        let Some(harm) = harm.filter(|_| every > 0) else { return try_box(make) };
+        let short = shortage::scope(u32::try_from(every).unwrap_or(u32::MAX));
+        let made = try_box(make);
+        harm.board.bite_n(Knob::AllocFailEvery, short.refused());
+        made
     }
 
     fn poison(&self, knob: Knob) -> ! {

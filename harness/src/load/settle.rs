@@ -65,6 +65,14 @@ pub(super) fn handed_back(
     fail(r, due_ns, false);
 }
 
+/// Counts a request, due at an instant, that there was no memory for: it is refused, and was not sent.
+#[cold]
+pub(super) fn no_memory(r: &mut Recorder, (key, due_ns): (u64, u64)) {
+    r.open.remove(key);
+    r.second.refused_no_memory += 1;
+    r.came_to(due_ns, Fate::Refused);
+}
+
 /// Counts a request, due at `due_ns`, that was not sent, because something before that ended it.
 pub(super) fn unsent(r: &mut Recorder, due_ns: u64, settled: Settled) {
     match settled {
