@@ -215,6 +215,40 @@ fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
     });
 }
 
+/// What the kernel refuses to a subject is stated, and those that are to go on without rings say so and wait for them.
+#[test]
+fn a_refused_system_call_is_stated_and_the_service_goes_on_or_comes_back() {
+    let _beside = beside_others();
+    let dir = tempfile::tempdir().unwrap();
+    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
+    let able = |fault: &&(&str, &str, &str)| {
+        let line = list.lines().find(|line| line.contains(fault.0)).unwrap();
+        let able = !line.contains("no: ");
+        if !able {
+            eprintln!("SKIPPED: {}", line.trim());
+        }
+        able
+    };
+    let faults = [
+        ("dependency_failure/perf_source", "things that its record", "no refused counter has"),
+        ("dependency_failure/io_uring", "starts that were refused", "each refused start ends"),
+    ];
+    for (fault, proof, said) in faults.iter().filter(able) {
+        let dir = tempfile::tempdir().unwrap();
+        let line = format!("chaos {fault} --injections 1 --format json {SMALL}");
+        let output = run(dir.path(), &line);
+        let found = data(dir.path(), &output);
+        let trial = &found["series"]["scenarios"][0]["faults"][0][1]["trials"][0];
+        let bites = trial["bites"].as_array().unwrap();
+        let starts = |bite: &Value| bite["source"].as_str().unwrap().starts_with(proof);
+        assert!(bites.iter().any(starts), "{trial}");
+        assert!(bites.iter().all(|bite| bite["bit"] == true), "{trial}");
+        for name in [said, "every request has one end", "nothing is left on the host"] {
+            assert!(check(&found, name), "{fault}: {name}: {found}");
+        }
+    }
+}
+
 /// Whether every check of this name holds; there must be one.
 fn check(series: &Value, name: &str) -> bool {
     fn look<'a>(value: &'a Value, name: &str, found: &mut Vec<&'a Value>) {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::board::Knob;
+use super::host::Call;
 
 mod given;
 
@@ -84,6 +85,9 @@ pub enum Act {
     Together(Vec<Act>),
     /// Belongs to the scenario, and this version cannot do it, because of this.
     NotBuilt(String),
+    /// The kernel refuses the subject a system call: counters from its start, so one trial only; rings while it is to be
+    /// started again.
+    Refuse(Call),
 }
 
 impl Act {
@@ -109,7 +113,7 @@ impl Act {
     /// Whether the subject is ended by it and another one goes on.
     #[must_use]
     pub const fn restarts(&self) -> bool {
-        matches!(self, Self::Kill | Self::PowerCut)
+        matches!(self, Self::Kill | Self::PowerCut | Self::Refuse(Call::IoUringSetup))
     }
 
     /// Whether the service is to be judged by it: a copy is none of its.
@@ -127,7 +131,7 @@ impl Act {
     /// Whether it is of the subject's whole life, and cannot be taken back while it runs.
     #[must_use]
     pub const fn is_of_the_start(&self) -> bool {
-        matches!(self, Self::MonotonicOffset(_))
+        matches!(self, Self::MonotonicOffset(_) | Self::Refuse(Call::PerfEventOpen))
     }
 }
 
@@ -370,15 +374,19 @@ fn dependency_failure() -> Scenario {
         "something that the subject needs refuses",
         vec![
             fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO)),
-            not_built(
-                "perf_source",
-                "the kernel refuses its counters",
-                "nobody refuses system calls to the subject",
+            unharmed(
+                fault(
+                    "perf_source",
+                    "the kernel refuses its counters",
+                    Act::Refuse(Call::PerfEventOpen),
+                ),
+                0.999,
+                None,
             ),
-            not_built(
+            fault(
                 "io_uring",
-                "the kernel refuses rings",
-                "nobody refuses system calls to the subject",
+                "killed, and the kernel refuses rings to those that are to go on",
+                Act::Refuse(Call::IoUringSetup),
             ),
             not_built(
                 "proxy",
@@ -466,5 +474,8 @@ mod tests {
         assert_eq!(together(Act::Knobs(Vec::new())), How::InProcess);
         assert_eq!((together(Act::Freeze), Act::Kill.how()), (How::Kernel, How::Kernel));
         assert!(Act::Kill.restarts());
+        let [counters, rings] = [Call::PerfEventOpen, Call::IoUringSetup].map(Act::Refuse);
+        assert!(counters.is_of_the_start() && !counters.restarts());
+        assert!(rings.restarts() && !rings.is_of_the_start());
     }
 }

@@ -3,11 +3,12 @@
 
 use serde_json::Value;
 use tailbeam_harness::chaos::board::{Cell, Fate, Mail};
-use tailbeam_harness::chaos::host::Process;
+use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, judge};
 
 use super::act::{open_files, threads};
+use super::refused;
 use super::stage::{Stage, said};
 
 /// What a process has open before any fault.
@@ -53,6 +54,9 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
             Ok(report) => {
                 subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
                 subject.checks.extend(of_report(&report["data"], stage.kept));
+                if stage.refused == Some(Call::PerfEventOpen) {
+                    subject.checks.push(refused::no_figure(stage));
+                }
             }
             Err(_) => subject.checks.push(Check::unknown("the run has a report", said(&ended))),
         },

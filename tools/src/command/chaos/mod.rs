@@ -3,6 +3,7 @@
 mod act;
 mod checks;
 mod kept;
+mod refused;
 mod show;
 mod stage;
 mod trial;
@@ -508,6 +509,7 @@ impl Cast<'_, '_> {
             Act::MonotonicOffset(offset_s) => Some(offset_s),
             _ => None,
         });
+        stage.refused = able.iter().find_map(|(fault, _)| refused::of_the_start(&fault.act));
         (self.say)(&format!("a subject of {} agents", plan.agents));
         stage.start(self.journal, false, offset_s)?;
         setting.wait(plan.warm_ns);

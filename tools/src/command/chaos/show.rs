@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use tailbeam_harness::chaos::host::helper::Helper;
-use tailbeam_harness::chaos::host::{Host, Launcher, run_guard};
+use tailbeam_harness::chaos::host::{Call, Host, Launcher, run_guard};
 use tailbeam_harness::chaos::record::{Ability, ChaosRecord, ScenarioRecord, Trial, VERSION};
 use tailbeam_harness::chaos::recovery::{Axis, Took};
 use tailbeam_harness::chaos::scenario::{Fault, Scenario};
@@ -176,6 +176,9 @@ pub(in super::super) fn guard(journal: &Path) -> Outcome {
 
 /// `chaos-helper`: takes away what it is told to.
 pub(in super::super) fn helper(words: &[String]) -> Outcome {
+    if let Some((call, program)) = Call::parse(words) {
+        return Err(Failure::new(1, call.become_program(program)));
+    }
     let helper = Helper::parse(words).ok_or_else(|| {
         Failure::new(2, "these are no words of a helper\n  cause: this command is for `tailbeam chaos`\n  remedy: run that")
     })?;

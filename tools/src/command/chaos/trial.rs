@@ -12,6 +12,7 @@ use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::Force;
 use super::checks;
+use super::refused::Refusals;
 use super::stage::{Stage, said};
 
 /// Why a fault that was cut off has no more injections.
@@ -36,7 +37,7 @@ impl Scene<'_, '_> {
         }
         match &fault.act {
             Act::Corrupt(damage) => self.corrupt(*damage, draw),
-            act if act.restarts() => self.restart(act),
+            act if act.restarts() => self.restart(fault),
             _ => self.hold(fault),
         }
     }
@@ -84,8 +85,8 @@ impl Scene<'_, '_> {
     }
 
     /// The process dies, with its disk or without, and another one goes on.
-    fn restart(&mut self, act: &Act) -> Result<Trial, String> {
-        let begun = self.stage.board.begun().1;
+    fn restart(&mut self, fault: &Fault) -> Result<Trial, String> {
+        let (act, begun) = (&fault.act, self.stage.board.begun().1);
         let injected_ns = self.stage.now_ns();
         let force = match act {
             Act::PowerCut => Some(Force::inject(act, self.stage, self.journal, self.disk, 0)?),
@@ -103,6 +104,14 @@ impl Scene<'_, '_> {
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
         let mut checks = self.durable();
+        let mut others = 0;
+        if let Act::Refuse(call) = act {
+            let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);
+            let tried = Refusals::try_for(self.stage, self.journal, *call, hold_ns)?;
+            others = tried.starts;
+            bites.push(tried.bite(*call));
+            checks.push(tried.check(*call));
+        }
         let reverted_ns = self.stage.now_ns();
         let started = self.stage.start(self.journal, true, None);
         if started.is_err() && self.stage.setting.stopped() {
@@ -118,7 +127,7 @@ impl Scene<'_, '_> {
             unit: "processes".to_owned(),
             before: Some(begun),
             after: Some(self.stage.board.begun().1),
-            bit: self.stage.board.begun().1 == begun + 1,
+            bit: self.stage.board.begun().1 == begun + others + 1,
         });
         Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
     }
