@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Files that may hold `unsafe`, and why.
-const UNSAFE: [(&str, &str); 48] = [
+const UNSAFE: [(&str, &str); 50] = [
     ("runtime/src/clock.rs", "clock_gettime"),
     ("runtime/src/channel/spsc.rs", "uninitialised cells shared by two threads"),
     ("runtime/src/channel/envelope.rs", "messages of any type in equal cells"),
@@ -38,6 +38,7 @@ const UNSAFE: [(&str, &str); 48] = [
     ("probes/src/collect/heap/hook.rs", "fast paths in C, in one unit with mimalloc"),
     ("probes/src/collect/heap/plain.rs", "mimalloc is C"),
     ("probes/src/collect/heap/realloc.rs", "blocks that move between mimalloc and the range"),
+    ("probes/src/collect/heap/shortage.rs", "a block that may be refused; operations done again"),
     ("probes/src/collect/heap/range.rs", "mmap, mprotect: the range of sampled blocks"),
     ("probes/src/collect/words.rs", "mmap: words of files and of private memory"),
     ("probes/src/collect/heap/modules.rs", "dl_iterate_phdr"),
@@ -54,6 +55,7 @@ const UNSAFE: [(&str, &str); 48] = [
     ("probes/tests/heap_edges.rs", "a signal handler, a timer, a limit of addresses"),
     ("harness/tests/outside/mod.rs", "ptrace, sched_setscheduler, alarm"),
     ("harness/src/chaos/host/cut.rs", "ext4's shutdown ioctl"),
+    ("harness/src/chaos/host/refuse.rs", "a filter of system calls"),
     ("tools/tests/seccomp.rs", "a filter between fork and exec"),
     ("tests/tidy.rs", "names the word in its own rules"),
 ];

@@ -8,13 +8,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use common::Echo;
-use tailbeam_harness::chaos::board::{Board, Knob, Shape};
+use tailbeam_harness::chaos::board::{Board, Defence, Knob, Shape};
 use tailbeam_harness::drive::{self, Control};
 use tailbeam_harness::evidence::{RunFrames, Store, read_run};
 use tailbeam_harness::load::{Secure, Workload};
 use tailbeam_harness::plan::{LogAck, LogSync, Plan, Span};
 use tailbeam_harness::verdict::Outcomes;
 use tailbeam_probes::clock;
+use tailbeam_probes::collect::heap::TailbeamAlloc;
+
+/// As in the program: it can be short of memory.
+#[global_allocator]
+static ALLOCATOR: TailbeamAlloc = TailbeamAlloc;
 
 const MS: u64 = 1_000_000;
 const AGENTS: u64 = 200;
@@ -66,9 +71,19 @@ static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs a plan while `harm` turns the knobs; `None` where the host has no io_uring.
 fn run<W: Workload>(plan: &Plan, harm: impl FnOnce(&Board) + Send) -> Option<Ran> {
+    run_with::<W>(plan, None, harm)
+}
+
+/// The same, with a defence switched off.
+fn run_with<W: Workload>(
+    plan: &Plan,
+    off: Option<Defence>,
+    harm: impl FnOnce(&Board) + Send,
+) -> Option<Ran> {
     tailbeam_runtime::features::probe().ok()?;
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (root, board) = (tempfile::tempdir().unwrap(), board());
+    board.set(Knob::DefencesOff, off.map_or(0, |defence| defence as u64));
     let store = Store::open(root.path()).unwrap();
     let control = Control { board: Some(Arc::clone(&board)), ..Control::default() };
     let dir = std::thread::scope(|scope| {
@@ -284,4 +299,45 @@ fn a_herd_asks_at_once_beside_its_schedule() {
     let most = (0..ran.board.shape().slots).map(|slot| ran.board.read(slot).due).max().unwrap();
     assert!(most as f64 > AGENTS as f64 + 0.05 * plan(3).rate_per_s(), "{most} in 100 ms");
     ran.assert_whole_again(&plan(3));
+}
+
+#[test]
+fn a_request_that_there_is_no_memory_for_is_refused_and_all_others_are_answered() {
+    let plan = secure(4);
+    let Some(ran) = run::<Secure>(&plan, |board| turn(board, Knob::AllocFailEvery, 5, 800)) else {
+        return;
+    };
+    let failed = ran.board.bites(Knob::AllocFailEvery);
+    assert!(failed > 100, "{failed}");
+    let Outcomes { attempts, ok, declined, refused, .. } = ran.all;
+    assert_eq!((refused, ok + declined + refused), (failed, attempts), "{:?}", ran.all);
+    let seconds = ran.run.windows.iter().flat_map(|window| &window.seconds);
+    assert_eq!(seconds.map(|second| second.counts.refused_no_memory).sum::<u64>(), failed);
+    assert_eq!(ran.panicked(), 0);
+    ran.assert_only_bitten(&[Knob::AllocFailEvery]);
+    ran.assert_whole_again(&plan);
+}
+
+#[test]
+fn a_crowd_before_two_that_do_not_read_fills_their_mailboxes_and_no_more() {
+    for off in [false, true] {
+        let mut plan = plan(6);
+        (plan.think, plan.open_max) = (Span::ms(20, 60), 64);
+        let Some(ran) = run_with::<Echo>(&plan, off.then_some(Defence::Mailbox), |board| {
+            board.set(Knob::SlowConsumerPermille, 10);
+            turn(board, Knob::Crowd, 2, 1_500);
+            board.set(Knob::SlowConsumerPermille, 0);
+        }) else {
+            return;
+        };
+        let mail = ran.board.mail();
+        let bound = mail.bound.unwrap();
+        assert!(mail.looks > 5, "{mail:?}");
+        assert_eq!((mail.deepest > bound, mail.refused == 0), (off, off), "{mail:?}");
+        // Nearly full, or how deep it was is not what was seen.
+        assert!(mail.deepest > bound / 2, "{mail:?}");
+        assert_eq!(ran.all.lost, 0, "{:?}", ran.all);
+        ran.assert_only_bitten(&[Knob::SlowConsumerPermille, Knob::Crowd]);
+        ran.assert_whole_again(&plan);
+    }
 }

@@ -9,6 +9,7 @@ use crate::link::LinkFaults;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
 use crate::ring::calibrate::{self, Calibration};
 use crate::shard::idle::{self, Idle};
+use crate::shard::lane::MAILBOX_MAX;
 use crate::shard::pin;
 use crate::shard::stamp::StampSource;
 
@@ -89,6 +90,10 @@ pub struct Config {
     pub timers_max: u32,
     /// Messages between agents of one shard that wait to be read, 64 bytes each.
     pub messages_max: u32,
+    /// Unread messages that every agent may have from each core at least, whatever its [`MAILBOX`](crate::Agent::MAILBOX)
+    /// says, up to 50,000; 0 leaves it to the agents. It takes the bound away from all of them: for a run that is to show
+    /// what the bound is good for.
+    pub mailboxes_min: u32,
     /// Outstanding asks per shard.
     pub asks_max: u32,
     /// Watches, links, names, topics, children and places where it has lived that one agent may have, together.
@@ -152,6 +157,7 @@ impl Default for Config {
             agents_max: 1 << 17,
             timers_max: 1 << 18,
             messages_max: 1 << 20,
+            mailboxes_min: 0,
             asks_max: 1 << 16,
             relations_max: 4_096,
             class_shares: [16, 4, 1],
@@ -189,6 +195,9 @@ impl Config {
         match self {
             c if c.agents_max == 0 => limit("agents_max", 0, "at least 1"),
             c if c.messages_max == 0 => limit("messages_max", 0, "at least 1"),
+            c if c.mailboxes_min > MAILBOX_MAX => {
+                limit("mailboxes_min", c.mailboxes_min.into(), "up to 50000")
+            }
             c if c.timers_max == 0 => limit("timers_max", 0, "at least 1"),
             c if c.asks_max == 0 || c.asks_max > ASKS_MAX => {
                 limit("asks_max", c.asks_max.into(), "1 to 16777215")

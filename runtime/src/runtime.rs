@@ -16,6 +16,7 @@ use crate::observe::Observer;
 use crate::panics::contain;
 use crate::ring::{Doorbells, Event, Ring};
 use crate::shard::idle::Idling;
+use crate::shard::lane::reservations;
 use crate::shard::run::{self, ShardReport};
 use crate::shard::shared::Shared;
 use crate::shard::waker::Home;
@@ -234,6 +235,14 @@ impl Runtime {
     #[must_use]
     pub fn stalls(&self) -> (Vec<Stall>, u64) {
         self.stalls.take()
+    }
+
+    /// Messages that wait at one agent of this type at most, from all cores together, as the type says
+    /// ([`Agent::MAILBOX`]).
+    #[must_use]
+    pub fn mailbox_bound<A: Agent>(&self) -> u64 {
+        let others = self.shards() as u64 - 1;
+        u64::from(A::MAILBOX) + others * u64::from(reservations(A::MAILBOX))
     }
 
     /// Counters of every shard, as last published.

@@ -123,6 +123,36 @@ fn a_full_mailbox_hands_the_message_back_here_and_across_cores() {
 }
 
 #[test]
+fn a_bound_that_is_taken_away_lets_mail_pile_up_and_is_said_all_the_same() {
+    let config = Config { mailboxes_min: 50_000, ..Config::default() };
+    let Some(runtime) = start(config) else { return };
+    let last = runtime.shards() - 1;
+    assert_eq!(runtime.mailbox_bound::<Sink>(), 4 + 4 * last as u64);
+    for from in [0, last] {
+        let (address, seen) = sink(&runtime, 0);
+        send(&runtime, 0, address, SinkMsg::Nap(1_000_000_000)).map_err(|_| ()).expect("room");
+        eventually("napping", || runtime.stats()[0].timers_pending > 0);
+        let mut accepted = 0;
+        // In pieces, as a ring holds 4,096 messages.
+        for _ in 0..4 {
+            accepted += runtime
+                .run_on(from, move |cx| {
+                    (0..1_000).filter(|_| address.try_send(cx, SinkMsg::Add(1)).is_ok()).count()
+                })
+                .expect("lives");
+        }
+        assert_eq!(accepted, 4_000);
+        eventually("all wait for it", || {
+            let account = runtime.run_on(0, move |cx| cx.account(address.id()));
+            account.expect("lives").is_some_and(|account| account.waiting == 4_000)
+        });
+        eventually("and are handled", || seen.load(Ordering::SeqCst) == 4_000);
+    }
+    let wrong = Config { mailboxes_min: 50_001, ..Config::default() };
+    assert!(wrong.check().is_err());
+}
+
+#[test]
 fn a_stopped_or_panicked_agent_is_gone_and_its_shard_lives() {
     let Some(runtime) = start(Config::default()) else { return };
     for (end, panicked) in [(SinkMsg::Stop, 0), (SinkMsg::Panic, 1)] {

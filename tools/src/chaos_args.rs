@@ -18,6 +18,8 @@ pub(crate) enum Broken {
     Replay,
     /// Damaged copies are read without checksums: event_store_corruption fails
     Checksum,
+    /// Mailboxes have no bound: slow_consumer fails
+    Mailbox,
 }
 
 impl From<Broken> for Defence {
@@ -26,6 +28,7 @@ impl From<Broken> for Defence {
             Broken::Expiry => Self::Expiry,
             Broken::Replay => Self::Replay,
             Broken::Checksum => Self::Checksum,
+            Broken::Mailbox => Self::Mailbox,
         }
     }
 }

@@ -239,15 +239,18 @@ fn half_of_the_responders_are_cut_off_and_come_back() {
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
     let _beside = beside_others();
     std::thread::scope(|scope| {
-        for (defence, fault, said) in [
-            ("expiry", "network_partition/total", "every request has one end"),
-            ("replay", "process_crash/kill", "a restart restores its log"),
-            ("checksum", "event_store_corruption/bit_flip", "the damage is named"),
+        for (defence, fault, hold, said) in [
+            ("expiry", "network_partition/total", "500ms", "every request has one end"),
+            ("replay", "process_crash/kill", "500ms", "a restart restores its log"),
+            ("checksum", "event_store_corruption/bit_flip", "500ms", "the damage is named"),
+            // Half of the requests of three seconds are more than two mailboxes hold.
+            ("mailbox", "slow_consumer/crowd", "3s", "mailboxes keep their bound"),
         ] {
             scope.spawn(move || {
                 let held = |off: &str| {
                     let dir = tempfile::tempdir().unwrap();
-                    let line = format!("chaos {fault} --injections 1 --format json {off} {SMALL}");
+                    let small = SMALL.replace("--hold 500ms", &format!("--hold {hold}"));
+                    let line = format!("chaos {fault} --injections 1 --format json {off} {small}");
                     let output = run(dir.path(), &line);
                     let found = data(dir.path(), &output);
                     (output.status.code(), check(&found, said))
@@ -259,6 +262,40 @@ fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
             });
         }
     });
+}
+
+/// What the kernel refuses to a subject is stated, and those that are to go on without rings say so and wait for them.
+#[test]
+fn a_refused_system_call_is_stated_and_the_service_goes_on_or_comes_back() {
+    let _beside = beside_others();
+    let dir = tempfile::tempdir().unwrap();
+    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
+    let able = |fault: &&(&str, &str, &str)| {
+        let line = list.lines().find(|line| line.contains(fault.0)).unwrap();
+        let able = !line.contains("no: ");
+        if !able {
+            eprintln!("SKIPPED: {}", line.trim());
+        }
+        able
+    };
+    let faults = [
+        ("dependency_failure/perf_source", "things that its record", "no refused counter has"),
+        ("dependency_failure/io_uring", "starts that were refused", "each refused start ends"),
+    ];
+    for (fault, proof, said) in faults.iter().filter(able) {
+        let dir = tempfile::tempdir().unwrap();
+        let line = format!("chaos {fault} --injections 1 --format json {SMALL}");
+        let output = run(dir.path(), &line);
+        let found = data(dir.path(), &output);
+        let trial = &found["series"]["scenarios"][0]["faults"][0][1]["trials"][0];
+        let bites = trial["bites"].as_array().unwrap();
+        let starts = |bite: &Value| bite["source"].as_str().unwrap().starts_with(proof);
+        assert!(bites.iter().any(starts), "{trial}");
+        assert!(bites.iter().all(|bite| bite["bit"] == true), "{trial}");
+        for name in [said, "every request has one end", "nothing is left on the host"] {
+            assert!(check(&found, name), "{fault}: {name}: {found}");
+        }
+    }
 }
 
 /// Whether every check of this name holds; there must be one.

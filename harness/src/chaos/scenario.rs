@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::board::Knob;
+use super::host::Call;
 
 mod given;
 
@@ -101,10 +102,11 @@ pub enum Act {
     Corrupt(Damage),
     /// Several at once.
     Together(Vec<Act>),
-    /// Belongs to the scenario, and this version cannot do it, because of this.
-    NotBuilt(String),
     /// Knobs of the proxy between the subject and its peer are set, and to 0 again.
     Proxy(Vec<(Knob, u64)>),
+    /// The kernel refuses the subject a system call: counters from its start, so one trial only; rings while it is to be
+    /// started again.
+    Refuse(Call),
 }
 
 impl Act {
@@ -166,7 +168,7 @@ impl Act {
     /// Whether the subject is ended by it and another one goes on.
     #[must_use]
     pub const fn restarts(&self) -> bool {
-        matches!(self, Self::Kill | Self::PowerCut)
+        matches!(self, Self::Kill | Self::PowerCut | Self::Refuse(Call::IoUringSetup))
     }
 
     /// Whether the service is to be judged by it: a copy is none of its.
@@ -175,10 +177,16 @@ impl Act {
         !matches!(self, Self::Corrupt(_))
     }
 
+    /// Whether it fills mailboxes, so that it can be seen whether they keep their bound. Beside other faults it may well not.
+    #[must_use]
+    pub fn fills_mailboxes(&self) -> bool {
+        matches!(self, Self::Knobs(knobs) if knobs.iter().any(|(knob, _)| *knob == Knob::Crowd))
+    }
+
     /// Whether it is of the subject's whole life, and cannot be taken back while it runs.
     #[must_use]
     pub const fn is_of_the_start(&self) -> bool {
-        matches!(self, Self::MonotonicOffset(_))
+        matches!(self, Self::MonotonicOffset(_) | Self::Refuse(Call::PerfEventOpen))
     }
 }
 
@@ -218,11 +226,6 @@ pub struct Scenario {
 fn fault(name: &str, what: &str, act: Act) -> Fault {
     let (name, what) = (name.to_owned(), what.to_owned());
     Fault { name, what, act, hold_ns: None, p99_max_ns: None, answered_min: None }
-}
-
-/// One that belongs here and cannot be done yet: it is said, and not left out.
-fn not_built(name: &str, what: &str, cause: &str) -> Fault {
-    fault(name, what, Act::NotBuilt(cause.to_owned()))
 }
 
 /// One during which the service goes on: so much is answered all the same, this fast.
@@ -325,10 +328,14 @@ fn memory_exhaustion() -> Scenario {
         "memory runs short",
         vec![
             fault("limit", "32 MiB are left, and a neighbour takes them", Act::Memory(97)),
-            not_built(
-                "allocation",
-                "one allocation in so many fails",
-                "the allocator has no such switch",
+            unharmed(
+                fault(
+                    "allocation",
+                    "one allocation in 10 fails where requests are made",
+                    knob(Knob::AllocFailEvery, 10),
+                ),
+                0.85,
+                None,
             ),
         ],
     )
@@ -423,15 +430,19 @@ fn dependency_failure() -> Scenario {
         "something that the subject needs refuses",
         vec![
             fault("log_writer", "every sync of the log fails", knob(Knob::LogSyncErrno, EIO)),
-            not_built(
-                "perf_source",
-                "the kernel refuses its counters",
-                "nobody refuses system calls to the subject",
+            unharmed(
+                fault(
+                    "perf_source",
+                    "the kernel refuses its counters",
+                    Act::Refuse(Call::PerfEventOpen),
+                ),
+                0.999,
+                None,
             ),
-            not_built(
+            fault(
                 "io_uring",
-                "the kernel refuses rings",
-                "nobody refuses system calls to the subject",
+                "killed, and the kernel refuses rings to those that are to go on",
+                Act::Refuse(Call::IoUringSetup),
             ),
             fault(
                 "proxy_reset",
@@ -453,14 +464,18 @@ fn dependency_failure() -> Scenario {
 }
 
 fn slow_consumer() -> Scenario {
+    let percent = (Knob::SlowConsumerPermille, 10);
     scenario(
         "slow_consumer",
         "some agents do not read",
-        vec![fault(
-            "percent",
-            "1 % of the agents take no message",
-            knob(Knob::SlowConsumerPermille, 10),
-        )],
+        vec![
+            fault("percent", "1 % of the agents take no message", Act::Knobs(vec![percent])),
+            fault(
+                "crowd",
+                "every second request is for one of two that take no message",
+                Act::Knobs(vec![percent, (Knob::Crowd, 2)]),
+            ),
+        ],
     )
 }
 
@@ -530,5 +545,8 @@ mod tests {
         assert!(three.how() == How::Kernel && three.needs_peer() && !Act::Freeze.needs_peer());
         assert_eq!((together(Act::Freeze), Act::Kill.how()), (How::Kernel, How::Kernel));
         assert!(Act::Kill.restarts());
+        let [counters, rings] = [Call::PerfEventOpen, Call::IoUringSetup].map(Act::Refuse);
+        assert!(counters.is_of_the_start() && !counters.restarts());
+        assert!(rings.restarts() && !rings.is_of_the_start());
     }
 }

@@ -17,6 +17,7 @@ use super::heap::Heap;
 use super::knobs::Knobs;
 use super::last::{Last, per_agent, planted, slowed};
 use super::latency::{Latency, Sheet, hand_over};
+use super::mail::Looks;
 use super::middles::Logs;
 use super::readings::{Before, Carried};
 use super::stalls::Stalls;
@@ -168,18 +169,19 @@ impl<'a, W: Workload> Controller<'a, W> {
     ) -> Result<Self, DriveError> {
         let agents = u32::try_from(plan.agents)
             .map_err(|_| DriveError::TooMany { what: "agents", asked: plan.agents })?;
+        let askers = agents.saturating_sub(plan.protocol.attackers);
         let own = W::MIDDLE && plan.protocol.log_core == LogCore::Own && runtime.shards() > 1;
         let shards = runtime.shards() - usize::from(own);
         let fleet = Arc::new(Fleet {
             plan: plan.clone(),
             agents,
-            askers: agents.saturating_sub(plan.protocol.attackers),
+            askers,
             addresses: OnceLock::new(),
             draws: draws(plan, shards),
             flood: flooded(plan),
             middles: OnceLock::new(),
             workload: PhantomData,
-            harm: control.board.clone().map(|board| Harm::new(board, shards)),
+            harm: control.board.clone().map(|board| Harm::new(board, shards, askers)),
             born: (0..control.board.as_ref().map_or(0, |_| agents))
                 .map(|_| OnceLock::new())
                 .collect(),
@@ -259,6 +261,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             self.on(shard, move |_| recorder::with(|r| r.end_ns = end_ns))?;
         }
         let mut herd = self.knobs.as_ref().map(Knobs::herd);
+        let mut mail = Looks::default();
         let continued = Arc::clone(&self.control.continued);
         let mut watcher = Watcher::start(continued, self.knobs.take())?;
         self.begin(start_ns)?;
@@ -276,6 +279,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             if let Some(herd) = &mut herd {
                 herd.look(|| self.stampede())?;
             }
+            self.look_at_mail(&mut mail)?;
             if self.stopping() {
                 reason = "interrupted";
                 end_ns = end_ns.min(clock::monotonic_ns());

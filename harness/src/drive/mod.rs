@@ -20,6 +20,7 @@ mod heap;
 mod knobs;
 mod last;
 mod latency;
+mod mail;
 mod middles;
 mod readings;
 mod replay;
@@ -186,6 +187,7 @@ fn to<W: Workload, T: Send>(
     // Links that cannot be harmed are looked at by nobody.
     let links = control.board.as_ref().map(|_| Arc::new(LinkFaults::new(plan.seed)));
     let config = Config { link_faults: links.clone(), ..config(plan)? };
+    let config = mail::bounded(config, control.board.as_ref());
     let runtime = Runtime::start(config, |_| CoreObserver::new(setup))?;
     target.check_cores(runtime.cores())?;
     let cores = runtime.shards() as u64;

@@ -1,5 +1,5 @@
-//! Harm that a supervisor does to the agents of a run through its board: handlers that panic, agents that stop reading,
-//! all of them asking at once.
+//! Harm that a supervisor does to the agents of a run through its board: handlers that panic, agents that stop reading
+//! and are asked by all, all of them asking at once, boxes of requests that there is no memory for.
 //!
 //! Agents of a run with a board are children of supervisors (`drive/spawn.rs`): one whose handler panics is made anew
 //! in its place, with its address and the messages that wait for it. The recorder of its core knows how far it was in
@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use tailbeam_probes::collect::heap::shortage::{self, try_box};
 use tailbeam_runtime::Cx;
 
 use super::draw::{Draw, Stream};
@@ -46,14 +47,25 @@ struct Core {
 pub(crate) struct Harm {
     board: Arc<Board>,
     cores: Box<[Core]>,
+    /// The agents, those first that stop reading first; and the place of each in that order.
+    slowest: Box<[u32]>,
+    places: Box<[u32]>,
 }
 
 /// The payload of a planted panic; it is raised without the hook that would print it.
 struct Poison;
 
 impl Harm {
-    pub(crate) fn new(board: Arc<Board>, cores: usize) -> Self {
-        Self { board, cores: (0..cores).map(|_| Core::default()).collect() }
+    pub(crate) fn new(board: Arc<Board>, cores: usize, agents: u32) -> Self {
+        let mut slowest: Box<[u32]> = (0..agents).collect();
+        slowest.sort_by_cached_key(|&agent| {
+            (Draw::new(SLOW, u64::from(agent)).bits(0, Stream::Content), agent)
+        });
+        let mut places = vec![0; slowest.len()].into_boxed_slice();
+        for (place, &agent) in (0..).zip(&slowest) {
+            places[agent as usize] = place;
+        }
+        Self { board, cores: (0..cores).map(|_| Core::default()).collect(), slowest, places }
     }
 
     /// How often the panic of a core was switched on so far; an agent falls once each time.
@@ -98,16 +110,56 @@ impl Harm {
         }
     }
 
+    /// A box for a request, which is asked for in a way that may be refused. One in [`Knob::AllocFailEvery`] is, by the
+    /// allocator.
+    pub(crate) fn boxed<T>(harm: Option<&Self>, make: impl FnOnce() -> T) -> Option<Box<T>> {
+        let every = harm.map_or(0, |harm| harm.board.level(Knob::AllocFailEvery));
+        let Some(harm) = harm.filter(|_| every > 0) else { return try_box(make) };
+        let short = shortage::scope(u32::try_from(every).unwrap_or(u32::MAX));
+        let made = try_box(make);
+        harm.board.bite_n(Knob::AllocFailEvery, short.refused());
+        made
+    }
+
     fn poison(&self, knob: Knob) -> ! {
         self.board.bite(knob);
         std::panic::resume_unwind(Box::new(Poison));
     }
 
+    /// How many agents have stopped reading: of a share above nothing at least one.
+    fn silent(&self) -> usize {
+        let permille = self.board.level(Knob::SlowConsumerPermille).min(1_000);
+        let all = self.slowest.len() as u64;
+        usize::try_from((all * permille).div_ceil(1_000)).unwrap_or(0)
+    }
+
+    /// The agents that have stopped reading.
+    pub(crate) fn not_reading(&self) -> &[u32] {
+        &self.slowest[..self.silent()]
+    }
+
     /// Whether an agent is among those that have stopped reading.
     pub(crate) fn stops_reading(&self, agent: u32) -> bool {
-        let permille = self.board.level(Knob::SlowConsumerPermille);
-        permille > 0
-            && Draw::new(SLOW, u64::from(agent)).below(0, Stream::Content, 1_000) < permille
+        let place = self.places.get(agent as usize);
+        place.is_some_and(|&place| (place as usize) < self.silent())
+    }
+
+    /// Whom request `k` of an agent is for, while [`Knob::Crowd`] has every second one go to few that do not read.
+    pub(crate) fn crowded(&self, agent: u32, k: u32) -> Option<u32> {
+        let crowd = self.board.level(Knob::Crowd);
+        if crowd == 0 || !k.is_multiple_of(2) {
+            return None;
+        }
+        let them = self.not_reading();
+        let them = &them[..them.len().min(usize::try_from(crowd).unwrap_or(usize::MAX))];
+        // Neighbours ask different ones, and each asks all of them in turn.
+        let at = (agent as usize + k as usize / 2).checked_rem(them.len())?;
+        let whom = them[at];
+        if whom == agent {
+            return None;
+        }
+        self.board.bite(Knob::Crowd);
+        Some(whom)
     }
 
     /// Waits until an agent may read again. What is meant for it meanwhile fills its mailbox.
@@ -137,7 +189,7 @@ mod tests {
     fn harm() -> (Arc<Board>, Harm) {
         let shape = Shape { cores: 1, slots: 1, slot_ns: 1, from_ns: 0 };
         let board = Arc::new(Board::create(shape, &[0; 32]).unwrap());
-        (Arc::clone(&board), Harm::new(board, 2))
+        (Arc::clone(&board), Harm::new(board, 2, 10_000))
     }
 
     fn falls(harm: &Harm, agent: u32, behind: u64) -> bool {
@@ -175,10 +227,37 @@ mod tests {
     fn a_share_of_the_agents_stops_reading() {
         let (board, harm) = harm();
         let count = || (0..10_000).filter(|&agent| harm.stops_reading(agent)).count();
-        assert_eq!(count(), 0);
-        board.set(Knob::SlowConsumerPermille, 100);
-        assert!((800..1_200).contains(&count()), "{}", count());
-        board.set(Knob::SlowConsumerPermille, 1_000);
-        assert_eq!(count(), 10_000);
+        for (permille, silent) in [(0, 0), (1, 10), (100, 1_000), (1_000, 10_000), (9_000, 10_000)]
+        {
+            board.set(Knob::SlowConsumerPermille, permille);
+            assert_eq!((count(), harm.not_reading().len()), (silent, silent));
+        }
+        let few = Harm::new(Arc::clone(&board), 2, 20);
+        board.set(Knob::SlowConsumerPermille, 1);
+        assert_eq!(few.not_reading().len(), 1, "of 20 one, and not none");
+    }
+
+    #[test]
+    fn every_second_request_is_for_one_of_a_few_that_do_not_read() {
+        let (board, harm) = harm();
+        let asked = || -> Vec<u32> {
+            (0..100)
+                .flat_map(|agent| (0..10).map(move |k| (agent, k)))
+                .filter_map(|(agent, k)| harm.crowded(agent, k))
+                .collect()
+        };
+        board.set(Knob::Crowd, 3);
+        assert!(asked().is_empty(), "nobody stops reading");
+        board.set(Knob::SlowConsumerPermille, 10);
+        let found = asked();
+        assert!((490..=500).contains(&found.len()), "{}", found.len());
+        let them = &harm.not_reading()[..3];
+        for one in them {
+            assert!(found.iter().filter(|&asked| asked == one).count() > 150, "{one}");
+        }
+        assert!(found.iter().all(|asked| them.contains(asked)));
+        assert_eq!(board.bites(Knob::Crowd), found.len() as u64);
+        board.set(Knob::Crowd, 0);
+        assert!(asked().is_empty());
     }
 }

@@ -19,7 +19,7 @@ use super::open::Open;
 use super::plant::{self, Plot};
 use super::recorder::{self, Series};
 use super::secure::far::FarCounts;
-use super::settle::{Refusal, fail, handed_back, settle, unsent, withdrawn};
+use super::settle::{Refusal, fail, handed_back, no_memory, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
 use super::workload::{AgentInfo, Asking, Outgoing, Workload};
@@ -285,13 +285,16 @@ impl<W: Workload> Hosted<W> {
             recorder::with(|r| fail(r, due_ns, true));
             return (false, now_ns);
         };
+        let by = outgoing.out.and_then(|core| self.fleet.middle(core));
+        let Some(exchange) = self.exchange(&open, key, outgoing, cx.me::<Self>()) else {
+            recorder::with(|r| no_memory(r, (key, due_ns)));
+            return (false, now_ns);
+        };
         recorder::with(|r| {
             r.record(Series::Lateness, open.sent_ns.saturating_sub(open.intended_ns));
             // Before it is: the responder may take it before this turn goes on.
             r.step(Step::Sent);
         });
-        let by = outgoing.out.and_then(|core| self.fleet.middle(core));
-        let exchange = self.exchange(&open, key, outgoing, cx.me::<Self>());
         let sent = match by {
             // Whose mailbox it is then is nobody's that requests are for.
             Some(middle) => middle
@@ -327,14 +330,15 @@ impl<W: Workload> Hosted<W> {
         }
     }
 
+    /// None when there is no memory for it.
     fn exchange(
         &self,
         open: &Open,
         key: u64,
         outgoing: Outgoing<W::Request>,
         home: Addr<Self>,
-    ) -> Box<Exchange<W>> {
-        Box::new(Exchange {
+    ) -> Option<Box<Exchange<W>>> {
+        Harm::boxed(self.fleet.harm.as_ref(), || Exchange {
             from: self.index,
             to: open.responder,
             key,
@@ -361,6 +365,10 @@ impl<W: Workload> Hosted<W> {
             && agent != self.index
             && self.k.is_multiple_of(every)
         {
+            return agent;
+        }
+        let crowded = self.fleet.harm.as_ref().and_then(|harm| harm.crowded(self.index, self.k));
+        if let Some(agent) = crowded {
             return agent;
         }
         let targets = self.fleet.plan.shape.targets;

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tailbeam_runtime::{Addr, Agent, Cx, Reply, Stop};
+use tailbeam_runtime::{Addr, Agent, Cx, Reply, SendError, Stop};
 
 use super::exchange::Exchange;
 use super::host::{Fleet, HostMsg, Hosted};
@@ -119,7 +119,14 @@ pub(crate) fn pass_on<W: Workload>(
     exchange: Box<Exchange<W>>,
     cx: &mut Cx<'_>,
 ) -> bool {
-    to.try_send(cx, HostMsg::Ask(exchange)).inspect_err(|_| lost(false)).is_ok()
+    let sent = to.try_send(cx, HostMsg::Ask(exchange));
+    sent.inspect_err(|refused| {
+        if matches!(refused, SendError::Full(_)) {
+            recorder::with(|r| r.found_full());
+        }
+        lost(false);
+    })
+    .is_ok()
 }
 
 /// Brings an answer home.

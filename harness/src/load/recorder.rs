@@ -78,6 +78,9 @@ pub struct SecondCounts {
     pub outcomes: Outcomes,
     /// Refusals because the agent's open requests were at their bound (part of `refused`).
     pub refused_open_bound: u64,
+    /// Refusals because there was no memory for the request (part of `refused`).
+    #[serde(default)]
+    pub refused_no_memory: u64,
     /// Requests the generator could not keep because its own tables were full (part of `error`).
     pub generator_exhausted: u64,
     /// Requests that found the mailbox of the agent they were for full, and were handed back (part of `error`).
@@ -108,6 +111,7 @@ impl SecondCounts {
     pub fn merge(&mut self, other: &Self) {
         self.outcomes.merge(&other.outcomes);
         self.refused_open_bound += other.refused_open_bound;
+        self.refused_no_memory += other.refused_no_memory;
         self.generator_exhausted += other.generator_exhausted;
         self.mailbox_full += other.mailbox_full;
         self.ring_full += other.ring_full;
@@ -292,6 +296,14 @@ impl Recorder {
         *count += 1;
         if let Some(lane) = &self.lane {
             lane.came_to(due_ns, fate);
+        }
+    }
+
+    /// A message found the mailbox that it was for full.
+    #[cold]
+    pub(crate) fn found_full(&self) {
+        if let Some(lane) = &self.lane {
+            lane.mailbox_full();
         }
     }
 

@@ -54,6 +54,7 @@ pub(super) fn handed_back(
     match refusal {
         Refusal::Mailbox => {
             r.second.mailbox_full += 1;
+            r.found_full();
             if let Some(agent) = whose {
                 r.latency.found_full(agent);
             }
@@ -62,6 +63,14 @@ pub(super) fn handed_back(
         Refusal::Gone => {}
     }
     fail(r, due_ns, false);
+}
+
+/// Counts a request, due at an instant, that there was no memory for: it is refused, and was not sent.
+#[cold]
+pub(super) fn no_memory(r: &mut Recorder, (key, due_ns): (u64, u64)) {
+    r.open.remove(key);
+    r.second.refused_no_memory += 1;
+    r.came_to(due_ns, Fate::Refused);
 }
 
 /// Counts a request, due at `due_ns`, that was not sent, because something before that ended it.

@@ -196,6 +196,7 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
         m.total.refused_open_bound,
         "requests were refused because their agent had its bound of open requests",
     );
+    count(m.total.refused_no_memory, "requests were refused because there was no memory for them");
     count(
         m.total.mailbox_full,
         "requests found the mailbox of the agent they were for full: errors",

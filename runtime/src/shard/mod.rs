@@ -398,6 +398,7 @@ impl Shard {
         if word.try_reserve(generation, max) {
             return Ok(word);
         }
+        let max = max.max(self.config.mailboxes_min);
         let reserved = if own {
             word.reserve(generation, max)
         } else {

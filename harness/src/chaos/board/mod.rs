@@ -6,6 +6,7 @@
 //! it had counted, and a supervisor that dies leaves nothing: the memory goes with the last process that maps it.
 
 mod cells;
+mod mail;
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -20,6 +21,7 @@ use tailbeam_probes::collect::words::Words;
 
 pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns};
 use cells::{CELL, FATES};
+pub use mail::Mail;
 
 /// "tailbord", and the layout's number.
 const MAGIC: u64 = 0x6472_6f62_6c69_6174;
@@ -72,6 +74,10 @@ pub enum Knob {
     HerdNow = 13,
     /// Defences of the subject that are switched off from its start, a bit of [`Defence`] each.
     DefencesOff = 14,
+    /// One allocation in so many fails where a request's box is made.
+    AllocFailEvery = 15,
+    /// Every second request is for one of so many of the responders that take no message.
+    Crowd = 16,
     /// A proxy on the way ends every connection by RST.
     ProxyReset = 17,
     /// A proxy on the way passes nothing on and ends nothing.
@@ -82,7 +88,7 @@ pub enum Knob {
 
 impl Knob {
     /// Every knob.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::LinkLossPpm,
         Self::LinkFrom,
         Self::LinkSharePermille,
@@ -98,6 +104,8 @@ impl Knob {
         Self::SlowConsumerPermille,
         Self::HerdNow,
         Self::DefencesOff,
+        Self::AllocFailEvery,
+        Self::Crowd,
         Self::ProxyReset,
         Self::ProxyHalfOpen,
         Self::ProxyLatencyNs,
@@ -120,6 +128,8 @@ pub enum Defence {
     Replay = 2,
     /// Records are read by their checksums.
     Checksum = 4,
+    /// Mailboxes have a bound.
+    Mailbox = 8,
 }
 
 impl Defence {
@@ -130,6 +140,7 @@ impl Defence {
             Self::Expiry => "network_partition",
             Self::Replay => "process_crash",
             Self::Checksum => "event_store_corruption",
+            Self::Mailbox => "slow_consumer",
         }
     }
 }

@@ -39,6 +39,7 @@ mod journal;
 mod network;
 mod process;
 pub mod proxy;
+mod refuse;
 mod residue;
 mod revert;
 mod step;
@@ -47,6 +48,8 @@ pub mod tool;
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 pub use cgroups::{Cgroups, Controller, Groups};
 pub use counters::Counter;
 pub use failure::Failure;
@@ -54,6 +57,7 @@ pub use guard::{Guard, run_guard};
 pub use injector::{Bite, Capability, Cut, End, HogClass, Injector, LoopDisk, On, Proof};
 pub use journal::{Applied, Journal, StepUndone, Undone, undo};
 pub use process::Process;
+pub use refuse::{Call, filters};
 pub use residue::{Residue, residue};
 pub use revert::Outcome;
 pub use step::{Revert, Rule, Step, VethPair};
@@ -66,7 +70,7 @@ pub const NAME: &str = "tailbeam-chaos";
 pub const MARK: &str = "TAILBEAM_CHAOS";
 
 /// How our own program is started as a helper: a program, and arguments before the words of the helper.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launcher {
     /// The program.
     pub program: PathBuf,

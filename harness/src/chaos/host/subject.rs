@@ -18,7 +18,7 @@ use super::failure::{self, Failure};
 use super::journal::Journal;
 use super::process::Process;
 use super::step::Step;
-use super::{MARK, tool};
+use super::{Call, Launcher, MARK, tool};
 
 /// Reads the line, enters what comes before `--`, becomes what comes after it. `read` of a shell takes no byte
 /// beyond the line from a pipe (POSIX).
@@ -45,6 +45,8 @@ pub struct Run {
     pub offset_s: Option<i64>,
     /// Priority of `SCHED_FIFO`.
     pub fifo: Option<u8>,
+    /// A system call that the kernel refuses it, and how our helper is started that sees to that.
+    pub refused: Option<(Call, Launcher)>,
 }
 
 impl Run {
@@ -58,6 +60,7 @@ impl Run {
             namespace: None,
             offset_s: None,
             fifo: None,
+            refused: None,
         }
     }
 
@@ -93,6 +96,10 @@ impl Run {
         if let Some(priority) = self.fifo {
             before(&["chrt", "-f", &priority.to_string()])?;
         }
+        // The last: the others may need what a filter or its price, no new privileges, takes away.
+        if let Some((call, launcher)) = &self.refused {
+            argv.extend(call.words(launcher));
+        }
         argv.push(self.program.display().to_string());
         argv.extend(self.args.iter().cloned());
         Ok(argv)
@@ -121,6 +128,9 @@ impl fmt::Display for Run {
         }
         if let Some(s) = self.offset_s {
             write!(f, ", with its monotonic clock {s} s ahead")?;
+        }
+        if let Some((call, _)) = &self.refused {
+            write!(f, ", refused {}", call.name())?;
         }
         self.fifo.map_or(Ok(()), |priority| write!(f, ", at real-time priority {priority}"))
     }
@@ -218,12 +228,15 @@ mod tests {
         run.namespace = Some("n".to_owned());
         run.offset_s = Some(-5);
         run.fifo = Some(7);
+        let launcher = Launcher { program: "/bin/t".into(), args: vec!["help".to_owned()] };
+        run.refused = Some((Call::IoUringSetup, launcher));
         let argv = run.wrapped().unwrap().join(" ");
         let order = [
             "nsenter --net=/run/netns/n --",
             "unshare -T --monotonic -5",
             "nsenter --time=",
             "chrt -f 7",
+            "/bin/t help -- refuse io_uring_setup /bin/x a b",
         ];
         let places: Vec<_> = order.iter().map(|part| argv.find(part)).collect();
         assert!(places.is_sorted() && places.iter().all(Option::is_some), "{argv}");

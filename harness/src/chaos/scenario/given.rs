@@ -24,7 +24,7 @@ const fn is_alone(act: &Act) -> bool {
     act.restarts()
         || act.is_of_the_start()
         || act.needs_disk()
-        || matches!(act, Act::Corrupt(_) | Act::Together(_) | Act::NotBuilt(_))
+        || matches!(act, Act::Corrupt(_) | Act::Together(_))
 }
 
 /// Whether a scenario of a file can be run.

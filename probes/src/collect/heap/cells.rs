@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering, 
 use super::collector::Thread;
 use super::hook::{self, Fast, OWN};
 use super::sample::{Draw, LARGE};
+use super::shortage::Shortage;
 use crate::record::heap::ClassTotals;
 
 /// Classes by powers of two: class `k` holds sizes up to `2^(k + 3)`.
@@ -69,11 +70,13 @@ pub(super) struct Local {
     /// All cells were taken when this thread first asked.
     refused: Cell<bool>,
     pub(super) thread: Thread,
+    pub(super) shortage: Shortage,
 }
 
 impl Local {
     pub(super) const fn new() -> Local {
-        Local { cells: Cell::new(None), refused: Cell::new(false), thread: Thread::new() }
+        let (thread, shortage) = (Thread::new(), Shortage::new());
+        Local { cells: Cell::new(None), refused: Cell::new(false), thread, shortage }
     }
 
     /// The thread's own cells.
@@ -81,7 +84,8 @@ impl Local {
         self.cells.get()
     }
 
-    fn fast(&self) -> &'static Fast {
+    /// What `hook.c` counts in, outside of a shortage.
+    pub(super) fn fast(&self) -> &'static Fast {
         self.own().map_or_else(hook::nobodys, |cells| &cells.fast)
     }
 }
@@ -190,6 +194,11 @@ pub(super) fn notice(local: &Local) {
 pub(super) fn in_range(address: usize) -> bool {
     let [base, span] = &RANGE;
     address.wrapping_sub(base.load(Ordering::Relaxed)) < span.load(Ordering::Relaxed)
+}
+
+/// An allocation of this size was taken from nobody's words, and is counted anew.
+pub(super) fn nobody_again<const BY_CLASS: bool>(size: usize) {
+    hook::nobody_again(words_of::<BY_CLASS>(size));
 }
 
 /// Counts an allocation as the fast path does; true when [`slow_alloc`] must follow.

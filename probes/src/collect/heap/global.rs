@@ -16,7 +16,7 @@ use super::cells::{
 };
 use super::sampler::{Fresh, Sampler, sampler};
 use super::unwind::Registers;
-use super::{hook, plain, realloc};
+use super::{hook, plain, realloc, shortage};
 
 /// Put this in a program: `#[global_allocator] static A: TailbeamAlloc = TailbeamAlloc;`.
 ///
@@ -64,15 +64,15 @@ unsafe impl<const BY_CLASS: bool> GlobalAlloc for TailbeamAlloc<BY_CLASS> {
 }
 
 /// What `hook.c` asks for; the same numbers.
-mod what {
-    pub(super) const ALLOC: usize = 0;
-    pub(super) const ZEROED: usize = 1;
-    pub(super) const FREE: usize = 2;
-    pub(super) const REFILL: usize = 3;
-    pub(super) const RECORDED: usize = 4;
-    pub(super) const REFILL_RESIZED: usize = 5;
+pub(super) mod what {
+    pub(in super::super) const ALLOC: usize = 0;
+    pub(in super::super) const ZEROED: usize = 1;
+    pub(in super::super) const FREE: usize = 2;
+    pub(in super::super) const REFILL: usize = 3;
+    pub(in super::super) const RECORDED: usize = 4;
+    pub(in super::super) const REFILL_RESIZED: usize = 5;
     /// Added to one of the above: the thread counts by class.
-    pub(super) const BY_CLASS: usize = 8;
+    pub(in super::super) const BY_CLASS: usize = 8;
 }
 
 /// Continues an operation that the fast path does not end.
@@ -106,6 +106,12 @@ unsafe fn go_on<const BY_CLASS: bool>(
     (old, align): (usize, usize),
     size: usize,
 ) -> *mut u8 {
+    // Where nobody's words are counted in, everything begins as one of these.
+    let begins = what <= what::FREE || what == what::RECORDED;
+    if begins && local(|local| local.shortage.is_on()) {
+        // SAFETY: the caller's.
+        return unsafe { shortage::go_on::<BY_CLASS>(what, block, (old, align), size) };
+    }
     match what {
         what::ALLOC => return finish_alloc::<BY_CLASS>(size, align),
         what::ZEROED => return finish_zeroed::<BY_CLASS>(size, align),

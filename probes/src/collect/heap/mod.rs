@@ -42,6 +42,7 @@ mod realloc;
 pub mod sample;
 mod sampler;
 mod session;
+pub mod shortage;
 mod site;
 mod stack;
 mod threads;

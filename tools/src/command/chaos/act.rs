@@ -6,11 +6,12 @@ use rustix::thread::{CpuSet, sched_getaffinity};
 use tailbeam_harness::chaos::board::Knob;
 use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
 use tailbeam_harness::chaos::host::{
-    Capability, Counter, Cut, End, Host, Injector, Journal, On, Process, Proof, Step,
+    Call, Capability, Counter, Cut, End, Host, Injector, Journal, On, Process, Proof, Step,
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
 use tailbeam_harness::chaos::scenario::{Act, How, Way};
 
+use super::refused;
 use super::stage::Stage;
 
 const MIB: u64 = 1 << 20;
@@ -23,6 +24,8 @@ const LIFE_BEYOND_MS: u64 = 30_000;
 pub(super) enum Force {
     Knobs(Vec<(Knob, u64)>, Vec<u64>),
     Several(Vec<Force>),
+    /// A call that is refused to the subject since its start; so many things were refused to us, who are not.
+    Refused(Call, u64),
     Host {
         mark: usize,
         injectors: Vec<Injector>,
@@ -102,7 +105,7 @@ fn injectors(
         | Act::Kill
         | Act::Corrupt(_)
         | Act::Together(_)
-        | Act::NotBuilt(_) => Vec::new(),
+        | Act::Refuse(_) => Vec::new(),
     })
 }
 
@@ -157,9 +160,8 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
 
 /// What this host can do of an act.
 pub(super) fn ability(act: &Act, host: &Host) -> Ability {
-    if let Act::NotBuilt(cause) = act {
-        let remedy = "none in this version".to_owned();
-        return Ability::Impossible { cause: cause.clone(), remedy };
+    if let Act::Refuse(call) = act {
+        return refused::ability(*call);
     }
     let mut ability = Ability::Available;
     for injector in kinds(act, host) {
@@ -211,7 +213,7 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
         Act::MonotonicOffset(s) => lines.push(format!(
             "start the subject in a time namespace {s} s ahead; undo: it ends with the subject"
         )),
-        Act::NotBuilt(cause) => lines.push(format!("nothing: {cause}")),
+        Act::Refuse(call) => lines.push(refused::dry(*call)),
         _ => {}
     }
     lines
@@ -253,6 +255,9 @@ impl Force {
                 }
             }
             return Ok(Self::Several(forces));
+        }
+        if let Act::Refuse(call) = act {
+            return Ok(Self::Refused(*call, refused::own(*call)));
         }
         let host = stage.setting.host;
         let process = stage.process();
@@ -304,6 +309,7 @@ impl Force {
                 })
                 .collect(),
             Self::Several(forces) => forces.iter().flat_map(|force| force.bites(stage)).collect(),
+            Self::Refused(call, before) => vec![refused::stated(stage, *call, *before)],
             Self::Host { injectors, before, helper, .. } => {
                 let (host, process) = (stage.setting.host, stage.process());
                 let on = On { host, groups: &stage.groups, process, helper: *helper };
@@ -324,6 +330,8 @@ impl Force {
                 let left = knobs.iter().find(|(knob, _)| stage.board.level(*knob) != 0);
                 left.map_or(Ok(()), |(knob, _)| Err(format!("{knob:?} does not read 0")))
             }
+            // It ends with the subject.
+            Self::Refused(..) => Ok(()),
             // The last first; each is taken back whatever became of the others.
             Self::Several(forces) => {
                 let all: Vec<Result<(), String>> =

@@ -2,12 +2,13 @@
 //! or thread is left in the process.
 
 use serde_json::Value;
-use tailbeam_harness::chaos::board::{Cell, Fate};
-use tailbeam_harness::chaos::host::Process;
+use tailbeam_harness::chaos::board::{Cell, Fate, Mail};
+use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, judge};
 
 use super::act::{open_files, threads};
+use super::refused;
 use super::stage::{Stage, said};
 
 /// What a process has open before any fault.
@@ -53,6 +54,9 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
             Ok(report) => {
                 subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
                 subject.checks.extend(of_report(&report["data"], stage.kept));
+                if stage.refused == Some(Call::PerfEventOpen) {
+                    subject.checks.push(refused::no_figure(stage));
+                }
             }
             Err(_) => subject.checks.push(Check::unknown("the run has a report", said(&ended))),
         },
@@ -90,6 +94,28 @@ fn sum(cells: &[Cell]) -> Cell {
     let mut sum = Cell::default();
     cells.iter().for_each(|cell| sum.merge(cell));
     sum
+}
+
+/// The mail of one that does not read has a bound, and who writes more is refused. Seen before and after a fault that
+/// fills mailboxes.
+pub(super) fn bounded(before: Mail, after: Mail) -> Check {
+    let name = "mailboxes keep their bound";
+    let (looks, refused) = (after.looks - before.looks, after.refused - before.refused);
+    let Some(bound) = after.bound.filter(|_| looks > 0) else {
+        return Check::unknown(
+            name,
+            "nobody looked at a mailbox, or the subject has said no bound",
+        );
+    };
+    let text = format!(
+        "at most {} messages waited at one agent, {bound} may; {refused} were refused; seen in {looks} looks",
+        after.deepest
+    );
+    // A bound that is not reached has bounded nothing.
+    if refused == 0 && after.deepest <= bound {
+        return Check::unknown(name, format!("no mailbox was full: {text}"));
+    }
+    Check::seen(name, after.deepest <= bound, text)
 }
 
 /// Every request that was due has one end, unless its process was killed while it was open.
@@ -176,5 +202,24 @@ fn restored(kept: u64, count: &impl Fn(&str) -> Option<u64>) -> Check {
         }
         // A run that restores nothing says nothing of it.
         _ => Check::seen(name, false, format!("none of {kept} events of the log")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_that_was_not_reached_or_not_looked_at_is_unknown() {
+        let full = Mail { bound: Some(500), deepest: 500, looks: 40, refused: 9 };
+        let holds = |after: Mail| bounded(Mail { refused: 2, ..Mail::default() }, after).holds;
+        assert_eq!(holds(full), Some(true));
+        assert_eq!(holds(Mail { deepest: 501, ..full }), Some(false));
+        assert_eq!(holds(Mail { deepest: 501, refused: 2, ..full }), Some(false));
+        for unknown in
+            [Mail { refused: 2, ..full }, Mail { looks: 0, ..full }, Mail { bound: None, ..full }]
+        {
+            assert_eq!(holds(unknown), None, "{unknown:?}");
+        }
     }
 }

@@ -3,7 +3,9 @@
 mod act;
 mod asked;
 mod checks;
+mod kept;
 mod peer;
+mod refused;
 mod show;
 mod stage;
 mod trial;
@@ -23,7 +25,6 @@ use tailbeam_harness::chaos::record::{
 };
 use tailbeam_harness::chaos::recovery::Baseline;
 use tailbeam_harness::chaos::scenario::{self, Act, Fault, Scenario};
-use tailbeam_harness::chaos::slots;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
 use tailbeam_harness::load::AnyWorkload;
@@ -280,7 +281,7 @@ struct Cast<'c, 'a> {
     say: &'c mut dyn FnMut(&str),
 }
 
-impl Cast<'_, '_> {
+impl<'a> Cast<'_, 'a> {
     fn perform(&mut self, faults: &[Fault]) {
         let (able, not): (Vec<_>, Vec<_>) = faults
             .iter()
@@ -342,17 +343,16 @@ impl Cast<'_, '_> {
         Ok(Some(disk))
     }
 
-    fn on_stage(
+    /// A stage for these faults with all but the subject on it; how far that one's clock is to be ahead, s.
+    fn set(
         &mut self,
         able: &[(&Fault, Ability)],
-        done: &mut Vec<FaultRecord>,
-        subject: &mut SubjectRecord,
-    ) -> Result<(), String> {
+        disk: Option<&LoopDisk>,
+    ) -> Result<(Stage<'a>, Option<i64>), String> {
         let (setting, plan) = (self.setting, self.setting.plan);
-        let disk = self.disk(able.iter().any(|(fault, _)| fault.act.needs_disk()))?;
         let groups = setting.host.groups("");
         self.journal.perform_all(&groups.steps()).map_err(|error| error.to_string())?;
-        let home = match &disk {
+        let home = match disk {
             Some(disk) => disk.dir.join("logs"),
             None => setting.store.join(format!(
                 "logs-{}-{}",
@@ -366,11 +366,24 @@ impl Cast<'_, '_> {
             Act::MonotonicOffset(offset_s) => Some(offset_s),
             _ => None,
         });
+        stage.refused = able.iter().find_map(|(fault, _)| refused::of_the_start(&fault.act));
         (self.say)(&format!("a subject of {} agents", plan.agents));
         if able.iter().any(|(fault, _)| fault.act.needs_peer()) {
             let by_proxy = able.iter().any(|(fault, _)| fault.act.needs_proxy());
             stage.start_peer(self.journal, by_proxy)?;
         }
+        Ok((stage, offset_s))
+    }
+
+    fn on_stage(
+        &mut self,
+        able: &[(&Fault, Ability)],
+        done: &mut Vec<FaultRecord>,
+        subject: &mut SubjectRecord,
+    ) -> Result<(), String> {
+        let (setting, plan) = (self.setting, self.setting.plan);
+        let disk = self.disk(able.iter().any(|(fault, _)| fault.act.needs_disk()))?;
+        let (mut stage, offset_s) = self.set(able, disk.as_ref())?;
         stage.start(self.journal, false, offset_s)?;
         setting.wait(plan.warm_ns);
         stage.opened = Some(checks::open(&stage));
@@ -417,34 +430,9 @@ impl Cast<'_, '_> {
             done.push(record);
         }
         checks::close(&mut stage, subject, done);
-        take_away(&stage.home, subject, done)?;
-        keep(&stage, &self.record.name, self.record.subjects.len())
+        kept::take_away(&stage.home, subject, done)?;
+        kept::keep(&stage, &self.record.name, self.record.subjects.len())
     }
-}
-
-/// Takes the logs of a subject away: they have been read, and are kept only where something that they should show does
-/// not hold.
-fn take_away(home: &Path, subject: &SubjectRecord, done: &[FaultRecord]) -> Result<(), String> {
-    let trials = done.iter().flat_map(|of| &of.trials).flat_map(|trial| &trial.checks);
-    if subject.checks.iter().chain(trials).any(|check| check.holds != Some(true)) {
-        return Ok(());
-    }
-    fs::remove_dir_all(home).map_err(|error| format!("{}: {error}", home.display()))
-}
-
-/// Name of the file of a subject's slots.
-fn slots_of(scenario: &str, subject: usize) -> String {
-    format!("{scenario}-{subject}.slots.jsonl")
-}
-
-/// Writes the slots beside the record.
-fn keep(stage: &Stage<'_>, scenario: &str, subject: usize) -> Result<(), String> {
-    let path = stage.setting.dir.join(slots_of(scenario, subject));
-    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-    let mut file = std::io::BufWriter::new(fs::File::create(&path).map_err(failed)?);
-    slots::write(&stage.axis.cells, &mut file).map_err(failed)?;
-    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)
 }
 
 /// Longest time that a subject may be needed for, ns.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use tailbeam_harness::chaos::host::helper::Helper;
-use tailbeam_harness::chaos::host::{Host, Launcher, run_guard};
+use tailbeam_harness::chaos::host::{Call, Host, Launcher, run_guard};
 use tailbeam_harness::chaos::record::{Ability, ChaosRecord, ScenarioRecord, Trial, VERSION};
 use tailbeam_harness::chaos::recovery::{Axis, Took};
 use tailbeam_harness::chaos::scenario::{Fault, Scenario};
@@ -41,7 +41,7 @@ pub(super) fn again(store: &Store, name: &str) -> Result<ChaosRecord, Failure> {
     let expected = record.plan.rate_per_s * slot_ns as f64 / 1e9;
     for scenario in &mut record.scenarios {
         for number in 0..scenario.subjects.len() {
-            let path = dir.join(super::slots_of(&scenario.name, number));
+            let path = dir.join(super::kept::slots_of(&scenario.name, number));
             let text = match std::fs::read_to_string(&path) {
                 Ok(text) => text,
                 // A subject that never came on the stage has none, and no trials.
@@ -184,6 +184,9 @@ pub(in super::super) fn guard(journal: &Path) -> Outcome {
 
 /// `chaos-helper`: takes away what it is told to.
 pub(in super::super) fn helper(words: &[String]) -> Outcome {
+    if let Some((call, program)) = Call::parse(words) {
+        return Err(Failure::new(1, call.become_program(program)));
+    }
     let helper = Helper::parse(words).ok_or_else(|| {
         Failure::new(2, "these are no words of a helper\n  cause: this command is for `tailbeam chaos`\n  remedy: run that")
     })?;

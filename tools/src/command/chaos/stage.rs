@@ -2,14 +2,14 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tailbeam_harness::chaos::board::{Board, Cell, Knob, Shape};
-use tailbeam_harness::chaos::host::{Groups, Host, Journal, Process, Run, Subject};
+use tailbeam_harness::chaos::host::{Call, Groups, Host, Journal, Process, Run, Subject};
 use tailbeam_harness::chaos::record::ChaosPlan;
 use tailbeam_harness::chaos::recovery::Axis;
 use tailbeam_harness::drive::Control;
@@ -87,6 +87,8 @@ pub(super) struct Stage<'a> {
     pub(super) opened: Option<Opened>,
     /// Events that the logs held when the last process before this one ended.
     pub(super) kept: Option<u64>,
+    /// What the kernel refuses to those that are started.
+    pub(super) refused: Option<Call>,
     running: Option<Running>,
     /// Its second process, where it has one.
     pub(super) peer: Option<Peer>,
@@ -132,6 +134,7 @@ impl<'a> Stage<'a> {
             home,
             opened: None,
             kept: None,
+            refused: None,
             running: None,
             peer: None,
             settled: 0,
@@ -164,6 +167,18 @@ impl<'a> Stage<'a> {
         resume: bool,
         offset_s: Option<i64>,
     ) -> Result<(), String> {
+        let begun = self.board.begun().1;
+        self.running = Some(self.launch(journal, resume, offset_s)?);
+        self.wait_for_requests(begun)
+    }
+
+    /// Starts it, and waits for nothing.
+    fn launch(
+        &self,
+        journal: &mut Journal,
+        resume: bool,
+        offset_s: Option<i64>,
+    ) -> Result<Running, String> {
         let text = |path: &Path| path.display().to_string();
         let setting = self.setting;
         let mut args = vec!["--store".to_owned(), text(&setting.store), "soak".to_owned()];
@@ -188,7 +203,7 @@ impl<'a> Stage<'a> {
         let mut run = Run::new(&setting.program, &words).inside(&self.groups);
         run.offset_s = offset_s;
         run.namespace = self.peer.as_ref().map(|peer| peer.near().to_owned());
-        let begun = self.board.begun().1;
+        run.refused = self.refused.map(|call| (call, setting.host.launcher.clone()));
         let pipes = |command: &mut Command| {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         };
@@ -196,8 +211,20 @@ impl<'a> Stage<'a> {
             Subject::start(journal, &run, pipes).map_err(|error| error.to_string())?;
         let child = subject.child();
         let (out, err) = (reader(child.stdout.take()), reader(child.stderr.take()));
-        self.running = Some(Running { subject, out, err });
-        self.wait_for_requests(begun)
+        Ok(Running { subject, out, err })
+    }
+
+    /// Starts another one that is to go on and cannot, because the kernel refuses it something: how it ended, and what it
+    /// said. One that goes on all the same, or does not end, is killed.
+    pub(super) fn attempt(&self, journal: &mut Journal) -> Result<(ExitStatus, Ended), String> {
+        let Running { mut subject, out, err } = self.launch(journal, true, None)?;
+        let ended = subject.ends_within(START_NS / 1_000_000);
+        let status = match ended.map_err(|error| error.to_string())? {
+            Some(status) => status,
+            None => subject.kill().map_err(|error| error.to_string())?,
+        };
+        let text = |from: JoinHandle<String>| from.join().unwrap_or_default();
+        Ok((status, Ended { out: text(out), err: text(err) }))
     }
 
     fn wait_for_requests(&mut self, begun: u64) -> Result<(), String> {

@@ -12,6 +12,7 @@ use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::Force;
 use super::checks;
+use super::refused::Refusals;
 use super::stage::{Stage, said};
 
 /// Why a fault that was cut off has no more injections.
@@ -36,7 +37,7 @@ impl Scene<'_, '_> {
         }
         match &fault.act {
             Act::Corrupt(damage) => self.corrupt(*damage, draw),
-            act if act.restarts() => self.restart(act),
+            act if act.restarts() => self.restart(fault),
             _ => self.hold(fault),
         }
     }
@@ -44,7 +45,7 @@ impl Scene<'_, '_> {
     fn hold(&mut self, fault: &Fault) -> Result<Trial, String> {
         let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);
         let process = self.stage.process();
-        let injected_ns = self.stage.now_ns();
+        let (injected_ns, mail) = (self.stage.now_ns(), self.stage.board.mail());
         let force = Force::inject(&fault.act, self.stage, self.journal, self.disk, hold_ns)?;
         // A stop ends the fault early; it is taken back in any case.
         self.stage.setting.wait(hold_ns);
@@ -55,7 +56,10 @@ impl Scene<'_, '_> {
         let alive = self.stage.ended();
         let text = alive.as_ref().map_or_else(|| "it lives".to_owned(), said);
         let lives = alive.is_none() && self.stage.process() == process;
-        let checks = vec![Check::seen("the subject lives", lives, text)];
+        let mut checks = vec![Check::seen("the subject lives", lives, text)];
+        if fault.act.fills_mailboxes() {
+            checks.push(checks::bounded(mail, self.stage.board.mail()));
+        }
         Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
     }
 
@@ -81,8 +85,8 @@ impl Scene<'_, '_> {
     }
 
     /// The process dies, with its disk or without, and another one goes on.
-    fn restart(&mut self, act: &Act) -> Result<Trial, String> {
-        let begun = self.stage.board.begun().1;
+    fn restart(&mut self, fault: &Fault) -> Result<Trial, String> {
+        let (act, begun) = (&fault.act, self.stage.board.begun().1);
         let injected_ns = self.stage.now_ns();
         let force = match act {
             Act::PowerCut => Some(Force::inject(act, self.stage, self.journal, self.disk, 0)?),
@@ -100,6 +104,14 @@ impl Scene<'_, '_> {
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
         let mut checks = self.durable();
+        let mut others = 0;
+        if let Act::Refuse(call) = act {
+            let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);
+            let tried = Refusals::try_for(self.stage, self.journal, *call, hold_ns)?;
+            others = tried.starts;
+            bites.push(tried.bite(*call));
+            checks.push(tried.check(*call));
+        }
         let reverted_ns = self.stage.now_ns();
         let started = self.stage.start(self.journal, true, None);
         if started.is_err() && self.stage.setting.stopped() {
@@ -115,7 +127,7 @@ impl Scene<'_, '_> {
             unit: "processes".to_owned(),
             before: Some(begun),
             after: Some(self.stage.board.begun().1),
-            bit: self.stage.board.begun().1 == begun + 1,
+            bit: self.stage.board.begun().1 == begun + others + 1,
         });
         Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
     }
