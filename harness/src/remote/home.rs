@@ -12,7 +12,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
-use tailbeam_probes::collect::process;
 use tailbeam_runtime::net::{TcpListener, TcpStream};
 use tailbeam_runtime::{Addr, Agent, Config, Cores, Cx, NoObserver, Runtime, Stop};
 
@@ -127,7 +126,7 @@ pub struct HomeReport {
     pub undeliverable: u64,
     /// Connections that were ended because of what they said.
     pub refused: u64,
-    /// CPU time of the process, ns; none where it cannot be read.
+    /// CPU time of the process, ns, which its program reads; none where it cannot.
     pub cpu_ns: Option<u64>,
 }
 
@@ -495,7 +494,7 @@ impl Home {
             ended: of(&counts.ended),
             undeliverable: of(&counts.undeliverable),
             refused: of(&counts.refused),
-            cpu_ns: process::cpu_time_ns().ok(),
+            cpu_ns: None,
         }
     }
 }

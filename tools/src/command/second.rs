@@ -3,7 +3,8 @@
 use std::io::{BufRead as _, Read as _, Write, stdin};
 
 use rustix::process::{Signal, set_parent_process_death_signal};
-use tailbeam_harness::remote::{Home, HomeConfig, Launch, Second};
+use tailbeam_harness::remote::{Home, HomeConfig, HomeReport, Launch, Second};
+use tailbeam_probes::collect::process;
 
 use super::Outcome;
 use crate::Failure;
@@ -44,7 +45,8 @@ pub(super) fn run(out: &mut dyn Write) -> Outcome {
     say(out, home.addresses())?;
     // Nothing more is said to it: what comes is thrown away, and the end is the end.
     std::io::copy(&mut stdin, &mut std::io::sink()).map_err(|error| failed(&error))?;
-    say(out, &home.end())?;
+    let report = home.end();
+    say(out, &HomeReport { cpu_ns: process::cpu_time_ns().ok(), ..report })?;
     Ok(0)
 }
 
