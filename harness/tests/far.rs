@@ -113,6 +113,10 @@ fn half_of_the_answers_come_from_the_second_process_and_all_add_up() {
     assert!((0.4..0.6).contains(&share), "{carried} of {}", all.attempts);
     assert_eq!((report.asked, report.refused, report.full), (carried, 0, 0), "{report:?}");
     assert_eq!(report.answered + report.ended, report.asked, "{report:?}");
+    let parts = ["answers", "requests given up", "requests withdrawn"];
+    let parts = parts.map(|name| ran.count(&format!("second process: {name}")));
+    assert_eq!(parts.iter().sum::<u64>(), carried, "each that was carried has one end");
+    assert!(parts[2] > 10, "{parts:?}");
     // One that was withdrawn while its answer was on the way has its answer, for nobody.
     let came =
         ran.count("second process: answers") + ran.count("second process: answers for nobody");
@@ -171,6 +175,13 @@ fn a_connection_that_goes_takes_requests_with_it_and_the_next_one_serves() {
     });
     let all = ran.all;
     assert!(before.answered > 300 && after.answered > 300, "{before:?} {after:?}");
+    let parts = ["answers", "requests given up", "requests withdrawn"];
+    let parts = parts.map(|name| ran.count(&format!("second process: {name}")));
+    assert_eq!(parts.iter().sum::<u64>(), ran.count("second process: requests carried"));
+    for of in [before, after] {
+        // Those that an agent still held when the process ended are in none.
+        assert!(of.answered + of.undeliverable + of.full <= of.asked, "{of:?}");
+    }
     assert!(all.expired > 100 && all.ok > 1_000, "{all:?}");
     assert_eq!((all.error, all.lost), (0, 0), "{all:?}");
     assert_eq!(ran.count("second process: connections lost"), cores as u64);

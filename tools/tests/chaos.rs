@@ -396,6 +396,8 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
             "memory_exhaustion/limit",
             "disk_io_stress/full",
             "network_partition/tcp",
+            "network_partition/tcp_loss",
+            "dependency_failure/io_uring",
         ]
         .into_iter()
         .filter(able)

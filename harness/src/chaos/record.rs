@@ -387,10 +387,27 @@ impl FaultRecord {
 }
 
 impl ScenarioRecord {
+    /// Its faults, each once: one of a subject's start has a subject for each trial. With the number of its first subject.
+    #[must_use]
+    pub fn merged(&self) -> Vec<(usize, FaultRecord)> {
+        let mut merged: Vec<(usize, FaultRecord)> = Vec::new();
+        for (number, fault) in &self.faults {
+            let before = merged.iter_mut().find(|(_, of)| of.fault == fault.fault);
+            let Some((_, before)) = before else {
+                merged.push((*number, fault.clone()));
+                continue;
+            };
+            before.trials.extend(fault.trials.iter().cloned());
+            before.ended = before.ended.take().or_else(|| fault.ended.clone());
+        }
+        merged
+    }
+
     /// As much as the worst of its faults, of its subjects, and of what it left.
     #[must_use]
     pub fn judged(&self) -> Judged {
-        let faults = self.faults.iter().map(|(_, fault)| {
+        let merged = self.merged();
+        let faults = merged.iter().map(|(_, fault)| {
             let Judged { verdict, reason } = fault.judged();
             Judged { verdict, reason: format!("{}: {reason}", fault.fault.name) }
         });

@@ -67,7 +67,10 @@ impl<W: Workload> Controller<'_, W> {
         let counts = self.fleet.far.as_deref().unwrap_or_default();
         let until_ns = clock::monotonic_ns() + PATIENCE_NS;
         while counts[..self.shards].iter().any(|core| core.up.load(Relaxed) == 0) {
-            if clock::monotonic_ns() > until_ns || self.stopping() {
+            if self.stopping() {
+                return Err(gone("the run was stopped before it was reached".to_owned()));
+            }
+            if clock::monotonic_ns() > until_ns {
                 let s = PATIENCE_NS / 1_000_000_000;
                 return Err(gone(format!(
                     "no hello from {addresses:?} in {s} s: nobody listens there, or it serves another run"
@@ -104,8 +107,8 @@ pub(super) fn end(second: Option<Launched>) -> Vec<CountRecord> {
     let record = |name: &str, count| CountRecord { name: format!("second process: {name}"), count };
     match second.end() {
         Ok(report) => {
-            let HomeReport { asked, answered, full, ended, undeliverable, refused, cpu_ns, .. } =
-                report;
+            let HomeReport { asked, answered, full, ended, undeliverable, cpu_ns, .. } = report;
+            let HomeReport { refused, unheard, failed_accepts, .. } = report;
             let mut all = vec![
                 record("was asked", asked),
                 record("has answered", answered),
@@ -113,11 +116,13 @@ pub(super) fn end(second: Option<Launched>) -> Vec<CountRecord> {
                 record("was told of an end", ended),
                 record("answers without a connection", undeliverable),
                 record("connections refused", refused),
+                record("connections that said nothing", unheard),
+                record("connections that could not be taken", failed_accepts),
             ];
             all.extend(cpu_ns.map(|ns| record("CPU time, ns", ns)));
             all
         }
         // Not a figure: that there is none.
-        Err(_) => vec![record("did not say what it did", 1)],
+        Err(why) => vec![record(&format!("what it did is unknown: {why}"), 1)],
     }
 }

@@ -54,8 +54,9 @@ pub(super) fn handed_back(
     match refusal {
         Refusal::Mailbox => {
             r.second.mailbox_full += 1;
-            r.found_full();
+            // That of a middle is none of the agents'.
             if let Some(agent) = whose {
+                r.found_full();
                 r.latency.found_full(agent);
             }
         }

@@ -5,7 +5,7 @@
 //! back by the connection that the request came by. When a connection is over, answers for it are dropped and counted:
 //! those who asked have long given up, or ask again by the next connection.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -13,14 +13,14 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use tailbeam_runtime::net::{TcpListener, TcpStream};
-use tailbeam_runtime::{Addr, Agent, Config, Cores, Cx, NoObserver, Runtime, Stop};
+use tailbeam_runtime::{Addr, Agent, Config, Cores, Cx, NoObserver, OpError, Runtime, Stop};
 
 use super::frame::{Frame, Hello, Reader};
 use super::outbox::Outbox;
 use super::within::until;
 use crate::load::{Draw, Stream, answer_data};
 use crate::plan::Plan;
-use crate::protocol::elicitation::{Id, KeyRing, Message, Nonce, Notice, RunSecret, Say, Signer};
+use crate::protocol::elicitation::{Id, KeyRing, Nonce, Notice, RunSecret, Say, Signer};
 
 /// What the second process is told by the first: on its stdin, as a secret is nobody else's.
 #[derive(Clone, Serialize, Deserialize)]
@@ -124,8 +124,12 @@ pub struct HomeReport {
     pub ended: u64,
     /// Answers whose connection was over, or full.
     pub undeliverable: u64,
-    /// Connections that were ended because of what they said.
+    /// Connections that were ended because of what they said, or because there were too many.
     pub refused: u64,
+    /// Connections that ended before they said hello.
+    pub unheard: u64,
+    /// Connections that could not be taken.
+    pub failed_accepts: u64,
     /// CPU time of the process, ns, which its program reads; none where it cannot.
     pub cpu_ns: Option<u64>,
 }
@@ -139,6 +143,8 @@ struct Counts {
     ended: AtomicU64,
     undeliverable: AtomicU64,
     refused: AtomicU64,
+    unheard: AtomicU64,
+    failed_accepts: AtomicU64,
 }
 
 fn count(of: &AtomicU64) {
@@ -193,10 +199,10 @@ impl Responder {
         let now_ns = cx.fresh_ns();
         let message = self.signer.respond(asked.id, asked.challenge, now_ns, say);
         let held_ns = now_ns.saturating_sub(asked.since_ns);
-        let answer = Box::new(ToWriter { key: asked.key, held_ns, message });
-        let counts = &self.shared.counts;
-        let sent = asked.by.try_send(cx, answer).is_ok();
-        count(if sent { &counts.answered } else { &counts.undeliverable });
+        let answer = Some(Frame::Answer { key: asked.key, held_ns, message });
+        let answer = ToWriter { answer, shared: Arc::clone(&self.shared) };
+        // One that cannot be sent is dropped, and counts itself.
+        drop(asked.by.try_send(cx, Box::new(answer)));
     }
 
     fn hold(&mut self, asked: Box<Asked>, cx: &mut Cx<'_>) {
@@ -252,10 +258,19 @@ impl Agent for Responder {
     }
 }
 
+/// An answer on its way to its connection. Dropped before it is there it counts as undeliverable, wherever that is: also in
+/// the mailbox of a connection that is over.
 struct ToWriter {
-    key: u64,
-    held_ns: u64,
-    message: Message,
+    answer: Option<Frame>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for ToWriter {
+    fn drop(&mut self) {
+        if self.answer.is_some() {
+            count(&self.shared.counts.undeliverable);
+        }
+    }
 }
 
 /// Takes answers of all shards for one connection.
@@ -268,10 +283,10 @@ impl Agent for Writer {
     type Msg = Box<ToWriter>;
     const MAILBOX: u32 = 50_000;
 
-    async fn on(&mut self, answer: Box<ToWriter>, _: &mut Cx<'_>) -> Result<(), Stop> {
-        let ToWriter { key, held_ns, message } = *answer;
-        if !self.out.push(&Frame::Answer { key, held_ns, message }) {
-            count(&self.shared.counts.undeliverable);
+    async fn on(&mut self, mut answer: Box<ToWriter>, _: &mut Cx<'_>) -> Result<(), Stop> {
+        if answer.answer.as_ref().is_some_and(|frame| self.out.push(frame)) {
+            answer.answer = None;
+            count(&self.shared.counts.answered);
         }
         Ok(())
     }
@@ -279,6 +294,12 @@ impl Agent for Writer {
 
 /// A connection has so long to say hello, ns.
 const HELLO_NS: u64 = 5_000_000_000;
+/// One of which nothing is heard for so long is over, ns.
+const SILENCE_NS: u64 = 5_000_000_000;
+/// Between two tries to take a connection, after one that failed, ns.
+const ACCEPT_NS: u64 = 50_000_000;
+/// Connections of a core at once.
+const CONNECTIONS_MAX: usize = 64;
 
 /// What a connection does with a frame; an error ends it.
 fn take(
@@ -319,16 +340,17 @@ fn take(
     }
 }
 
-async fn hello(stream: &TcpStream, reader: &RefCell<Reader>, wanted: Hello) -> bool {
+/// Whether the other side says the right thing first; `None`: it ends, and has said nothing.
+async fn hello(stream: &TcpStream, reader: &RefCell<Reader>, wanted: Hello) -> Option<bool> {
     loop {
         match reader.borrow_mut().next() {
-            Ok(Some(Frame::Hello(hello))) => return hello == wanted,
+            Ok(Some(Frame::Hello(hello))) => return Some(hello == wanted),
             Ok(None) => {}
-            Ok(Some(_)) | Err(_) => return false,
+            Ok(Some(_)) | Err(_) => return Some(false),
         }
         match stream.recv().await {
             Ok(Some(bytes)) => reader.borrow_mut().add(&bytes),
-            Ok(None) | Err(_) => return false,
+            Ok(None) | Err(_) => return None,
         }
     }
 }
@@ -339,8 +361,10 @@ async fn connection(cx: &mut Cx<'_>, stream: TcpStream, shared: Arc<Shared>) {
     let reader = RefCell::new(Reader::default());
     let own = Hello { agents: shared.config.agents, first: shared.config.first };
     let until_ns = cx.fresh_ns() + HELLO_NS;
-    if until(cx, until_ns, hello(&stream, &reader, own)).await != Some(true) {
-        return count(&shared.counts.refused);
+    match until(cx, until_ns, hello(&stream, &reader, own)).await.flatten() {
+        Some(true) => {}
+        Some(false) => return count(&shared.counts.refused),
+        None => return count(&shared.counts.unheard),
     }
     let Ok(by) = cx.spawn(Writer { out: out.clone(), shared: Arc::clone(&shared) }) else {
         return count(&shared.counts.refused);
@@ -351,9 +375,11 @@ async fn connection(cx: &mut Cx<'_>, stream: TcpStream, shared: Arc<Shared>) {
     count(&shared.counts.connections);
     let mut wrong = sending.is_err();
     while !wrong && !out.is_closed() {
-        match stream.recv().await {
-            Ok(Some(bytes)) => reader.borrow_mut().add(&bytes),
-            Ok(None) | Err(_) => break,
+        // The other side asks every half second whether somebody is there: one that does not is not there itself.
+        let until_ns = cx.fresh_ns() + SILENCE_NS;
+        match until(cx, until_ns, stream.recv()).await {
+            Some(Ok(Some(bytes))) => reader.borrow_mut().add(&bytes),
+            Some(Ok(None) | Err(_)) | None => break,
         }
         loop {
             match reader.borrow_mut().next() {
@@ -369,17 +395,50 @@ async fn connection(cx: &mut Cx<'_>, stream: TcpStream, shared: Arc<Shared>) {
     if wrong {
         count(&shared.counts.refused);
     }
-    out.close();
+    let left = out.close();
+    shared.counts.answered.fetch_sub(left, Relaxed);
+    shared.counts.undeliverable.fetch_add(left, Relaxed);
     // Its task may wait in a send that the other side does not read.
     let _ = stream.shutdown_send();
     cx.kill(by.id());
 }
 
 async fn accept(cx: &mut Cx<'_>, listener: TcpListener, shared: Arc<Shared>) {
-    // A failed accept (no descriptor left) must not become a busy loop.
-    while let Ok(stream) = listener.accept().await {
-        let shared = Arc::clone(&shared);
-        drop(cx.spawn_with(async move |cx: &mut Cx<'_>| connection(cx, stream, shared).await));
+    let open = Rc::new(Cell::new(0_usize));
+    loop {
+        let stream = match listener.accept().await {
+            Ok(stream) => stream,
+            Err(OpError::Closed) => return,
+            // No descriptor is left, say: another one is tried, and not at once.
+            Err(_) => {
+                count(&shared.counts.failed_accepts);
+                let again_ns = cx.fresh_ns() + ACCEPT_NS;
+                let _ = cx.sleep_until(again_ns).await;
+                continue;
+            }
+        };
+        if open.get() >= CONNECTIONS_MAX {
+            count(&shared.counts.refused);
+            continue;
+        }
+        let (shared, open) = (Arc::clone(&shared), Rc::clone(&open));
+        open.set(open.get() + 1);
+        let place = Place(open);
+        let run = async move |cx: &mut Cx<'_>| {
+            connection(cx, stream, shared).await;
+            drop(place);
+        };
+        // Without room for its task it ends.
+        drop(cx.spawn_with(run));
+    }
+}
+
+/// A connection's place among those of its core.
+struct Place(Rc<Cell<usize>>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -494,6 +553,8 @@ impl Home {
             ended: of(&counts.ended),
             undeliverable: of(&counts.undeliverable),
             refused: of(&counts.refused),
+            unheard: of(&counts.unheard),
+            failed_accepts: of(&counts.failed_accepts),
             cpu_ns: None,
         }
     }

@@ -4,10 +4,12 @@
 //! (JSON, a list of addresses). It ends when its stdin ends, however the first process does, and says in a last line what
 //! it did ([`HomeReport`]).
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use tailbeam_probes::clock;
@@ -16,6 +18,10 @@ use super::home::{HomeConfig, HomeReport};
 
 /// Longest line that it may say, bytes.
 const LINE_MAX: u64 = 1 << 16;
+/// Lines of it that are read.
+const LINES_MAX: usize = 16;
+/// How long it may take to listen, ns.
+const BEGIN_NS: u64 = 60_000_000_000;
 /// How long it may take to end, ns.
 const END_NS: u64 = 20_000_000_000;
 
@@ -28,12 +34,55 @@ pub struct Launch {
     pub args: Vec<String>,
 }
 
+/// What a process says, line by line, read beside whoever waits for it: it may be stopped in the middle of one.
+#[derive(Debug)]
+pub struct Lines(Receiver<Result<String, String>>);
+
+impl Lines {
+    /// Of a pipe; at most 64 KiB a line, and sixteen lines.
+    #[must_use]
+    pub fn of(pipe: impl Read + Send + 'static) -> Self {
+        let (told, said) = mpsc::sync_channel(LINES_MAX);
+        // It ends with the pipe, which ends with the process.
+        std::thread::spawn(move || {
+            let mut pipe = BufReader::new(pipe);
+            for _ in 0..LINES_MAX {
+                let mut line = String::new();
+                let read = pipe.by_ref().take(LINE_MAX).read_line(&mut line);
+                let over = !matches!(read, Ok(1..));
+                let line = read.map(|_| line.trim().to_owned()).map_err(|e| e.to_string());
+                if told.send(line).is_err() || over {
+                    return;
+                }
+            }
+        });
+        Self(said)
+    }
+
+    /// What it says next, within so many ns.
+    ///
+    /// # Errors
+    /// It says nothing in that time, or has ended.
+    pub fn next(&self, within_ns: u64) -> Result<String, String> {
+        match self.0.recv_timeout(Duration::from_nanos(within_ns)) {
+            Ok(Ok(line)) if !line.is_empty() => Ok(line),
+            Ok(Ok(_)) | Err(RecvTimeoutError::Disconnected) => {
+                Err("it ended and said nothing".to_owned())
+            }
+            Ok(Err(error)) => Err(format!("its stdout: {error}")),
+            Err(RecvTimeoutError::Timeout) => {
+                Err(format!("it said nothing in {} s", within_ns / 1_000_000_000))
+            }
+        }
+    }
+}
+
 /// It runs. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Launched {
     child: Child,
     stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
+    lines: Lines,
     pub(crate) addresses: Vec<SocketAddr>,
 }
 
@@ -42,47 +91,45 @@ impl Launch {
     pub(crate) fn start(&self, config: &HomeConfig) -> Result<Launched, String> {
         let mut command = Command::new(&self.program);
         command.args(&self.args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A group of its own: Ctrl-C at the terminal is for the first process, which has answers to wait for.
+        command.process_group(0);
         let mut child =
             command.spawn().map_err(|error| format!("{}: {error}", self.program.display()))?;
         let stdin = child.stdin.take();
-        let stdout = child.stdout.take().ok_or("it has no stdout")?;
-        let (stdout, addresses) = (BufReader::new(stdout), Vec::new());
-        let mut launched = Launched { child, stdin, stdout, addresses };
-        launched.begin(config)?;
+        let lines = Lines::of(child.stdout.take().ok_or("it has no stdout")?);
+        let mut launched = Launched { child, stdin, lines, addresses: Vec::new() };
+        let stdin = launched.stdin.as_mut().ok_or("it has no stdin")?;
+        launched.addresses = begin(config, stdin, &launched.lines)?;
         Ok(launched)
     }
 }
 
+/// Tells a second process what it is, and gives where it listens.
+///
+/// # Errors
+/// It does not listen.
+pub fn begin(
+    config: &HomeConfig,
+    stdin: &mut impl Write,
+    lines: &Lines,
+) -> Result<Vec<SocketAddr>, String> {
+    let mut line = serde_json::to_string(config).map_err(|error| error.to_string())?;
+    line.push('\n');
+    stdin.write_all(line.as_bytes()).map_err(|error| format!("its stdin: {error}"))?;
+    let said = lines.next(BEGIN_NS)?;
+    let addresses: Vec<SocketAddr> = serde_json::from_str(&said)
+        .map_err(|_| format!("it did not say where it listens, but {said:?}"))?;
+    match addresses.is_empty() {
+        true => Err("it listens nowhere".to_owned()),
+        false => Ok(addresses),
+    }
+}
+
 impl Launched {
-    fn begin(&mut self, config: &HomeConfig) -> Result<(), String> {
-        let mut line = serde_json::to_string(config).map_err(|error| error.to_string())?;
-        line.push('\n');
-        let stdin = self.stdin.as_mut().ok_or("it has no stdin")?;
-        stdin.write_all(line.as_bytes()).map_err(|error| format!("its stdin: {error}"))?;
-        let said = self.line()?;
-        self.addresses = serde_json::from_str(&said)
-            .map_err(|_| format!("it did not say where it listens, but {said:?}"))?;
-        match self.addresses.is_empty() {
-            true => Err("it listens nowhere".to_owned()),
-            false => Ok(()),
-        }
-    }
-
-    /// What it says next.
-    fn line(&mut self) -> Result<String, String> {
-        let mut line = String::new();
-        let mut bounded = self.stdout.by_ref().take(LINE_MAX);
-        bounded.read_line(&mut line).map_err(|error| format!("its stdout: {error}"))?;
-        match line.trim() {
-            "" => Err("it ended and said nothing".to_owned()),
-            line => Ok(line.to_owned()),
-        }
-    }
-
     /// Ends it; what it says of what it did.
     pub(crate) fn end(mut self) -> Result<HomeReport, String> {
         self.stdin = None;
-        let said = self.line()?;
+        let said = self.lines.next(END_NS)?;
         let until_ns = clock::monotonic_ns() + END_NS;
         while clock::monotonic_ns() < until_ns {
             if self.child.try_wait().map_err(|error| error.to_string())?.is_some() {
@@ -103,5 +150,41 @@ impl Drop for Launched {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Launch {
+        Launch { program: "/bin/sh".into(), args: vec!["-c".to_owned(), script.to_owned()] }
+    }
+
+    fn config() -> HomeConfig {
+        let plan = crate::plan::Plan::soak("elicitation");
+        HomeConfig::of(&plan, [0; 32], (std::net::Ipv4Addr::LOCALHOST.into(), 0))
+    }
+
+    #[test]
+    fn one_that_says_something_else_or_nothing_is_no_second_process() {
+        let said = |script: &str| shell(script).start(&config()).unwrap_err();
+        assert!(said("exit 3").contains("said nothing"));
+        assert!(said("read x; echo hello; cat").contains("hello"));
+        assert!(said("read x; echo '[]'; cat").contains("nowhere"));
+        let none = Launch { program: "/does/not/exist".into(), args: Vec::new() };
+        assert!(none.start(&config()).unwrap_err().contains("/does/not/exist"));
+    }
+
+    #[test]
+    fn it_ends_with_its_stdin_and_says_what_it_did() {
+        let serves = "read x; echo '[\"127.0.0.1:1\"]'; cat > /dev/null; ";
+        let report = serde_json::to_string(&HomeReport { asked: 7, ..HomeReport::default() });
+        let script = format!("{serves} echo '{}'", report.unwrap());
+        let launched = shell(&script).start(&config()).unwrap();
+        assert_eq!(launched.addresses.len(), 1);
+        assert_eq!(launched.end().unwrap().asked, 7);
+        let silent = shell(&format!("{serves} exit 0")).start(&config()).unwrap();
+        assert!(silent.end().unwrap_err().contains("said nothing"));
     }
 }

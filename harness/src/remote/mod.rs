@@ -20,8 +20,8 @@ pub(crate) mod within;
 pub use frame::Hello;
 pub(crate) use home::first_of;
 pub use home::{Home, HomeConfig, HomeError, HomeReport};
-pub use launch::Launch;
 pub(crate) use launch::Launched;
+pub use launch::{Launch, Lines, begin};
 
 use std::net::SocketAddr;
 

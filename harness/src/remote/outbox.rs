@@ -20,7 +20,8 @@ struct Inner {
     spare: Vec<u8>,
     waker: Option<Waker>,
     closed: bool,
-    sent: u64,
+    /// Answers among the bytes that wait.
+    answers: u64,
 }
 
 /// The bytes; clones are the same.
@@ -35,30 +36,28 @@ impl Outbox {
             return false;
         }
         frame::encode(frame, &mut inner.bytes);
+        inner.answers += u64::from(matches!(frame, Frame::Answer { .. }));
         let waker = inner.waker.take();
         drop(inner);
         waker.into_iter().for_each(Waker::wake);
         true
     }
 
-    /// No more is sent; the task of the connection ends.
-    pub(crate) fn close(&self) {
+    /// No more is sent; the task of the connection ends. Gives how many answers waited.
+    pub(crate) fn close(&self) -> u64 {
         let mut inner = self.0.borrow_mut();
         inner.closed = true;
         inner.bytes.clear();
+        let answers = std::mem::take(&mut inner.answers);
         let waker = inner.waker.take();
         drop(inner);
         waker.into_iter().for_each(Waker::wake);
+        answers
     }
 
     /// Whether it was closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.0.borrow().closed
-    }
-
-    /// Bytes that were sent.
-    pub(crate) fn sent(&self) -> u64 {
-        self.0.borrow().sent
     }
 
     /// Sends what comes until it is closed or the connection fails; all that waits goes as one.
@@ -74,13 +73,15 @@ impl Outbox {
                     return Poll::Pending;
                 }
                 let spare = std::mem::take(&mut inner.spare);
+                inner.answers = 0;
                 Poll::Ready(Some(std::mem::replace(&mut inner.bytes, spare)))
             });
             let Some(bytes) = next.await else { return };
             let (sent, mut back) = stream.send(bytes).await;
-            match sent {
-                Ok(sent) => self.0.borrow_mut().sent += sent as u64,
-                Err(_) => return self.close(),
+            if sent.is_err() {
+                // What waits is counted by whoever closes it: the reader, which sees the end too.
+                self.0.borrow_mut().closed = true;
+                return;
             }
             if back.capacity() <= SPARE_MAX {
                 back.clear();

@@ -11,6 +11,7 @@ use super::{CoreRow, LatencyRow, LittleSection, Measured, MemorySection, Spread}
 use crate::evidence::RunFrames;
 use crate::evidence::records::{CoreRecord, Reading, SecondRecord, WindowRecord};
 use crate::load::{SecondCounts, Series};
+use crate::plan::Responders;
 
 /// Sum of all seconds. What was open when an epoch was cut is open at stop.
 pub(super) fn totals<'a>(seconds: impl Iterator<Item = &'a SecondRecord>) -> SecondCounts {
@@ -219,6 +220,11 @@ pub(super) fn memory(run: &RunFrames, length_s: f64, answered: u64) -> MemorySec
         live_last_bytes: measured(last.map(|w| &w.live_bytes)),
         cpu_share: over(cpu.clone(), 1e9, length_s * cores),
         cpu_per_request_ns: match cpu {
+            // That of a process is no whole of what two have done.
+            _ if run.plan.protocol.responders == Responders::Tcp => Measured::unknown(
+                "half of the requests are answered by a second process, whose CPU time is not in this one's",
+                "see \"second process: CPU time\" among the protocol's counts, or record with --responders here",
+            ),
             Measured::Known(_) if answered == 0 => {
                 Measured::unknown("no request was answered", "record for longer")
             }

@@ -10,7 +10,7 @@ use tailbeam_harness::load::{Entry, Secure};
 use tailbeam_harness::protocol::attack::names;
 use tailbeam_harness::report;
 
-use super::{Outcome, Watch, not_run, plan, say_preset};
+use super::{Outcome, Watch, not_run, plan, say_preset, second};
 use crate::args::{AttackArgs, Format, ProgressMode};
 use crate::progress::Shown;
 use crate::{Failure, render};
@@ -54,7 +54,7 @@ pub(super) fn run(
     let mut plan = plan(load, &Entry::<Secure>::NEW)?;
     plan.protocol.fresh_ns = args.fresh;
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
-    let control = Control::default();
+    let control = Control { second: Some(second::launch()?), ..Control::default() };
     let signals = Watch::start(&control)?;
     let mut shown = Shown::new(load.progress, std::io::stderr().is_terminal());
     let wanted = |name: &'static str| args.only.is_empty() || args.only.iter().any(|n| n == name);

@@ -1,6 +1,6 @@
 //! Processes of ours that take something away: a core, memory of a group, or what passes between two processes.
 //!
-//! Each is our own program again, started by a [`Launcher`](super::Launcher) with the words of the helper behind
+//! Each is our own program again, started by a [`Launcher`] with the words of the helper behind
 //! its arguments. Each ends by itself when its time is over or when its stdin ends, which is when the supervisor
 //! does; a hog also by limits of the kernel (`RLIMIT_CPU`, and `RLIMIT_RTTIME` at real-time priority), which need no
 //! other process to run: so there is no killer beside it that could be starved.

@@ -111,9 +111,10 @@ impl Call {
         ];
         let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
         let pointer = (&raw const program).cast::<libc::c_void>();
-        // SAFETY: PR_SET_SECCOMP(2const): the third argument points to a sock_fprog, which lives through the call as the
-        // filter does that it points to and whose length it has; the kernel copies both.
-        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, pointer) };
+        let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
+        // SAFETY: PR_SET_SECCOMP(2const): the second argument is an unsigned long; the third points to a sock_fprog, which
+        // lives through the call as the filter does that it points to and whose length it has; the kernel copies both.
+        let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, pointer) };
         if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }

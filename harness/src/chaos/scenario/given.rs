@@ -1,7 +1,7 @@
 //! Scenarios that are not the program's own: drawn by a seed, or of a file.
 
 use super::super::recovery::PARTIAL_NS;
-use super::{Act, Fault, Scenario, all, fault};
+use super::{Act, Fault, Scenario, Way, all, fault};
 use crate::load::{Draw, Stream};
 
 /// Faults of a scenario, and acts of a fault, at most.
@@ -24,7 +24,7 @@ const fn is_alone(act: &Act) -> bool {
     act.restarts()
         || act.is_of_the_start()
         || act.needs_disk()
-        || matches!(act, Act::Corrupt(_) | Act::Together(_))
+        || matches!(act, Act::Corrupt(_) | Act::Partition(_) | Act::Together(_))
 }
 
 /// Whether a scenario of a file can be run.
@@ -110,6 +110,9 @@ fn check_act(place: &str, act: &Act) -> Result<(), ScenarioError> {
         Act::Memory(percent) if !(1..=1_000).contains(percent) => {
             error(format!("a neighbour of {percent} %"), "it takes this much of 32 MiB", "write 97")
         }
+        Act::Partition(Way::Loss(percent)) if !(1..=100).contains(percent) => {
+            error(format!("a loss of {percent} %"), "it is a share of packets", "write 10")
+        }
         Act::DiskThrottle(bytes) if *bytes < 4_096 => error(
             format!("{bytes} bytes per second"),
             "a page has 4,096",
@@ -123,7 +126,7 @@ fn check_act(place: &str, act: &Act) -> Result<(), ScenarioError> {
         Act::Together(acts) => match acts.iter().find(|act| is_alone(act)) {
             Some(alone) => error(
                 format!("{alone:?} cannot be done beside others"),
-                "it ends the process, is of its start, needs a disk of its own, or is done to a copy",
+                "it ends the process, is of its start, needs a disk or a cable of its own, or is done to a copy",
                 "make it a fault of its own",
             ),
             None => acts.iter().try_for_each(|act| check_act(place, act)),

@@ -7,7 +7,7 @@
 //! itself would wait for minutes.
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -26,6 +26,8 @@ use crate::remote::within::until;
 
 /// Requests of one core that wait for answers from the second process, at most.
 const WAITING_MAX: usize = 1 << 20;
+/// Deadlines that are kept without a look whether somebody still waits for them.
+const DEADLINES_MIN: usize = 1_024;
 /// A connection is looked at this often, ns.
 const TICK_NS: u64 = 100_000_000;
 /// It is asked whether it is there this often, ns.
@@ -53,12 +55,13 @@ pub(crate) struct FarCounts {
     pub(crate) answered: AtomicU64,
     /// Requests that were given up: their deadline came, or their connection ended.
     pub(crate) given_up: AtomicU64,
+    /// Requests whose asker withdrew them. With those that were answered or given up these are all that were carried.
+    ended: AtomicU64,
     /// Requests that nobody could be given, as there was no connection or no room.
     pub(crate) not_carried: AtomicU64,
     /// Answers that came for nobody.
     late: AtomicU64,
-    /// Bytes sent and received.
-    sent: AtomicU64,
+    /// Bytes received.
     received: AtomicU64,
     /// Time that carried requests were on their way, there and back, ns: their sum and the longest.
     way_ns: AtomicU64,
@@ -87,7 +90,10 @@ struct Far {
     core: usize,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// By deadline: requests have one timeout, so they come in its order, give or take how late they were sent.
+    /// Key of each that waits.
+    keys: HashMap<Id, u64>,
+    /// By deadline: requests have one timeout, so they come in its order, give or take how late they were sent. Some of them
+    /// wait no more; of these there are at most as many as others, or a thousand.
     deadlines: VecDeque<(u64, u64)>,
     /// Of the connection that there is.
     out: Option<Outbox>,
@@ -117,8 +123,26 @@ impl Far {
             None => return Err(waiting),
         };
         let slot = &mut self.slots[index as usize];
+        let key = u64::from(slot.generation) << 32 | u64::from(index);
+        self.keys.insert(waiting.id, key);
         slot.waiting = Some(waiting);
-        Ok(u64::from(slot.generation) << 32 | u64::from(index))
+        Ok(key)
+    }
+
+    /// When one that waits is over.
+    fn note_deadline(&mut self, deadline_ns: u64, key: u64) {
+        if self.deadlines.len() >= 2 * self.keys.len().max(DEADLINES_MIN) {
+            let slots = &self.slots;
+            let waits = |key: u64| {
+                let slot =
+                    usize::try_from(key & u64::from(u32::MAX)).ok().and_then(|at| slots.get(at));
+                slot.is_some_and(|slot| {
+                    slot.waiting.is_some() && u64::from(slot.generation) == key >> 32
+                })
+            };
+            self.deadlines.retain(|&(_, key)| waits(key));
+        }
+        self.deadlines.push_back((deadline_ns, key));
     }
 
     fn remove(&mut self, key: u64) -> Option<Waiting> {
@@ -128,6 +152,7 @@ impl Far {
             return None;
         }
         let waiting = slot.waiting.take()?;
+        self.keys.remove(&waiting.id);
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(index);
         Some(waiting)
@@ -164,6 +189,7 @@ pub(super) fn install(setup: &Setup<Secure>) {
             core: setup.shard,
             slots: Vec::new(),
             free: Vec::new(),
+            keys: HashMap::new(),
             deadlines: VecDeque::new(),
             out: None,
             ends: false,
@@ -198,7 +224,7 @@ pub(super) fn carry(notice: Notice, mut reply: ReplyTo<Secure>) {
             add(&far.counts().not_carried, 1);
             return far.remove(key);
         }
-        far.deadlines.push_back((deadline_ns, key));
+        far.note_deadline(deadline_ns, key);
         add(&far.counts().carried, 1);
         None
     });
@@ -206,17 +232,16 @@ pub(super) fn carry(notice: Notice, mut reply: ReplyTo<Secure>) {
     drop(back);
 }
 
-/// An elicitation has ended without an answer: the second process is told.
-pub(super) fn ended(notice: &Notice) {
+/// The asker has withdrawn what this agent was asked: the second process is told.
+pub(super) fn withdrawn(notice: &Notice) {
     let Notice::Settled { id, .. } = notice else { return };
     let gone = with(|far| {
-        let of = |slot: &Slot| slot.waiting.as_ref().is_some_and(|waiting| waiting.id == *id);
-        let index = far.slots.iter().position(of)?;
+        let key = *far.keys.get(id)?;
         if let Some(out) = &far.out {
             // Without room it answers, and the answer is refused.
             out.push(&Frame::Ended(notice.clone()));
         }
-        let key = u64::from(far.slots[index].generation) << 32 | index as u64;
+        add(&far.counts().ended, 1);
         far.remove(key)
     });
     drop(gone);
@@ -277,7 +302,6 @@ async fn talk(cx: &mut Cx<'_>, stream: TcpStream, hello: Hello) {
         far.out = None;
         let counts = far.counts();
         counts.up.store(0, Relaxed);
-        add(&counts.sent, out.sent());
         if greeted && !far.ends {
             add(&counts.lost, 1);
         }
@@ -357,6 +381,7 @@ pub(super) fn counted(all: &mut Vec<Counted>) {
             ("second process: requests carried", of(&counts.carried)),
             ("second process: answers", of(&counts.answered)),
             ("second process: requests given up", of(&counts.given_up)),
+            ("second process: requests withdrawn", of(&counts.ended)),
             ("second process: requests not carried", of(&counts.not_carried)),
             ("second process: answers for nobody", of(&counts.late)),
             ("second process: bytes received", of(&counts.received)),

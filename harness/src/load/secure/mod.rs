@@ -224,8 +224,10 @@ impl Workload for Secure {
     fn told(&mut self, notice: Notice, _: &mut Cx<'_>) {
         if let Notice::Settled { id, .. } = &notice {
             self.let_go(*id);
-            if far::answers(self.info.index) {
-                far::ended(&notice);
+            // One that ran out is told to its asker, and that may be this one.
+            let withdrawn = matches!(notice, Notice::Settled { state: State::Cancelled, .. });
+            if withdrawn && far::answers(self.info.index) {
+                far::withdrawn(&notice);
             }
         }
         core::told(self.info.index, notice);

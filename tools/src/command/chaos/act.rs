@@ -148,7 +148,6 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
                 Injector::NetPartition { pair: pair(), cut: cut(*way) },
             ]
         }
-        Act::Proxy(_) => vec![Injector::NetPair { pair: host.veth_pair() }],
         Act::Together(acts) => acts.iter().flat_map(|act| kinds(act, host)).collect(),
         act => {
             let groups = host.groups("");

@@ -81,7 +81,7 @@ fn rejudge(stage: &Stage<'_>, subject: &mut SubjectRecord, done: &mut [FaultReco
     }
 }
 
-fn same(name: &str, before: Result<u64, String>, after: Result<u64, String>) -> Check {
+pub(super) fn same(name: &str, before: Result<u64, String>, after: Result<u64, String>) -> Check {
     match (before, after) {
         (Ok(before), Ok(after)) => {
             Check::seen(name, after <= before, format!("{before} before, {after} after"))

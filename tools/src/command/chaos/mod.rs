@@ -177,10 +177,11 @@ fn has(record: &ChaosRecord, scenario: &Scenario) -> bool {
     let found = record.scenarios.iter().find(|of| of.name == scenario.name);
     found.is_some_and(|of| {
         let whole = |of: &FaultRecord| of.ended.as_deref() != Some(trial::STOPPED);
-        scenario
-            .faults
-            .iter()
-            .all(|fault| of.faults.iter().any(|(_, done)| done.fault == *fault && whole(done)))
+        scenario.faults.iter().all(|fault| {
+            let done = of.faults.iter().filter(|(_, done)| done.fault == *fault && whole(done));
+            let start = fault.act.is_of_the_start();
+            done.count() >= if start { record.plan.injections as usize } else { 1 }
+        })
     })
 }
 
@@ -215,7 +216,7 @@ fn whole(
         faults: Vec::new(),
         residue: Vec::new(),
     };
-    for group in grouped(scenario) {
+    for group in grouped(scenario, setting.plan.injections) {
         if setting.stopped() {
             break;
         }
@@ -254,13 +255,15 @@ fn left(before: &Residue, ours: &str) -> Check {
     }
 }
 
-/// Faults by the subject that they are done to: those on disks of their own and of a second process apart, those of a subject's start each alone, and
-/// those that end a process last.
-fn grouped(scenario: &Scenario) -> Vec<Vec<Fault>> {
+/// Faults by the subject that they are done to: those on disks of their own and of a second process apart, those of a
+/// subject's start with a subject for each trial, and those that end a process last.
+fn grouped(scenario: &Scenario, injections: u32) -> Vec<Vec<Fault>> {
     let mut groups: Vec<Vec<Fault>> = vec![Vec::new(); 4];
     for fault in &scenario.faults {
         match &fault.act {
-            act if act.is_of_the_start() => groups.push(vec![fault.clone()]),
+            act if act.is_of_the_start() => {
+                groups.extend((0..injections).map(|_| vec![fault.clone()]));
+            }
             act if act.needs_proxy() => groups[3].push(fault.clone()),
             act if act.needs_peer() => groups[2].push(fault.clone()),
             act => groups[usize::from(act.needs_disk())].push(fault.clone()),
@@ -387,6 +390,7 @@ impl<'a> Cast<'_, 'a> {
         stage.start(self.journal, false, offset_s)?;
         setting.wait(plan.warm_ns);
         stage.opened = Some(checks::open(&stage));
+        stage.peer.iter_mut().for_each(peer::Peer::look);
         let from = stage.now_ns() / plan.slot_ns;
         setting.wait(plan.baseline_ns + plan.settle_ns);
         stage.read(0);

@@ -150,7 +150,7 @@ impl<'a> Stage<'a> {
         let home = HomeConfig { secret: self.board.secret(), ..self.setting.home.clone() };
         let setting = self.setting;
         let place = (setting.host, &self.groups);
-        let mut peer = Peer::start(&setting.program, place, journal, &home)?;
+        let mut peer = Peer::start(&setting.program, place, journal, (&home, !by_proxy))?;
         if by_proxy {
             let s = u64::from(self.board.shape().slots) * setting.plan.slot_ns / 1_000_000_000;
             peer.by_proxy(setting.host, &self.board, journal, (s + 600) * 1_000)?;
@@ -202,7 +202,7 @@ impl<'a> Stage<'a> {
         let words: Vec<&str> = args.iter().map(String::as_str).collect();
         let mut run = Run::new(&setting.program, &words).inside(&self.groups);
         run.offset_s = offset_s;
-        run.namespace = self.peer.as_ref().map(|peer| peer.near().to_owned());
+        run.namespace = self.peer.as_ref().and_then(|peer| peer.near()).map(str::to_owned);
         run.refused = self.refused.map(|call| (call, setting.host.launcher.clone()));
         let pipes = |command: &mut Command| {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -341,7 +341,7 @@ fn secret() -> Result<[u8; 32], String> {
 }
 
 /// Reads a pipe to its end beside the subject, so that neither waits for the other.
-fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+pub(super) fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
     thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {

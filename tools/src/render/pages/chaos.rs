@@ -21,12 +21,12 @@ pub struct ChaosData<'a> {
 struct ScenarioData<'a> {
     name: &'a str,
     verdict: Judged,
-    faults: Vec<FaultData<'a>>,
+    faults: Vec<FaultData>,
 }
 
 #[derive(Debug, Serialize)]
-struct FaultData<'a> {
-    name: &'a str,
+struct FaultData {
+    name: String,
     verdict: Judged,
 }
 
@@ -34,11 +34,14 @@ impl<'a> ChaosData<'a> {
     /// Of a series.
     #[must_use]
     pub fn of(series: &'a ChaosRecord) -> Self {
-        let fault = |of: &'a FaultRecord| FaultData { name: &of.fault.name, verdict: of.judged() };
+        let fault = |(_, of): (usize, FaultRecord)| {
+            let verdict = of.judged();
+            FaultData { name: of.fault.name, verdict }
+        };
         let scenario = |of: &'a ScenarioRecord| ScenarioData {
             name: &of.name,
             verdict: of.judged(),
-            faults: of.faults.iter().map(|(_, record)| fault(record)).collect(),
+            faults: of.merged().into_iter().map(fault).collect(),
         };
         let scenarios = series.scenarios.iter().map(scenario).collect();
         Self { verdict: series.judged(), scenarios, series }
@@ -83,7 +86,8 @@ pub fn chaos(of: &ChaosRecord) -> Page {
 fn one(of: &ScenarioRecord, page: &mut Page) {
     let judged = of.judged();
     page.heading(format!("{}  {}  {}", of.name, judged.verdict.name(), of.about));
-    let rows = of.faults.iter().map(|(subject, fault)| row(fault, of.subjects.get(*subject)));
+    let merged = of.merged();
+    let rows = merged.iter().map(|(subject, fault)| row(fault, of.subjects.get(*subject)));
     let head = [
         "fault",
         "verdict",
@@ -98,7 +102,7 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
         "from revert",
     ];
     page.table(&head, 4, rows.collect());
-    for (_, fault) in &of.faults {
+    for (_, fault) in &merged {
         let judged = fault.judged();
         if judged.verdict != Verdict::Pass {
             page.caveat(format!("{}: {}", fault.fault.name, judged.reason));
@@ -192,7 +196,7 @@ fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
 
 /// What clean injections are worth.
 fn clean(of: &ChaosRecord, page: &mut Page) {
-    let passed = of.scenarios.iter().flat_map(|of| &of.faults);
+    let passed = of.scenarios.iter().flat_map(ScenarioRecord::merged);
     let trials: Vec<u32> = passed
         .filter(|(_, fault)| fault.judged().verdict == Verdict::Pass)
         .map(|(_, fault)| u32::try_from(fault.trials.len()).unwrap_or(u32::MAX))

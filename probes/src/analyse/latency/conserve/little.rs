@@ -24,9 +24,10 @@ const WINDOWS: usize = 5;
 const LEVEL: f64 = 0.999_5;
 /// Share of a leg that a comparison must be able to see.
 const BLUNT: f64 = 0.25;
-/// Share of samples that may be late: a difference that fewer have made takes a leg that was fifty times as full in each of
-/// them as it is on average.
-const LATE: f64 = 0.02;
+/// By how much a leg may have been fuller than on average when a sample should have looked that came late: what keeps the
+/// sampler keeps requests too. A choice: beside a core that is taken for a sixth of the time, as `harness/tests/causes.rs`
+/// plants it, all of a queue's time is in that sixth.
+const LATE_FULLER: f64 = 5.0;
 /// Correlation above which no more is corrected for.
 const PHI_MAX: f64 = 0.9;
 
@@ -138,9 +139,12 @@ fn of_leg(windows: &[Joint], leg: usize) -> Check {
         return Check::unknown(what, source, cause, "record longer").with(figures);
     }
     let late: u64 = windows.iter().map(|joint| joint.late).sum();
-    if figures.residual().abs() > figures.allowed && late as f64 > LATE * n as f64 {
+    // What late samples may have missed, if the leg was so much fuller at the instants at which they should have looked.
+    let missed = LATE_FULLER * larger * late as f64 / n.max(1) as f64;
+    let off = figures.residual().abs();
+    if off > figures.allowed && off <= figures.allowed + missed {
         let cause = format!(
-            "{late} of {n} samples came late, kept from a CPU by what may have kept requests too: they are not independent of these"
+            "{late} of {n} samples came late, kept from a CPU by what may have kept requests too"
         );
         let remedy = "give the controller a CPU of its own (--cores), or keep others away";
         return Check::unknown(what, source, cause, remedy).with(figures);
@@ -247,9 +251,11 @@ mod tests {
         }
         // 480 of 288 samples, as should be, and a quarter less.
         assert_eq!(outcome(80, 1_666_667), Outcome::Pass);
-        // Samples that came late say nothing where they differ, and a few of them change nothing.
-        let late = |late| late_judged(60, 1_666_667, late).outcome;
-        assert!(matches!(late(2), Outcome::Unknown(_)) && late(0) == outcome(60, 1_666_667));
-        assert_eq!(outcome(60, 1_666_667), Outcome::Fail(Misfit::Itself));
+        // Half of the leg is more than one sample in 48 can have missed that came late; a quarter may be what four have.
+        let late = |met, late| late_judged(met, 1_666_667, late).outcome;
+        assert_eq!(late(40, 1), Outcome::Fail(Misfit::Itself));
+        assert!(matches!(late(60, 4), Outcome::Unknown(_)), "{:?}", late(60, 4));
+        assert_eq!(late(30, 3), Outcome::Fail(Misfit::Itself));
+        assert_eq!(late(80, 4), Outcome::Pass);
     }
 }
