@@ -353,6 +353,10 @@ impl Supervisor {
         });
         journals.into_iter().any(|path| {
             let lines = fs::read_to_string(path).unwrap_or_default();
+            // Starts that are refused something are the fault.
+            if lines.contains("\"refused\":[") {
+                return true;
+            }
             let started = lines.lines().rposition(|line| line.contains("--log-home"));
             let after = started
                 .map_or(0, |at| lines.lines().skip(at + 1).filter(|l| l.contains("Will")).count());
