@@ -115,8 +115,12 @@ pub fn begin(
 ) -> Result<Vec<SocketAddr>, String> {
     let mut line = serde_json::to_string(config).map_err(|error| error.to_string())?;
     line.push('\n');
-    stdin.write_all(line.as_bytes()).map_err(|error| format!("its stdin: {error}"))?;
-    let said = lines.next(BEGIN_NS)?;
+    // One that has ended takes nothing any more; what it has said before tells more than that.
+    let told = stdin.write_all(line.as_bytes());
+    let said = lines.next(BEGIN_NS).map_err(|why| match &told {
+        Ok(()) => why,
+        Err(error) => format!("{why} (its stdin: {error})"),
+    })?;
     let addresses: Vec<SocketAddr> = serde_json::from_str(&said)
         .map_err(|_| format!("it did not say where it listens, but {said:?}"))?;
     match addresses.is_empty() {
