@@ -1,17 +1,13 @@
-//! `chaos` as its user sees it: a short series, its document, what it says of a host, and what a supervisor that is killed
-//! leaves: nothing.
+//! `chaos` as its user sees it: a short series, its document, and what it says of a host.
 #![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
 #![expect(clippy::print_stderr, reason = "a test that skips must say so")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use tailbeam_harness::chaos::host::{Residue, residue};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// Two hundred agents that ask ten times a second: a baseline is there in seconds.
@@ -316,120 +312,4 @@ fn check(series: &Value, name: &str) -> bool {
     look(series, name, &mut found);
     assert!(!found.is_empty(), "no check {name}");
     found.iter().all(|holds| **holds == true)
-}
-
-/// A supervisor in the middle of a fault, and what it did to the host so far.
-struct Supervisor {
-    child: Child,
-    store: tempfile::TempDir,
-}
-
-impl Supervisor {
-    /// Waits until the fault is in force: its journal has a step behind the subject's start.
-    fn in_the_middle(fault: &str) -> Self {
-        let store = tempfile::tempdir().unwrap();
-        let line =
-            format!("chaos {fault} --injections 1 {}", SMALL.replace("--hold 500ms", "--hold 60s"));
-        let mut command = command(store.path(), &line);
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut this = Self { child: command.spawn().unwrap(), store };
-        for _ in 0..600 {
-            if this.injected() {
-                return this;
-            }
-            assert!(this.child.try_wait().unwrap().is_none(), "{fault}: it ended before the fault");
-            std::thread::park_timeout(Duration::from_millis(100));
-        }
-        panic!("{fault}: nothing was injected in a minute");
-    }
-
-    fn injected(&self) -> bool {
-        let Ok(series) = fs::read_dir(self.store.path().join("chaos")) else { return false };
-        let journals = series.flatten().filter_map(|entry| {
-            let files = fs::read_dir(entry.path()).ok()?.flatten();
-            files
-                .map(|file| file.path())
-                .find(|path| path.extension().is_some_and(|e| e == "journal"))
-        });
-        journals.into_iter().any(|path| {
-            let lines = fs::read_to_string(path).unwrap_or_default();
-            // Starts that are refused something are the fault.
-            if lines.contains("\"refused\":[") {
-                return true;
-            }
-            let started = lines.lines().rposition(|line| line.contains("--log-home"));
-            let after = started
-                .map_or(0, |at| lines.lines().skip(at + 1).filter(|l| l.contains("Will")).count());
-            after > 0
-        })
-    }
-}
-
-trait Rposition: Iterator + Sized {
-    fn rposition(self, wanted: impl Fn(Self::Item) -> bool) -> Option<usize> {
-        self.enumerate().filter_map(|(at, item)| wanted(item).then_some(at)).last()
-    }
-}
-
-impl<I: Iterator> Rposition for I {}
-
-#[test]
-fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
-    let _beside = beside_others();
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: faults of the kernel need root");
-        return;
-    }
-    let dir = tempfile::tempdir().unwrap();
-    let list = text(&run(dir.path(), "chaos --list").stdout);
-    let able = |fault: &&str| {
-        let line = list.lines().find(|line| line.contains(*fault)).unwrap();
-        let able = !line.contains("no: ");
-        if !able {
-            eprintln!("SKIPPED: {}", line.trim());
-        }
-        able
-    };
-    // Beside each other: each has names of its own.
-    std::thread::scope(|scope| {
-        for fault in [
-            "cpu_throttling/quota",
-            "cpu_throttling/hog",
-            "cpu_throttling/held_core",
-            "cpu_throttling/frozen",
-            "memory_exhaustion/limit",
-            "disk_io_stress/full",
-            "network_partition/tcp",
-            "network_partition/tcp_loss",
-            "dependency_failure/io_uring",
-        ]
-        .into_iter()
-        .filter(able)
-        {
-            scope.spawn(move || killed_in(fault));
-        }
-    });
-}
-
-fn killed_in(fault: &str) {
-    let mut supervisor = Supervisor::in_the_middle(fault);
-    let name = format!("tailbeam-chaos-{}", supervisor.child.id());
-    let ours = || {
-        let mut found = residue(&[]).unwrap().since(&Residue::default());
-        found.retain(|of| of.contains(&name));
-        found
-    };
-    let during = ours();
-    assert!(during.iter().any(|of| of.starts_with("process ")), "{fault}: {during:?}");
-    kill_process(Pid::from_child(&supervisor.child), Signal::KILL).unwrap();
-    supervisor.child.wait().unwrap();
-    let mut left = ours();
-    for _ in 0..200 {
-        if left.is_empty() {
-            break;
-        }
-        std::thread::park_timeout(Duration::from_millis(100));
-        left = ours();
-    }
-    assert!(left.is_empty(), "{fault}: {left:?}");
 }

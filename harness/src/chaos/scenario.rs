@@ -94,7 +94,8 @@ pub enum Act {
     PowerCut,
     /// The subject runs in a time namespace this far ahead, s: from its start, so one trial only.
     MonotonicOffset(i64),
-    /// Descriptors that the subject may have.
+    /// The subject gets no descriptor of this number or above (RLIMIT_NOFILE); what is open stays open. That it bit shows
+    /// when a connection to a peer has to be made anew meanwhile, so it is done together with one that ends connections.
     Descriptors(u64),
     /// The cable between the subject and its second process is cut; each in a network namespace of its own.
     Partition(Way),
@@ -499,7 +500,11 @@ fn fd_exhaustion() -> Scenario {
     scenario(
         "fd_exhaustion",
         "no descriptor is left",
-        vec![fault("limit", "no more than are open", Act::Descriptors(0))],
+        vec![fault(
+            "limit",
+            "connections to half of the responders end, and none can be opened",
+            Act::Together(vec![Act::Descriptors(0), Act::Proxy(vec![(Knob::ProxyReset, 1)])]),
+        )],
     )
 }
 

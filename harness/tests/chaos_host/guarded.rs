@@ -124,7 +124,7 @@ impl Supervisor {
         // What it had said before it died.
         self.says("never");
         if let Some(guard) = self.guard {
-            assert!(guard.ends_within(30_000).unwrap(), "the guard of {}", self.name);
+            assert!(guard.ends_within(300_000).unwrap(), "the guard of {}", self.name);
         }
         self.name
     }

@@ -32,6 +32,8 @@ const KNOBS: usize = 64;
 const CORE: usize = 8;
 /// Where the secret lies in the header.
 const SECRET: usize = 8;
+/// Where the subject counts descriptors that it was refused.
+const DESCRIPTORS_REFUSED: usize = 12;
 /// Where a proxy says its port, and how many connections were one too many.
 const PROXY_PORT: usize = 14;
 const PROXY_REFUSED: usize = 15;
@@ -332,6 +334,17 @@ impl Board {
     #[must_use]
     pub fn begun(&self) -> (u64, u64) {
         (self.shared[6].load(Relaxed), self.shared[7].load(Relaxed))
+    }
+
+    /// The subject needed a descriptor, for a connection, and was refused one (EMFILE).
+    pub fn descriptor_refused(&self) {
+        self.shared[DESCRIPTORS_REFUSED].fetch_add(1, Relaxed);
+    }
+
+    /// How often it was.
+    #[must_use]
+    pub fn descriptors_refused(&self) -> u64 {
+        self.shared[DESCRIPTORS_REFUSED].load(Relaxed)
     }
 
     /// The port that a proxy of this board listens at; `None`: it does not yet.

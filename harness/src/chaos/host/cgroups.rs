@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tailbeam_probes::Unavailable;
 
 use super::failure::{self, Failure};
-use super::process::Process;
+use super::process::{Process, until_given};
 use super::step::Step;
 
 /// A controller that faults use.
@@ -222,7 +222,7 @@ pub(super) fn members(dirs: &[PathBuf]) -> Vec<u32> {
 /// is killed and waited for, until nothing is listed, because a process may have forked meanwhile.
 ///
 /// # Errors
-/// Something is still there after about 5 s.
+/// Something is still there after a minute.
 pub(super) fn kill_members(dirs: &[PathBuf]) -> Result<usize, Failure> {
     for dir in dirs {
         for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
@@ -237,54 +237,54 @@ pub(super) fn kill_members(dirs: &[PathBuf]) -> Result<usize, Failure> {
         }
     }
     let mut killed = Vec::new();
-    for _ in 0..KILL_ROUNDS {
-        let found: Vec<Process> =
-            members(dirs).into_iter().filter_map(|pid| Process::of(pid).ok()).collect();
-        if found.is_empty() {
-            return Ok(killed.len());
-        }
-        for process in &found {
-            // Listed again after it was identified: so it is that process that is in the group.
-            if members(dirs).contains(&process.pid) {
-                process.signal(rustix::process::Signal::KILL)?;
+    until_given(
+        || format!("the end of {:?}", members(dirs)),
+        || {
+            let found: Vec<Process> =
+                members(dirs).into_iter().filter_map(|pid| Process::of(pid).ok()).collect();
+            if found.is_empty() {
+                return Ok(Some(()));
             }
-            if !killed.contains(process) {
-                killed.push(*process);
+            for process in &found {
+                // Listed again after it was identified: so it is that process that is in the group.
+                if members(dirs).contains(&process.pid) {
+                    process.signal(rustix::process::Signal::KILL)?;
+                }
+                if !killed.contains(process) {
+                    killed.push(*process);
+                }
             }
-        }
-        for process in found {
-            process.ends_within(KILL_MS)?;
-        }
-        super::process::pause_ms(5);
-    }
-    Err(Failure::Slow { what: format!("the end of {:?}", members(dirs)), ms: 5_000 })
+            for process in found {
+                process.ends_within(KILL_MS)?;
+            }
+            Ok(None)
+        },
+    )?;
+    Ok(killed.len())
 }
 
 fn gone<T>(failure: Failure, value: T) -> Result<T, Failure> {
     if failure::is_gone(&failure) { Ok(value) } else { Err(failure) }
 }
 
-/// Rounds of killing, and the wait for each process of a round, ms.
-const KILL_ROUNDS: u32 = 50;
+/// Wait for each process of a round, ms.
 const KILL_MS: u64 = 100;
 
 /// Removes an empty group; `false`: it was not there.
 ///
 /// # Errors
-/// It still holds something after 2 s.
+/// It still holds something after a minute.
 pub(super) fn remove(dir: &Path) -> Result<bool, Failure> {
-    for _ in 0..200 {
-        match std::fs::remove_dir(dir) {
-            Ok(()) => return Ok(true),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+    until_given(
+        || format!("removal of {}", dir.display()),
+        || match std::fs::remove_dir(dir) {
+            Ok(()) => Ok(Some(true)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Some(false)),
             // Tasks that have just ended leave their group a moment later.
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                super::process::pause_ms(10);
-            }
-            Err(error) => return Err(failure::io(dir, "remove", error)),
-        }
-    }
-    Err(Failure::Slow { what: format!("removal of {}", dir.display()), ms: 2_000 })
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Ok(None),
+            Err(error) => Err(failure::io(dir, "remove", error)),
+        },
+    )
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::path::Path;
 use rustix::fd::OwnedFd;
 
 use super::failure::{self, Failure};
-use super::process::pause_ms;
+use super::process::until_given;
 use super::residue;
 use super::step::fill_file;
 use super::tool;
@@ -42,31 +42,25 @@ pub(super) fn own_mount(image: &Path, dir: &Path) -> Result<(), Failure> {
 
 /// Unmounts our image; `false`: it is not mounted. A process with an open file there keeps it: end that first.
 pub(super) fn unmount(image: &Path, dir: &Path) -> Result<bool, Failure> {
-    for _ in 0..200 {
+    let what = || format!("unmounting of {}, which is in use,", dir.display());
+    let was_there = until_given(what, || {
         if residue::image_at(dir)?.as_deref() != Some(image) {
-            return Ok(false);
+            return Ok(Some(false));
         }
         match rustix::mount::unmount(dir, rustix::mount::UnmountFlags::empty()) {
-            Ok(()) => return loop_is_free(image),
-            Err(rustix::io::Errno::BUSY) => pause_ms(10),
-            Err(error) => return Err(failure::io(dir, "unmount", error)),
+            Ok(()) => Ok(Some(true)),
+            Err(rustix::io::Errno::BUSY) => Ok(None),
+            Err(error) => Err(failure::io(dir, "unmount", error)),
         }
+    })?;
+    if was_there {
+        // The loop device lets go of the image a moment later.
+        until_given(
+            || format!("the loop device of {}", image.display()),
+            || Ok((!residue::loops().values().any(|of| Path::new(of) == image)).then_some(())),
+        )?;
     }
-    Err(Failure::Slow {
-        what: format!("unmounting of {}, which is in use,", dir.display()),
-        ms: 2_000,
-    })
-}
-
-/// Waits until no loop device holds the image any more.
-fn loop_is_free(image: &Path) -> Result<bool, Failure> {
-    for _ in 0..200 {
-        if !residue::loops().values().any(|of| Path::new(of) == image) {
-            return Ok(true);
-        }
-        pause_ms(10);
-    }
-    Err(Failure::Slow { what: format!("the loop device of {}", image.display()), ms: 2_000 })
+    Ok(was_there)
 }
 
 pub(super) fn fill(dir: &Path) -> Result<(), Failure> {

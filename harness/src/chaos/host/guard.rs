@@ -18,7 +18,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, setsid};
 
 use super::failure::{self, Failure};
 use super::journal::{self, Undone};
-use super::process::{Process, timespec};
+use super::process::{LAST_MS, Process, timespec};
 use super::tool;
 
 /// Its priority of `SCHED_FIFO`: above [`HOG_PRIORITY`]. It sleeps until it is needed.
@@ -31,8 +31,8 @@ const READY: &str = "ready";
 const READY_MS: u64 = 10_000;
 /// A tool that outlives the supervisor ends within this, ms, or is not waited for.
 const TOOLS_MS: u64 = tool::TOOL_MS;
-/// Longest wait of a supervisor for its guard, ms.
-const END_MS: u64 = 60_000;
+/// Longest wait of a supervisor for its guard, ms: for several things that end late, one after the other.
+const END_MS: u64 = 10 * LAST_MS;
 
 /// The guard of a run. It watches while this lives.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Guard {
     /// holds the pipe too, must be gone.
     ///
     /// # Errors
-    /// It does not end within 60 s.
+    /// It does not end within ten minutes.
     pub fn finish(mut self) -> Result<bool, Failure> {
         drop(self.child.stdin.take());
         if !self.process.ends_within(END_MS)? {

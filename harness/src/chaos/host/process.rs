@@ -7,6 +7,7 @@ use rustix::fd::OwnedFd;
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
+use tailbeam_probes::clock::monotonic_ns;
 
 use super::failure::{self, Failure};
 
@@ -137,6 +138,28 @@ pub(super) fn timespec(ms: u64) -> Timespec {
     Timespec {
         tv_sec: i64::try_from(s).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(rest * 1_000_000).expect("below 1e9"),
+    }
+}
+
+/// Longest wait for what comes by itself once it was asked for, ms: the end of a process that was killed, a mount that
+/// nobody uses any more. A process that the kernel holds, in a sync on a busy disk or while its memory is given back, or
+/// whose core somebody else has, dies when that is over; there is nothing to do meanwhile but to wait.
+pub(super) const LAST_MS: u64 = 60_000;
+
+/// Asks every 10 ms until something is given, for [`LAST_MS`] at most. `what` is waited for, in words.
+pub(super) fn until_given<T>(
+    what: impl FnOnce() -> String,
+    mut ask: impl FnMut() -> Result<Option<T>, Failure>,
+) -> Result<T, Failure> {
+    let until_ns = monotonic_ns() + LAST_MS * 1_000_000;
+    loop {
+        if let Some(given) = ask()? {
+            return Ok(given);
+        }
+        if monotonic_ns() > until_ns {
+            return Err(Failure::Slow { what: what(), ms: LAST_MS });
+        }
+        pause_ms(10);
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use super::failure::{self, Failure};
-use super::process::{Process, pause_ms};
+use super::process::{Process, until_given};
 use super::{MARK, NAME};
 
 /// Depth of groups that are looked at.
@@ -165,26 +165,24 @@ pub(super) fn marked(wanted: impl Fn(&str) -> bool) -> Result<Vec<(Process, Stri
 pub(super) fn kill_marked(name: &str) -> Result<usize, Failure> {
     let own = std::process::id();
     let (mut killed, mut none) = (Vec::new(), 0);
-    for _ in 0..50 {
-        let mut found = marked(|mark| mark == name)?;
-        found.retain(|(process, _)| process.pid != own && process.is_alive());
-        // Looked for twice: a process in the middle of its exec shows no variables.
-        none = if found.is_empty() { none + 1 } else { 0 };
-        if none == 2 {
-            return Ok(killed.len());
-        }
-        if none == 1 {
-            pause_ms(5);
-        }
-        for (process, _) in &found {
-            process.signal(Signal::KILL)?;
-            if !killed.contains(process) {
-                killed.push(*process);
+    until_given(
+        || format!("the end of the processes of {name}"),
+        || {
+            let mut found = marked(|mark| mark == name)?;
+            found.retain(|(process, _)| process.pid != own && process.is_alive());
+            // Looked for twice: a process in the middle of its exec shows no variables.
+            none = if found.is_empty() { none + 1 } else { 0 };
+            for (process, _) in &found {
+                process.signal(Signal::KILL)?;
+                if !killed.contains(process) {
+                    killed.push(*process);
+                }
             }
-        }
-        for (process, _) in found {
-            process.ends_within(100)?;
-        }
-    }
-    Err(Failure::Slow { what: format!("the end of the processes of {name}"), ms: 5_000 })
+            for (process, _) in found {
+                process.ends_within(100)?;
+            }
+            Ok((none == 2).then_some(()))
+        },
+    )?;
+    Ok(killed.len())
 }

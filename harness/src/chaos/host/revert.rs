@@ -10,7 +10,7 @@ use rustix::process::{
 };
 
 use super::failure::{self, Failure};
-use super::process::{Process, pause_ms};
+use super::process::{LAST_MS, Process, pause_ms, until_given};
 use super::residue;
 use super::step::{Revert, Step, fill_file};
 use super::{cgroups, cut, disk, network, tool};
@@ -215,13 +215,15 @@ fn read_again(
 
 /// Waits until a process that was told to go on does. `false`: it is gone.
 fn goes_on(process: Process) -> Result<bool, Failure> {
-    for _ in 0..200 {
-        match process.state() {
-            Some('T') => pause_ms(5),
-            state => return Ok(state.is_some()),
-        }
-    }
-    Err(Failure::Slow { what: format!("{process} to go on"), ms: 1_000 })
+    until_given(
+        || format!("{process} to go on"),
+        || {
+            Ok(match process.state() {
+                Some('T') => None,
+                state => Some(state.is_some()),
+            })
+        },
+    )
 }
 
 fn removed(path: &Path, result: io::Result<()>) -> Result<Outcome, Failure> {
@@ -329,8 +331,8 @@ fn ended(process: Process) -> Result<Outcome, Failure> {
         Ok(()) | Err(rustix::io::Errno::SRCH) => {}
         Err(error) => return Err(failure::io(Path::new(&process.to_string()), "kill", error)),
     }
-    if !process.ends_within(5_000)? {
-        return Err(Failure::Slow { what: format!("the end of {process}"), ms: 5_000 });
+    if !process.ends_within(LAST_MS)? {
+        return Err(Failure::Slow { what: format!("the end of {process}"), ms: LAST_MS });
     }
     Ok(if was_alive { DONE } else { Outcome::Gone })
 }

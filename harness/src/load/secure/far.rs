@@ -13,10 +13,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use rustix::io::Errno;
 use tailbeam_runtime::Cx;
 use tailbeam_runtime::net::TcpStream;
 
 use super::{Said, Secure};
+use crate::chaos::board::Board;
 use crate::load::exchange::ReplyTo;
 use crate::load::middle::{Counted, Setup};
 use crate::protocol::elicitation::{Id, Notice};
@@ -47,6 +49,8 @@ pub(crate) struct FarCounts {
     pub(crate) connected: AtomicU64,
     /// That ended before the run did.
     pub(crate) lost: AtomicU64,
+    /// Connections that could not be made because this process may have no more descriptors.
+    no_descriptor: AtomicU64,
     /// One is there now.
     pub(crate) up: AtomicU64,
     /// Requests that were given to it.
@@ -97,6 +101,7 @@ struct Far {
     deadlines: VecDeque<(u64, u64)>,
     /// Of the connection that there is.
     out: Option<Outbox>,
+    board: Option<Arc<Board>>,
     ends: bool,
 }
 
@@ -192,6 +197,7 @@ pub(super) fn install(setup: &Setup<Secure>) {
             keys: HashMap::new(),
             deadlines: VecDeque::new(),
             out: None,
+            board: setup.board.clone(),
             ends: false,
         })
     });
@@ -270,11 +276,20 @@ fn answered(
 
 /// Keeps a connection to the second process until the run ends.
 pub(super) async fn keep(cx: &mut Cx<'_>, address: SocketAddr, hello: Hello) {
+    let none = Some(Errno::MFILE.raw_os_error());
     loop {
         let until_ns = cx.fresh_ns() + CONNECT_NS;
         let connecting = TcpStream::connect(cx, address);
-        if let Some(Ok(stream)) = until(cx, until_ns, connecting).await {
-            talk(cx, stream, hello).await;
+        match until(cx, until_ns, connecting).await {
+            Some(Ok(stream)) => talk(cx, stream, hello).await,
+            Some(Err(error)) if error.io().and_then(std::io::Error::raw_os_error) == none => {
+                with(|far| {
+                    add(&far.counts().no_descriptor, 1);
+                    far.board.iter().for_each(|board| board.descriptor_refused());
+                });
+            }
+            // Nobody listens there now, or the way is cut.
+            Some(Err(_)) | None => {}
         }
         if with(|far| far.ends).unwrap_or(true) {
             return;
@@ -378,6 +393,7 @@ pub(super) fn counted(all: &mut Vec<Counted>) {
         for (name, count) in [
             ("second process: connections", of(&counts.connected)),
             ("second process: connections lost", of(&counts.lost)),
+            ("second process: connections without a descriptor", of(&counts.no_descriptor)),
             ("second process: requests carried", of(&counts.carried)),
             ("second process: answers", of(&counts.answered)),
             ("second process: requests given up", of(&counts.given_up)),

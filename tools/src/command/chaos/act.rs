@@ -10,6 +10,7 @@ use tailbeam_harness::chaos::host::{
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
 use tailbeam_harness::chaos::scenario::{Act, How, Way};
+use tailbeam_probes::clock;
 
 use super::refused;
 use super::stage::Stage;
@@ -95,7 +96,7 @@ fn injectors(
         }
         Act::DiskFull => vec![Injector::FillDisk { disk: disk()? }],
         Act::PowerCut => vec![Injector::PowerCut { disk: disk()? }],
-        Act::Descriptors(more) => vec![Injector::FdLimit { max: open_files(alive()?)? + more }],
+        Act::Descriptors(max) => vec![Injector::FdLimit { max: *max }],
         Act::MonotonicOffset(offset_s) => vec![Injector::TimeNamespace { offset_s: *offset_s }],
         Act::Partition(way) => {
             vec![Injector::NetPartition { pair: on.host.veth_pair(), cut: cut(*way) }]
@@ -272,7 +273,11 @@ impl Force {
             let Self::Host { injectors, before, helper, .. } = &mut force else { continue };
             let on = On { host, groups: &stage.groups, process, helper: None };
             // A hog's time can be read when there is a hog; what is so from the start was nothing before it.
-            before.push(injector.proof(&on).ok().filter(|_| !act.is_of_the_start()));
+            let proof = match injector {
+                Injector::FdLimit { .. } => Some(refused_descriptors(stage)),
+                _ => injector.proof(&on).ok().filter(|_| !act.is_of_the_start()),
+            };
+            before.push(proof);
             let steps =
                 injector.steps(&on).map_err(|gone| format!("{} ({})", gone.cause, gone.remedy));
             let perform =
@@ -312,8 +317,11 @@ impl Force {
             Self::Host { injectors, before, helper, .. } => {
                 let (host, process) = (stage.setting.host, stage.process());
                 let on = On { host, groups: &stage.groups, process, helper: *helper };
-                let one = |(injector, before): (&Injector, &Option<Proof>)| {
-                    bite(injector, before.as_ref(), &on)
+                let one = |(injector, before): (&Injector, &Option<Proof>)| match injector {
+                    Injector::FdLimit { .. } => {
+                        proven(before.as_ref(), &refused_descriptors(stage), |a, b| b > a)
+                    }
+                    _ => bite(injector, before.as_ref(), &on),
                 };
                 injectors.iter().zip(before).map(one).collect()
             }
@@ -349,6 +357,28 @@ impl Force {
     }
 }
 
+/// How often the subject needed a descriptor and was refused one: that the limit reads low shows nothing of that.
+fn refused_descriptors(stage: &Stage<'_>) -> Proof {
+    Proof {
+        name: "connections of the subject that got no descriptor (EMFILE)",
+        unit: "times",
+        value: stage.board.descriptors_refused(),
+        at_ns: clock::monotonic_ns(),
+    }
+}
+
+/// Two readings side by side.
+fn proven(before: Option<&Proof>, after: &Proof, bit: impl FnOnce(u64, u64) -> bool) -> Bite {
+    let before = before.map(|proof| proof.value);
+    Bite {
+        source: after.name.to_owned(),
+        unit: after.unit.to_owned(),
+        before,
+        after: Some(after.value),
+        bit: before.is_some_and(|before| bit(before, after.value)),
+    }
+}
+
 fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
     let unknown = |why: String, after| {
         let unit = String::new();
@@ -368,12 +398,7 @@ fn bite(injector: &Injector, before: Option<&Proof>, on: &On<'_>) -> Bite {
                     Some(after.value),
                 );
             };
-            // A limit of descriptors is written; whether one was refused for it is counted nowhere.
-            let counted = !matches!(injector, Injector::FdLimit { .. });
-            let bit = counted && injector.bitten(before, &after);
-            let (source, unit) = (after.name.to_owned(), after.unit.to_owned());
-            let (before, after) = (Some(before.value), Some(after.value));
-            Bite { source, unit, before, after, bit }
+            proven(Some(before), &after, |_, _| injector.bitten(before, &after))
         }
         Err(gone) => unknown(format!("unknown: {} ({})", gone.cause, gone.remedy), None),
     }
