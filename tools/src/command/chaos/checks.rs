@@ -66,6 +66,11 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
     }
     if let Some(peer) = stage.peer.take() {
         subject.checks.extend(peer.end());
+        if stage.board.proxy_port().is_some() {
+            let refused = stage.board.proxy_refused();
+            let text = format!("{refused} connections were more than it may have, and were reset");
+            subject.checks.push(Check::seen("the proxy had room", refused == 0, text));
+        }
     }
     subject.checks.extend(of_cells(stage, &kills));
 }

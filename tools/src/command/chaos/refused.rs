@@ -55,7 +55,8 @@ pub(super) fn dry(call: Call) -> String {
     }
 }
 
-/// How many counters this process is refused.
+/// How many counters this process, to which nothing is done, is refused for the reason that the filter gives, its group
+/// among them.
 pub(super) fn own(call: Call) -> u64 {
     let (backend, group) = open_thread(ThreadOptions::default());
     let refused = backend.support().missing().filter(|(_, why)| says(&why.cause, call)).count();
@@ -91,13 +92,24 @@ pub(super) fn stated(stage: &Stage<'_>, call: Call, before: u64) -> Bite {
     let found = run_of(stage).and_then(|dir| refused_of(&dir, call));
     let (source, after) = match found {
         Ok(found) => {
-            let source = format!("things that its record states as refused ({})", call.answer());
-            (source, Some(found.len() as u64))
+            let source = format!(
+                "counters and groups refused ({}): to us, then by its record",
+                call.answer()
+            );
+            (source, Some(named(&found)))
         }
         Err(why) => (format!("its record cannot be read: {why}"), None),
     };
     let bit = after.is_some_and(|after| after > before);
     Bite { source, unit: "things".to_owned(), before: Some(before), after, bit }
+}
+
+/// Things that these name; one entry of a record may name several.
+fn named(refused: &[UnknownThing]) -> u64 {
+    let mut names: Vec<&str> = refused.iter().flat_map(|of| of.thing.split(", ")).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.len() as u64
 }
 
 /// Nothing that was refused has a figure in the subject's record, beside what it could count all the same: what is
