@@ -44,6 +44,8 @@ struct Settings {
     share_permille: AtomicU32,
     delay_ns: AtomicU64,
     from: AtomicU64,
+    /// The shard that is to end, plus one.
+    ends: AtomicU64,
 }
 
 /// What they have done, over all shards; on a line of its own, which a runtime without a fault never touches.
@@ -89,8 +91,22 @@ impl LinkFaults {
         settings.loss_ppm.store(fault.loss_ppm, Ordering::Relaxed);
     }
 
+    /// Has the thread of a shard panic at its next look at what another shard has sent, between two turns: as by a mistake
+    /// in the runtime, which nobody contains. Its agents are gone and nobody is told; what waits for them ends by its
+    /// deadline; whoever drives the runtime learns of it as of any shard that has ended ([`Stopped`](crate::Stopped)).
+    /// Does nothing to a runtime of one shard.
+    pub fn end_shard(&self, shard: usize) {
+        self.settings.ends.store(shard as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// Whether this shard is to end.
+    pub(crate) fn ends(&self, shard: usize) -> bool {
+        self.settings.ends.load(Ordering::Relaxed) == shard as u64 + 1
+    }
+
     /// Nothing is wrong any more: what is on its way arrives, what waits is given to its agents.
     pub fn heal(&self) {
+        self.settings.ends.store(0, Ordering::Relaxed);
         self.set(LinkFault::default());
     }
 
@@ -125,11 +141,12 @@ impl LinkFaults {
         self.counts.overflowed.load(Ordering::Relaxed)
     }
 
-    /// Two loads of a line that nobody writes to while nothing is wrong.
+    /// Three loads of a line that nobody writes to while nothing is wrong.
     #[inline]
     pub(crate) fn is_on(&self) -> bool {
         self.settings.loss_ppm.load(Ordering::Relaxed) != 0
             || self.settings.delay_ns.load(Ordering::Relaxed) != 0
+            || self.settings.ends.load(Ordering::Relaxed) != 0
     }
 
     pub(crate) const fn seed(&self) -> u64 {

@@ -156,6 +156,10 @@ impl Runtime {
                 let _ = send.send(result);
             }
         }));
+        // A shard that has ended since, by a panic, has dropped the jobs that it found then, and looks for none after.
+        if shared.ending.has_ended() {
+            drop(shared.take_jobs());
+        }
         receive.recv().map_err(|_| Stopped)
     }
 
@@ -315,12 +319,14 @@ struct Seat {
     make_ring: MakeRing,
 }
 
-/// Says that the shard has ended, however its thread does; the others wait for it otherwise.
+/// Says that the shard has ended, however its thread does; the others wait for it otherwise, and so does who has posted
+/// a job that nobody will run.
 struct Ends(Arc<Shared>);
 
 impl Drop for Ends {
     fn drop(&mut self) {
         self.0.ending.end();
+        drop(self.0.take_jobs());
     }
 }
 

@@ -481,3 +481,26 @@ fn a_delay_of_real_shards_is_as_long_as_it_says_keeps_order_and_ends_with_the_he
     assert!(report.shards.iter().all(|shard| shard.drained), "{report:?}");
     assert_eq!(book.lock().unwrap().letters.len(), 30);
 }
+
+/// A thread that is lost by a mistake of the runtime's own takes its agents along, and nobody waits for it for ever.
+#[test]
+fn a_shard_that_panics_is_gone_and_the_others_and_the_shutdown_do_not_wait_for_it() {
+    let faults = Arc::new(LinkFaults::new(1));
+    let config = Config { link_faults: Some(Arc::clone(&faults)), ..Config::default() };
+    let Some(runtime) = start(config) else { return };
+    if runtime.shards() < 2 {
+        return;
+    }
+    let book = Shared::default();
+    let made = Arc::clone(&book);
+    let near = runtime.spawn_on(1, move || Callee(made)).unwrap();
+    let made = Arc::clone(&book);
+    let asker = runtime.spawn_on(0, move || Asker(made, near)).unwrap();
+    faults.end_shard(0);
+    // What it sends itself is no look at another shard; the answers are.
+    let _ = runtime.run_on(0, move |cx| asker.try_send(cx, Go(0, 10, 100 * MS)).is_ok());
+    eventually("the shard has ended", || runtime.run_on(0, |_| ()).is_err());
+    assert!(runtime.run_on(1, |_| ()).is_ok(), "the other has not");
+    let report = runtime.shutdown();
+    assert!(!report.shards[0].drained && report.shards[1].drained, "{report:?}");
+}

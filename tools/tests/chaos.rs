@@ -141,7 +141,7 @@ fn what_cannot_be_run_says_why() {
     for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo", "ProxyReset of the board"] {
         assert!(dry.contains(part), "{dry}");
     }
-    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
+    let list = text(&run(dir.path(), "chaos dependency_failure process_crash --list").stdout);
     for fault in ["proxy_reset", "proxy_half_open", "proxy_latency"] {
         let line = list.lines().find(|line| line.contains(&format!("/{fault} "))).unwrap();
         assert!(line.contains("by a proxy on the way"), "{line}");
@@ -260,9 +260,10 @@ fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
     });
 }
 
-/// What the kernel refuses to a subject is stated, and those that are to go on without rings say so and wait for them.
+/// What the kernel refuses to a subject is stated, those that are to go on without rings say so and wait for them, and one
+/// that loses a core says which and ends.
 #[test]
-fn a_refused_system_call_is_stated_and_the_service_goes_on_or_comes_back() {
+fn what_a_subject_lacks_is_stated_and_the_service_goes_on_or_comes_back() {
     let _beside = beside_others();
     let dir = tempfile::tempdir().unwrap();
     let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
@@ -275,8 +276,9 @@ fn a_refused_system_call_is_stated_and_the_service_goes_on_or_comes_back() {
         able
     };
     let faults = [
-        ("dependency_failure/perf_source", "things that its record", "no refused counter has"),
+        ("dependency_failure/perf_source", "counters and groups", "no refused counter has"),
         ("dependency_failure/io_uring", "starts that were refused", "each refused start ends"),
+        ("process_crash/core", "the subject ended: exit status: 1", "nothing durable is lost"),
     ];
     for (fault, proof, said) in faults.iter().filter(able) {
         let dir = tempfile::tempdir().unwrap();

@@ -76,6 +76,9 @@ pub enum Act {
     Knobs(Vec<(Knob, u64)>),
     /// SIGKILL, and another process that goes on with the run and its logs.
     Kill,
+    /// The thread of this core panics outside of any agent: the process ends itself, and another one goes on with the run
+    /// and its logs, and with the agents of that core.
+    EndCore(u32),
     /// CPU time of the subject, of all cores together, percent.
     CpuQuota(u32),
     /// Somebody computes on the subject's last core.
@@ -115,7 +118,7 @@ impl Act {
     #[must_use]
     pub fn how(&self) -> How {
         match self {
-            Self::Knobs(_) => How::InProcess,
+            Self::Knobs(_) | Self::EndCore(_) => How::InProcess,
             Self::Proxy(_) => How::Proxy,
             Self::Corrupt(_) => How::Copy,
             // One by the kernel among them, and it is not all of our own making.
@@ -169,7 +172,10 @@ impl Act {
     /// Whether the subject is ended by it and another one goes on.
     #[must_use]
     pub const fn restarts(&self) -> bool {
-        matches!(self, Self::Kill | Self::PowerCut | Self::Refuse(Call::IoUringSetup))
+        matches!(
+            self,
+            Self::Kill | Self::EndCore(_) | Self::PowerCut | Self::Refuse(Call::IoUringSetup)
+        )
     }
 
     /// Whether the service is to be judged by it: a copy is none of its.
@@ -303,6 +309,7 @@ fn process_crash() -> Scenario {
         "the process dies and is started again; a handler panics",
         vec![
             fault("kill", "SIGKILL, restart, replay of the log", Act::Kill),
+            fault("core", "the thread of core 0 panics, restart, replay", Act::EndCore(0)),
             fault("panic", "every agent of core 0 panics once", knob(Knob::CorePanic, 1)),
         ],
     )
@@ -538,7 +545,7 @@ mod tests {
     fn what_is_told_to_the_subject_is_said_to_be() {
         let faults = all().into_iter().flat_map(|of| of.faults);
         for fault in faults {
-            let told = matches!(fault.act, Act::Knobs(_));
+            let told = matches!(fault.act, Act::Knobs(_) | Act::EndCore(_));
             assert_eq!(fault.act.how() == How::InProcess, told, "{fault:?}");
             let on_the_way = matches!(fault.act, Act::Proxy(_));
             assert_eq!(fault.act.how() == How::Proxy, on_the_way, "{fault:?}");

@@ -135,7 +135,7 @@ pub enum DriveError {
     BesidePanicked,
     /// A shard ended before the run did.
     #[error(
-        "core {core} stopped during the run\n  cause: its thread has ended\n  remedy: run again; `tailbeam report` reads the windows that were synced"
+        "core {core} stopped during the run\n  cause: its thread has ended\n  remedy: go on with it with --resume, all agents made anew; `tailbeam report` reads the windows that were synced; stderr says why it ended, report that"
     )]
     ShardGone {
         /// Shard index.

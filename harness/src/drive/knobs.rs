@@ -30,13 +30,15 @@ pub(super) struct Knobs {
     wall: Wall,
     /// What links had done at the last look: dropped, made to wait.
     done: (u64, u64),
+    /// A core was told to end.
+    ending: bool,
     /// Since when the clock drifts, and by how much, ppm.
     drift: Option<(u64, i64)>,
 }
 
 impl Knobs {
     pub(super) const fn new(board: Arc<Board>, links: Option<Arc<LinkFaults>>, wall: Wall) -> Self {
-        Self { board, links, wall, done: (0, 0), drift: None }
+        Self { board, links, wall, done: (0, 0), ending: false, drift: None }
     }
 
     /// The one that is turned into requests.
@@ -63,6 +65,13 @@ impl Knobs {
         // Cores read that line with each message: it is written when something changes, and only then.
         if links.get() != fault {
             links.set(fault);
+        }
+        let ends = usize::try_from(self.board.level(Knob::CoreEnds)).ok();
+        if let Some(core) = ends.and_then(|ends| ends.checked_sub(1)).filter(|_| !self.ending) {
+            // Nobody is left who could say that it has bitten: that the process ends does.
+            self.ending = true;
+            self.board.bite(Knob::CoreEnds);
+            links.end_shard(core);
         }
         self.count_links();
     }

@@ -174,6 +174,7 @@ impl Shard {
         now_ns: u64,
     ) -> u64 {
         let Some(link) = self.link.as_deref() else { return now_ns };
+        assert!(!link.faults.ends(link.shard), "shard {} was told to end", link.shard);
         let (fault, hurries) = (link.faults.get(), self.own().ending.is_stopping());
         let waiting = ring.waiting();
         if waiting > 0 {

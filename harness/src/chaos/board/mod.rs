@@ -86,11 +86,13 @@ pub enum Knob {
     ProxyHalfOpen = 18,
     /// Time that a proxy on the way holds back what it passes on, ns.
     ProxyLatencyNs = 19,
+    /// The thread of this core, plus one, panics outside of any agent, and the process ends itself.
+    CoreEnds = 20,
 }
 
 impl Knob {
     /// Every knob.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::LinkLossPpm,
         Self::LinkFrom,
         Self::LinkSharePermille,
@@ -111,6 +113,7 @@ impl Knob {
         Self::ProxyReset,
         Self::ProxyHalfOpen,
         Self::ProxyLatencyNs,
+        Self::CoreEnds,
     ];
 
     /// Whether a proxy does it, and not the subject.

@@ -104,6 +104,7 @@ fn injectors(
         Act::Knobs(_)
         | Act::Proxy(_)
         | Act::Kill
+        | Act::EndCore(_)
         | Act::Corrupt(_)
         | Act::Together(_)
         | Act::Refuse(_) => Vec::new(),
@@ -207,6 +208,10 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
         Act::Kill => {
             lines.push("SIGKILL to the subject; undo: start it again, on the same logs".to_owned())
         }
+        Act::EndCore(core) => lines.push(format!(
+            "set CoreEnds of the board to {}; undo: to 0, and start the subject again, on the same logs",
+            core + 1
+        )),
         Act::Corrupt(damage) => lines.push(format!(
             "copy the log into memory, damage the copy ({damage:?}), read it; nothing to undo"
         )),

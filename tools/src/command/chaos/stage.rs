@@ -25,6 +25,9 @@ const LOOK: Duration = Duration::from_millis(20);
 const START_NS: u64 = 60_000_000_000;
 /// How long it may take to drain, seal and report, beside its timeout.
 const END_NS: u64 = 90_000_000_000;
+/// How long it may go on when one of its cores has ended.
+const LOSE_NS: u64 = 30 * SECOND;
+const SECOND: u64 = 1_000_000_000;
 /// Bytes kept of what a subject prints.
 const OUTPUT_MAX: u64 = 16 << 20;
 
@@ -271,6 +274,20 @@ impl<'a> Stage<'a> {
         let status = running.subject.kill().map_err(|error| error.to_string())?;
         self.take();
         Ok(status.to_string())
+    }
+
+    /// Has the thread of one of its cores panic: it must end by itself. How it did, and whether that was for the core.
+    pub(super) fn lose_core(&mut self, core: u32) -> Result<(String, bool), String> {
+        self.board.set(Knob::CoreEnds, u64::from(core) + 1);
+        let running = self.running.as_mut().ok_or("it had ended before")?;
+        let status = running.subject.ends_within(LOSE_NS / 1_000_000);
+        self.board.set(Knob::CoreEnds, 0);
+        let Some(status) = status.map_err(|error| error.to_string())? else {
+            return Err(format!("it went on without core {core} for {} s", LOSE_NS / SECOND));
+        };
+        let said = self.take().map(|ended| ended.err).unwrap_or_default();
+        let named = said.lines().any(|line| line.starts_with(&format!("error: core {core} ")));
+        Ok((status.to_string(), named && status.code() == Some(1)))
     }
 
     /// Has it drain, seal and report.

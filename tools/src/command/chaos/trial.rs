@@ -94,13 +94,20 @@ impl Scene<'_, '_> {
         };
         let mut bites = force.as_ref().map(|force| force.bites(self.stage)).unwrap_or_default();
         // Without power nothing runs.
-        let status = self.stage.kill()?;
+        let (status, bit) = match act {
+            Act::EndCore(core) => self.stage.lose_core(*core)?,
+            _ => {
+                let status = self.stage.kill()?;
+                let bit = status.contains("signal: 9");
+                (status, bit)
+            }
+        };
         bites.push(Bite {
             source: format!("the subject ended: {status}"),
             unit: "processes".to_owned(),
             before: Some(0),
             after: Some(1),
-            bit: status.contains("signal: 9"),
+            bit,
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
         let mut checks = self.durable();
