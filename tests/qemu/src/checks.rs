@@ -8,23 +8,9 @@ use tailbeam_probes::collect::perf::{
     ThreadGroup, ThreadOptions, Unknown, between, rules,
 };
 
+use tailbeam_qemu::Judge;
+
 use crate::work::two_instructions;
-
-/// Counts what held and what did not.
-#[derive(Debug, Default)]
-pub(crate) struct Judge {
-    pub(crate) held: u32,
-    pub(crate) broken: u32,
-}
-
-impl Judge {
-    pub(crate) fn that(&mut self, claim: &str, holds: bool, seen: &str) {
-        let (mark, count) =
-            if holds { ("held  ", &mut self.held) } else { ("BROKEN", &mut self.broken) };
-        *count += 1;
-        println!("{mark} {claim}: {seen}");
-    }
-}
 
 const USER: ThreadOptions = ThreadOptions { user_only: true };
 const ROUNDS: [u64; 5] = [1, 1_000, 1_000_000, 2_000_000, 5_000_000];

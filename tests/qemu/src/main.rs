@@ -8,10 +8,7 @@ mod checks;
 mod matrix;
 mod work;
 
-use std::fs;
-
-use rustix::mount::{MountFlags, mount};
-use rustix::system::{RebootCommand, reboot};
+use tailbeam_qemu::{Judge, case, mounted};
 
 fn main() {
     if std::env::args().nth(1).as_deref() == Some("matrix") {
@@ -19,10 +16,8 @@ fn main() {
     }
     mounted("proc", "/proc");
     mounted("sysfs", "/sys");
-    let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let case = line.split_whitespace().find_map(|word| word.strip_prefix("tailbeam.case="));
-    let mut judge = checks::Judge::default();
-    match case {
+    let mut judge = Judge::default();
+    match case().as_deref() {
         Some("pmu") => {
             checks::exact(&mut judge);
             checks::shared(&mut judge);
@@ -36,11 +31,5 @@ fn main() {
         Some("two-cpus") => checks::two_cpus(&mut judge),
         other => judge.that("the command line names a case", false, &format!("{other:?}")),
     }
-    println!("judged: {} held, {} broken", judge.held, judge.broken);
-    reboot(RebootCommand::PowerOff).expect("process 1 may power off");
-}
-
-fn mounted(kind: &str, at: &str) {
-    fs::create_dir_all(at).expect("the initramfs is writable");
-    mount(kind, at, kind, MountFlags::empty(), None).expect("process 1 may mount");
+    judge.power_off();
 }

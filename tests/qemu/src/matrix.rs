@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use tailbeam_probes::collect::perf::{Area, capabilities};
 
-use crate::checks::Judge;
+use tailbeam_qemu::Judge;
 
 const NOBODY: u32 = 65_534;
 

@@ -1,0 +1,189 @@
+//! Each fault of a group: it bites by the kernel's own counter, holds the subject, and is taken back.
+
+use std::fs;
+use std::path::Path;
+
+use tailbeam_harness::chaos::host::{Counter, Injector, undo};
+use tailbeam_qemu::Judge;
+
+use crate::bench::Bench;
+use crate::places::{DISK, handed_down, pause_ms, within};
+
+pub(crate) fn all(judge: &mut Judge) {
+    quota(judge);
+    freeze(judge);
+    memory(judge);
+    tasks(judge);
+    throttle(judge);
+    killed_whole(judge);
+}
+
+fn counted(bench: &Bench, counter: Counter) -> u64 {
+    bench.groups.counter(counter).expect("the group is there")
+}
+
+/// CPU time that the group uses in 500 ms, us.
+fn used(bench: &Bench) -> u64 {
+    let before = counted(bench, Counter::CpuUs);
+    pause_ms(500);
+    counted(bench, Counter::CpuUs) - before
+}
+
+fn quota(judge: &mut Judge) {
+    let mut bench = Bench::new("quota");
+    let subject = bench.subject(&["spin"]);
+    within(20_000, || counted(&bench, Counter::CpuUs) > 300_000);
+    let free = counted(&bench, Counter::ThrottledPeriods);
+    judge.that("without a quota no period is throttled", free == 0, &free.to_string());
+    let fault = Injector::CpuQuota { millicores: 200 };
+    let since = bench.inject(judge, &fault, Some(subject.process()));
+    judge.that(
+        "its knob reads so",
+        bench.reads("cpu.max") == "20000 100000",
+        &bench.reads("cpu.max"),
+    );
+    let us = used(&bench);
+    judge.that(
+        "a fifth of a core is all it gets",
+        us > 20_000 && us < 200_000,
+        &format!("{us} us in 500 ms"),
+    );
+    let stood = counted(&bench, Counter::ThrottledUs);
+    judge.that("and the kernel says how long it stood", stood > 0, &format!("{stood} us"));
+    bench.undo(judge, "the quota", since, &["max 100000"]);
+    let before = counted(&bench, Counter::ThrottledPeriods);
+    let us = used(&bench);
+    let after = counted(&bench, Counter::ThrottledPeriods);
+    let free = after == before && us > 250_000;
+    judge.that(
+        "then it runs as before",
+        free,
+        &format!("{us} us in 500 ms, {before} -> {after} periods"),
+    );
+    bench.end(judge, "quota");
+}
+
+fn freeze(judge: &mut Judge) {
+    let mut bench = Bench::new("freeze");
+    let mut subject = bench.subject(&["spin"]);
+    let process = Some(subject.process());
+    within(20_000, || counted(&bench, Counter::CpuUs) > 100_000);
+    let since = bench.inject(judge, &Injector::Freeze, process);
+    let us = used(&bench);
+    judge.that("what is frozen uses no CPU time", us == 0, &format!("{us} us in 500 ms"));
+    bench.undo(judge, "the freeze", since, &["0"]);
+    let us = used(&bench);
+    judge.that("thawed it runs", us > 100_000, &format!("{us} us in 500 ms"));
+    bench.inject(judge, &Injector::Freeze, process);
+    let end = subject.kill();
+    judge.that("what is frozen in version 2 can be killed", end.is_ok(), &format!("{end:?}"));
+    bench.end(judge, "freeze");
+    // Frozen while it is undone by somebody who knows the journal alone.
+    let mut bench = Bench::new("frozen");
+    let subject = bench.subject(&["spin"]);
+    bench.inject(judge, &Injector::Freeze, Some(subject.process()));
+    let undone = undo(bench.journal.path());
+    let clean = undone.as_ref().is_ok_and(|undone| undone.clean());
+    let gone = !subject.process().is_alive() && bench.groups.dirs().iter().all(|dir| !dir.exists());
+    judge.that("a frozen group is undone from its journal", clean && gone, &format!("{undone:?}"));
+    judge.that("and nothing is handed down", handed_down().is_empty(), &handed_down());
+    bench.end(judge, "frozen");
+}
+
+fn memory(judge: &mut Judge) {
+    let mut bench = Bench::new("memory");
+    let subject = bench.subject(&["cache", DISK]);
+    let process = Some(subject.process());
+    within(30_000, || counted(&bench, Counter::MemoryBytes) > 32 << 20);
+    let fault = Injector::MemoryLimit { bytes: 20 << 20 };
+    let since = bench.inject(judge, &fault, process);
+    let bytes = counted(&bench, Counter::MemoryBytes);
+    judge.that("no more is charged than the limit", bytes <= 20 << 20, &format!("{bytes} bytes"));
+    let alive = subject.process().is_alive() && counted(&bench, Counter::OomKills) == 0;
+    judge.that(
+        "cache is taken back, nobody is killed",
+        alive,
+        &bench.reads("memory.events").replace('\n', ", "),
+    );
+    let ballast = Injector::Ballast { bytes: 4 << 20, life_ms: 60_000 };
+    let inner = bench.inject(judge, &ballast, process);
+    bench.undo(judge, "the ballast", inner, &[]);
+    let heavy = Injector::Ballast { bytes: 64 << 20, life_ms: 60_000 };
+    let steps = heavy.steps(&bench.on(process)).expect("its controller is there");
+    let applied = bench.journal.perform_all(&steps).expect("it can be started");
+    let ended = applied.started[0].ends_within(30_000).is_ok_and(|ended| ended);
+    let kills = counted(&bench, Counter::OomKills);
+    judge.that(
+        "what grows beyond the limit is killed",
+        ended && kills > 0,
+        &format!("{kills} kills"),
+    );
+    bench.undo(judge, "the limit", since, &["max", "max"]);
+    drop(subject);
+    bench.journal.undo_since(0);
+    fs::remove_file(Path::new(DISK).join("cached")).expect("the subject made it");
+    bench.end(judge, "memory");
+}
+
+fn tasks(judge: &mut Judge) {
+    let mut bench = Bench::new("tasks");
+    let subject = bench.subject(&["threads"]);
+    let since = bench.inject(judge, &Injector::PidsLimit { max: 1 }, Some(subject.process()));
+    bench.undo(judge, "the limit of tasks", since, &["max"]);
+    bench.end(judge, "tasks");
+}
+
+/// By what its disk moves; the clean twin is the same load without a limit.
+fn throttle(judge: &mut Judge) {
+    let mut bench = Bench::new("throttle");
+    let fault = Injector::DiskThrottle { dir: DISK.into(), bytes_per_s: 1 << 20 };
+    let subject = bench.subject(&["write", DISK]);
+    let process = Some(subject.process());
+    within(30_000, || counted(&bench, Counter::IoBytes) > 4 << 20);
+    let read = |bench: &Bench| fault.proof(&bench.on(process)).expect("its counter is there");
+    let before = read(&bench);
+    pause_ms(1_000);
+    let free = read(&bench);
+    let moved = format!("{} -> {} bytes in 1 s", before.value, free.value);
+    judge.that("without a limit the disk moves more", !fault.bitten(&before, &free), &moved);
+    let steps = fault.steps(&bench.on(process)).expect("its controller is there");
+    let before = read(&bench);
+    let applied = bench.journal.perform_all(&steps).expect("io.max takes it");
+    pause_ms(3_000);
+    let after = read(&bench);
+    let moved = format!("{} -> {} bytes in 3 s", before.value, after.value);
+    judge.that(&format!("{fault:?} bites"), fault.bitten(&before, &after), &moved);
+    bench.undo(judge, "the throttle", applied.mark, &[""]);
+    let before = read(&bench);
+    let again = within(20_000, || read(&bench).value > before.value + (4 << 20));
+    let faster = !fault.bitten(&before, &read(&bench));
+    judge.that(
+        "then it moves as before",
+        again && faster,
+        &format!("{} -> {}", before.value, read(&bench).value),
+    );
+    drop(subject);
+    bench.journal.undo_since(0);
+    fs::remove_file(Path::new(DISK).join("written")).expect("the subject made it");
+    bench.end(judge, "throttle");
+}
+
+/// Processes that start others without end, held by a limit of tasks alone.
+fn killed_whole(judge: &mut Judge) {
+    let mut bench = Bench::new("forks");
+    let subject = bench.subject(&["forks"]);
+    bench.inject(judge, &Injector::PidsLimit { max: 12 }, Some(subject.process()));
+    let many = bench.groups.members().len();
+    let undone = undo(bench.journal.path());
+    let clean = undone.as_ref().is_ok_and(|undone| undone.clean());
+    let left = bench.groups.members();
+    judge.that(
+        "processes that fork without end are killed whole",
+        clean && many > 1 && left.is_empty(),
+        &format!("{many}, then {left:?}"),
+    );
+    if !clean {
+        println!("       {undone:?}");
+    }
+    bench.end(judge, "forks");
+}
