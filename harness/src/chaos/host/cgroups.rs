@@ -3,7 +3,8 @@
 //! Version 1 has a tree for each controller, version 2 one for all; a host may have both, with some controllers
 //! in each ("hybrid"). A controller of version 2 is taken where both have it. Groups of version 1 lie below the
 //! group that this process is in, so that its limits hold for them too. Groups of version 2 lie below the root:
-//! a group that holds processes, as ours does, cannot hand controllers down ("no internal processes").
+//! a group that holds processes, as ours does, cannot hand controllers down ("no internal processes"). In a container
+//! what looks like the root may be such a group: there only what every group has is taken.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -66,8 +67,8 @@ impl Controller {
 pub struct Cgroups {
     /// Folder of version 1 that groups are made in, by controller.
     v1: BTreeMap<Controller, PathBuf>,
-    /// The unified tree, with the controllers that it has, and those of them that it hands down.
-    v2: Option<(PathBuf, Vec<Controller>, Vec<String>)>,
+    /// The unified tree.
+    v2: Option<Unified>,
 }
 
 impl Cgroups {
@@ -79,20 +80,7 @@ impl Cgroups {
         let ours = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
         let unified = unified.into_iter().find(|dir| dir.join("cgroup.controllers").is_file());
         let unified = unified.filter(ours);
-        let v2 = unified.map(|dir| {
-            let words = |file: &str| {
-                let text = failure::text(&dir.join(file)).unwrap_or_default();
-                text.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-            };
-            let (has, hands_down) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
-            let taken = |c: &Controller| match c.v2() {
-                // Time of the CPU is counted in every group; it is asked for together with `cpu`.
-                "" => *c == Controller::Freezer || has.iter().any(|name| name == "cpu"),
-                name => has.iter().any(|has| has == name),
-            };
-            let taken = Controller::ALL.into_iter().filter(taken).collect();
-            (dir, taken, hands_down)
-        });
+        let v2 = unified.and_then(Unified::read);
         let mut v1 = BTreeMap::new();
         for controller in Controller::ALL {
             let dir = root.join(controller.v1());
@@ -113,21 +101,64 @@ impl Cgroups {
         for (controller, dir) in &self.v1 {
             places.insert(*controller, Place { dir: dir.join(name), version: 1 });
         }
-        let mut hand_down = Vec::new();
-        if let Some((dir, has, down)) = &self.v2 {
-            for controller in has {
-                // A freezer of version 1 holds single threads too.
-                if *controller == Controller::Freezer && self.v1.contains_key(controller) {
+        let mut groups = Groups { places, hand_down: Vec::new(), inhabited: None };
+        if let Some(unified) = &self.v2 {
+            unified.places(name, &mut groups);
+        }
+        groups
+    }
+}
+
+/// A tree of version 2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Unified {
+    dir: PathBuf,
+    /// Controllers that it has.
+    has: Vec<Controller>,
+    /// Names of those that it hands down.
+    hands_down: Vec<String>,
+    /// It holds processes and is not the real root: so it can hand down no more.
+    inhabited: bool,
+}
+
+impl Unified {
+    /// Reads the tree that is mounted at `dir`. None: no process can be put into a group below it.
+    fn read(dir: PathBuf) -> Option<Self> {
+        let text = |file: &str| failure::text(&dir.join(file)).unwrap_or_default();
+        let words = |file| text(file).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        // The real root has no such file. Below a group whose members are threads there are no groups of processes.
+        let kind = text("cgroup.type");
+        if !["", "domain"].contains(&kind.as_str()) {
+            return None;
+        }
+        let names = words("cgroup.controllers");
+        let taken = |c: &Controller| match c.v2() {
+            // Time of the CPU is counted in every group; it is asked for together with `cpu`.
+            "" => *c == Controller::Freezer || names.iter().any(|name| name == "cpu"),
+            name => names.iter().any(|has| has == name),
+        };
+        let has = Controller::ALL.into_iter().filter(taken).collect();
+        let inhabited = !kind.is_empty() && !text("cgroup.procs").is_empty();
+        Some(Self { has, hands_down: words("cgroup.subtree_control"), inhabited, dir })
+    }
+
+    /// Adds a group of this tree for each controller that it can have.
+    fn places(&self, name: &str, groups: &mut Groups) {
+        for controller in &self.has {
+            // A freezer of version 1 holds single threads too.
+            if *controller == Controller::Freezer && groups.places.contains_key(controller) {
+                continue;
+            }
+            let needed = controller.v2();
+            if !needed.is_empty() && !self.hands_down.iter().any(|down| down == needed) {
+                if self.inhabited {
+                    groups.inhabited = Some(self.dir.clone());
                     continue;
                 }
-                places.insert(*controller, Place { dir: dir.join(name), version: 2 });
-                let needed = controller.v2();
-                if !needed.is_empty() && !down.iter().any(|down| down == needed) {
-                    hand_down.push((dir.clone(), needed));
-                }
+                groups.hand_down.push((self.dir.clone(), needed));
             }
+            groups.places.insert(*controller, Place { dir: self.dir.join(name), version: 2 });
         }
-        Groups { places, hand_down }
     }
 }
 
@@ -151,6 +182,8 @@ struct Place {
 pub struct Groups {
     places: BTreeMap<Controller, Place>,
     hand_down: Vec<(PathBuf, &'static str)>,
+    /// A folder that holds processes and so hands down no controller that it does not hand down already.
+    inhabited: Option<PathBuf>,
 }
 
 impl Groups {
@@ -180,11 +213,24 @@ impl Groups {
     /// This host has no such controller.
     pub fn place(&self, controller: Controller) -> Result<(&Path, u8), Unavailable> {
         let found = self.places.get(&controller).map(|place| (place.dir.as_path(), place.version));
-        found.ok_or_else(|| Unavailable {
-            source: "cgroup",
-            cause: format!("no controller {} is mounted", controller.v1()),
-            remedy: "mount it, or boot with a unified hierarchy that has it".to_owned(),
-        })
+        found.ok_or_else(|| self.missing(controller))
+    }
+
+    fn missing(&self, controller: Controller) -> Unavailable {
+        let (cause, remedy) = match (&self.inhabited, controller.v2()) {
+            (Some(dir), name) if !name.is_empty() => (
+                format!(
+                    "{} holds processes itself, so it cannot hand the controller {name} down to a group below it",
+                    dir.display()
+                ),
+                "move them into a group below it, as an init of a container does; or run this outside of the container",
+            ),
+            _ => (
+                format!("no controller {} is mounted", controller.v1()),
+                "mount it, or boot with a unified hierarchy that has it",
+            ),
+        };
+        Unavailable { source: "cgroup", cause, remedy: remedy.to_owned() }
     }
 
     /// Puts a process with all its threads into each of them.
@@ -317,6 +363,35 @@ mod tests {
             controller: name.to_owned(),
         };
         assert_eq!(groups.steps(), [down("cpu"), down("io"), Step::MakeGroup { dir }]);
+    }
+
+    #[test]
+    fn the_root_of_a_container_that_holds_processes_hands_nothing_more_down() {
+        let files = |kind, procs| {
+            [
+                ("cgroup.controllers", "cpu io memory pids\n"),
+                ("cgroup.subtree_control", ""),
+                ("cgroup.type", kind),
+                ("cgroup.procs", procs),
+            ]
+        };
+        let root = tree(&files("domain\n", "7\n"));
+        let groups = Cgroups::find(root.path(), "0::/\n").groups("x");
+        let dir = root.path().join("x");
+        for there in [Controller::Freezer, Controller::CpuAcct] {
+            assert_eq!(groups.place(there), Ok((dir.as_path(), 2)), "{there:?}");
+        }
+        for gone in [Controller::Cpu, Controller::Memory, Controller::Io, Controller::Pids] {
+            let missing = groups.place(gone).unwrap_err();
+            assert!(missing.cause.contains("holds processes itself"), "{missing}");
+        }
+        assert_eq!(groups.steps(), [Step::MakeGroup { dir }]);
+        // Nobody is in it: then it is as good as the root.
+        let root = tree(&files("domain\n", ""));
+        assert_eq!(Cgroups::find(root.path(), "0::/\n").groups("x").steps().len(), 5);
+        // Its members are threads: no group below it can have a process.
+        let root = tree(&files("domain threaded\n", "7\n"));
+        assert!(Cgroups::find(root.path(), "0::/\n").groups("x").steps().is_empty());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Groups in a unified hierarchy: controllers are handed down, a subject is inside, and all is as before.
 
 use std::fs;
+use std::path::Path;
 
 use tailbeam_harness::chaos::host::{
-    Capability, Controller, Counter, Cut, HogClass, Host, Injector, Step,
+    Capability, Cgroups, Controller, Counter, Cut, HogClass, Host, Injector, Journal, Step, Subject,
 };
 use tailbeam_qemu::Judge;
 
@@ -16,6 +17,7 @@ pub(crate) fn all(judge: &mut Judge) {
     made_and_removed(judge);
     of_somebody_else(judge);
     inside(judge);
+    in_a_container(judge);
 }
 
 /// What this guest is: without this the rest would say nothing of version 2.
@@ -131,4 +133,62 @@ fn inside(judge: &mut Judge) {
         &format!("{end:?}"),
     );
     bench.end(judge, "a subject");
+}
+
+/// What a container sees as the root: a group that may hold processes, and then hands no controller down.
+fn in_a_container(judge: &mut Judge) {
+    let root = Path::new(ROOT).join("box");
+    let write = |file: &str, value: &str| fs::write(Path::new(ROOT).join(file), value);
+    fs::create_dir(&root).expect("root may make it");
+    for name in ["+cpu", "+io", "+memory", "+pids"] {
+        write("cgroup.subtree_control", name).expect("the root may hand it down");
+    }
+    write("box/cgroup.procs", "1").expect("process 1 may move");
+    let refused = write("box/cgroup.subtree_control", "+memory").map_err(|error| error.kind());
+    judge.that(
+        "a container that holds processes hands nothing down",
+        refused.is_err(),
+        &format!("{refused:?}"),
+    );
+    let mut host = Host::find(launcher(), Path::new("/tmp")).expect("/proc is mounted");
+    host.cgroups = Cgroups::find(&root, "0::/\n");
+    host.name = format!("{}-box", host.name);
+    let able = Injector::MemoryLimit { bytes: 1 << 30 }.probe(&host);
+    let said = matches!(&able, Capability::Impossible { cause, .. } if cause.contains("holds processes itself"));
+    judge.that("and the product says so", said, &format!("{able:?}"));
+    let groups = host.groups("");
+    let mut journal =
+        Journal::create("/tmp/box.journal".as_ref(), &host.name).expect("there is none");
+    let made = journal.perform_all(&groups.steps()).map(|_| ());
+    let run = subject(&["idle"]).inside(&groups);
+    let started = Subject::start(&mut journal, &run, |_| ()).map(|subject| subject.process().pid);
+    let inside = started.is_ok_and(|pid| within(20_000, || groups.members() == [pid]));
+    judge.that(
+        "but a subject has its group, which can be frozen",
+        made.is_ok() && inside && Injector::Freeze.probe(&host) == Capability::Available,
+        &format!("{made:?}"),
+    );
+    let undone = journal.undo_since(0);
+    judge.that(
+        "which is undone",
+        undone.clean() && groups.dirs().iter().all(|dir| !dir.exists()),
+        &format!("{} steps", undone.steps.len()),
+    );
+    write("cgroup.procs", "1").expect("process 1 may move back");
+    let emptied = Cgroups::find(&root, "0::/\n").groups(&host.name);
+    let made = journal.perform_all(&emptied.steps()).map(|_| ());
+    let limit =
+        emptied.place(Controller::Memory).is_ok_and(|(dir, _)| dir.join("memory.max").exists());
+    judge.that(
+        "one that holds none is as good as a root",
+        made.is_ok() && limit,
+        &format!("{made:?}"),
+    );
+    judge.that(
+        "and undone as one",
+        journal.undo_since(0).clean() && text(root.join("cgroup.subtree_control")).is_empty(),
+        "clean",
+    );
+    fs::remove_dir(&root).expect("nothing is in it");
+    write("cgroup.subtree_control", "-cpu -io -memory -pids").expect("the root may take it back");
 }
