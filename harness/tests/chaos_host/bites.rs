@@ -344,3 +344,26 @@ fn a_group_of_version_two_freezes_and_is_killed_whole() {
     bench.journal.perform_all(&Injector::Freeze.steps(&bench.on(None)).unwrap()).unwrap();
     bench.end();
 }
+
+/// A subject may make groups below its own, and put processes there of which nothing else tells.
+#[test]
+fn groups_that_a_subject_made_below_its_own_go_with_it() {
+    let Some(bench) = Bench::new("nested") else { return };
+    let run = child(&["idle"]);
+    let mut inner = std::process::Command::new(&run.program);
+    let mut inner = inner.args(&run.args).stdout(std::process::Stdio::null()).spawn().unwrap();
+    for dir in bench.groups.dirs() {
+        let below = dir.join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("cgroup.procs"), inner.id().to_string()).unwrap();
+        for (file, held) in [("freezer.state", "FROZEN"), ("cgroup.freeze", "1")] {
+            if below.join(file).exists() {
+                std::fs::write(below.join(file), held).unwrap();
+            }
+        }
+    }
+    let undone = tailbeam_harness::chaos::host::undo(bench.journal.path()).unwrap();
+    assert!(undone.clean(), "{undone}");
+    assert!(bench.groups.dirs().is_empty() || !inner.wait().unwrap().success());
+    bench.end();
+}

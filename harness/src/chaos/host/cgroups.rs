@@ -265,12 +265,13 @@ pub(super) fn members(dirs: &[PathBuf]) -> Vec<u32> {
 /// Kills all processes in these groups and waits until they are empty.
 ///
 /// All groups are thawed first: a task that a freezer of version 1 holds does not die. Then rounds: what is listed
-/// is killed and waited for, until nothing is listed, because a process may have forked meanwhile.
+/// is killed and waited for, until nothing is listed, because a process may have forked meanwhile. Groups that it has
+/// made below its own are meant too.
 ///
 /// # Errors
 /// Something is still there after a minute.
 pub(super) fn kill_members(dirs: &[PathBuf]) -> Result<usize, Failure> {
-    for dir in dirs {
+    for dir in &all_of(dirs) {
         for (file, value) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
             let file = dir.join(file);
             if file.is_file() {
@@ -284,16 +285,17 @@ pub(super) fn kill_members(dirs: &[PathBuf]) -> Result<usize, Failure> {
     }
     let mut killed = Vec::new();
     until_given(
-        || format!("the end of {:?}", members(dirs)),
+        || format!("the end of {:?}", members(&all_of(dirs))),
         || {
+            let all = all_of(dirs);
             let found: Vec<Process> =
-                members(dirs).into_iter().filter_map(|pid| Process::of(pid).ok()).collect();
+                members(&all).into_iter().filter_map(|pid| Process::of(pid).ok()).collect();
             if found.is_empty() {
                 return Ok(Some(()));
             }
             for process in &found {
                 // Listed again after it was identified: so it is that process that is in the group.
-                if members(dirs).contains(&process.pid) {
+                if members(&all).contains(&process.pid) {
                     process.signal(rustix::process::Signal::KILL)?;
                 }
                 if !killed.contains(process) {
@@ -316,11 +318,39 @@ fn gone<T>(failure: Failure, value: T) -> Result<T, Failure> {
 /// Wait for each process of a round, ms.
 const KILL_MS: u64 = 100;
 
-/// Removes an empty group; `false`: it was not there.
+/// Depth of groups below one of ours that are looked at, and removed with it.
+const DEPTH_MAX: usize = 8;
+
+/// These groups with all below them, the deepest first.
+fn all_of(dirs: &[PathBuf]) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    dirs.iter().for_each(|dir| add_all(dir, DEPTH_MAX, &mut all));
+    all
+}
+
+fn add_all(dir: &Path, depth: usize, all: &mut Vec<PathBuf>) {
+    // What is not there any more has nothing below it.
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if depth > 0 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            add_all(&entry.path(), depth - 1, all);
+        }
+    }
+    all.push(dir.to_owned());
+}
+
+/// Removes an empty group, with the empty groups that a subject made below it; `false`: it was not there.
 ///
 /// # Errors
 /// It still holds something after a minute.
 pub(super) fn remove(dir: &Path) -> Result<bool, Failure> {
+    let mut was_there = false;
+    for dir in all_of(&[dir.to_owned()]) {
+        was_there = remove_one(&dir)?;
+    }
+    Ok(was_there)
+}
+
+fn remove_one(dir: &Path) -> Result<bool, Failure> {
     until_given(
         || format!("removal of {}", dir.display()),
         || match std::fs::remove_dir(dir) {
@@ -413,6 +443,17 @@ mod tests {
         let missing = groups.place(Controller::Io).unwrap_err();
         assert!(missing.cause.contains("blkio"), "{missing}");
         assert_eq!(groups.steps().len(), 3);
+    }
+
+    #[test]
+    fn groups_below_ours_come_before_it() {
+        let root = tree(&[("x/a/b/f", ""), ("x/c/f", ""), ("y/f", "")]);
+        let at = |path: &str| root.path().join(path);
+        let mut found = all_of(&[at("x"), at("none")]);
+        assert_eq!(found.pop(), Some(at("none")));
+        assert_eq!(found.pop(), Some(at("x")));
+        let place = |path: &str| found.iter().position(|dir| *dir == at(path));
+        assert!(found.len() == 3 && place("x/c").is_some() && place("x/a/b") < place("x/a"));
     }
 
     #[test]

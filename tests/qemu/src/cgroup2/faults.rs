@@ -7,7 +7,7 @@ use tailbeam_harness::chaos::host::{Counter, Injector, undo};
 use tailbeam_qemu::Judge;
 
 use crate::bench::Bench;
-use crate::places::{DISK, handed_down, pause_ms, within};
+use crate::places::{DISK, handed_down, pause_ms, text, within};
 
 pub(crate) fn all(judge: &mut Judge) {
     quota(judge);
@@ -16,6 +16,7 @@ pub(crate) fn all(judge: &mut Judge) {
     tasks(judge);
     throttle(judge);
     killed_whole(judge);
+    groups_of_its_own(judge);
 }
 
 fn counted(bench: &Bench, counter: Counter) -> u64 {
@@ -174,9 +175,11 @@ fn killed_whole(judge: &mut Judge) {
     let subject = bench.subject(&["forks"]);
     bench.inject(judge, &Injector::PidsLimit { max: 12 }, Some(subject.process()));
     let many = bench.groups.members().len();
+    let heard = Signals::listen();
     let undone = undo(bench.journal.path());
     let clean = undone.as_ref().is_ok_and(|undone| undone.clean());
     let left = bench.groups.members();
+    let whole = heard.to_one_task();
     judge.that(
         "processes that fork without end are killed whole",
         clean && many > 1 && left.is_empty(),
@@ -185,5 +188,53 @@ fn killed_whole(judge: &mut Judge) {
     if !clean {
         println!("       {undone:?}");
     }
+    // What is sent to processes by number is sent to all their threads together.
+    let seen = format!("{whole} of {many} by the group's own kill");
+    judge.that("and by the kernel, not one by one", whole >= many, &seen);
     bench.end(judge, "forks");
+}
+
+/// The kernel's own record of each signal that is sent.
+struct Signals;
+
+impl Signals {
+    const EVENT: &str = "/sys/kernel/tracing/events/signal/signal_generate/enable";
+    const TRACE: &str = "/sys/kernel/tracing/trace";
+
+    fn listen() -> Self {
+        fs::write(Self::TRACE, "")
+            .and_then(|()| fs::write(Self::EVENT, "1"))
+            .expect("it has this event");
+        Self
+    }
+
+    /// How many SIGKILLs were for one task: `cgroup.kill` sends such (kernel/cgroup/cgroup.c, `__cgroup_kill`).
+    fn to_one_task(self) -> usize {
+        fs::write(Self::EVENT, "0").expect("it was 1");
+        let trace = text(Self::TRACE);
+        trace.lines().filter(|line| line.contains(" sig=9 ") && line.contains(" grp=0 ")).count()
+    }
+}
+
+/// A subject that made a group below its own, with a process that nothing else tells of.
+fn groups_of_its_own(judge: &mut Judge) {
+    let mut bench = Bench::new("nested");
+    bench.subject(&["nests"]);
+    let below = bench.groups.dirs()[0].join("below");
+    let inside = || !text(below.join("cgroup.procs")).is_empty();
+    let there = within(20_000, || below.exists() && inside());
+    let pid = text(below.join("cgroup.procs"));
+    bench.inject(judge, &Injector::Freeze, None);
+    let undone = undo(bench.journal.path());
+    let clean = undone.as_ref().is_ok_and(|undone| undone.clean());
+    let gone = !below.exists() && text(format!("/proc/{pid}/cmdline")).is_empty();
+    judge.that(
+        "a subject's own groups go with it",
+        there && clean && gone,
+        &format!("process {pid} in {}", below.display()),
+    );
+    if !clean {
+        println!("       {undone:?}");
+    }
+    bench.end(judge, "nested");
 }

@@ -59,6 +59,7 @@ fn first() {
     mounted("tmpfs", "/tmp");
     mounted("tmpfs", "/run");
     mounted("cgroup2", "/sys/fs/cgroup");
+    mounted("tracefs", "/sys/kernel/tracing");
     let mut judge = Judge::default();
     match case().as_deref() {
         Some("cgroup2") => {

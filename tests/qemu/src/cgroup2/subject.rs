@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
 use io_uring::IoUring;
 use perf_event2::Builder;
 use perf_event2::events::Software;
+use tailbeam_harness::chaos::host::MARK;
 use tailbeam_probes::clock::monotonic_ns;
 
-use crate::places::{PROGRAM, pause_ms, text};
+use crate::places::{PROGRAM, ROOT, pause_ms, text};
 
 const LIFE_MS: u64 = 60_000;
 
@@ -43,6 +45,17 @@ pub(crate) fn run(words: &[&str]) {
             while lives() {
                 drop(Command::new(PROGRAM).args(["subject", "forks"]).spawn());
             }
+        }
+        // A group of its own below the one that it is in, as one that runs containers has; what is there carries no mark,
+        // and is not in its process group.
+        ["nests"] => {
+            let below = format!("{ROOT}/{}/below", group.trim_start_matches("0::/"));
+            fs::create_dir(&below).expect("root may make it");
+            let mut inner = Command::new(PROGRAM);
+            inner.args(["subject", "idle"]).env_remove(MARK).process_group(0);
+            let inner = inner.spawn().expect("this program again");
+            fs::write(format!("{below}/cgroup.procs"), inner.id().to_string()).expect("it may");
+            pause_ms(LIFE_MS);
         }
         ["calls", file] => {
             say(file, &format!("{}, {}", ring(), counter()));
