@@ -141,7 +141,7 @@ fn what_cannot_be_run_says_why() {
     for part in ["cpu_throttling", "SIGKILL", "LinkLossPpm", "undo", "ProxyReset of the board"] {
         assert!(dry.contains(part), "{dry}");
     }
-    let list = text(&run(dir.path(), "chaos dependency_failure process_crash --list").stdout);
+    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
     for fault in ["proxy_reset", "proxy_half_open", "proxy_latency"] {
         let line = list.lines().find(|line| line.contains(&format!("/{fault} "))).unwrap();
         assert!(line.contains("by a proxy on the way"), "{line}");
@@ -266,7 +266,7 @@ fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
 fn what_a_subject_lacks_is_stated_and_the_service_goes_on_or_comes_back() {
     let _beside = beside_others();
     let dir = tempfile::tempdir().unwrap();
-    let list = text(&run(dir.path(), "chaos dependency_failure --list").stdout);
+    let list = text(&run(dir.path(), "chaos dependency_failure process_crash --list").stdout);
     let able = |fault: &&(&str, &str, &str)| {
         let line = list.lines().find(|line| line.contains(fault.0)).unwrap();
         let able = !line.contains("no: ");
