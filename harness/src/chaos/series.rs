@@ -142,6 +142,9 @@ impl Series {
             let Some(run) = &subject.run else { continue };
             plain(run).map_err(|cause| damaged(&dir.join(DOCUMENT), cause))?;
             let run: PathBuf = dir.join(SUBJECTS).join(run);
+            if !run.join("seg").is_dir() {
+                return Err(damaged(&run, "it is the run of a subject, and not there"));
+            }
             let plan = read_run(&run)?.plan;
             load.agents = load.agents.min(plan.agents);
             load.per_s = load.per_s.min(plan.rate_per_s());

@@ -29,7 +29,7 @@ pub(super) fn statement(doc: &Doc<'_>) -> Page {
         id: "evidence".into(),
         title: "Evidence".to_owned(),
         lead: "This page shows what the certificate says. It has verified nothing: that takes the files, the envelope and a public key that you trust.".to_owned(),
-        command: Some("tailbeam verify RUN --key FILE.pub".to_owned()),
+        command: Some(command(doc)),
         blocks: vec![
             Block::Text("The signature alone can be checked by openssl 3, without Tailbeam:".to_owned()),
             Block::Code(OPENSSL.to_owned()),
@@ -37,6 +37,21 @@ pub(super) fn statement(doc: &Doc<'_>) -> Page {
         ],
     };
     page(doc, "/predicate", facts, vec![evidence])
+}
+
+/// How to verify it, with the names that the policy has for what was given.
+fn command(doc: &Doc<'_>) -> String {
+    let given = |kind: &str| {
+        let of = doc.list(&format!("/predicate/{kind}")).iter();
+        let names = of.filter(|of| of["id"].is_string()).filter_map(|of| of["name"].as_str());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (runs, series) = (given("runs"), given("series"));
+    let mut command = "tailbeam verify".to_owned();
+    command.push_str(if runs.is_empty() { "" } else { " RUN" });
+    runs.iter().skip(1).for_each(|name| command.push_str(&format!(" --run {name}=RUN")));
+    series.iter().for_each(|name| command.push_str(&format!(" --series {name}=SERIES")));
+    command + " --key FILE.pub"
 }
 
 /// DSSE signs its own encoding of type and payload (PAE), not the payload.
