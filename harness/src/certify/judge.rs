@@ -118,7 +118,9 @@ pub fn judge(policy: &Policy, dirs: &RunDirs) -> Result<Judged, CertifyError> {
             Some(dir) => on_run(policy, need, dir)?,
             None => (missing(need), Vec::new()),
         };
-        let spelled = |gate: &PolicyGate| gate.gate().map(|gate| (gate.name(), gate.requirement()));
+        let spelled = |gate: &PolicyGate| {
+            gate.gate().map(|gate| Spelled { name: gate.name(), requirement: gate.requirement() })
+        };
         let broken = run.validity.iter().filter(|check| !check.holds && check.name != UNBROKEN);
         // That it was cut is among what it lacks, where the policy wants one piece.
         let broken = broken.map(|check| format!("{}: {}", check.name, check.text));
@@ -132,7 +134,11 @@ pub fn judge(policy: &Policy, dirs: &RunDirs) -> Result<Judged, CertifyError> {
             None => (series::missing(need), Vec::new()),
         };
         let spelled = |gate: &PolicyGate| {
-            gate.of_series().map(|gate| (gate.name().to_owned(), gate.requirement()))
+            let spelled = |gate: SeriesGate| Spelled {
+                name: gate.name().to_owned(),
+                requirement: gate.requirement(),
+            };
+            gate.of_series().map(spelled)
         };
         gates.extend(judged_on(policy, ("series", &need.name), (results, &series.lacks), &spelled));
         all.push(series);
@@ -150,27 +156,33 @@ fn asked(policy: &Policy, need: &SeriesNeed) -> Vec<SeriesGate> {
         .collect()
 }
 
+/// A gate in words.
+struct Spelled {
+    name: String,
+    requirement: String,
+}
+
 /// The policy's gates on a run or a series, with their results in their order; `why`: what it lacks.
 fn judged_on(
     policy: &Policy,
-    (kind, name): (&str, &str),
+    (kind, of): (&str, &str),
     (results, why): (Vec<GateResult>, &[String]),
-    spelled: &dyn Fn(&PolicyGate) -> Result<(String, String), String>,
+    spelled: &dyn Fn(&PolicyGate) -> Result<Spelled, String>,
 ) -> Vec<CertGate> {
     let mut results = results.into_iter();
     let mut result = |gate: &PolicyGate| match (&gate.unmeasured, spelled(gate)) {
         (Some(by), _) => {
             open(gate.id.clone(), gate.require.clone(), format!("not measured: that takes {by}"))
         }
-        (None, Ok((spelled, requirement))) => match results.next() {
+        (None, Ok(Spelled { name, requirement })) => match results.next() {
             Some(result) => weakened(result, why),
-            None => open(spelled, requirement, format!("no {kind} {name:?} was given")),
+            None => open(name, requirement, format!("no {kind} {of:?} was given")),
         },
         (None, Err(cause)) => open(gate.id.clone(), gate.require.clone(), cause),
     };
-    let asked = policy.gates.iter().filter(|gate| gate.run == name);
+    let asked = policy.gates.iter().filter(|gate| gate.run == of);
     asked
-        .map(|gate| CertGate { id: gate.id.clone(), run: name.to_owned(), result: result(gate) })
+        .map(|gate| CertGate { id: gate.id.clone(), run: of.to_owned(), result: result(gate) })
         .collect()
 }
 
