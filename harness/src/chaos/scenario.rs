@@ -178,10 +178,10 @@ impl Act {
         )
     }
 
-    /// Whether it lasts: a process that is killed and a copy that is damaged are so at once.
+    /// Whether it lasts: a process that ends and a copy that is damaged are so at once.
     #[must_use]
     pub const fn lasts(&self) -> bool {
-        !matches!(self, Self::Kill | Self::PowerCut | Self::Corrupt(_))
+        !matches!(self, Self::Kill | Self::EndCore(_) | Self::PowerCut | Self::Corrupt(_))
     }
 
     /// Whether the service is to be judged by it: a copy is none of its.

@@ -165,10 +165,10 @@ fn what_is_missing_rare_or_impossible_is_no_pass_of_any_gate() {
     assert_eq!(verdicts(|record| record.scenarios.truncate(7)), nothing);
     assert_eq!(verdicts(|record| record.scenarios.clear()), nothing);
     assert_eq!(verdicts(|record| drop(record.scenarios[1].faults.remove(0))), nothing);
-    let fewer = |record: &mut ChaosRecord| drop(record.scenarios[1].faults[1].1.trials.pop());
+    let fewer = |record: &mut ChaosRecord| drop(record.scenarios[1].faults[0].1.trials.pop());
     assert_eq!(verdicts(fewer), nothing);
     let reason = &results(fewer)[0].reason;
-    assert!(reason.contains("process_crash/panic: 4 of 5 injections"), "{reason}");
+    assert!(reason.contains("process_crash/kill: 4 of 5 injections"), "{reason}");
     let impossible = |record: &mut ChaosRecord| {
         let of = &mut record.scenarios[4].faults[0].1;
         of.trials.clear();
