@@ -9,11 +9,14 @@ use crate::args::Format;
 #[derive(Debug, Args)]
 pub(crate) struct CertifyArgs {
     /// Run that the policy names first: id, unique prefix, @last or @last~N
-    #[arg(required_unless_present_any = ["run", "print_policy", "new_key"])]
+    #[arg(required_unless_present_any = ["run", "series", "print_policy", "new_key"])]
     pub(crate) first: Option<String>,
     /// Another run of the policy by its name there, as in compare=@last
     #[arg(long, value_name = "NAME=RUN", value_parser = named)]
     pub(crate) run: Vec<(String, String)>,
+    /// Series of `chaos` of the policy by its name there, as in chaos=@last: id, unique prefix, @last, @last~N, or its directory
+    #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
+    pub(crate) series: Vec<(String, String)>,
     /// Policy: one that is shipped, or a file
     #[arg(long, default_value = "lighthouse-sla", value_name = "NAME|FILE")]
     pub(crate) policy: String,
@@ -27,10 +30,10 @@ pub(crate) struct CertifyArgs {
     #[arg(long)]
     pub(crate) github: bool,
     /// Print a shipped policy and stop
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["first", "run", "key"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["first", "run", "series", "key"])]
     pub(crate) print_policy: Option<String>,
     /// Make a key pair, FILE and FILE.pub, and stop
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["first", "run", "key"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["first", "run", "series", "key"])]
     pub(crate) new_key: Option<PathBuf>,
     /// Format
     #[arg(long, value_enum, default_value = "table")]
@@ -39,16 +42,20 @@ pub(crate) struct CertifyArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// Run with the certificate: id, unique prefix, @last, @last~N, or its directory
-    pub(crate) first: String,
+    /// Run with the certificate: id, unique prefix, @last, @last~N, or its directory; without one it is that of the first --series
+    #[arg(required_unless_present = "series")]
+    pub(crate) first: Option<String>,
     /// Public Ed25519 key in PEM of whoever you trust to certify
     #[arg(long, value_name = "FILE")]
     pub(crate) key: PathBuf,
     /// Another run of the certificate by its name there
     #[arg(long, value_name = "NAME=RUN", value_parser = named)]
     pub(crate) run: Vec<(String, String)>,
+    /// Series of `chaos` of the certificate by its name there, as in chaos=@last
+    #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
+    pub(crate) series: Vec<(String, String)>,
     /// Name that the first run has in the policy; the policy's first when not given
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "first")]
     pub(crate) first_name: Option<String>,
     /// Format
     #[arg(long, value_enum, default_value = "table")]
@@ -56,9 +63,10 @@ pub(crate) struct VerifyArgs {
 }
 
 fn named(text: &str) -> Result<(String, String), String> {
-    let (name, run) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=RUN"))?;
+    let (name, run) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=RUN or NAME=SERIES"))?;
     if name.is_empty() || run.is_empty() {
-        return Err(format!("{text:?} lacks a name or a run"));
+        return Err(format!("{text:?} lacks a name, or what has it"));
     }
     Ok((name.to_owned(), run.to_owned()))
 }

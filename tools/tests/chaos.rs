@@ -9,6 +9,9 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use serde_json::Value;
 
+#[path = "chaos/certified.rs"]
+mod certified;
+
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// Two hundred agents that ask ten times a second: a baseline is there in seconds.
 const SMALL: &str = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --patience 20s --progress none -- \
@@ -61,7 +64,7 @@ fn series(store: &Path) -> PathBuf {
 /// What was done in process and on a copy needs no privilege: a slow disk and a flipped bit.
 #[test]
 fn a_short_series_is_whole_and_can_be_judged_again() {
-    let _alone = alone();
+    let alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path();
     let line = format!(
@@ -90,6 +93,7 @@ fn a_short_series_is_whole_and_can_be_judged_again() {
         );
     }
     let slow = &faults[0]["trials"][0]["recovery"];
+    let back = slow["from_revert"]["ns"].is_u64();
     assert!(slow["during_p99_ns"].as_u64().unwrap() > 300_000_000, "500 ms of each sync: {slow}");
     for scenario in found["series"]["scenarios"].as_array().unwrap() {
         let subject = &scenario["subjects"][0];
@@ -104,6 +108,8 @@ fn a_short_series_is_whole_and_can_be_judged_again() {
     assert!(page.contains("slow_sync") && page.contains("1 of 5 injections"), "{page}");
     let html = text(&run(store, "chaos --from @last --format html").stdout);
     assert!(html.starts_with("<!DOCTYPE html>") && html.contains("1 of 5 injections"), "{html}");
+    drop(alone);
+    certified::a_series_is_certified(store, back);
     slots_are_believed_when_they_are_whole(store);
 }
 

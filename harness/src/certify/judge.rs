@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::policy::{Continuity, Need, Policy, PolicyGate};
+use super::series::{self, CertSeries, SeriesGate, SeriesNeed};
+use crate::chaos::series::SeriesError;
 use crate::evidence::{ReadRunError, read_run};
 use crate::report::{self, EpochsSection, Report, ReportError, UNBROKEN};
 use crate::verdict::{Gate, GateResult, GateVerdict, Overall, Validity};
 
-/// Directories of runs by the name that the policy has for them.
+/// Directories of runs and series by the name that the policy has for them.
 pub type RunDirs = BTreeMap<String, PathBuf>;
 
 /// Why nothing can be judged.
@@ -23,9 +25,12 @@ pub enum CertifyError {
     /// Or not be reported.
     #[error(transparent)]
     Report(#[from] ReportError),
-    /// A run that the policy does not ask for.
+    /// A series cannot be read.
+    #[error(transparent)]
+    Series(#[from] SeriesError),
+    /// A run or a series that the policy does not ask for.
     #[error(
-        "the policy asks for no run {given:?}\n  cause: it is judged on: {asked}\n  remedy: name a run as NAME=RUN with one of these names"
+        "the policy asks for no run or series {given:?}\n  cause: it is judged on: {asked}\n  remedy: name a run or a series as NAME=.. with one of these names"
     )]
     Unasked {
         /// Given.
@@ -76,7 +81,7 @@ pub struct CertRun {
 pub struct CertGate {
     /// Id in the policy.
     pub id: String,
-    /// Run that it is judged on.
+    /// Run or series that it is judged on.
     pub run: String,
     /// How it was judged.
     pub result: GateResult,
@@ -89,52 +94,96 @@ pub struct Judged {
     pub policy: Policy,
     /// Runs.
     pub runs: Vec<CertRun>,
+    /// Series of faults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<CertSeries>,
     /// Gates.
     pub gates: Vec<CertGate>,
     /// GO / NO-GO / INCONCLUSIVE.
     pub verdict: Overall,
 }
 
-/// Judges the runs in `dirs` under `policy`.
+/// Judges the runs and series in `dirs` under `policy`.
 ///
 /// # Errors
-/// [`CertifyError`]; a run that is missing, short or damaged is no error but no PASS.
+/// [`CertifyError`]; one that is missing, short or damaged is no error but no PASS.
 pub fn judge(policy: &Policy, dirs: &RunDirs) -> Result<Judged, CertifyError> {
-    if let Some(given) = dirs.keys().find(|name| policy.runs.iter().all(|run| run.name != **name)) {
-        let asked = policy.runs.iter().map(|run| run.name.as_str()).collect::<Vec<_>>().join(", ");
-        return Err(CertifyError::Unasked { given: given.clone(), asked });
+    let names = policy.names();
+    if let Some(given) = dirs.keys().find(|name| !names.contains(&name.as_str())) {
+        return Err(CertifyError::Unasked { given: given.clone(), asked: names.join(", ") });
     }
-    let (mut runs, mut gates) = (Vec::new(), Vec::new());
+    let (mut runs, mut all, mut gates) = (Vec::new(), Vec::new(), Vec::new());
     for need in &policy.runs {
-        let asked: Vec<&PolicyGate> = policy.gates.iter().filter(|g| g.run == need.name).collect();
         let (run, results) = match dirs.get(&need.name) {
             Some(dir) => on_run(policy, need, dir)?,
             None => (missing(need), Vec::new()),
         };
-        let mut results = results.into_iter();
-        for gate in asked {
-            let result = match (&gate.unmeasured, gate.gate()) {
-                (Some(by), _) => open(
-                    gate.id.clone(),
-                    gate.require.clone(),
-                    format!("not measured: that takes {by}"),
-                ),
-                (None, Ok(spelled)) => match results.next() {
-                    Some(result) => weakened(result, &run),
-                    None => open(
-                        spelled.name(),
-                        spelled.requirement(),
-                        format!("no run {:?} was given", need.name),
-                    ),
-                },
-                (None, Err(cause)) => open(gate.id.clone(), gate.require.clone(), cause),
-            };
-            gates.push(CertGate { id: gate.id.clone(), run: need.name.clone(), result });
-        }
+        let spelled = |gate: &PolicyGate| {
+            gate.gate().map(|gate| Spelled { name: gate.name(), requirement: gate.requirement() })
+        };
+        let broken = run.validity.iter().filter(|check| !check.holds && check.name != UNBROKEN);
+        // That it was cut is among what it lacks, where the policy wants one piece.
+        let broken = broken.map(|check| format!("{}: {}", check.name, check.text));
+        let why: Vec<String> = run.lacks.iter().cloned().chain(broken).collect();
+        gates.extend(judged_on(policy, ("run", &need.name), (results, &why), &spelled));
         runs.push(run);
     }
+    for need in &policy.series {
+        let (series, results) = match dirs.get(&need.name) {
+            Some(dir) => series::on_series(need, &asked(policy, need), dir)?,
+            None => (series::missing(need), Vec::new()),
+        };
+        let spelled = |gate: &PolicyGate| {
+            let spelled = |gate: SeriesGate| Spelled {
+                name: gate.name().to_owned(),
+                requirement: gate.requirement(),
+            };
+            gate.of_series().map(spelled)
+        };
+        gates.extend(judged_on(policy, ("series", &need.name), (results, &series.lacks), &spelled));
+        all.push(series);
+    }
     let verdict = combine(&gates);
-    Ok(Judged { policy: policy.clone(), runs, gates, verdict })
+    Ok(Judged { policy: policy.clone(), runs, series: all, gates, verdict })
+}
+
+/// The gates of a series that can be measured.
+fn asked(policy: &Policy, need: &SeriesNeed) -> Vec<SeriesGate> {
+    let theirs = policy.gates.iter().filter(|gate| gate.run == need.name);
+    theirs
+        .filter(|gate| gate.unmeasured.is_none())
+        .filter_map(|gate| gate.of_series().ok())
+        .collect()
+}
+
+/// A gate in words.
+struct Spelled {
+    name: String,
+    requirement: String,
+}
+
+/// The policy's gates on a run or a series, with their results in their order; `why`: what it lacks.
+fn judged_on(
+    policy: &Policy,
+    (kind, of): (&str, &str),
+    (results, why): (Vec<GateResult>, &[String]),
+    spelled: &dyn Fn(&PolicyGate) -> Result<Spelled, String>,
+) -> Vec<CertGate> {
+    let mut results = results.into_iter();
+    let mut result = |gate: &PolicyGate| match (&gate.unmeasured, spelled(gate)) {
+        (Some(by), _) => {
+            open(gate.id.clone(), gate.require.clone(), format!("not measured: that takes {by}"))
+        }
+        (None, Ok(Spelled { name, requirement })) => match results.next() {
+            Some(result) => weakened(result, why),
+            None => open(name, requirement, format!("no {kind} {of:?} was given")),
+        },
+        (None, Err(cause)) => open(gate.id.clone(), gate.require.clone(), cause),
+    };
+    let asked = policy.gates.iter().filter(|gate| gate.run == of);
+    asked
+        .map(|gate| CertGate { id: gate.id.clone(), run: of.to_owned(), result: result(gate) })
+        .collect()
 }
 
 fn combine(gates: &[CertGate]) -> Overall {
@@ -148,15 +197,9 @@ fn combine(gates: &[CertGate]) -> Overall {
     }
 }
 
-/// A PASS on a run that is not what the policy needs, or that does not hold, is none. A FAIL is one.
-fn weakened(mut result: GateResult, run: &CertRun) -> GateResult {
-    if result.verdict != GateVerdict::Pass {
-        return result;
-    }
-    // That it was cut is among what it lacks, where the policy wants one piece.
-    let broken = run.validity.iter().find(|check| !check.holds && check.name != UNBROKEN);
-    let broken = broken.map(|check| format!("{}: {}", check.name, check.text));
-    if let Some(why) = run.lacks.first().cloned().or(broken) {
+/// A PASS on what the policy does not need, or that does not hold, is none. A FAIL is one.
+fn weakened(mut result: GateResult, why: &[String]) -> GateResult {
+    if let (GateVerdict::Pass, Some(why)) = (result.verdict, why.first()) {
         result.verdict = GateVerdict::Inconclusive;
         result.reason = format!("{why}; otherwise it would pass ({})", result.reason);
     }

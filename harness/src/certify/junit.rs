@@ -3,7 +3,7 @@
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::judge::Judged;
-use crate::verdict::GateVerdict;
+use crate::verdict::{GateResult, GateVerdict};
 
 /// The judgement as JUnit XML.
 ///
@@ -28,6 +28,8 @@ pub fn junit(judged: &Judged) -> Result<String, String> {
         });
         let mut case = TestCase::new(gate.id.clone(), status);
         case.set_classname(format!("{}.{}", judged.policy.name, gate.run));
+        let GateResult { requirement, measured, n, reason, .. } = &gate.result;
+        case.set_system_out(format!("{requirement}; measured {measured}, n {n}; {reason}"));
         suite.add_test_case(case);
     }
     let mut report = Report::new("tailbeam certify");

@@ -1,7 +1,7 @@
 //! Certificates: what a policy asks for, judged on recorded runs, signed, and recomputed by anyone.
 //!
 //! A certificate is an [in-toto](https://in-toto.io) statement v1 in a DSSE envelope, signed with Ed25519. Its
-//! subjects are all files of its runs by SHA-256; its predicate is what [`judge`] made of them under a policy.
+//! subjects are all files of its runs and of its series of faults by SHA-256; its predicate is what [`judge`] made of them under a policy.
 //! [`verify()`] believes nothing of it: it checks the signature against a key that it is given, every file
 //! against its hash, and judges the runs anew. A figure in the predicate is never read by anything but the
 //! comparison.
@@ -14,6 +14,7 @@ mod files;
 mod judge;
 mod junit;
 mod policy;
+mod series;
 mod statement;
 mod verify;
 
@@ -22,10 +23,11 @@ pub use files::{FileHash, FilesError, hash_files};
 pub use judge::{CertGate, CertRun, CertifyError, Judged, RunDirs, judge};
 pub use junit::junit;
 pub use policy::{Continuity, Need, Policy, PolicyError, PolicyGate, SHIPPED};
+pub use series::{CertScenario, CertSeries, SeriesGate, SeriesNeed};
 pub use statement::{
     Digest, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement, Subject, statement,
 };
 pub use verify::{Finding, Verified, verify};
 
-/// The certificate's name in the directory of its first run.
+/// The certificate's name in the directory of its first run, or of its first series where it has no run.
 pub const CERTIFICATE: &str = "certificate.dsse.json";

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::series::{SeriesGate, SeriesNeed};
 use crate::verdict::{Gate, parse_gates};
 
 /// A policy.
@@ -15,8 +16,11 @@ pub struct Policy {
     /// What it is for, one line.
     pub about: String,
     /// Runs that it is judged on.
-    #[serde(rename = "run")]
+    #[serde(rename = "run", default)]
     pub runs: Vec<Need>,
+    /// Series of faults that it is judged on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub series: Vec<SeriesNeed>,
     /// Gates.
     #[serde(rename = "gate")]
     pub gates: Vec<PolicyGate>,
@@ -65,9 +69,10 @@ impl Continuity {
 pub struct PolicyGate {
     /// Id, unique.
     pub id: String,
-    /// Name of the run that it is judged on.
+    /// Name of the run or of the series that it is judged on.
     pub run: String,
-    /// The gate as on the command line (`p99<300ms`), or what is required in words if nothing measures it yet.
+    /// The gate as on the command line (`p99<300ms`), of a series as in [`SeriesGate::parse`], or what is required in words
+    /// if nothing measures it yet.
     pub require: String,
     /// What will measure it. Such a gate is INCONCLUSIVE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,15 +111,16 @@ impl Policy {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.gates.is_empty() || self.runs.is_empty() {
-            return Err("it has no gate or no run: it could not fail".to_owned());
+        let runs = self.names();
+        if self.gates.is_empty() || runs.is_empty() {
+            return Err("it has no gate, or neither run nor series: it could not fail".to_owned());
         }
+        self.series.iter().try_for_each(SeriesNeed::check)?;
         let twice = |names: Vec<&str>| {
             let mut sorted = names;
             sorted.sort_unstable();
             sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0].to_owned())
         };
-        let runs: Vec<&str> = self.runs.iter().map(|run| run.name.as_str()).collect();
         let ids: Vec<&str> = self.gates.iter().map(|gate| gate.id.as_str()).collect();
         if let Some(name) = twice(runs.clone()).or_else(|| twice(ids)) {
             return Err(format!("{name:?} is there twice"));
@@ -122,19 +128,31 @@ impl Policy {
         for gate in &self.gates {
             if !runs.contains(&gate.run.as_str()) {
                 return Err(format!(
-                    "gate {:?} is judged on a run {:?} that it does not ask for",
+                    "gate {:?} is judged on a run or series {:?} that it does not ask for",
                     gate.id, gate.run
                 ));
             }
             if gate.unmeasured.is_none() {
-                gate.gate().map_err(|cause| format!("gate {:?}: {cause}", gate.id))?;
+                let of_series = self.series.iter().any(|series| series.name == gate.run);
+                let spelled = match of_series {
+                    true => gate.of_series().map(|_| ()),
+                    false => gate.gate().map(|_| ()),
+                };
+                spelled.map_err(|cause| format!("gate {:?}: {cause}", gate.id))?;
             }
         }
         if let Some(run) = runs.iter().find(|run| !self.gates.iter().any(|gate| gate.run == **run))
         {
-            return Err(format!("no gate is judged on run {run:?}"));
+            return Err(format!("no gate is judged on {run:?}"));
         }
         Ok(())
+    }
+
+    /// Names of its runs, and then of its series.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let runs = self.runs.iter().map(|run| run.name.as_str());
+        runs.chain(self.series.iter().map(|series| series.name.as_str())).collect()
     }
 
     /// The gates that can be measured on `run`.
@@ -159,6 +177,14 @@ impl PolicyGate {
             [gate] => Ok(*gate),
             _ => Err(format!("{:?} is more than one gate", self.require)),
         }
+    }
+
+    /// The gate of a series that `require` spells.
+    ///
+    /// # Errors
+    /// What is not understood, in words.
+    pub fn of_series(&self) -> Result<SeriesGate, String> {
+        SeriesGate::parse(&self.require)
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Statement {
     /// [`STATEMENT_TYPE`].
     #[serde(rename = "_type")]
     pub statement_type: String,
-    /// Every file of every run.
+    /// Every file of every run and series.
     pub subject: Vec<Subject>,
     /// [`PREDICATE_TYPE`].
     #[serde(rename = "predicateType")]
@@ -30,7 +30,7 @@ pub struct Statement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subject {
-    /// Name of its run in the policy, `/`, and its path in the run directory.
+    /// Name of its run or series in the policy, `/`, and its path in that one's directory.
     pub name: String,
     /// Its hash.
     pub digest: Digest,

@@ -3,7 +3,8 @@
 //! A supervisor starts the subject (a soak) as a process of its own and shares a [`board`] with it: knobs that it turns,
 //! and a count of every request by the instant at which it was due. The board is memory, so it outlives the subject,
 //! however that ends, and nobody has to ask the subject for anything. What is done from outside, and undone whoever
-//! dies, is in [`host`]. [`recovery`] and [`record`] judge what was seen, and are pure.
+//! dies, is in [`host`]. [`recovery`], [`checks`] and [`record`] judge what was seen, and are pure; [`series`] reads it
+//! from the disk.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -12,9 +13,11 @@
 )]
 
 pub mod board;
+pub mod checks;
 pub mod corrupt;
 pub mod host;
 pub mod record;
 pub mod recovery;
 pub mod scenario;
+pub mod series;
 pub mod slots;

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::board::Defence;
+use super::checks;
 use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
 use super::scenario::{Fault, How, Scenario};
 
@@ -338,9 +339,13 @@ impl Trial {
 }
 
 impl ScenarioRecord {
-    /// Judges every trial of a subject again, by its slots.
-    pub fn rejudge(&mut self, number: usize, axis: &Axis) {
+    /// Judges every trial of a subject again, by its slots, and whether its requests have ended. `open_ns`: as of
+    /// [`ChaosPlan::open_ns`].
+    pub fn rejudge(&mut self, number: usize, axis: &Axis, open_ns: u64) {
+        let theirs = self.faults.iter().filter(|(of, _)| *of == number);
+        let kills: Vec<Span> = theirs.flat_map(|(_, fault)| fault.kills()).collect();
         let Some(subject) = self.subjects.get_mut(number) else { return };
+        subject.see_again(checks::one_end(axis, &kills, open_ns));
         let (from, to) = subject.quiet;
         subject.baseline = Baseline::of(axis, from..to);
         let baseline = subject.baseline;
@@ -354,10 +359,32 @@ impl ScenarioRecord {
     }
 }
 
+impl SubjectRecord {
+    /// Puts a check that was made again in the place of the one that was recorded.
+    pub fn see_again(&mut self, check: Check) {
+        match self.checks.iter_mut().find(|of| of.name == check.name) {
+            Some(recorded) => *recorded = check,
+            None => self.checks.push(check),
+        }
+    }
+}
+
 impl FaultRecord {
+    /// When its injections ended a process; none for a fault that ends none.
+    pub fn kills(&self) -> impl Iterator<Item = Span> {
+        let ends = self.fault.act.restarts();
+        self.trials.iter().filter(move |_| ends).map(|trial| trial.span)
+    }
+
     /// What the injections are worth together: as much as the worst.
     #[must_use]
     pub fn judged(&self) -> Judged {
+        self.judged_by(TRIALS_MIN)
+    }
+
+    /// The same where a PASS needs so many injections.
+    #[must_use]
+    pub fn judged_by(&self, trials_min: usize) -> Judged {
         if let Ability::Impossible { cause, .. } = &self.ability {
             return Judged::new(Verdict::Inconclusive, format!("impossible here: {cause}"));
         }
@@ -366,10 +393,10 @@ impl FaultRecord {
             let why = self.ended.as_deref().unwrap_or("it was not injected");
             return Judged::new(Verdict::Inconclusive, why);
         };
-        let few = self.trials.len() < TRIALS_MIN;
+        let few = self.trials.len() < trials_min;
         let why = self.ended.clone().or_else(|| {
             let text =
-                format!("{} of {TRIALS_MIN} injections that a PASS needs", self.trials.len());
+                format!("{} of {trials_min} injections that a PASS needs", self.trials.len());
             few.then_some(text)
         });
         match why {
@@ -406,9 +433,15 @@ impl ScenarioRecord {
     /// As much as the worst of its faults, of its subjects, and of what it left.
     #[must_use]
     pub fn judged(&self) -> Judged {
+        self.judged_by(TRIALS_MIN)
+    }
+
+    /// The same where a PASS needs so many injections of each fault.
+    #[must_use]
+    pub fn judged_by(&self, trials_min: usize) -> Judged {
         let merged = self.merged();
         let faults = merged.iter().map(|(_, fault)| {
-            let Judged { verdict, reason } = fault.judged();
+            let Judged { verdict, reason } = fault.judged_by(trials_min);
             Judged { verdict, reason: format!("{}: {reason}", fault.fault.name) }
         });
         let checks = self.subjects.iter().flat_map(|subject| &subject.checks).chain(&self.residue);

@@ -178,6 +178,12 @@ impl Act {
         )
     }
 
+    /// Whether it lasts: a process that ends and a copy that is damaged are so at once.
+    #[must_use]
+    pub const fn lasts(&self) -> bool {
+        !matches!(self, Self::Kill | Self::EndCore(_) | Self::PowerCut | Self::Corrupt(_))
+    }
+
     /// Whether the service is to be judged by it: a copy is none of its.
     #[must_use]
     pub const fn is_of_the_service(&self) -> bool {
@@ -267,6 +273,17 @@ pub fn all() -> Vec<Scenario> {
     ]
     .map(|of: fn() -> Scenario| of())
     .into()
+}
+
+/// The faults of a word as on the command line, SCENARIO or SCENARIO/FAULT, each as SCENARIO/FAULT; none of a word that
+/// is no scenario of the program.
+#[must_use]
+pub fn named(word: &str) -> Vec<(String, Fault)> {
+    let (name, fault) = word.split_once('/').map_or((word, None), |(a, b)| (a, Some(b)));
+    let of = all().into_iter().filter(|of| of.name == name).flat_map(|of| of.faults);
+    of.filter(|of| fault.is_none_or(|fault| of.name == fault))
+        .map(|of| (format!("{name}/{}", of.name), of))
+        .collect()
 }
 
 fn network_partition() -> Scenario {

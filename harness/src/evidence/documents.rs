@@ -9,7 +9,7 @@ use super::store::{Store, StoreError, failed};
 use super::time::compact_utc;
 
 /// Name of the file.
-const FILE: &str = "recipe.json";
+pub const DOCUMENT: &str = "recipe.json";
 
 /// Which documents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,7 @@ impl Store {
         id: &str,
         bytes: &[u8],
     ) -> Result<PathBuf, StoreError> {
-        let path = self.document_dir(kind, id).join(FILE);
+        let path = self.document_dir(kind, id).join(DOCUMENT);
         let new = path.with_extension("new");
         let written = File::create(&new).and_then(|mut file| {
             file.write_all(bytes)?;
@@ -79,24 +79,31 @@ impl Store {
         Ok(path)
     }
 
-    /// The bytes of a document by id, unique prefix, `@last` or `@last~N`.
+    /// The directory of a document by id, unique prefix, `@last` or `@last~N`.
     ///
     /// # Errors
-    /// No such document, or several, or it cannot be read.
-    pub fn read_document(&self, kind: Documents, name: &str) -> Result<Vec<u8>, StoreError> {
+    /// No such document, or several.
+    pub fn find_document(&self, kind: Documents, name: &str) -> Result<PathBuf, StoreError> {
         let root = self.root().join(kind.directory());
         let mut ids: Vec<String> = match fs::read_dir(&root) {
             Ok(entries) => entries
                 .filter_map(Result::ok)
-                .filter(|entry| entry.path().join(FILE).is_file())
+                .filter(|entry| entry.path().join(DOCUMENT).is_file())
                 .filter_map(|entry| entry.file_name().into_string().ok())
                 .collect(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read", &root)(error)),
         };
         ids.sort();
-        let id = super::store::pick(&ids, name, &root)?;
-        let path = root.join(id).join(FILE);
+        super::store::pick(&ids, name, &root).map(|id| root.join(id))
+    }
+
+    /// The bytes of a document by id, unique prefix, `@last` or `@last~N`.
+    ///
+    /// # Errors
+    /// No such document, or several, or it cannot be read.
+    pub fn read_document(&self, kind: Documents, name: &str) -> Result<Vec<u8>, StoreError> {
+        let path = self.find_document(kind, name)?.join(DOCUMENT);
         fs::read(&path).map_err(failed("read", &path))
     }
 }

@@ -29,7 +29,7 @@ mod time;
 mod waits;
 
 pub use check::{Checked, Finding, Health, check};
-pub use documents::Documents;
+pub use documents::{DOCUMENT, Documents};
 pub use epoch::{Axis, Began, Cut, Epoch, EpochRecord, Hole, seed_of};
 pub use intervals::{Interval, Intervals};
 pub use latency::read_latency;

@@ -213,7 +213,8 @@ fn fraction(text: &str) -> Result<f64, String> {
     if percent <= 100.0 { Ok(percent / 100.0) } else { Err(format!("{text} is above 100%")) }
 }
 
-fn duration(text: &str) -> Result<u64, String> {
+/// A duration as in gates, ns.
+pub(crate) fn duration(text: &str) -> Result<u64, String> {
     let unit = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(unit);
     let scale = match unit {

@@ -6,6 +6,7 @@ mod judge;
 mod kendall;
 pub(crate) mod student;
 
+pub(crate) use criteria::duration;
 pub use criteria::{Gate, GateError, default_gates, parse_gates};
 pub use judge::{
     Conserved, Sends, combine, conservation, fairness, generator, little, outcome_sum, throughput,

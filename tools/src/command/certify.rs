@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tailbeam_harness::certify::{
     self, CERTIFICATE, Judged, Policy, RunDirs, SHIPPED, Signer, Verifier,
 };
-use tailbeam_harness::evidence::{Store, rfc3339};
+use tailbeam_harness::evidence::{DOCUMENT, Documents, Store, rfc3339};
 
 use super::Outcome;
 use crate::Failure;
@@ -26,12 +26,12 @@ pub(crate) fn certify(args: &CertifyArgs, root: &Path, out: &mut dyn Write) -> O
     let policy = policy(&args.policy)?;
     let first = policy.runs.first().map(|run| run.name.clone()).unwrap_or_default();
     let given = args.first.iter().map(|run| (first.clone(), run.clone()));
-    let dirs = dirs(given.chain(args.run.iter().cloned()), root)?;
+    let dirs = dirs(given.chain(args.run.iter().cloned()), &args.series, root)?;
     // The key is looked at first: a judgement that takes minutes must not end in a wrong path.
     let signer = args.key.as_deref().map(signer).transpose()?;
     let judged = certify::judge(&policy, &dirs).map_err(judge_failure)?;
     let signed = match signer {
-        Some(signer) => Some(sign(&judged, &dirs, &first, &signer)?),
+        Some(signer) => Some(sign(&judged, &dirs, home(&policy, &dirs)?, &signer)?),
         None => None,
     };
     if let Some(file) = &args.junit {
@@ -50,14 +50,19 @@ pub(crate) fn certify(args: &CertifyArgs, root: &Path, out: &mut dyn Write) -> O
 pub(crate) fn verify(args: &VerifyArgs, root: &Path, out: &mut dyn Write) -> Outcome {
     let pem = read(&args.key, "the public key")?;
     let trusted = Verifier::from_pem(&pem).map_err(|error| unusable(&args.key, error))?;
-    let first = resolve(&args.first, root)?;
-    let path = first.join(CERTIFICATE);
+    let home = match (&args.first, args.series.first()) {
+        (Some(run), _) => resolve(run, root)?,
+        (None, Some((_, series))) => resolve_series(series, root)?,
+        (None, None) => return Err(nothing()),
+    };
+    let path = home.join(CERTIFICATE);
     let envelope = fs::read(&path).map_err(|error| {
         Failure::new(1, format!("cannot read {}\n  cause: {error}\n  remedy: `tailbeam certify RUN --key FILE` issues a certificate", path.display()))
     })?;
     let name = args.first_name.clone().or_else(|| first_name(&envelope, &trusted));
-    let given = [(name.unwrap_or_else(|| "soak".to_owned()), args.first.clone())];
-    let dirs = dirs(given.into_iter().chain(args.run.iter().cloned()), root)?;
+    let name = name.unwrap_or_else(|| "soak".to_owned());
+    let given = args.first.iter().map(|run| (name.clone(), run.clone()));
+    let dirs = dirs(given.chain(args.run.iter().cloned()), &args.series, root)?;
     let verified = certify::verify(&envelope, &dirs, &trusted);
     match args.format {
         Format::Table => text::verified(&verified, out)?,
@@ -179,6 +184,7 @@ fn judge_failure(error: certify::CertifyError) -> Failure {
     let code = match &error {
         certify::CertifyError::Unasked { .. } => 2,
         certify::CertifyError::Read(read) if !read.is_corrupt() => 1,
+        certify::CertifyError::Series(series) if !series.is_corrupt() => 1,
         _ => 6,
     };
     Failure::new(code, error)
@@ -194,15 +200,31 @@ fn resolve(name: &str, root: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::new(1, error))
 }
 
-fn dirs(given: impl Iterator<Item = (String, String)>, root: &Path) -> Result<RunDirs, Failure> {
+/// The directory of a series of the store, or one that is named by its path.
+fn resolve_series(name: &str, root: &Path) -> Result<PathBuf, Failure> {
+    if Path::new(name).join(DOCUMENT).is_file() {
+        return Ok(PathBuf::from(name));
+    }
+    Store::open_existing(root)
+        .and_then(|store| store.find_document(Documents::Chaos, name))
+        .map_err(|error| Failure::new(1, error))
+}
+
+fn dirs(
+    runs: impl Iterator<Item = (String, String)>,
+    series: &[(String, String)],
+    root: &Path,
+) -> Result<RunDirs, Failure> {
+    let runs = runs.map(|(name, run)| (name, resolve(&run, root)));
+    let series = series.iter().map(|(name, of)| (name.clone(), resolve_series(of, root)));
     let mut dirs = RunDirs::new();
-    for (name, run) in given {
-        let dir = resolve(&run, root)?;
+    for (name, dir) in runs.chain(series) {
+        let dir = dir?;
         if dirs.insert(name.clone(), dir).is_some() {
             return Err(Failure::new(
                 2,
                 format!(
-                    "run {name:?} is given twice\n  cause: a policy judges one run by each name\n  remedy: name it once"
+                    "{name:?} is given twice\n  cause: a policy judges one run or series by each name\n  remedy: name it once"
                 ),
             ));
         }
@@ -210,14 +232,21 @@ fn dirs(given: impl Iterator<Item = (String, String)>, root: &Path) -> Result<Ru
     Ok(dirs)
 }
 
-/// Signs and puts the certificate into the first run's directory: beside it, synced, then renamed.
-fn sign(judged: &Judged, dirs: &RunDirs, first: &str, signer: &Signer) -> Result<String, Failure> {
-    let dir = dirs.get(first).or_else(|| dirs.values().next()).ok_or_else(|| {
-        Failure::new(
-            2,
-            "nothing to certify\n  cause: no run was given\n  remedy: name one".to_owned(),
-        )
-    })?;
+fn nothing() -> Failure {
+    Failure::new(
+        2,
+        "nothing to certify\n  cause: neither run nor series was given\n  remedy: name one",
+    )
+}
+
+/// Where the certificate lies: with the first that was given, in the policy's order.
+fn home<'d>(policy: &Policy, dirs: &'d RunDirs) -> Result<&'d Path, Failure> {
+    let given = policy.names().into_iter().find_map(|name| dirs.get(name));
+    given.map(PathBuf::as_path).ok_or_else(nothing)
+}
+
+/// Signs and puts the certificate into a directory: beside it, synced, then renamed.
+fn sign(judged: &Judged, dirs: &RunDirs, dir: &Path, signer: &Signer) -> Result<String, Failure> {
     let issued = rfc3339(tailbeam_probes::clock::realtime_ns());
     let statement = certify::statement(judged.clone(), dirs, &issued)
         .map_err(|error| Failure::new(6, error))?;
@@ -230,7 +259,7 @@ fn sign(judged: &Judged, dirs: &RunDirs, first: &str, signer: &Signer) -> Result
         Failure::new(
             1,
             format!(
-                "cannot write {}\n  cause: {error}\n  remedy: make the run's directory writable",
+                "cannot write {}\n  cause: {error}\n  remedy: make the directory writable",
                 path.display()
             ),
         )

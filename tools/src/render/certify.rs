@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use tailbeam_harness::certify::{CertGate, CertRun, Judged, Verified};
+use tailbeam_harness::certify::{CertGate, CertRun, CertScenario, CertSeries, Judged, Verified};
 use tailbeam_harness::verdict::GateVerdict;
 
 use super::text::{overall, table, word};
-use super::units::{count, span};
+use super::units::{count, span, time};
 
 /// Writes a judgement. `signed`: where its certificate is; none when nothing was signed.
 ///
@@ -22,9 +22,17 @@ pub fn judged(judged: &Judged, signed: Option<&str>, out: &mut dyn Write) -> io:
         policy.version
     )?;
     writeln!(out, "             {}", policy.about)?;
-    writeln!(out, "\nRuns")?;
+    if !judged.runs.is_empty() {
+        writeln!(out, "\nRuns")?;
+    }
     for run in &judged.runs {
         self::run(run, out)?;
+    }
+    if !judged.series.is_empty() {
+        writeln!(out, "\nSeries of faults")?;
+    }
+    for series in &judged.series {
+        self::series(series, out)?;
     }
     writeln!(out, "\nGates")?;
     let row = |gate: &CertGate| {
@@ -65,6 +73,43 @@ fn run(run: &CertRun, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "    ! {line}")?;
     }
     Ok(())
+}
+
+fn series(of: &CertSeries, out: &mut dyn Write) -> io::Result<()> {
+    match (&of.id, of.loaded_ns, of.agents, of.planned_per_s) {
+        (Some(id), Some(loaded_ns), Some(agents), Some(per_s)) => writeln!(
+            out,
+            "  {}  {id}  {} under load, {} agents, {per_s:.0}/s offered, the shortest fault {}",
+            of.name,
+            span(loaded_ns as f64 / 1e9),
+            count(agents),
+            of.shortest_hold_ns.map_or_else(|| "none".to_owned(), |ns| time(ns as f64))
+        )?,
+        _ => writeln!(out, "  {}  none", of.name)?,
+    }
+    for line in of.lacks.iter().chain(&of.caveats) {
+        writeln!(out, "    ! {line}")?;
+    }
+    if of.scenarios.is_empty() {
+        return Ok(());
+    }
+    let row = |of: &CertScenario| {
+        vec![
+            of.name.clone(),
+            of.verdict.name().to_owned(),
+            count(of.faults),
+            count(of.injections),
+            count(of.fewest),
+            longest(of),
+        ]
+    };
+    let header = ["scenario", "worth", "faults", "injections", "fewest of one", "longest recovery"];
+    writeln!(out, "{}", table(&header, of.scenarios.iter().map(row), 2))
+}
+
+fn longest(of: &CertScenario) -> String {
+    let more = if of.longer { "> " } else { "" };
+    of.longest_ns.map_or_else(|| "-".to_owned(), |ns| format!("{more}{}", time(ns as f64)))
 }
 
 /// Writes what came of a verification.

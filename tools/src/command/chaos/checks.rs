@@ -2,7 +2,8 @@
 //! or thread is left in the process.
 
 use serde_json::Value;
-use tailbeam_harness::chaos::board::{Cell, Fate, Mail};
+use tailbeam_harness::chaos::board::Mail;
+use tailbeam_harness::chaos::checks;
 use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, judge};
@@ -32,19 +33,15 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
     let after = open(stage);
     match stage.opened.take().filter(|before| before.process == after.process) {
         Some(before) if after.process.is_some() => {
-            subject.checks.push(same("no descriptor is left", before.files, after.files));
-            subject.checks.push(same("no thread is left", before.threads, after.threads));
+            subject.checks.push(same(checks::NO_DESCRIPTOR, before.files, after.files));
+            subject.checks.push(same(checks::NO_THREAD, before.threads, after.threads));
         }
         _ => {
             let text = "no process served from before its last fault to the end";
-            subject.checks.push(Check::unknown("no descriptor or thread is left", text));
+            subject.checks.push(Check::unknown(checks::NEITHER, text));
         }
     }
-    let kills: Vec<Span> = done
-        .iter()
-        .filter(|of| of.fault.act.restarts())
-        .flat_map(|of| of.trials.iter().map(|trial| trial.span))
-        .collect();
+    let kills: Vec<Span> = done.iter().flat_map(FaultRecord::kills).collect();
     let ended = stage.stop();
     stage.read_all();
     rejudge(stage, subject, done);
@@ -53,7 +50,8 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
         Ok(ended) => match serde_json::from_str::<Value>(&ended.out) {
             Ok(report) => {
                 subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
-                subject.checks.extend(of_report(&report["data"], stage.kept));
+                subject.checks.extend(checks::of_report(&report["data"]));
+                subject.checks.extend(stage.kept.map(|kept| restored(kept, &report["data"])));
                 if stage.refused == Some(Call::PerfEventOpen) {
                     subject.checks.push(refused::no_figure(stage));
                 }
@@ -72,7 +70,8 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
             subject.checks.push(Check::seen("the proxy had room", refused == 0, text));
         }
     }
-    subject.checks.extend(of_cells(stage, &kills));
+    subject.checks.push(checks::one_end(&stage.axis, &kills, stage.setting.plan.open_ns()));
+    subject.checks.push(outside(stage));
 }
 
 /// With everything known, as whoever judges the series again does.
@@ -93,12 +92,6 @@ pub(super) fn same(name: &str, before: Result<u64, String>, after: Result<u64, S
         }
         (Err(why), _) | (_, Err(why)) => Check::unknown(name, why),
     }
-}
-
-fn sum(cells: &[Cell]) -> Cell {
-    let mut sum = Cell::default();
-    cells.iter().for_each(|cell| sum.merge(cell));
-    sum
 }
 
 /// The mail of one that does not read has a bound, and who writes more is refused. Seen before and after a fault that
@@ -123,82 +116,21 @@ pub(super) fn bounded(before: Mail, after: Mail) -> Check {
     Check::seen(name, after.deepest <= bound, text)
 }
 
-/// Every request that was due has one end, unless its process was killed while it was open.
-fn of_cells(stage: &Stage<'_>, kills: &[Span]) -> Vec<Check> {
-    let ended = |cell: &Cell| cell.fates.iter().sum::<u64>();
-    let twice = stage.axis.cells.iter().filter(|cell| ended(cell) > cell.due).count();
-    let open_ns = stage.setting.plan.open_ns();
-    let killed = |slot: usize| {
-        let at_ns = slot as u64 * stage.axis.slot_ns;
-        let dead = |kill: &Span| {
-            (kill.injected_ns.saturating_sub(open_ns)..=kill.reverted_ns).contains(&at_ns)
-        };
-        kills.iter().any(dead)
-    };
-    let open = stage.axis.cells.iter().enumerate().filter(|(slot, _)| !killed(*slot));
-    let open: u64 = open.map(|(_, cell)| cell.open()).sum();
-    let all = sum(&stage.axis.cells);
+/// Nobody can look for these in the slots.
+fn outside(stage: &Stage<'_>) -> Check {
     let outside: u64 = (0..stage.board.shape().cores).map(|core| stage.board.outside(core)).sum();
-    let fates = Fate::ALL.map(|fate| format!("{} {}", all.fate(fate), fate.name())).join(", ");
-    let text = format!(
-        "{} due = {fates}, {} without an end, {open} of them not open when a process was killed",
-        all.due,
-        all.open()
-    );
-    vec![
-        Check::seen("every request has one end", twice == 0 && open == 0, text),
-        Check::seen(
-            "no request is off the axis",
-            outside == 0,
-            format!("{outside} were due outside of it"),
-        ),
-    ]
-}
-
-/// What the run's own report says.
-fn of_report(data: &Value, kept: Option<u64>) -> Vec<Check> {
-    let gates = data["gates"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut checks = Vec::new();
-    match gates.iter().find(|gate| gate["gate"] == "outcomes") {
-        Some(gate) => checks.push(Check::seen(
-            "the run's outcomes add up",
-            gate["verdict"] == "PASS",
-            gate["measured"].as_str().unwrap_or_default(),
-        )),
-        None => {
-            checks.push(Check::unknown("the run's outcomes add up", "its report has no such gate"))
-        }
-    }
-    let counts = data["protocol"].as_array().map_or(&[][..], Vec::as_slice);
-    let count = |name: &str| {
-        counts.iter().find(|of| of["name"] == name).and_then(|of| of["count"].as_u64())
-    };
-    for (name, of) in [
-        ("no elicitation ends twice", "read again: ended without having begun"),
-        ("every event can be read", "read again: unreadable events"),
-        ("every log can be read", "read again: logs that cannot be read"),
-    ] {
-        checks.push(match count(of) {
-            Some(n) => Check::seen(name, n == 0, format!("{of}: {n}")),
-            None => Check::unknown(name, format!("the report does not say {of:?}")),
-        });
-    }
-    checks.extend(kept.map(|kept| restored(kept, &count)));
-    let whole = "the evidence is whole";
-    checks.push(match data["run"]["damage"].as_array() {
-        Some(damage) => {
-            Check::seen(whole, damage.is_empty(), format!("{} damaged places", damage.len()))
-        }
-        None => Check::unknown(whole, "the report does not say what is damaged"),
-    });
-    checks
+    Check::seen(
+        "no request is off the axis",
+        outside == 0,
+        format!("{outside} were due outside of it"),
+    )
 }
 
 /// Whether the last restart has restored what its log held.
-fn restored(kept: u64, count: &impl Fn(&str) -> Option<u64>) -> Check {
+fn restored(kept: u64, report: &Value) -> Check {
     let name = "a restart restores its log";
-    let events = count("restored: events");
-    let refused = count("restored: events that do not follow");
+    let events = checks::count(report, "restored: events");
+    let refused = checks::count(report, "restored: events that do not follow");
     match (kept, events, refused) {
         (0, ..) => Check::unknown(name, "the log held no event"),
         (_, Some(events), Some(refused)) => {

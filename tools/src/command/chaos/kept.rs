@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tailbeam_harness::chaos::record::{FaultRecord, SubjectRecord};
+use tailbeam_harness::chaos::series::slots_file;
 use tailbeam_harness::chaos::slots;
 
 use super::stage::Stage;
@@ -22,14 +23,9 @@ pub(super) fn take_away(
     fs::remove_dir_all(home).map_err(|error| format!("{}: {error}", home.display()))
 }
 
-/// Name of the file of a subject's slots.
-pub(super) fn slots_of(scenario: &str, subject: usize) -> String {
-    format!("{scenario}-{subject}.slots.jsonl")
-}
-
 /// Writes the slots beside the record.
 pub(super) fn keep(stage: &Stage<'_>, scenario: &str, subject: usize) -> Result<(), String> {
-    let path = stage.setting.dir.join(slots_of(scenario, subject));
+    let path = stage.setting.dir.join(slots_file(scenario, subject));
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut file = std::io::BufWriter::new(fs::File::create(&path).map_err(failed)?);
     slots::write(&stage.axis.cells, &mut file).map_err(failed)?;

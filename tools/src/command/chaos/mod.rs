@@ -25,6 +25,7 @@ use tailbeam_harness::chaos::record::{
 };
 use tailbeam_harness::chaos::recovery::Baseline;
 use tailbeam_harness::chaos::scenario::{self, Act, Fault, Scenario};
+use tailbeam_harness::chaos::series::SUBJECTS;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
 use tailbeam_harness::load::AnyWorkload;
@@ -140,7 +141,7 @@ fn series(
         host: &host,
         control: &control,
         program,
-        store: dir.join("subjects"),
+        store: dir.join(SUBJECTS),
         dir: &dir,
         home: home.clone(),
     };
@@ -317,7 +318,7 @@ impl<'a> Cast<'_, 'a> {
             let undone = self.journal.undo_since(mark);
             if !undone.clean() {
                 subject.checks.push(Check::seen(
-                    "its stage is taken down",
+                    tailbeam_harness::chaos::checks::STAGE,
                     false,
                     undone.to_string().trim().replace('\n', "; "),
                 ));

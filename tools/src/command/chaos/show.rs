@@ -5,10 +5,10 @@ use std::path::Path;
 
 use tailbeam_harness::chaos::host::helper::Helper;
 use tailbeam_harness::chaos::host::{Call, Host, Launcher, run_guard};
-use tailbeam_harness::chaos::record::{Ability, ChaosRecord, ScenarioRecord, Trial, VERSION};
-use tailbeam_harness::chaos::recovery::{Axis, Took};
+use tailbeam_harness::chaos::record::{Ability, ChaosRecord, Trial, VERSION};
+use tailbeam_harness::chaos::recovery::Took;
 use tailbeam_harness::chaos::scenario::{Fault, Scenario};
-use tailbeam_harness::chaos::slots;
+use tailbeam_harness::chaos::series;
 use tailbeam_harness::evidence::{Documents, Store};
 
 use super::super::Outcome;
@@ -35,40 +35,10 @@ pub(super) fn read(store: &Store, name: &str) -> Result<ChaosRecord, Failure> {
 
 /// Reads a series and judges it again, by the slots of its subjects.
 pub(super) fn again(store: &Store, name: &str) -> Result<ChaosRecord, Failure> {
-    let mut record = read(store, name)?;
-    let dir = store.document_dir(Documents::Chaos, &record.id);
-    let slot_ns = record.plan.slot_ns;
-    let expected = record.plan.rate_per_s * slot_ns as f64 / 1e9;
-    for scenario in &mut record.scenarios {
-        for number in 0..scenario.subjects.len() {
-            let path = dir.join(super::kept::slots_of(&scenario.name, number));
-            let text = match std::fs::read_to_string(&path) {
-                Ok(text) => text,
-                // A subject that never came on the stage has none, and no trials.
-                Err(error)
-                    if error.kind() == io::ErrorKind::NotFound && !tried(scenario, number) =>
-                {
-                    continue;
-                }
-                Err(error) => return Err(damaged(&path, &error.to_string())),
-            };
-            let cells = slots::read(&text).map_err(|cause| damaged(&path, &cause))?;
-            scenario.rejudge(number, &Axis { cells, slot_ns, expected });
-        }
-    }
-    Ok(record)
-}
-
-fn tried(scenario: &ScenarioRecord, number: usize) -> bool {
-    scenario.faults.iter().any(|(of, fault)| *of == number && !fault.trials.is_empty())
-}
-
-fn damaged(path: &Path, cause: &str) -> Failure {
-    let text = format!(
-        "{} cannot be used\n  cause: {cause}\n  remedy: restore it from a copy, or run the series again",
-        path.display()
-    );
-    Failure::new(6, text)
+    let dir =
+        store.find_document(Documents::Chaos, name).map_err(|error| Failure::new(1, error))?;
+    let series = series::read(&dir).map_err(|error| Failure::new(6, error))?;
+    Ok(series.record)
 }
 
 /// Writes it, so that a reader finds the whole of it or that of before.

@@ -29,7 +29,7 @@ pub(super) fn statement(doc: &Doc<'_>) -> Page {
         id: "evidence".into(),
         title: "Evidence".to_owned(),
         lead: "This page shows what the certificate says. It has verified nothing: that takes the files, the envelope and a public key that you trust.".to_owned(),
-        command: Some("tailbeam verify RUN --key FILE.pub".to_owned()),
+        command: Some(command(doc)),
         blocks: vec![
             Block::Text("The signature alone can be checked by openssl 3, without Tailbeam:".to_owned()),
             Block::Code(OPENSSL.to_owned()),
@@ -37,6 +37,21 @@ pub(super) fn statement(doc: &Doc<'_>) -> Page {
         ],
     };
     page(doc, "/predicate", facts, vec![evidence])
+}
+
+/// How to verify it, with the names that the policy has for what was given.
+fn command(doc: &Doc<'_>) -> String {
+    let given = |kind: &str| {
+        let of = doc.list(&format!("/predicate/{kind}")).iter();
+        let names = of.filter(|of| of["id"].is_string()).filter_map(|of| of["name"].as_str());
+        names.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let (runs, series) = (given("runs"), given("series"));
+    let mut command = "tailbeam verify".to_owned();
+    command.push_str(if runs.is_empty() { "" } else { " RUN" });
+    runs.iter().skip(1).for_each(|name| command.push_str(&format!(" --run {name}=RUN")));
+    series.iter().for_each(|name| command.push_str(&format!(" --series {name}=SERIES")));
+    command + " --key FILE.pub"
 }
 
 /// DSSE signs its own encoding of type and payload (PAE), not the payload.
@@ -60,6 +75,9 @@ fn page(doc: &Doc<'_>, root: &str, mut facts: Vec<Fact>, more: Vec<Section>) -> 
         ),
     );
     let mut sections = vec![gates(doc, root), runs(doc, root)];
+    if !doc.list(&at("/series")).is_empty() {
+        sections.push(series(doc, root));
+    }
     sections.extend(more);
     Page {
         kind: "Certificate".to_owned(),
@@ -76,11 +94,14 @@ fn page(doc: &Doc<'_>, root: &str, mut facts: Vec<Fact>, more: Vec<Section>) -> 
 
 fn caveats(doc: &Doc<'_>, root: &str) -> Vec<String> {
     let mut caveats = Vec::new();
-    for run in doc.list(&format!("{root}/runs")) {
+    let runs = doc.list(&format!("{root}/runs")).iter().map(|of| ("run", of));
+    for (kind, run) in
+        runs.chain(doc.list(&format!("{root}/series")).iter().map(|of| ("series", of)))
+    {
         let name = run["name"].as_str().unwrap_or_default();
         let words = |key: &str| run[key].as_array().into_iter().flatten().filter_map(Value::as_str);
         caveats.extend(
-            words("lacks").chain(words("caveats")).map(|text| format!("run {name}: {text}")),
+            words("lacks").chain(words("caveats")).map(|text| format!("{kind} {name}: {text}")),
         );
         let broken = run["validity"].as_array().into_iter().flatten();
         for check in broken.filter(|check| check["holds"] == false) {
@@ -92,7 +113,7 @@ fn caveats(doc: &Doc<'_>, root: &str) -> Vec<String> {
 }
 
 fn gates(doc: &Doc<'_>, root: &str) -> Section {
-    let columns = ["gate", "run", "required", "measured", "result", "judged on"];
+    let columns = ["gate", "run or series", "required", "measured", "result", "judged on"];
     let mut table = Table::new("Gates of the policy", &columns, 5);
     let mut reasons = Vec::new();
     for (index, gate) in doc.list(&format!("{root}/gates")).iter().enumerate() {
@@ -159,4 +180,70 @@ fn runs(doc: &Doc<'_>, root: &str) -> Section {
         command: None,
         blocks: vec![Block::Table(table)],
     }
+}
+
+/// Series of faults, and what each scenario of them is worth.
+fn series(doc: &Doc<'_>, root: &str) -> Section {
+    let mut blocks = Vec::new();
+    for (index, of) in doc.list(&format!("{root}/series")).iter().enumerate() {
+        let name = of["name"].as_str().unwrap_or_default();
+        let of = |key: &str, unit| doc.figure(&format!("{root}/series/{index}/{key}"), unit);
+        let columns = [
+            "series",
+            "started",
+            "host",
+            "under load",
+            "agents",
+            "planned",
+            "shortest fault",
+            "seed",
+        ];
+        let mut table = Table::new(&format!("Series {name}"), &columns, 3);
+        table.rows.push(vec![
+            of("id", Unit::Text),
+            of("started", Unit::Text),
+            of("host", Unit::Text),
+            of("loaded_ns", Unit::Ns),
+            of("agents", Unit::Count),
+            of("planned_per_s", Unit::PerSecond),
+            of("shortest_hold_ns", Unit::Ns),
+            of("seed", Unit::Count),
+        ]);
+        blocks.push(Block::Table(table));
+        let scenarios = scenarios(doc, &format!("{root}/series/{index}/scenarios"));
+        if !scenarios.rows.is_empty() {
+            blocks.push(Block::Table(scenarios));
+        }
+    }
+    Section {
+        id: "series".into(),
+        title: "Series of faults".to_owned(),
+        lead: "Faults injected under load. Each was judged anew by what every subject counted; the recovery is the longest of all injections, from the revert.".to_owned(),
+        command: None,
+        blocks,
+    }
+}
+
+fn scenarios(doc: &Doc<'_>, root: &str) -> Table {
+    let columns =
+        ["scenario", "worth", "faults", "injections", "fewest of one", "longest recovery"];
+    let mut table = Table::new("Scenarios", &columns, 2);
+    for (index, scenario) in doc.list(root).iter().enumerate() {
+        let of = |key: &str, unit| doc.figure(&format!("{root}/{index}/{key}"), unit);
+        let verdict = of("verdict", Unit::Text);
+        let tone = Tone::of(&verdict.text);
+        let mut longest = of("longest_ns", Unit::Ns);
+        if scenario["longer"] == true {
+            longest.text.insert_str(0, "> ");
+        }
+        table.rows.push(vec![
+            of("name", Unit::Text),
+            verdict.toned(tone),
+            of("faults", Unit::Count),
+            of("injections", Unit::Count),
+            of("fewest", Unit::Count),
+            longest,
+        ]);
+    }
+    table
 }

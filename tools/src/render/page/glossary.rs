@@ -44,16 +44,23 @@ pub(super) const SOAK: [Entry; 18] = [
 ];
 
 /// Of a certificate.
-pub(super) const CERTIFICATE: [Entry; 5] = [
-    ("Certificate", "A signed statement of what a policy made of recorded runs."),
+pub(super) const CERTIFICATE: [Entry; 6] = [
+    (
+        "Certificate",
+        "A signed statement of what a policy made of recorded runs and series of faults.",
+    ),
     (
         "Evidence",
-        "The files of the runs. Each is named by its SHA-256; every figure can be computed from them again.",
+        "The files of the runs and series. Each is named by its SHA-256; every figure can be computed from them again.",
     ),
-    ("Gate", "A requirement of the policy, judged on the run that the policy names for it."),
+    (
+        "Gate",
+        "A requirement of the policy, judged on the run or series that the policy names for it.",
+    ),
     (
         "INCONCLUSIVE",
-        "A gate that was not measured, or on a run that is missing or too short. Never a pass.",
+        "A gate that was not measured, or on a run or series that is missing or too short. Never a pass.",
     ),
-    ("Policy", "The requirements, and what the runs must be that they are judged on."),
+    ("Policy", "The requirements, and what the runs and series must be that they are judged on."),
+    ("Series of faults", "Faults injected under load by `tailbeam chaos`, some times each."),
 ];

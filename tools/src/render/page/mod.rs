@@ -45,7 +45,7 @@ impl Tone {
     pub fn of(word: &str) -> Self {
         match word {
             "GO" | "PASS" | "OK" | "CLEAN" | "SAME" | "EQUIVALENT" | "BETTER" => Self::Good,
-            "NO-GO" | "FAIL" | "LEAK" | "WORSE" | "NOT VERIFIED" => Self::Bad,
+            "NO-GO" | "FAIL" | "PARTIAL" | "LEAK" | "WORSE" | "NOT VERIFIED" => Self::Bad,
             "INCONCLUSIVE" | "SUSPECT" | "UNKNOWN" => Self::Open,
             _ => Self::Plain,
         }
