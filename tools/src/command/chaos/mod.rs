@@ -136,6 +136,8 @@ fn series(
     let host = Host::find(launcher, &dir)
         .map_err(|e| failed("cannot look at this host", e.to_string()))?;
     let plan = record.plan.clone();
+    // Absolute, as the host has it: the guard reads the journal there, and is in no folder of ours.
+    let dir = host.dir.clone();
     let setting = Setting {
         plan: &plan,
         host: &host,
