@@ -262,6 +262,13 @@ impl Runtime {
         ShutdownReport { shards: self.stop() }
     }
 
+    /// [`Runtime::shutdown`] with another bound than [`Config::drain_ns`]: 0 where nobody waits for what is on its way.
+    #[must_use]
+    pub fn shutdown_within(mut self, drain_ns: u64) -> ShutdownReport {
+        self.drain_ns = drain_ns;
+        ShutdownReport { shards: self.stop() }
+    }
+
     fn stop(&mut self) -> Vec<ShardReport> {
         let mut stopping = Stopping::new(&self.shared, self.drain_ns);
         loop {

@@ -284,7 +284,7 @@ fn what_a_subject_lacks_is_stated_and_the_service_goes_on_or_comes_back() {
     let faults = [
         ("dependency_failure/perf_source", "counters and groups", "no refused counter has"),
         ("dependency_failure/io_uring", "starts that were refused", "each refused start ends"),
-        ("process_crash/core", "the subject ended: exit status: 1", "nothing durable is lost"),
+        ("process_crash/core", "cores that were told", "a process that loses a core says which"),
     ];
     std::thread::scope(|scope| {
         for &(fault, proof, said) in faults.iter().filter(able) {

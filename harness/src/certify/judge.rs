@@ -106,7 +106,8 @@ pub struct Judged {
 /// Judges the runs and series in `dirs` under `policy`.
 ///
 /// # Errors
-/// [`CertifyError`]; one that is missing, short or damaged is no error but no PASS.
+/// [`CertifyError`]: one that was given and is damaged or not there. One that was not given, or is too short, is no error
+/// but no PASS.
 pub fn judge(policy: &Policy, dirs: &RunDirs) -> Result<Judged, CertifyError> {
     let names = policy.names();
     if let Some(given) = dirs.keys().find(|name| !names.contains(&name.as_str())) {

@@ -526,7 +526,7 @@ fn fd_exhaustion() -> Scenario {
         "no descriptor is left",
         vec![fault(
             "limit",
-            "connections to half of the responders end, and none can be opened",
+            "nothing can be opened, and connections to half of the responders end",
             Act::Together(vec![Act::Descriptors(0), Act::Proxy(vec![(Knob::ProxyReset, 1)])]),
         )],
     )

@@ -1,13 +1,18 @@
 //! A series on the disk: its record, the slots of its subjects, and their runs. What can be computed from slots and runs is
 //! computed whenever it is read; what the record says of it is not believed.
+//!
+//! What stays the supervisor's word, signed and no more: which subject had which run and which slots; when a fault was
+//! injected and taken back; the spans of baselines; proofs that a fault bit; and checks of what only it could see, as of
+//! descriptors, groups and what a restart restored.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::board::Cell;
 use super::checks;
-use super::record::{ChaosRecord, ScenarioRecord, VERSION};
+use super::record::{ChaosRecord, Check, ScenarioRecord, VERSION};
 use super::recovery::Axis;
 use super::slots;
 use crate::evidence::{DOCUMENT, ReadRunError, read_run};
@@ -122,6 +127,15 @@ impl Series {
             for number in 0..scenario.subjects.len() {
                 let path = dir.join(slots_file(&scenario.name, number));
                 let Some(cells) = cells(&path, tried(scenario, number))? else { continue };
+                let (from, to) = scenario.subjects[number].quiet;
+                if slot_ns == 0 || from > to || to > cells.len() {
+                    let cause = format!(
+                        "a baseline of {} is that of slots {from} to {to} of {slot_ns} ns, of {}",
+                        scenario.name,
+                        cells.len()
+                    );
+                    return Err(damaged(&dir.join(DOCUMENT), cause));
+                }
                 let loaded = cells.iter().filter(|cell| cell.due > 0).count() as u64;
                 self.loaded_ns = self.loaded_ns.saturating_add(loaded.saturating_mul(slot_ns));
                 scenario.rejudge(number, &Axis { cells, slot_ns, expected }, open_ns);
@@ -133,14 +147,33 @@ impl Series {
     /// Makes the checks of every subject's run again by that run, and returns the load that their plans and the series' own
     /// asked for.
     ///
+    /// A subject to which something was done and that has no run is one of which nothing is known.
+    ///
     /// # Errors
-    /// A run that the record names and that is not there, or cannot be read.
+    /// A run that the record names and that is not there, cannot be read, or is another subject's too.
     pub fn recheck(&mut self, dir: &Path) -> Result<Load, SeriesError> {
         let plan = &self.record.plan;
         let mut load = Load { agents: plan.agents, per_s: plan.rate_per_s };
-        for subject in self.record.scenarios.iter_mut().flat_map(|of| &mut of.subjects) {
-            let Some(run) = &subject.run else { continue };
+        let mut had = BTreeSet::new();
+        let tried: Vec<Vec<bool>> = (self.record.scenarios.iter())
+            .map(|of| (0..of.subjects.len()).map(|number| tried(of, number)).collect())
+            .collect();
+        let subjects = self.record.scenarios.iter_mut().flat_map(|of| &mut of.subjects);
+        for (subject, tried) in subjects.zip(tried.into_iter().flatten()) {
+            let Some(run) = &subject.run else {
+                if tried {
+                    subject.see_again(Check::unknown(
+                        "its run can be judged",
+                        "the record names none for this subject",
+                    ));
+                }
+                continue;
+            };
             plain(run).map_err(|cause| damaged(&dir.join(DOCUMENT), cause))?;
+            if !had.insert(run.clone()) {
+                let cause = format!("run {run} is that of two subjects");
+                return Err(damaged(&dir.join(DOCUMENT), cause));
+            }
             let run: PathBuf = dir.join(SUBJECTS).join(run);
             if !run.join("seg").is_dir() {
                 return Err(damaged(&run, "it is the run of a subject, and not there"));

@@ -209,7 +209,8 @@ fn to<W: Workload, T: Send>(
                 Ok((measured, said, std::mem::take(&mut controller.logs), controller.second.take()))
             })
         });
-    let report = runtime.shutdown();
+    // A run that has failed waits for no answers: some may be owed by a core that is lost.
+    let report = if outcome.is_err() { runtime.shutdown_within(0) } else { runtime.shutdown() };
     let drained = report.shards.iter().all(|shard| shard.drained);
     let panicked = report.shards.iter().map(|shard| shard.agents_panicked).sum();
     let (mut measured, said, logs, second) = outcome?;

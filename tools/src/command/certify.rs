@@ -50,12 +50,7 @@ pub(crate) fn certify(args: &CertifyArgs, root: &Path, out: &mut dyn Write) -> O
 pub(crate) fn verify(args: &VerifyArgs, root: &Path, out: &mut dyn Write) -> Outcome {
     let pem = read(&args.key, "the public key")?;
     let trusted = Verifier::from_pem(&pem).map_err(|error| unusable(&args.key, error))?;
-    let home = match (&args.first, args.series.first()) {
-        (Some(run), _) => resolve(run, root)?,
-        (None, Some((_, series))) => resolve_series(series, root)?,
-        (None, None) => return Err(nothing()),
-    };
-    let path = home.join(CERTIFICATE);
+    let path = certificate(args, root)?;
     let envelope = fs::read(&path).map_err(|error| {
         Failure::new(1, format!("cannot read {}\n  cause: {error}\n  remedy: `tailbeam certify RUN --key FILE` issues a certificate", path.display()))
     })?;
@@ -69,6 +64,17 @@ pub(crate) fn verify(args: &VerifyArgs, root: &Path, out: &mut dyn Write) -> Out
         Format::Json => json::document("tailbeam.verification", &verified, out)?,
     }
     Ok(verified.verdict().map_or(6, |verdict| verdict.exit_code()))
+}
+
+/// Where the certificate is: with one of those that were given, whichever the policy names first.
+fn certificate(args: &VerifyArgs, root: &Path) -> Result<PathBuf, Failure> {
+    let runs = args.first.iter().chain(args.run.iter().map(|(_, run)| run));
+    let mut homes = runs.map(|run| resolve(run, root)).collect::<Result<Vec<_>, _>>()?;
+    for (_, series) in &args.series {
+        homes.push(resolve_series(series, root)?);
+    }
+    let there = homes.iter().find(|home| home.join(CERTIFICATE).is_file());
+    there.or(homes.first()).map(|home| home.join(CERTIFICATE)).ok_or_else(nothing)
 }
 
 /// The name that the certificate's policy has for its first run.

@@ -126,18 +126,35 @@ fn what_is_stored_is_not_believed(dir: &Path, once: &Judged) {
     });
     assert_eq!(&judged(dir, HAS, 1), once);
     fs::write(dir.join("recipe.json"), &before).unwrap();
-    for (said, run) in [
-        ("no name of a file beside it", "../../elsewhere"),
-        ("the run of a subject, and not there", "gone"),
-    ] {
-        let before = edited(dir, |record| {
-            record["scenarios"][0]["subjects"][0]["run"] = run.into();
-        });
-        let policy = Policy::parse(&policy(HAS, 1)).unwrap();
+    type Edit = fn(&mut Value);
+    let edits: [(&str, Edit); 5] = [
+        ("no name of a file beside it", |of| of["subjects"][0]["run"] = "../../elsewhere".into()),
+        ("the run of a subject, and not there", |of| of["subjects"][0]["run"] = "gone".into()),
+        ("a baseline of", |of| of["subjects"][0]["quiet"] = serde_json::json!([0, u64::MAX / 2])),
+        ("a baseline of", |of| of["subjects"][0]["quiet"] = serde_json::json!([9, 8])),
+        ("a fault of", |of| of["subjects"] = serde_json::json!([])),
+    ];
+    let policy = Policy::parse(&policy(HAS, 1)).unwrap();
+    for (said, edit) in edits {
+        let before = edited(dir, |record| edit(&mut record["scenarios"][0]));
         let refused = judge(&policy, &dirs(dir)).unwrap_err().to_string();
         assert!(refused.contains(said) && refused.contains("remedy:"), "{refused}");
         fs::write(dir.join("recipe.json"), &before).unwrap();
     }
+    let before = edited(dir, |record| {
+        let other = record["scenarios"][1]["subjects"][0]["run"].clone();
+        record["scenarios"][0]["subjects"][0]["run"] = other;
+    });
+    let refused = judge(&policy, &dirs(dir)).unwrap_err().to_string();
+    assert!(refused.contains("is that of two subjects"), "{refused}");
+    fs::write(dir.join("recipe.json"), &before).unwrap();
+    // Without a run nothing of it can be judged again: what the record says of it is not taken for that.
+    let before = edited(dir, |record| {
+        record["scenarios"][0]["subjects"][0]["run"] = Value::Null;
+    });
+    let judged = judge(&policy, &dirs(dir)).unwrap();
+    assert_eq!(judged.gates[2].result.verdict, GateVerdict::Inconclusive, "{:?}", judged.gates[2]);
+    fs::write(dir.join("recipe.json"), &before).unwrap();
 }
 
 fn certify(judged: &Judged, dir: &Path, signer: &Signer) {

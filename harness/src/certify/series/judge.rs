@@ -58,6 +58,29 @@ struct Found {
     open: Vec<String>,
 }
 
+/// What nobody has looked at: checks that a record has not are none that hold.
+fn unseen(record: &ChaosRecord, faults: &[(String, FaultRecord)]) -> Vec<String> {
+    let unlooked = record.scenarios.iter().filter(|of| of.residue.is_empty());
+    let mut gaps: Vec<String> =
+        unlooked.map(|of| format!("{}: nobody looked at the host afterwards", of.name)).collect();
+    for of in &record.scenarios {
+        let tried =
+            |number| of.faults.iter().any(|(at, fault)| *at == number && !fault.trials.is_empty());
+        let left = |checks: &[Check]| checks.iter().any(Check::is_of_residue);
+        for (number, subject) in of.subjects.iter().enumerate().filter(|(number, _)| tried(*number))
+        {
+            if !left(&subject.checks) {
+                let of = &of.name;
+                gaps.push(format!("{of}: nobody looked at what is left in subject {number}"));
+            }
+        }
+    }
+    let unchecked =
+        faults.iter().filter(|(_, fault)| fault.trials.iter().any(|trial| trial.checks.is_empty()));
+    gaps.extend(unchecked.map(|(name, _)| format!("{name}: an injection has no check")));
+    gaps
+}
+
 impl<'a> Seen<'a> {
     fn of(need: &'a SeriesNeed, record: &'a ChaosRecord) -> Self {
         let least = usize::try_from(need.injections_min).unwrap_or(usize::MAX).max(1);
@@ -75,6 +98,7 @@ impl<'a> Seen<'a> {
         let mut gaps: Vec<String> =
             need.scenarios.iter().flat_map(|word| absent(word, &faults)).collect();
         gaps.extend(faults.iter().filter_map(|(name, fault)| rare(name, fault, least)));
+        gaps.extend(unseen(record, &faults));
         Self { need, record, faults, scenarios, gaps }
     }
 
@@ -140,9 +164,6 @@ impl<'a> Seen<'a> {
             left.map(|check| (of.name.as_str(), check))
         });
         let mut found = checked(checks);
-        for of in self.record.scenarios.iter().filter(|of| of.residue.is_empty()) {
-            found.open.push(format!("{}: nobody looked at the host afterwards", of.name));
-        }
         for (name, _, trial) in self.trials() {
             if let Err(why) = &trial.reverted {
                 found.failed.push(format!("{name} was not taken back: {why}"));

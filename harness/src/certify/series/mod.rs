@@ -44,7 +44,7 @@ pub struct SeriesNeed {
     pub hold_seconds_min: u64,
     /// Shortest time during which requests were due, over all subjects, s.
     pub seconds_min: u64,
-    /// Fewest agents of a subject, all alive all the time.
+    /// Fewest agents that a subject's plan has.
     pub agents_min: u64,
     /// Fewest requests per second that a subject's schedule asks for.
     #[serde(default)]

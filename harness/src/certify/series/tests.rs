@@ -208,10 +208,19 @@ fn checks_belong_to_integrity_or_to_residue() {
     assert_eq!(subject(1, None), [Pass, Inconclusive, Pass, Inconclusive]);
     let left = verdicts(|record| record.scenarios[2].residue[0].holds = Some(false));
     assert_eq!(left, [Pass, Pass, Fail, Fail]);
-    let unseen = verdicts(|record| record.scenarios[2].residue.clear());
-    assert_eq!(unseen, [Pass, Pass, Inconclusive, Pass]);
     let kept = verdicts(|record| one(record).reverted = Err("it reads 20000".into()));
     assert_eq!(kept, [Inconclusive, Pass, Fail, Fail]);
+}
+
+#[test]
+fn what_nobody_has_looked_at_is_no_pass_of_any_gate() {
+    let nothing = [Inconclusive; 4];
+    assert_eq!(verdicts(|record| record.scenarios[2].residue.clear()), nothing);
+    assert_eq!(verdicts(|record| one(record).checks.clear()), nothing);
+    let subject = |record: &mut ChaosRecord| record.scenarios[2].subjects[0].checks.remove(0);
+    assert_eq!(verdicts(|record| drop(subject(record))), nothing);
+    let reason = &results(|record| drop(subject(record)))[1].reason;
+    assert!(reason.contains("nobody looked at what is left in subject 0"), "{reason}");
 }
 
 #[test]

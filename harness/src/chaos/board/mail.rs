@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Board, Lane, one_more_wide};
 
 /// Where the bound lies in the header.
-const BOUND: usize = 12;
+pub(super) const BOUND: usize = 12;
 /// Where a core says what was seen: the deepest mailbox, looks, refusals.
 const DEEPEST: usize = 2;
 const LOOKS: usize = 3;

@@ -33,10 +33,18 @@ const CORE: usize = 8;
 /// Where the secret lies in the header.
 const SECRET: usize = 8;
 /// Where the subject counts descriptors that it was refused.
-const DESCRIPTORS_REFUSED: usize = 12;
+const DESCRIPTORS_REFUSED: usize = 13;
 /// Where a proxy says its port, and how many connections were one too many.
 const PROXY_PORT: usize = 14;
 const PROXY_REFUSED: usize = 15;
+// Each word of the header has one meaning.
+const _: () = assert!(
+    SECRET + 4 <= mail::BOUND
+        && mail::BOUND < DESCRIPTORS_REFUSED
+        && DESCRIPTORS_REFUSED < PROXY_PORT
+        && PROXY_PORT < PROXY_REFUSED
+        && PROXY_REFUSED < HEADER
+);
 /// Bounds of a board: 256 cores, and of all cells together 4 GiB.
 const CORES_MAX: u64 = 256;
 const CELLS_MAX: u64 = (4 << 30) / (CELL as u64 * 4);

@@ -69,6 +69,8 @@ pub struct Cgroups {
     v1: BTreeMap<Controller, PathBuf>,
     /// The unified tree.
     v2: Option<Unified>,
+    /// What its folder is, where no process can be put into a group below it.
+    threaded: Option<String>,
 }
 
 impl Cgroups {
@@ -80,7 +82,11 @@ impl Cgroups {
         let ours = |dir: &PathBuf| access(dir, Access::WRITE_OK).is_ok();
         let unified = unified.into_iter().find(|dir| dir.join("cgroup.controllers").is_file());
         let unified = unified.filter(ours);
-        let v2 = unified.and_then(Unified::read);
+        let (v2, threaded) = match unified.map(Unified::read) {
+            Some(Ok(unified)) => (Some(unified), None),
+            Some(Err(kind)) => (None, Some(kind)),
+            None => (None, None),
+        };
         let mut v1 = BTreeMap::new();
         for controller in Controller::ALL {
             let dir = root.join(controller.v1());
@@ -91,7 +97,7 @@ impl Cgroups {
                 v1.insert(controller, dir);
             }
         }
-        Self { v1, v2 }
+        Self { v1, v2, threaded }
     }
 
     /// Where groups named `name` would lie. Nothing is made.
@@ -101,7 +107,12 @@ impl Cgroups {
         for (controller, dir) in &self.v1 {
             places.insert(*controller, Place { dir: dir.join(name), version: 1 });
         }
-        let mut groups = Groups { places, hand_down: Vec::new(), inhabited: None };
+        let mut groups = Groups {
+            places,
+            hand_down: Vec::new(),
+            inhabited: None,
+            threaded: self.threaded.clone(),
+        };
         if let Some(unified) = &self.v2 {
             unified.places(name, &mut groups);
         }
@@ -122,14 +133,18 @@ struct Unified {
 }
 
 impl Unified {
-    /// Reads the tree that is mounted at `dir`. None: no process can be put into a group below it.
-    fn read(dir: PathBuf) -> Option<Self> {
+    /// Reads the tree that is mounted at `dir`. `Err`: no process can be put into a group below it, as it is that.
+    fn read(dir: PathBuf) -> Result<Self, String> {
         let text = |file: &str| failure::text(&dir.join(file)).unwrap_or_default();
         let words = |file| text(file).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         // The real root has no such file. Below a group whose members are threads there are no groups of processes.
-        let kind = text("cgroup.type");
+        let kind = match failure::text(&dir.join("cgroup.type")) {
+            Ok(kind) => kind,
+            Err(failure) if failure::is_gone(&failure) => String::new(),
+            Err(failure) => return Err(failure.to_string()),
+        };
         if !["", "domain"].contains(&kind.as_str()) {
-            return None;
+            return Err(format!("{} is a group of type {kind:?}", dir.display()));
         }
         let names = words("cgroup.controllers");
         let taken = |c: &Controller| match c.v2() {
@@ -139,7 +154,7 @@ impl Unified {
         };
         let has = Controller::ALL.into_iter().filter(taken).collect();
         let inhabited = !kind.is_empty() && !text("cgroup.procs").is_empty();
-        Some(Self { has, hands_down: words("cgroup.subtree_control"), inhabited, dir })
+        Ok(Self { has, hands_down: words("cgroup.subtree_control"), inhabited, dir })
     }
 
     /// Adds a group of this tree for each controller that it can have.
@@ -184,6 +199,8 @@ pub struct Groups {
     hand_down: Vec<(PathBuf, &'static str)>,
     /// A folder that holds processes and so hands down no controller that it does not hand down already.
     inhabited: Option<PathBuf>,
+    /// What the unified tree's folder is, where no process can be put into a group below it.
+    threaded: Option<String>,
 }
 
 impl Groups {
@@ -224,6 +241,14 @@ impl Groups {
                     dir.display()
                 ),
                 "move them into a group below it, as an init of a container does; or run this outside of the container",
+            ),
+            (None, _) if self.threaded.is_some() => (
+                format!(
+                    "no controller {} of version 1 is mounted, and {}, below which no process can have a group",
+                    controller.v1(),
+                    self.threaded.as_deref().unwrap_or_default()
+                ),
+                "run it from a group of type domain, or outside of the container",
             ),
             _ => (
                 format!("no controller {} is mounted", controller.v1()),

@@ -146,7 +146,7 @@ pub(super) fn timespec(ms: u64) -> Timespec {
 /// whose core somebody else has, dies when that is over; there is nothing to do meanwhile but to wait.
 pub(super) const LAST_MS: u64 = 60_000;
 
-/// Asks every 10 ms until something is given, for [`LAST_MS`] at most. `what` is waited for, in words.
+/// Asks every 10 ms until something is given; not again when [`LAST_MS`] are over. `what` is waited for, in words.
 pub(super) fn until_given<T>(
     what: impl FnOnce() -> String,
     mut ask: impl FnMut() -> Result<Option<T>, Failure>,

@@ -27,6 +27,14 @@ const fn is_alone(act: &Act) -> bool {
         || matches!(act, Act::Corrupt(_) | Act::Partition(_) | Act::Together(_))
 }
 
+/// Whether a swarm can have it.
+fn can_be_drawn(act: &Act) -> bool {
+    match act {
+        Act::Together(acts) => !acts.iter().any(is_alone),
+        act => !is_alone(act),
+    }
+}
+
 /// Whether a scenario of a file can be run.
 ///
 /// # Errors
@@ -150,7 +158,7 @@ pub fn swarm(rounds: u32, seed: u64) -> Scenario {
         .map(|of| {
             (
                 of.name,
-                of.faults.into_iter().filter(|fault| !is_alone(&fault.act)).collect::<Vec<_>>(),
+                of.faults.into_iter().filter(|fault| can_be_drawn(&fault.act)).collect::<Vec<_>>(),
             )
         })
         .filter(|(_, faults)| !faults.is_empty())
@@ -174,7 +182,12 @@ pub fn swarm(rounds: u32, seed: u64) -> Scenario {
         let name = drawn.iter().map(|of| of.name.as_str()).collect::<Vec<_>>().join("+");
         if faults.iter().all(|of| of.name != name) {
             let what = drawn.iter().map(|of| of.what.as_str()).collect::<Vec<_>>().join("; ");
-            let acts = drawn.iter().map(|of| of.act.clone()).collect();
+            // One that is made of several is done as these, beside the others.
+            let acts = drawn.iter().flat_map(|of| match &of.act {
+                Act::Together(acts) => acts.clone(),
+                act => vec![act.clone()],
+            });
+            let acts = acts.collect();
             faults.push(fault(&name, &what, Act::Together(acts)));
         }
     }
@@ -195,7 +208,7 @@ mod tests {
         assert_eq!(found.faults.len(), 20);
         for one in &found.faults {
             let Act::Together(acts) = &one.act else { panic!("{one:?}") };
-            assert!((2..=3).contains(&acts.len()) && !acts.iter().any(is_alone));
+            assert!((2..=4).contains(&acts.len()) && !acts.iter().any(is_alone));
             check_act("swarm", &one.act).unwrap();
         }
     }

@@ -1,4 +1,4 @@
-//! What a subject does, by its words. Each lives until it is killed, or half a minute at most.
+//! What a subject does, by its words. Each lives until it is killed, or a minute at most.
 
 use std::fs;
 use std::io::Write as _;

@@ -42,6 +42,11 @@ fn last_cpu() -> Result<usize, String> {
     last.ok_or_else(|| "no CPU is allowed".to_owned())
 }
 
+/// CPUs that this process, and so a subject, may use.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// The thread of the shard on a CPU, by its name.
 fn shard_thread(process: Process, cpu: usize) -> Result<u32, String> {
     let dir = format!("/proc/{}/task", process.pid);
@@ -163,6 +168,12 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
 pub(super) fn ability(act: &Act, host: &Host) -> Ability {
     if let Act::Refuse(call) = act {
         return refused::ability(*call);
+    }
+    if matches!(act, Act::EndCore(_)) && cores() < 2 {
+        return Ability::Impossible {
+            cause: "the thread that is lost falls when it looks at what another core has sent, and there is one core".to_owned(),
+            remedy: "run it on a host, or with an affinity, of two cores or more".to_owned(),
+        };
     }
     let mut ability = Ability::Available;
     for injector in kinds(act, host) {

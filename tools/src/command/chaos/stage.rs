@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tailbeam_harness::chaos::board::{Board, Cell, Knob, Shape};
 use tailbeam_harness::chaos::host::{Call, Groups, Host, Journal, Process, Run, Subject};
-use tailbeam_harness::chaos::record::ChaosPlan;
+use tailbeam_harness::chaos::record::{ChaosPlan, Check};
 use tailbeam_harness::chaos::recovery::Axis;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::remote::HomeConfig;
@@ -25,8 +25,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const START_NS: u64 = 60_000_000_000;
 /// How long it may take to drain, seal and report, beside its timeout.
 const END_NS: u64 = 90_000_000_000;
-/// How long it may go on when one of its cores has ended.
-const LOSE_NS: u64 = 30 * SECOND;
+/// How long it may go on when one of its cores has ended: it looks at them each second, on a host that may be busy.
+const LOSE_NS: u64 = 10 * SECOND;
 const SECOND: u64 = 1_000_000_000;
 /// Bytes kept of what a subject prints.
 const OUTPUT_MAX: u64 = 16 << 20;
@@ -276,18 +276,25 @@ impl<'a> Stage<'a> {
         Ok(status.to_string())
     }
 
-    /// Has the thread of one of its cores panic: it must end by itself. How it did, and whether that was for the core.
-    pub(super) fn lose_core(&mut self, core: u32) -> Result<(String, bool), String> {
-        self.board.set(Knob::CoreEnds, u64::from(core) + 1);
+    /// Has the thread of one of its cores panic: it is to say which, and to end by itself. Whether it did, in words and as
+    /// a check; one that goes on without the core is killed.
+    pub(super) fn lose_core(&mut self, core: u32) -> Result<(String, Check), String> {
         let running = self.running.as_mut().ok_or("it had ended before")?;
-        let status = running.subject.ends_within(LOSE_NS / 1_000_000);
+        self.board.set(Knob::CoreEnds, u64::from(core) + 1);
+        let ended = running.subject.ends_within(LOSE_NS / 1_000_000);
         self.board.set(Knob::CoreEnds, 0);
-        let Some(status) = status.map_err(|error| error.to_string())? else {
-            return Err(format!("it went on without core {core} for {} s", LOSE_NS / SECOND));
+        let name = "a process that loses a core says which, and ends";
+        let Some(status) = ended.map_err(|error| error.to_string())? else {
+            let text = format!("it went on without core {core} for {} s", LOSE_NS / SECOND);
+            return Ok((self.kill()?, Check::seen(name, false, text)));
         };
         let said = self.take().map(|ended| ended.err).unwrap_or_default();
-        let named = said.lines().any(|line| line.starts_with(&format!("error: core {core} ")));
-        Ok((status.to_string(), named && status.code() == Some(1)))
+        let named = format!("error: core {core} ");
+        let named = said.lines().find(|line| line.starts_with(&named));
+        let text =
+            named.map_or_else(|| format!("{status}, and core {core} is not named"), str::to_owned);
+        let holds = named.is_some() && status.code() == Some(1);
+        Ok((status.to_string(), Check::seen(name, holds, text)))
     }
 
     /// Has it drain, seal and report.

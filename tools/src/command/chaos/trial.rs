@@ -1,6 +1,6 @@
 //! One injection: at an instant of its own, held, taken back, and watched until the service is back.
 
-use tailbeam_harness::chaos::board::Defence;
+use tailbeam_harness::chaos::board::{Defence, Knob};
 use tailbeam_harness::chaos::corrupt::{copied, examine, plant, promised};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
@@ -94,23 +94,35 @@ impl Scene<'_, '_> {
         };
         let mut bites = force.as_ref().map(|force| force.bites(self.stage)).unwrap_or_default();
         // Without power nothing runs.
-        let (status, bit) = match act {
-            Act::EndCore(core) => self.stage.lose_core(*core)?,
-            _ => {
-                let status = self.stage.kill()?;
-                let bit = status.contains("signal: 9");
-                (status, bit)
+        let told = self.stage.board.bites(Knob::CoreEnds);
+        let (status, ends) = match act {
+            Act::EndCore(core) => {
+                self.stage.lose_core(*core).map(|(said, ends)| (said, Some(ends)))?
             }
+            _ => (self.stage.kill()?, None),
         };
-        bites.push(Bite {
-            source: format!("the subject ended: {status}"),
-            unit: "processes".to_owned(),
-            before: Some(0),
-            after: Some(1),
-            bit,
+        bites.push(match &ends {
+            None => Bite {
+                source: format!("the subject ended: {status}"),
+                unit: "processes".to_owned(),
+                before: Some(0),
+                after: Some(1),
+                bit: status.contains("signal: 9"),
+            },
+            Some(_) => {
+                let after = self.stage.board.bites(Knob::CoreEnds);
+                Bite {
+                    source: "cores that were told to end".to_owned(),
+                    unit: "cores".to_owned(),
+                    before: Some(told),
+                    after: Some(after),
+                    bit: after > told,
+                }
+            }
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
         let mut checks = self.durable();
+        checks.extend(ends);
         let mut others = 0;
         if let Act::Refuse(call) = act {
             let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);

@@ -48,8 +48,8 @@ fn command(doc: &Doc<'_>) -> String {
     };
     let (runs, series) = (given("runs"), given("series"));
     let mut command = "tailbeam verify".to_owned();
-    command.push_str(if runs.is_empty() { "" } else { " RUN" });
-    runs.iter().skip(1).for_each(|name| command.push_str(&format!(" --run {name}=RUN")));
+    // By name, each: the first that was given need not be the policy's first.
+    runs.iter().for_each(|name| command.push_str(&format!(" --run {name}=RUN")));
     series.iter().for_each(|name| command.push_str(&format!(" --series {name}=SERIES")));
     command + " --key FILE.pub"
 }
