@@ -15,6 +15,7 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// Nobody's program and store; without root the test is the user that it runs as.
 struct Nobody {
     dir: tempfile::TempDir,
+    store: tempfile::TempDir,
     root: bool,
 }
 
@@ -31,10 +32,13 @@ impl Nobody {
         let root = rustix::process::geteuid().is_root();
         let dir = tempfile::tempdir().unwrap();
         open(dir.path());
+        // In memory: a sync on a disk that others write to takes seconds, and a service that waits for it is not well.
+        let store = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        open(store.path());
         let program = dir.path().join("tailbeam");
         fs::copy(PROGRAM, &program).unwrap();
         open(&program);
-        let nobody = Self { dir, root };
+        let nobody = Self { dir, store, root };
         let tried = nobody.command(&["--version"]).output();
         if tried.is_ok_and(|output| output.status.success()) {
             return Some(nobody);
@@ -54,7 +58,7 @@ impl Nobody {
         } else {
             Command::new(program)
         };
-        command.arg("--store").arg(self.dir.path().join("store")).args(args);
+        command.arg("--store").arg(self.store.path().join("store")).args(args);
         command.current_dir("/").stdin(Stdio::null());
         command
     }
