@@ -67,11 +67,16 @@ pub(super) fn open_files(process: Process) -> Result<u64, String> {
     Ok(entries.count() as u64)
 }
 
-/// Threads of a process.
+/// Threads of a process, but for those that the kernel makes for its rings: it ends them itself, seconds after the last
+/// operation that one had.
 pub(super) fn threads(process: Process) -> Result<u64, String> {
     let dir = format!("/proc/{}/task", process.pid);
     let entries = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
-    Ok(entries.count() as u64)
+    let own = |entry: &fs::DirEntry| {
+        let name = fs::read_to_string(entry.path().join("comm"));
+        name.is_ok_and(|name| !name.starts_with("iou-wrk"))
+    };
+    Ok(entries.flatten().filter(own).count() as u64)
 }
 
 /// What an act is for this subject; none for what is not the kernel's.
