@@ -218,6 +218,9 @@ fn sum(ran: &Ran, of: fn(&CoreTick) -> Option<u64>) -> u64 {
 fn adds_up(ran: &Ran) {
     let clock_ns = ran.run.manifest.clock_bound_ns.unwrap();
     let found = conservation(&Given { windows: &ran.windows, counted: None, clock_ns });
+    for check in found.checks.iter().filter(|check| matches!(check.what, What::Little { .. })) {
+        println!("{:?} {:?}", check.what, check.figures);
+    }
     // A core that is taken between two reads of a clock may put a single request's stamps out of order.
     let failed: Vec<_> = found.failed().filter(|check| check.what != What::Order).collect();
     assert!(failed.is_empty(), "{failed:#?}");

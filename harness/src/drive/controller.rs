@@ -42,7 +42,7 @@ pub(super) use seal::seal;
 
 const MS: u64 = 1_000_000;
 const SECOND: u64 = 1_000 * MS;
-/// Sampling of the open requests while they drain, and the longest sleep before a stop is seen.
+/// Between two looks at the open requests, and the longest sleep before a stop is seen.
 const NAP_NS: u64 = 20 * MS;
 /// How the measured part of a run ended.
 pub(super) struct Measured {
@@ -263,7 +263,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         let mut herd = self.knobs.as_ref().map(Knobs::herd);
         let mut mail = Looks::default();
         let continued = Arc::clone(&self.control.continued);
-        let mut watcher = Watcher::start(continued, self.knobs.take())?;
+        let looks = (self.knobs.take(), Some(self.latency.sampler()));
+        let mut watcher = Watcher::start(continued, looks)?;
         self.begin(start_ns)?;
         self.wait_until(start_ns);
         self.before = Before::read(self.runtime);
@@ -271,6 +272,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         self.stalls.restart(self.runtime, start_ns);
         self.start_ns = start_ns;
         self.windows.begin(start_ns);
+        self.latency.restart_samples();
         let mut reason = "finished";
         // Stopped before the first request was due: nothing was measured, and nothing is recorded.
         let begun = clock::monotonic_ns() >= start_ns;
@@ -310,7 +312,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         Ok(())
     }
 
-    /// Waits one sampling period, samples, closes the second and the window when due.
+    /// Waits until the next visit, visits, closes the second and the window when due.
     fn step(
         &mut self,
         writer: &mut RunWriter,
@@ -320,9 +322,8 @@ impl<'a, W: Workload> Controller<'a, W> {
     ) -> Result<(), DriveError> {
         let next_second = self.windows.second.from_ns + SECOND;
         let nap_ns = self.latency.nap_ns();
-        let due_ns = (clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns);
-        self.wait_until(due_ns);
-        self.sample(due_ns)?;
+        self.wait_until((clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns));
+        self.look_at_open()?;
         let now = clock::monotonic_ns();
         if now >= next_second {
             self.note_gaps(watcher, progress);
@@ -377,10 +378,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         }
     }
 
-    fn sample(&mut self, due_ns: u64) -> Result<(), DriveError> {
-        // First: a core answers between two turns, and an instant that waits for the end of a long one is not independent
-        // of the request that is in it.
-        self.latency.sample(clock::monotonic_ns().saturating_sub(due_ns));
+    /// How old the oldest open request is, and how many are open, by visits to the cores. A core answers between two
+    /// turns, and one that is taken late: these instants are not independent of the requests, and no mean is made of them.
+    fn look_at_open(&mut self) -> Result<(), DriveError> {
         let (mut open, mut oldest) = (0u64, 0u64);
         for shard in 0..self.shards {
             let (len, age) = self.on(shard, |cx| {
@@ -393,8 +393,6 @@ impl<'a, W: Workload> Controller<'a, W> {
             open += len;
             oldest = oldest.max(age);
         }
-        self.windows.second.open_sum += open;
-        self.windows.second.open_samples += 1;
         self.live.open = open;
         self.windows.second.oldest_open_ns = self.windows.second.oldest_open_ns.max(oldest);
         Ok(())
@@ -431,6 +429,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         let (mut counts, mut open, mut open_age_ns) = (SecondCounts::default(), 0, 0);
         let mut lasts = Vec::with_capacity(self.shards);
         self.windows.system.clear();
+        let samples = self.latency.take_samples();
+        self.windows.second.open_sum += samples.open;
+        self.windows.second.open_samples += samples.taken;
         // Before the cores hand over a window, which it is a part of.
         self.note_fleet_second(self.windows.second.from_ns, now_ns);
         for shard in 0..self.shards {
@@ -496,9 +497,8 @@ impl<'a, W: Workload> Controller<'a, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<(), DriveError> {
         let limit_ns = end_ns + self.plan.timeout_ns + SECOND;
-        let mut due_ns = clock::monotonic_ns();
         loop {
-            self.sample(due_ns)?;
+            self.look_at_open()?;
             let now = clock::monotonic_ns();
             let hurry = self.control.hurry.load(Ordering::Relaxed);
             if self.live.open == 0 || now >= limit_ns || hurry {
@@ -507,7 +507,6 @@ impl<'a, W: Workload> Controller<'a, W> {
             if now >= self.windows.second.from_ns + SECOND {
                 self.close_second(now, Phase::Draining, progress)?;
             }
-            due_ns = clock::monotonic_ns() + NAP_NS;
             nap(NAP_NS);
         }
         Ok(())

@@ -11,20 +11,13 @@ use tailbeam_runtime::StampSource;
 use super::DriveError;
 use super::controller::Controller;
 use super::fleet::{Counts, FleetSeconds};
+use super::occupancy::{Sampler, Samples, Shared, nap_ns};
 use crate::evidence::records::{UnitCosts, UnknownThing};
 use crate::load::account::take_readings;
-use crate::load::legs::{Legs, occupied};
-use crate::load::{
-    CoreLatency, Draw, Recorder, Series, SeriesSet, Stream, Workload, recorder, units,
-};
+use crate::load::legs::Legs;
+use crate::load::{CoreLatency, Recorder, Series, SeriesSet, Workload, recorder, units};
 use crate::observe::{self, Missing, Notes, Setup};
-use crate::plan::{Plan, Span};
-
-/// A sample that is later than this has not looked when it was to, ns: whatever kept it may have kept requests too.
-const LATE_NS: u64 = 1_000_000;
-/// Between two samples of the open requests: 20 ms in the mean.
-const NAPS: Span = Span::ms(10, 30);
-const NAP_SEED: u64 = 0x6e61_7073;
+use crate::plan::Plan;
 
 /// What a core fills in a window; two of them take turns.
 #[derive(Debug)]
@@ -40,11 +33,11 @@ pub(super) struct Latency {
     /// Empty ones for the next hand-over, by shard.
     spares: Vec<Option<Sheet>>,
     supports: Vec<Option<Support>>,
-    occupancy: [u64; 3],
-    samples: u64,
-    /// Of them, late by [`LATE_NS`].
-    samples_late: u64,
-    /// Number of the next nap.
+    /// Of requests in legs, since the second began.
+    pub(super) samples: Shared,
+    /// What the window had of them before.
+    of_window: Samples,
+    /// Naps of the controller between two visits.
     naps: u64,
     /// Windows that are handed over and not written.
     ready: Vec<LatencyWindow>,
@@ -63,9 +56,8 @@ impl Latency {
             setup,
             spares: (0..shards).map(|shard| setup.on.then(|| sheet(shard))).collect(),
             supports: vec![None; shards],
-            occupancy: [0; 3],
-            samples: 0,
-            samples_late: 0,
+            samples: Shared::default(),
+            of_window: Samples::default(),
             naps: 0,
             ready: Vec::new(),
             fleet: FleetSeconds::default(),
@@ -82,19 +74,29 @@ impl Latency {
         self.ready.iter().map(|window| window.self_ns).max().unwrap_or(0)
     }
 
-    /// How long to sleep until the next sample, ns: drawn, so that it does not keep step with the load.
+    /// How long to sleep until the next visit, ns: drawn, so that it does not keep step with the load.
     pub(super) fn nap_ns(&mut self) -> u64 {
         self.naps += 1;
-        Draw::new(NAP_SEED, 0).span_ns(self.naps, Stream::Sample, NAPS)
+        nap_ns(self.naps, 1)
     }
 
-    /// Counts the requests in each leg, so much later than it was to be.
-    pub(super) fn sample(&mut self, late_ns: u64) {
-        self.samples_late += u64::from(late_ns >= LATE_NS);
-        for (sum, now) in self.occupancy.iter_mut().zip(occupied(&self.legs)) {
-            *sum += now;
-        }
-        self.samples += 1;
+    /// What samples the requests in the legs.
+    pub(super) fn sampler(&self) -> Sampler {
+        Sampler::new(Arc::clone(&self.legs), Arc::clone(&self.samples))
+    }
+
+    /// Samples since the last call, which the window that runs has too.
+    pub(super) fn take_samples(&mut self) -> Samples {
+        let taken =
+            std::mem::take(&mut *self.samples.lock().expect("nothing panics under the lock"));
+        self.of_window.add(taken);
+        taken
+    }
+
+    /// Forgets what was sampled before the first request was due.
+    pub(super) fn restart_samples(&mut self) {
+        self.take_samples();
+        self.of_window = Samples::default();
     }
 
     /// An empty sheet for a shard whose window ends.
@@ -110,9 +112,9 @@ impl Latency {
         sheet.notes.write(self.supports[shard].as_ref(), &mut made);
         if shard == 0 {
             // A fact of the fleet: sent on one core, taken on another.
-            made.occupancy = std::mem::take(&mut self.occupancy);
-            made.occupancy_samples = std::mem::take(&mut self.samples);
-            made.more.samples_late = std::mem::take(&mut self.samples_late);
+            let samples = std::mem::take(&mut self.of_window);
+            (made.occupancy, made.occupancy_samples) = (samples.occupancy, samples.taken);
+            made.more.samples_late = samples.late;
             (made.more.seconds, made.more.carried) = self.fleet.take();
         }
         self.ready.push(made);

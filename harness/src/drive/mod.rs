@@ -22,6 +22,7 @@ mod last;
 mod latency;
 mod mail;
 mod middles;
+mod occupancy;
 mod readings;
 mod replay;
 mod resume;

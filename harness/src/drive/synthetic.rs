@@ -313,12 +313,10 @@ impl Synthetic {
     }
 
     fn sample(&mut self) {
-        self.latency.sample(0);
-        let open: usize = self.recorders.iter().map(|r| r.open.len()).sum();
+        let samples = &self.latency.samples;
+        samples.lock().expect("nothing panics under the lock").take(&self.latency.legs, 0);
         let oldest = self.recorders.iter().filter_map(|r| r.open.oldest_sent_ns()).min();
         let second = &mut self.windows.second;
-        second.open_sum += open as u64;
-        second.open_samples += 1;
         let age_ns = oldest.map_or(0, |sent| self.now_ns.saturating_sub(sent));
         second.oldest_open_ns = second.oldest_open_ns.max(age_ns);
     }
@@ -327,6 +325,9 @@ impl Synthetic {
         let (mut ended, mut lasts) = (Ended::default(), Vec::with_capacity(SHARDS));
         let mut counts = SecondCounts::default();
         self.windows.system.clear();
+        let samples = self.latency.take_samples();
+        self.windows.second.open_sum += samples.open;
+        self.windows.second.open_samples += samples.taken;
         for shard in 0..SHARDS {
             let spare = self.windows.spare(shard);
             let empty = phase.ends_window().then(|| self.latency.spare(shard)).flatten();

@@ -13,6 +13,7 @@ use tailbeam_probes::collect::process;
 use tailbeam_runtime::StartError;
 
 use super::knobs::{KNOBS_NS, Knobs};
+use super::occupancy::Sampler;
 use crate::evidence::records::Gap;
 
 const MS: u64 = 1_000_000;
@@ -38,16 +39,16 @@ struct Shared {
 }
 
 impl Watcher {
-    /// Starts to look, and to turn what a board says into faults. `continued` counts SIGCONT.
+    /// Starts to look, to turn what a board says into faults, and to sample requests. `continued` counts SIGCONT.
     pub(super) fn start(
         continued: Arc<AtomicUsize>,
-        knobs: Option<Knobs>,
+        (knobs, sampler): (Option<Knobs>, Option<Sampler>),
     ) -> Result<Self, StartError> {
         let shared = Arc::<Shared>::default();
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new()
             .name("watch".to_owned())
-            .spawn(move || theirs.run(&continued, knobs))
+            .spawn(move || theirs.run(&continued, (knobs, sampler)))
             .map_err(|source| StartError::Kernel { action: "start the watch thread", source })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -74,10 +75,13 @@ impl Drop for Watcher {
 }
 
 impl Shared {
-    fn run(&self, continued: &AtomicUsize, mut knobs: Option<Knobs>) {
+    fn run(&self, continued: &AtomicUsize, looks: (Option<Knobs>, Option<Sampler>)) {
+        let (mut knobs, mut sampler) = looks;
         let mut watch = Watch::default();
         let nap_ns = if knobs.is_some() { KNOBS_NS } else { WATCH_NS };
         loop {
+            // First: what follows takes its time.
+            let to_sample_ns = sampler.as_mut().map(|sampler| sampler.look(clock::monotonic_ns()));
             let look = Look {
                 now_ns: clock::monotonic_ns(),
                 cpu_ns: process::cpu_time_ns().ok(),
@@ -90,7 +94,7 @@ impl Shared {
             if self.end.load(Ordering::Acquire) {
                 break;
             }
-            thread::park_timeout(Duration::from_nanos(nap_ns));
+            thread::park_timeout(Duration::from_nanos(nap_ns.min(to_sample_ns.unwrap_or(nap_ns))));
         }
         self.note(watch.settle(continued.load(Ordering::Relaxed)));
     }
@@ -206,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_sleeps_on_time_finds_nothing() {
-        let mut watcher = Watcher::start(Arc::default(), None).expect("a thread");
+        let mut watcher = Watcher::start(Arc::default(), (None, None)).expect("a thread");
         thread::park_timeout(Duration::from_millis(100));
         watcher.end();
         assert_eq!(watcher.take().len(), 0);

@@ -25,20 +25,30 @@ const STEPS: usize = 4;
 /// The counts of one core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub(crate) struct Legs([AtomicU64; STEPS]);
+pub(crate) struct Legs {
+    steps: [AtomicU64; STEPS],
+    /// Requests of its agents that are open: sent, and neither answered nor given up.
+    open: AtomicU64,
+}
 
 impl Legs {
     /// Counts a step; only on the core that these counts belong to.
     #[inline]
     pub(crate) fn count(&self, step: Step) {
-        let word = &self.0[step as usize];
+        let word = &self.steps[step as usize];
         // Release: who sees a step sees those before it, also on another core.
         word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
+    /// Says how many requests of this core's agents are open; only on that core.
+    #[inline]
+    pub(crate) fn set_open(&self, open: usize) {
+        self.open.store(open as u64, Ordering::Relaxed);
+    }
+
     /// Takes a step back that did not happen.
     pub(crate) fn uncount(&self, step: Step) {
-        let word = &self.0[step as usize];
+        let word = &self.steps[step as usize];
         word.store(word.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Release);
     }
 }
@@ -48,7 +58,7 @@ pub(crate) fn steps(cores: &[Legs]) -> [u64; STEPS] {
     // Last step first: what is seen to have left a leg is then seen to have come into it.
     let mut sums = [0u64; STEPS];
     for step in (0..STEPS).rev() {
-        let counts = cores.iter().map(|core| core.0[step].load(Ordering::Acquire));
+        let counts = cores.iter().map(|core| core.steps[step].load(Ordering::Acquire));
         sums[step] = counts.fold(0, u64::wrapping_add);
     }
     sums
@@ -58,6 +68,11 @@ pub(crate) fn steps(cores: &[Legs]) -> [u64; STEPS] {
 pub(crate) fn occupied(cores: &[Legs]) -> [u64; STEPS - 1] {
     let sums = steps(cores);
     std::array::from_fn(|leg| sums[leg].saturating_sub(sums[leg + 1]))
+}
+
+/// Requests that are open on all cores.
+pub(crate) fn open(cores: &[Legs]) -> u64 {
+    cores.iter().map(|core| core.open.load(Ordering::Relaxed)).sum()
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! The open requests of one core: a slab with generation-tagged keys, linked in sending order, so that
-//! the oldest unanswered request is known at any instant.
+//! the oldest unanswered request is known at any instant. How many there are is said where others may look.
+
+use std::sync::Arc;
 
 use tailbeam_runtime::TimerId;
 
 use super::latency::Drawn;
+use super::legs::Legs;
 
 const NONE: u32 = u32::MAX;
 /// Bits of the generation inside a key; a key fits the 62 token bits that the host leaves.
@@ -43,11 +46,15 @@ pub(crate) struct OpenTable {
     max: usize,
     /// Sum of the send instants, modulo 2^64.
     sent_sum: u64,
+    /// Of all cores, and whose table this is: where its length is said.
+    legs: Arc<[Legs]>,
+    shard: usize,
 }
 
 impl OpenTable {
-    pub(crate) const fn new(max: usize) -> Self {
-        Self { slots: Vec::new(), free: NONE, head: NONE, tail: NONE, len: 0, max, sent_sum: 0 }
+    pub(crate) fn new(max: usize, (legs, shard): (Arc<[Legs]>, usize)) -> Self {
+        let (free, head, tail) = (NONE, NONE, NONE);
+        Self { slots: Vec::new(), free, head, tail, len: 0, max, sent_sum: 0, legs, shard }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -70,6 +77,7 @@ impl OpenTable {
         }
         self.tail = index;
         self.len += 1;
+        self.legs[self.shard].set_open(self.len);
         Some(u64::from(generation) << 32 | u64::from(index))
     }
 
@@ -120,6 +128,7 @@ impl OpenTable {
             _ => self.slots[next as usize].prev = prev,
         }
         self.len -= 1;
+        self.legs[self.shard].set_open(self.len);
         self.sent_sum = self.sent_sum.wrapping_sub(open.sent_ns);
         Some(open)
     }
@@ -170,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_key_is_good_once_and_the_oldest_is_known() {
-        let mut table = OpenTable::new(3);
+        let mut table = OpenTable::new(3, ([Legs::default()].into(), 0));
         let keys: Vec<u64> = (0..3).map(|i| table.insert(open(i)).unwrap()).collect();
         assert!(table.insert(open(9)).is_none(), "the bound holds");
         assert_eq!(table.oldest_sent_ns(), Some(0));

@@ -222,7 +222,10 @@ impl Recorder {
         Self {
             second: SecondCounts::default(),
             set: empty_set(),
-            open: OpenTable::new(agents.saturating_mul(plan.open_max as usize)),
+            open: OpenTable::new(
+                agents.saturating_mul(plan.open_max as usize),
+                (Arc::clone(&legs), shard),
+            ),
             attempts: vec![0; agents],
             completions: vec![0; agents],
             times: vec![AgentNs::default(); agents],

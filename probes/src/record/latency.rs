@@ -478,7 +478,7 @@ pub struct More {
     pub seconds: Vec<FleetSecond>,
     /// What was carried to a second process in those seconds; empty without one.
     pub carried: Vec<CarriedSecond>,
-    /// Of `occupancy_samples`, so many were taken a millisecond or more later than they were to be.
+    /// Samples that were taken a millisecond or more later than they were to be, or not at all.
     pub samples_late: u64,
 }
 

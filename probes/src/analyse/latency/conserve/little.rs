@@ -144,7 +144,7 @@ fn of_leg(windows: &[Joint], leg: usize) -> Check {
     let off = figures.residual().abs();
     if off > figures.allowed && off <= figures.allowed + missed {
         let cause = format!(
-            "{late} of {n} samples came late, kept from a CPU by what may have kept requests too"
+            "{late} samples came late or not at all beside {n}, kept from a CPU by what may have kept requests too"
         );
         let remedy = "give the controller a CPU of its own (--cores), or keep others away";
         return Check::unknown(what, source, cause, remedy).with(figures);
