@@ -242,6 +242,36 @@ fn half_of_the_responders_are_cut_off_and_come_back() {
     assert!(latency.contains("the hop to the second process"), "{latency}");
 }
 
+/// Whoever resumes a series that runs would undo its faults; of one whose supervisor was killed nothing is lost, also in
+/// its first scenario.
+#[test]
+fn a_series_is_run_by_one_process_at_a_time() {
+    let _beside = beside_others();
+    let dir = place();
+    let line = format!("chaos disk_io_stress/slow_sync --injections 1 {SMALL}");
+    let mut first = command(dir.path(), &line).stdout(Stdio::null()).spawn().unwrap();
+    let begun = || {
+        let series = fs::read_dir(dir.path().join("chaos")).into_iter().flatten().flatten();
+        series.map(|of| of.path().join("recipe.json")).any(|document| document.exists())
+    };
+    while !begun() {
+        assert!(first.try_wait().unwrap().is_none(), "it ended and has no record");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+    let other = run(dir.path(), "chaos --resume @last --progress none");
+    assert_eq!(other.status.code(), Some(1), "{}", text(&other.stdout));
+    assert!(text(&other.stderr).contains("another process runs it"), "{}", text(&other.stderr));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let output = run(dir.path(), "chaos --resume @last --progress none --format json");
+    let found = data(dir.path(), &output);
+    assert_eq!(
+        found["series"]["scenarios"][0]["faults"][0][1]["trials"][0]["bites"][0]["bit"],
+        true
+    );
+    assert!(check(&found, "everything is undone"), "{found}");
+}
+
 /// A guard that cannot fail is none.
 #[test]
 fn a_defence_that_is_switched_off_makes_its_scenario_fail() {

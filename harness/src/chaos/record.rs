@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::board::Defence;
-use super::checks;
+use super::checks::{self, Kill};
 use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
 use super::scenario::{Fault, How, Scenario};
 
@@ -95,6 +95,9 @@ pub struct Bite {
 pub struct Trial {
     /// When, on the axis of its subject's slots.
     pub span: Span,
+    /// Requests that were open when it ended the process, as that one had said; none where it ended none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open: Option<u64>,
     /// The proof that it bit.
     pub bites: Vec<Bite>,
     /// Whether what was changed reads as before.
@@ -343,7 +346,7 @@ impl ScenarioRecord {
     /// [`ChaosPlan::open_ns`].
     pub fn rejudge(&mut self, number: usize, axis: &Axis, open_ns: u64) {
         let theirs = self.faults.iter().filter(|(of, _)| *of == number);
-        let kills: Vec<Span> = theirs.flat_map(|(_, fault)| fault.kills()).collect();
+        let kills: Vec<Kill> = theirs.flat_map(|(_, fault)| fault.kills()).collect();
         let Some(subject) = self.subjects.get_mut(number) else { return };
         subject.see_again(checks::one_end(axis, &kills, open_ns));
         let (from, to) = subject.quiet;
@@ -371,9 +374,10 @@ impl SubjectRecord {
 
 impl FaultRecord {
     /// When its injections ended a process; none for a fault that ends none.
-    pub fn kills(&self) -> impl Iterator<Item = Span> {
+    pub fn kills(&self) -> impl Iterator<Item = Kill> {
         let ends = self.fault.act.restarts();
-        self.trials.iter().filter(move |_| ends).map(|trial| trial.span)
+        let of = |trial: &Trial| Kill { span: trial.span, open: trial.open };
+        self.trials.iter().filter(move |_| ends).map(of)
     }
 
     /// What the injections are worth together: as much as the worst.

@@ -18,7 +18,8 @@ use crate::load::Workload;
 use crate::load::link::MARK;
 use crate::load::middle::{Kept, MiddleAgent, MiddleMsg, Setup};
 use crate::log::{
-    Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt, recover_dir,
+    Ack, Damage, DamageKind, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg,
+    Receipt, recover_dir, remove_prepared,
 };
 use crate::plan::{LogAck, LogSync, Plan};
 use crate::protocol::elicitation::RunSecret;
@@ -38,6 +39,8 @@ pub(super) struct Logs {
     pub(super) key: Option<LogKey>,
     /// Bytes that were taken away on the way.
     pub(super) tidied: u64,
+    /// Damaged places that were found when they were begun.
+    damaged: u64,
     logs: Vec<Addr<LogAgent>>,
 }
 
@@ -81,9 +84,12 @@ fn secret() -> Result<[u8; 32], DriveError> {
     Ok(bytes)
 }
 
-/// What a log's directory holds, and its next event and segment. Damage is no error: what follows it is there, and the
-/// report of the run names it.
-fn kept(dir: &std::path::Path, key: LogKey) -> Result<(Kept, (u64, u32)), String> {
+/// Where a log goes on: its next event and segment, and how many places of what it holds are damaged, but for the torn end
+/// that a killed process leaves, of which nobody was told.
+type Next = ((u64, u32), u64);
+
+/// What a log's directory holds, and where it goes on. Damage is no error: what follows it is there, and it is counted.
+fn kept(dir: &std::path::Path, key: LogKey) -> Result<(Kept, Next), String> {
     let bytes = replay::bytes(dir);
     if bytes > replay::REPLAY_MAX {
         return Err(format!("it holds {bytes} bytes, more than are read again"));
@@ -93,7 +99,9 @@ fn kept(dir: &std::path::Path, key: LogKey) -> Result<(Kept, (u64, u32)), String
         kept.records.push((found.record.kind, found.record.payload.into()));
     });
     let found = found.map_err(|error| error.to_string())?;
-    Ok((kept, (found.next_seq, found.next_segment)))
+    let torn = |of: &&Damage| of.kind == DamageKind::TornTail && !of.acknowledged;
+    let damaged = found.damage.iter().filter(|of| !torn(of)).count() as u64;
+    Ok((kept, ((found.next_seq, found.next_segment), damaged)))
 }
 
 impl<W: Workload> Controller<'_, W> {
@@ -158,7 +166,9 @@ impl<W: Workload> Controller<'_, W> {
         let (wall, board) = (self.wall.clone(), self.control.board.clone());
         let shard = self.log_shard.unwrap_or(owner);
         let place = dir.clone();
-        let (mut kept, next) = kept(&dir, key).map_err(|cause| failed(&dir, cause))?;
+        remove_prepared(&dir).map_err(|error| failed(&dir, error.to_string()))?;
+        let (mut kept, (next, damaged)) = kept(&dir, key).map_err(|cause| failed(&dir, cause))?;
+        self.logs.damaged += damaged;
         if board.as_ref().is_some_and(|board| board.is_off(Defence::Replay)) {
             kept.records.clear();
         }
@@ -236,6 +246,9 @@ impl<W: Workload> Controller<'_, W> {
                 Some(counted) => counted.into_iter().for_each(|(name, count)| add(name, count)),
                 None => add("cores that did not say what they counted".to_owned(), 1),
             }
+        }
+        if !self.logs.logs.is_empty() {
+            add("log: damaged places at its begin".to_owned(), self.logs.damaged);
         }
         for (owner, &log) in self.logs.logs.iter().enumerate() {
             let Some(health) = self.health(self.log_shard.unwrap_or(owner), log)? else {

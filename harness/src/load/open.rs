@@ -7,6 +7,7 @@ use tailbeam_runtime::TimerId;
 
 use super::latency::Drawn;
 use super::legs::Legs;
+use crate::chaos::board::Lane;
 
 const NONE: u32 = u32::MAX;
 /// Bits of the generation inside a key; a key fits the 62 token bits that the host leaves.
@@ -49,12 +50,14 @@ pub(crate) struct OpenTable {
     /// Of all cores, and whose table this is: where its length is said.
     legs: Arc<[Legs]>,
     shard: usize,
+    /// Where it is said to a supervisor, who reads it when this process is dead.
+    lane: Option<Lane>,
 }
 
 impl OpenTable {
-    pub(crate) fn new(max: usize, (legs, shard): (Arc<[Legs]>, usize)) -> Self {
+    pub(crate) fn new(max: usize, (legs, shard): (Arc<[Legs]>, usize), lane: Option<Lane>) -> Self {
         let (free, head, tail) = (NONE, NONE, NONE);
-        Self { slots: Vec::new(), free, head, tail, len: 0, max, sent_sum: 0, legs, shard }
+        Self { slots: Vec::new(), free, head, tail, len: 0, max, sent_sum: 0, legs, shard, lane }
     }
 
     pub(crate) const fn len(&self) -> usize {
@@ -77,8 +80,16 @@ impl OpenTable {
         }
         self.tail = index;
         self.len += 1;
-        self.legs[self.shard].set_open(self.len);
+        self.say();
         Some(u64::from(generation) << 32 | u64::from(index))
+    }
+
+    #[inline]
+    fn say(&self) {
+        self.legs[self.shard].set_open(self.len);
+        if let Some(lane) = &self.lane {
+            lane.set_open(self.len);
+        }
     }
 
     fn vacant(&mut self) -> Option<u32> {
@@ -128,7 +139,7 @@ impl OpenTable {
             _ => self.slots[next as usize].prev = prev,
         }
         self.len -= 1;
-        self.legs[self.shard].set_open(self.len);
+        self.say();
         self.sent_sum = self.sent_sum.wrapping_sub(open.sent_ns);
         Some(open)
     }
@@ -179,7 +190,7 @@ mod tests {
 
     #[test]
     fn a_key_is_good_once_and_the_oldest_is_known() {
-        let mut table = OpenTable::new(3, ([Legs::default()].into(), 0));
+        let mut table = OpenTable::new(3, ([Legs::default()].into(), 0), None);
         let keys: Vec<u64> = (0..3).map(|i| table.insert(open(i)).unwrap()).collect();
         assert!(table.insert(open(9)).is_none(), "the bound holds");
         assert_eq!(table.oldest_sent_ns(), Some(0));

@@ -225,6 +225,7 @@ impl Recorder {
             open: OpenTable::new(
                 agents.saturating_mul(plan.open_max as usize),
                 (Arc::clone(&legs), shard),
+                lane.clone(),
             ),
             attempts: vec![0; agents],
             completions: vec![0; agents],

@@ -28,5 +28,5 @@ mod wall;
 pub use self::core::{Ack, Action, Core, CoreCounts, Durability, Entry, LogConfig};
 pub use agent::{Health, LogAgent, LogMsg, Progress, Receipt, Watch};
 pub use format::LogKey;
-pub use scan::{Damage, DamageKind, Found, Recovered, recover_dir};
+pub use scan::{Damage, DamageKind, Found, Recovered, recover_dir, remove_prepared};
 pub use wall::Wall;

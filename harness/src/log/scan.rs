@@ -270,6 +270,34 @@ pub fn recover_dir(
     Ok(scanner.finish())
 }
 
+/// Takes a segment away that was made ahead and never begun: the last one, if there is not one bit in it. A process that
+/// is killed leaves it, and the next one makes its own.
+///
+/// # Errors
+/// What the kernel says.
+pub fn remove_prepared(dir: &Path) -> io::Result<()> {
+    let names = fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name()));
+    let numbers = names.map(|name: io::Result<_>| Ok(name?.to_str().and_then(number_of)));
+    let last = numbers
+        .filter_map(io::Result::transpose)
+        .try_fold(None, |last, number| Ok::<_, io::Error>(last.max(Some(number?))))?;
+    let Some(path) = last.map(|number| dir.join(super::format::file_name(number))) else {
+        return Ok(());
+    };
+    let mut pieces = io::BufReader::with_capacity(1 << 20, fs::File::open(&path)?);
+    loop {
+        let piece = io::BufRead::fill_buf(&mut pieces)?;
+        if piece.iter().any(|byte| *byte != 0) {
+            return Ok(());
+        }
+        let read = piece.len();
+        if read == 0 {
+            return fs::remove_file(path);
+        }
+        io::BufRead::consume(&mut pieces, read);
+    }
+}
+
 /// What holds for any bytes, also from a fuzzer: reading ends, gives each sequence number at most once and
 /// in order, and what it does not give is accounted for.
 ///

@@ -154,6 +154,31 @@ fn a_duplicate_a_lost_page_and_a_lost_segment_are_named() {
 }
 
 #[test]
+fn a_segment_that_was_made_ahead_is_taken_away_and_no_other_one() {
+    use super::super::format::file_name;
+    let root = tempfile::tempdir().unwrap();
+    let put = |number, bytes: &[u8]| fs::write(root.path().join(file_name(number)), bytes).unwrap();
+    let there = || (0..4).filter(|&n| root.path().join(file_name(n)).exists()).collect::<Vec<_>>();
+    remove_prepared(root.path()).unwrap();
+    put(0, &[0; 8_192]);
+    put(1, &segment(1, 0, &[8; 3]));
+    put(3, &vec![0; 3 << 20]);
+    fs::write(root.path().join("notes"), b"").unwrap();
+    remove_prepared(root.path()).unwrap();
+    assert_eq!(there(), [0, 1], "neither the first, which may have lost all that it had");
+    remove_prepared(root.path()).unwrap();
+    assert_eq!(there(), [0, 1]);
+    let mut last = vec![0; 3 << 20];
+    last[(3 << 20) - 1] = 1;
+    put(2, &last);
+    remove_prepared(root.path()).unwrap();
+    assert_eq!(there(), [0, 1, 2], "one bit in it is something to be told of");
+    put(3, &[]);
+    remove_prepared(root.path()).unwrap();
+    assert_eq!(there(), [0, 1, 2], "nothing at all was in it");
+}
+
+#[test]
 fn a_lost_end_shows_in_the_header_of_the_next_segment() {
     let mut first = segment(0, 0, &[8; 3]);
     let last_two = HEADER_LEN + record_len(8);

@@ -156,10 +156,11 @@ fn protocol_caveats(m: &Material<'_>, caveats: &mut Vec<String>) {
                 .to_owned(),
         );
     }
-    const GRAVE: [&str; 6] = [
+    const GRAVE: [&str; 7] = [
         "events not logged",
         "log: lost",
         "log: failures",
+        "log: damaged places at its begin",
         "logs that gave up",
         "cores that did not say what they counted",
         "logs that did not say what they counted",

@@ -42,6 +42,7 @@ fn recovery(took: Took) -> Recovery {
 
 fn trial(of_the_service: bool) -> Trial {
     Trial {
+        open: None,
         span: Span { injected_ns: 0, reverted_ns: 5 * SECOND, until_ns: 20 * SECOND },
         bites: vec![Bite {
             source: "level".into(),

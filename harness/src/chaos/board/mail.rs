@@ -10,7 +10,7 @@ pub(super) const BOUND: usize = 12;
 /// Where a core says what was seen: the deepest mailbox, looks, refusals.
 const DEEPEST: usize = 2;
 const LOOKS: usize = 3;
-const REFUSED: usize = 4;
+pub(super) const REFUSED: usize = 4;
 
 /// What was seen of the mailboxes of a subject so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -37,6 +37,11 @@ const DESCRIPTORS_REFUSED: usize = 13;
 /// Where a proxy says its port, and how many connections were one too many.
 const PROXY_PORT: usize = 14;
 const PROXY_REFUSED: usize = 15;
+/// Where a core says how many requests are open, and what its log's owner has restored.
+const OPEN: usize = 5;
+const RESTORED: usize = 6;
+const NOT_RESTORED: usize = 7;
+const _: () = assert!(mail::REFUSED < OPEN && NOT_RESTORED < CORE);
 // Each word of the header has one meaning.
 const _: () = assert!(
     SECRET + 4 <= mail::BOUND
@@ -335,6 +340,26 @@ impl Board {
         self.says(core)[1].store(below, Relaxed);
     }
 
+    /// Requests of a core's agents that are open, now or when its process ended.
+    #[must_use]
+    pub fn open(&self) -> u64 {
+        (0..self.shape.cores).map(|core| self.says(core)[OPEN].load(Relaxed)).sum()
+    }
+
+    /// A core's log held so many events at its process' begin, which it has restored; so many did not follow.
+    pub fn set_restored(&self, core: u32, events: u64, refused: u64) {
+        let says = self.says(core);
+        says[RESTORED].store(events, Relaxed);
+        says[NOT_RESTORED].store(refused, Relaxed);
+    }
+
+    /// Events that the process which begun last has restored, and those that it could not.
+    #[must_use]
+    pub fn restored(&self) -> (u64, u64) {
+        let sum = |at: usize| (0..self.shape.cores).map(|c| self.says(c)[at].load(Relaxed)).sum();
+        (sum(RESTORED), sum(NOT_RESTORED))
+    }
+
     /// A subject has begun: its process and the number of subjects so far.
     pub fn begin(&self, pid: u32) {
         self.shared[6].store(u64::from(pid), Relaxed);
@@ -441,6 +466,11 @@ impl Lane {
     /// The system took so long for a request that was due at `due_ns`.
     pub fn took(&self, due_ns: u64, system_ns: u64) {
         self.add(due_ns, 1 + FATES + bucket(system_ns));
+    }
+
+    /// So many requests of this core's agents are open.
+    pub fn set_open(&self, open: usize) {
+        self.board.says(self.core)[OPEN].store(open as u64, Relaxed);
     }
 
     /// The board.

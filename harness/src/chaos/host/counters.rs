@@ -129,7 +129,17 @@ fn parsed(text: &str, how: How) -> Option<u64> {
     }
 }
 
-fn read(dir: &Path, (file, how, unit): (&'static str, How, u64)) -> Result<u64, Unavailable> {
+/// Lines `MAJOR:MINOR ...` of one device.
+fn lines_of(text: &str, device: &str) -> String {
+    let is_its = |line: &&str| line.split_whitespace().next() == Some(device);
+    text.lines().filter(is_its).map(|line| format!("{line}\n")).collect()
+}
+
+fn read(
+    dir: &Path,
+    (file, how, unit): (&'static str, How, u64),
+    device: Option<&str>,
+) -> Result<u64, Unavailable> {
     let unavailable = |cause: String| Unavailable {
         source: "cgroup",
         cause,
@@ -137,7 +147,10 @@ fn read(dir: &Path, (file, how, unit): (&'static str, How, u64)) -> Result<u64, 
     };
     let path = dir.join(file);
     let text = failure::text(&path).map_err(|failure| unavailable(failure.to_string()))?;
-    let value = parsed(&text, how);
+    let value = match device {
+        Some(device) => parsed(&lines_of(&text, device), how),
+        None => parsed(&text, how),
+    };
     value
         .map(|value| value / unit)
         .ok_or_else(|| unavailable(format!("{} reads {text:?}", path.display())))
@@ -150,7 +163,16 @@ impl Groups {
     /// The controller or the file is not here, or reads as nothing known.
     pub fn counter(&self, counter: Counter) -> Result<u64, Unavailable> {
         let (dir, version) = self.place(counter.controller())?;
-        read(dir, counter.source(version))
+        read(dir, counter.source(version), None)
+    }
+
+    /// The same of one block device, `MAJOR:MINOR`: a group counts what it moves on every one.
+    ///
+    /// # Errors
+    /// As of [`Self::counter`].
+    pub fn counter_of(&self, counter: Counter, device: &str) -> Result<u64, Unavailable> {
+        let (dir, version) = self.place(counter.controller())?;
+        read(dir, counter.source(version), Some(device))
     }
 }
 
@@ -173,6 +195,11 @@ mod tests {
             "253:0 Read 1\n253:0 Write 2\n253:0 Discard 9\n253:0 Total 12\n8:0 Write 4\nTotal 16\n";
         assert_eq!(parsed(blkio, How::Ways), Some(7));
         assert_eq!(parsed("Total 0\n", How::Ways), None, "not counted is not zero");
+        assert_eq!(parsed(&lines_of(blkio, "253:0"), How::Ways), Some(3));
+        assert_eq!(parsed(&lines_of(blkio, "253:1"), How::Ways), None);
+        let bytes = How::SumOf(["rbytes=", "wbytes="]);
+        assert_eq!(parsed(&lines_of(io, "8:0"), bytes), Some(3), "and not that of 8:16");
+        assert_eq!(parsed(&lines_of(io, "8:1"), bytes), Some(0), "nothing was moved there");
         assert_eq!(parsed("FREEZING\n", How::Frozen), Some(0));
         assert_eq!(parsed("?\n", How::Frozen), None);
     }
@@ -182,7 +209,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for counter in Counter::ALL {
             for version in [1, 2] {
-                let found = read(root.path(), counter.source(version));
+                let found = read(root.path(), counter.source(version), None);
                 assert!(found.is_err(), "{counter:?} {found:?}");
             }
         }

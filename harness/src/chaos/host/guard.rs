@@ -11,10 +11,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open, setsid};
+
+use tailbeam_probes::clock::monotonic_ns;
 
 use super::failure::{self, Failure};
 use super::journal::{self, Undone};
@@ -137,6 +142,13 @@ pub fn run_guard(
     mut to_supervisor: impl Write,
 ) -> Result<Undone, Failure> {
     let limits = set_up();
+    // Held to the end: whoever goes on with the series waits for it (`idle`). Opened now, so that it is this journal that
+    // is undone, whatever has its name then.
+    let held = fs::File::open(journal).and_then(|held| {
+        flock(&held, FlockOperation::NonBlockingLockShared)?;
+        Ok(held)
+    });
+    let _held = held.map_err(|error| failure::io(journal, "hold", error))?;
     let supervisor = rustix::process::getppid().and_then(watch);
     // A supervisor that is dead by now does not read this, and its pipe has ended.
     drop(writeln!(to_supervisor, "{READY} {limits}").and_then(|()| to_supervisor.flush()));
@@ -151,6 +163,29 @@ pub fn run_guard(
         ended.map_err(|error| failure::io(Path::new("the pipe"), "read", error))?;
     }
     journal::undo(journal)
+}
+
+/// Waits until no guard of an earlier supervisor has this journal in its hands.
+///
+/// # Errors
+/// One still has after ten minutes, or the journal cannot be opened.
+pub fn idle(journal: &Path) -> Result<(), Failure> {
+    let file = fs::File::open(journal).map_err(|error| failure::io(journal, "open", error))?;
+    let until_ns = monotonic_ns() + END_MS * 1_000_000;
+    loop {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(Errno::WOULDBLOCK) if monotonic_ns() < until_ns => {
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+            Err(Errno::WOULDBLOCK) => {
+                let what =
+                    format!("the guard of an earlier try, which holds {},", journal.display());
+                return Err(Failure::Slow { what, ms: END_MS });
+            }
+            Err(error) => return Err(failure::io(journal, "hold", error)),
+        }
+    }
 }
 
 fn watch(pid: Pid) -> Option<OwnedFd> {

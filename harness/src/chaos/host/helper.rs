@@ -20,7 +20,7 @@ use super::subject::Run;
 use super::{Launcher, proxy};
 
 /// Longest life of a helper, ms.
-pub const LIFE_MS_MAX: u64 = 600_000;
+pub const LIFE_MS_MAX: u64 = 700_000;
 /// Longest life of a proxy, ms: it stands in the way of a subject for all of its life, and does nothing until it is told
 /// to. A week; no board is as long.
 pub const PROXY_LIFE_MS_MAX: u64 = 604_800_000;
@@ -193,7 +193,7 @@ mod tests {
         for bad in [
             "hog",
             "hog x 7",
-            "hog 1 600001",
+            "hog 1 700001",
             "hog 1 7 7",
             "dog 1 7",
             "ballast -1 7",

@@ -53,7 +53,7 @@ use serde::{Deserialize, Serialize};
 pub use cgroups::{Cgroups, Controller, Groups};
 pub use counters::Counter;
 pub use failure::Failure;
-pub use guard::{Guard, run_guard};
+pub use guard::{Guard, idle, run_guard};
 pub use injector::{Bite, Capability, Cut, End, HogClass, Injector, LoopDisk, On, Proof};
 pub use journal::{Applied, Journal, StepUndone, Undone, undo};
 pub use process::Process;

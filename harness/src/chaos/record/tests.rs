@@ -22,6 +22,7 @@ fn recovery(took: Took) -> Recovery {
 
 fn trial(took: Took) -> Trial {
     Trial {
+        open: None,
         span: Span { injected_ns: 0, reverted_ns: SECOND, until_ns: 10 * SECOND },
         bites: vec![Bite {
             source: "nr_throttled".into(),

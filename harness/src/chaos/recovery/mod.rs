@@ -218,9 +218,9 @@ pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
         None => Took::MoreThan(span.until_ns.saturating_sub(since_ns)),
     };
     let from_injection = match away {
+        // Five good seconds while it lasts are no return from a fault that is not over.
+        _ if after != Some(to) => took(span.injected_ns, after),
         Some(back) => took(span.injected_ns, back),
-        // No slot was worse than those of the baseline, and windows were all the same.
-        None if after != Some(to) => took(span.injected_ns, after),
         None => Took::Ns(0),
     };
     let ended = after.unwrap_or(end).max(to).max(from);

@@ -57,6 +57,24 @@ fn an_outage_is_found_to_the_slot() {
 }
 
 #[test]
+fn good_seconds_within_a_fault_are_no_return_from_it() {
+    let mut axis = usual(60);
+    // 10 s of a fault: a blip at its begin, six good seconds, away from 6.1 s on until 3 s after the revert.
+    axis.cells[151..153].fill(slot(300, 0, 0));
+    axis.cells[211..280].fill(slot(300, 0, 0));
+    let baseline = Baseline::of(&axis, 0..100).unwrap();
+    let found = judge(&axis, &baseline, span(150, 250, 600));
+    assert_eq!(
+        (found.from_injection, found.from_revert),
+        (Took::Ns(13_000 * MS), Took::Ns(3_000 * MS))
+    );
+    // One that is there at the revert was back when it came back for good, or for the first five seconds.
+    axis.cells[211..280].fill(slot(300, 300, 0));
+    let found = judge(&axis, &baseline, span(150, 250, 600));
+    assert_eq!((found.from_injection, found.from_revert), (Took::Ns(300 * MS), Took::Ns(0)));
+}
+
+#[test]
 fn slowness_alone_is_an_onset_and_no_outage() {
     let mut axis = usual(60);
     axis.cells[150..200].fill(slot(300, 300, 30));

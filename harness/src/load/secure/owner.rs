@@ -110,6 +110,9 @@ impl Ownership {
         };
         let mut owner = Owner::new(config, core::keys(setup.secret));
         let restored = restored(&mut owner, &setup.kept.records);
+        if let (Some(board), Ok(core)) = (&setup.board, u32::try_from(setup.shard)) {
+            board.set_restored(core, restored.events, restored.refused + restored.unreadable);
+        }
         #[cfg(test)]
         let owner = {
             owner.plant(core::planted());

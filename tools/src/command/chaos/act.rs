@@ -4,6 +4,7 @@ use std::fs;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 use tailbeam_harness::chaos::board::Knob;
+use tailbeam_harness::chaos::host::helper::LIFE_MS_MAX;
 use tailbeam_harness::chaos::host::injector::{HogClass, LoopDisk};
 use tailbeam_harness::chaos::host::{
     Call, Capability, Counter, Cut, End, Host, Injector, Journal, On, Process, Proof, Step,
@@ -20,6 +21,10 @@ const MIB: u64 = 1 << 20;
 const SPARE: u64 = 32 * MIB;
 /// How long a helper outlives the fault that it is, ms: it ends by itself if nobody ends it.
 const LIFE_BEYOND_MS: u64 = 30_000;
+/// Longest time that a fault may be held, ms.
+pub(super) const HOLD_MS_MAX: u64 = 600_000;
+// A helper that may not live so long ends at once, and is no fault.
+const _: () = assert!(HOLD_MS_MAX + LIFE_BEYOND_MS <= LIFE_MS_MAX);
 
 /// A fault that is in force.
 pub(super) enum Force {
@@ -91,7 +96,12 @@ fn injectors(
     let life_ms = hold_ms + LIFE_BEYOND_MS;
     Ok(match act {
         Act::CpuQuota(percent) => vec![Injector::CpuQuota { millicores: percent * 10 }],
-        Act::CpuHog => vec![Injector::CpuHog { core: last_cpu()?, class: HogClass::Fair, life_ms }],
+        Act::CpuHog => {
+            let core = last_cpu()?;
+            // Where no shard runs nothing is taken from the subject.
+            shard_thread(alive()?, core)?;
+            vec![Injector::CpuHog { core, class: HogClass::Fair, life_ms }]
+        }
         Act::HoldCore => vec![Injector::ThreadHold { tid: shard_thread(alive()?, last_cpu()?)? }],
         Act::Freeze => vec![Injector::Freeze],
         Act::Memory(percent) => {

@@ -9,7 +9,7 @@ use tailbeam_harness::chaos::scenario::{self, Fault, Scenario};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::Plan;
 
-use super::{MS, SECOND};
+use super::{MS, SECOND, act};
 use crate::Failure;
 use crate::args::{Command, Unparsed, parse, usage};
 use crate::chaos_args::ChaosArgs;
@@ -131,7 +131,7 @@ pub(super) fn planned(
     workloads: &[&'static dyn AnyWorkload],
 ) -> Result<ChaosPlan, Failure> {
     range("--injections", u64::from(args.injections), 1, 100)?;
-    range("--hold in ms", args.hold / MS, 100, 600_000)?;
+    range("--hold in ms", args.hold / MS, 100, act::HOLD_MS_MAX)?;
     range("--baseline in ms", args.baseline / MS, 2_000, 3_600_000)?;
     range("--patience in ms", args.patience / MS, 5_000, 600_000)?;
     let flags = subject_flags(args);

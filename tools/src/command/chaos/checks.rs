@@ -1,12 +1,17 @@
 //! What must hold of a subject when its faults are over: every request has one end, the log says so too, and no descriptor
 //! or thread is left in the process.
 
+use std::io::ErrorKind;
+
 use serde_json::Value;
 use tailbeam_harness::chaos::board::Mail;
-use tailbeam_harness::chaos::checks;
+use tailbeam_harness::chaos::checks::{self, Kill};
+use tailbeam_harness::chaos::corrupt::{copied, promised};
 use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
-use tailbeam_harness::chaos::recovery::{Baseline, Span, judge};
+use tailbeam_harness::chaos::recovery::{Baseline, judge};
+use tailbeam_harness::log::{Damage as LogDamage, DamageKind, LogKey};
+use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::{open_files, threads};
 use super::refused;
@@ -28,20 +33,103 @@ pub(super) fn open(stage: &Stage<'_>) -> Opened {
     Opened { process, files: of(open_files), threads: of(threads) }
 }
 
-/// Ends the subject, judges its trials again with everything known, and checks what it left.
-pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &mut [FaultRecord]) {
-    let after = open(stage);
-    match stage.opened.take().filter(|before| before.process == after.process) {
-        Some(before) if after.process.is_some() => {
-            subject.checks.push(same(checks::NO_DESCRIPTOR, before.files, after.files));
-            subject.checks.push(same(checks::NO_THREAD, before.threads, after.threads));
+/// Times that it is looked for what is left, 100 ms apart: a log opens its next segment, and a connection is made anew.
+const LOOKS: u32 = 20;
+
+/// Looks what its faults have left in a process that is to end.
+pub(super) fn leave(stage: &mut Stage<'_>) {
+    let Some(before) = stage.opened.take() else { return };
+    for look in 1..=LOOKS {
+        let after = open(stage);
+        if after.process.is_none() || before.process != after.process {
+            return;
         }
-        _ => {
-            let text = "no process served from before its last fault to the end";
-            subject.checks.push(Check::unknown(checks::NEITHER, text));
+        let checks = [
+            same(checks::NO_DESCRIPTOR, before.files.clone(), after.files),
+            same(checks::NO_THREAD, before.threads.clone(), after.threads),
+        ];
+        let hold = checks.iter().all(|check| check.holds == Some(true));
+        if hold || look == LOOKS || !stage.setting.wait(100_000_000) {
+            return stage.left.extend(checks);
         }
     }
-    let kills: Vec<Span> = done.iter().flat_map(FaultRecord::kills).collect();
+}
+
+/// The worst of what was found in the processes of a subject; none if nobody looked.
+fn worst(all: &[Check], name: &str) -> Option<Check> {
+    let rank = |check: &&Check| match check.holds {
+        Some(false) => 2,
+        None => 1,
+        Some(true) => 0,
+    };
+    let of = || all.iter().filter(|check| check.name == name);
+    let worst = of().max_by_key(rank)?;
+    let text = match of().count() {
+        1 => worst.text.clone(),
+        n => format!("{}; the worst of {n} processes", worst.text),
+    };
+    Some(Check { text, ..worst.clone() })
+}
+
+/// Whether the logs of a subject that runs no more hold what it had promised, and how many events they have.
+pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
+    const LOST: &str = "nothing durable is lost";
+    let logs = stage.logs();
+    if logs.is_empty() {
+        return (vec![Check::unknown(LOST, "the subject keeps no log")], 0);
+    }
+    let key = LogKey(RunSecret::new(stage.board.secret()).log_key());
+    let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
+    let (mut damage, mut unread) = (Vec::new(), None);
+    for (core, dir) in logs {
+        let durable = stage.board.durable(core);
+        all += durable;
+        let log = match copied(&dir) {
+            Ok(log) => log,
+            // What is not there any more has lost all of it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                lost += durable;
+                continue;
+            }
+            Err(error) => {
+                unread = Some(format!("{}: {error}", dir.display()));
+                continue;
+            }
+        };
+        let kept = promised(&log, key, durable);
+        lost += kept.lost;
+        (records, events) = (records + kept.records, events + kept.events);
+        let torn = |of: &&LogDamage| of.kind == DamageKind::TornTail && !of.acknowledged;
+        let others = kept.scanned.damage.iter().filter(|of| !torn(of));
+        damage.extend(others.map(ToString::to_string));
+    }
+    let text = format!(
+        "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
+    );
+    // Of nothing that was promised nothing can be lost: that would be a check that cannot fail.
+    let durable = match (unread, all) {
+        (Some(why), _) if lost == 0 => Check::unknown(LOST, why),
+        (_, 0) => Check::unknown(LOST, "nothing was said to be durable yet"),
+        _ => Check::seen(LOST, lost == 0, text),
+    };
+    let whole = Check::seen(
+        "the log is whole up to its end",
+        damage.is_empty(),
+        damage.first().cloned().unwrap_or_else(|| "a torn end at most".to_owned()),
+    );
+    (vec![durable, whole], events)
+}
+
+/// Ends the subject, judges its trials again with everything known, and checks what it left.
+pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &mut [FaultRecord]) {
+    leave(stage);
+    let left = [checks::NO_DESCRIPTOR, checks::NO_THREAD].map(|name| worst(&stage.left, name));
+    subject.checks.extend(left.into_iter().flatten());
+    if stage.left.is_empty() {
+        let text = "no process served from before a fault until after it";
+        subject.checks.push(Check::unknown(checks::NEITHER, text));
+    }
+    let kills: Vec<Kill> = done.iter().flat_map(FaultRecord::kills).collect();
     let ended = stage.stop();
     stage.read_all();
     rejudge(stage, subject, done);
@@ -51,7 +139,6 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
             Ok(report) => {
                 subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
                 subject.checks.extend(checks::of_report(&report["data"]));
-                subject.checks.extend(stage.kept.map(|kept| restored(kept, &report["data"])));
                 if stage.refused == Some(Call::PerfEventOpen) {
                     subject.checks.push(refused::no_figure(stage));
                 }
@@ -61,6 +148,10 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
         Err(cause) => {
             subject.checks.push(Check::seen("the subject ends when it is told to", false, cause))
         }
+    }
+    // What no fault may lose is looked for when all are over, too: not each ends a process.
+    if !stage.logs().is_empty() {
+        subject.checks.extend(durable(stage).0);
     }
     if let Some(peer) = stage.peer.take() {
         subject.checks.extend(peer.end());
@@ -126,25 +217,40 @@ fn outside(stage: &Stage<'_>) -> Check {
     )
 }
 
-/// Whether the last restart has restored what its log held.
-fn restored(kept: u64, report: &Value) -> Check {
+/// Whether a restart has restored what the log held: `kept` events. By what the process says at its begin.
+pub(super) fn restored(kept: u64, (events, refused): (u64, u64)) -> Check {
     let name = "a restart restores its log";
-    let events = checks::count(report, "restored: events");
-    let refused = checks::count(report, "restored: events that do not follow");
-    match (kept, events, refused) {
-        (0, ..) => Check::unknown(name, "the log held no event"),
-        (_, Some(events), Some(refused)) => {
-            let text = format!("{events} of {kept} events of the log, {refused} refused");
-            Check::seen(name, events == kept && refused == 0, text)
-        }
-        // A run that restores nothing says nothing of it.
-        _ => Check::seen(name, false, format!("none of {kept} events of the log")),
+    if kept == 0 {
+        return Check::unknown(name, "the log held no event");
     }
+    let text = format!("{events} of {kept} events of the log, {refused} refused");
+    Check::seen(name, events == kept && refused == 0, text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_one_of_several_processes_left_is_said() {
+        let of = |holds, text: &str| Check { name: "n".to_owned(), holds, text: text.to_owned() };
+        let (good, bad) =
+            (of(Some(true), "3 before, 3 after"), of(Some(false), "3 before, 4 after"));
+        assert_eq!(worst(std::slice::from_ref(&good), "n"), Some(good.clone()));
+        assert_eq!(worst(&[], "n"), None);
+        let found = worst(&[good.clone(), bad, of(None, "?"), good], "n").unwrap();
+        assert_eq!(found, of(Some(false), "3 before, 4 after; the worst of 4 processes"));
+    }
+
+    #[test]
+    fn a_restart_that_restores_less_or_what_does_not_follow_fails() {
+        let holds = |kept, said| restored(kept, said).holds;
+        assert_eq!(holds(0, (0, 0)), None);
+        assert_eq!(holds(5, (5, 0)), Some(true));
+        for said in [(0, 0), (4, 0), (6, 0), (5, 1)] {
+            assert_eq!(holds(5, said), Some(false), "{said:?}");
+        }
+    }
 
     #[test]
     fn a_bound_that_was_not_reached_or_not_looked_at_is_unknown() {

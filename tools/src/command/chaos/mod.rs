@@ -15,10 +15,11 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use rustix::fs::FlockOperation;
 use signal_hook::consts::SIGTERM;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::host::{
-    Guard, Host, Injector, Journal, Launcher, On, Residue, residue, undo,
+    Guard, Host, Injector, Journal, Launcher, On, Residue, idle, residue, undo,
 };
 use tailbeam_harness::chaos::record::{
     Ability, ChaosPlan, ChaosRecord, Check, FaultRecord, ScenarioRecord, SubjectRecord, VERSION,
@@ -136,6 +137,9 @@ fn series(
     let host = Host::find(launcher, &dir)
         .map_err(|e| failed("cannot look at this host", e.to_string()))?;
     let plan = record.plan.clone();
+    let _lock = lock(&dir, &record.id)?;
+    // What is resumed is this series, also when it is cut off before its first scenario is over.
+    show::write(store, record)?;
     // Absolute, as the host has it: the guard reads the journal there, and is in no folder of ours.
     let dir = host.dir.clone();
     let setting = Setting {
@@ -175,6 +179,23 @@ fn series(
     })
 }
 
+/// Holds a series: another supervisor would undo the faults of this one, and end its subjects. Goes with the process.
+fn lock(dir: &Path, id: &str) -> Result<fs::File, Failure> {
+    let held = fs::File::open(dir).and_then(|dir| {
+        rustix::fs::flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(dir)
+    });
+    held.map_err(|error| {
+        let (cause, remedy) = match error.kind() {
+            std::io::ErrorKind::WouldBlock => {
+                ("another process runs it".to_owned(), "wait until it is over, or end that one")
+            }
+            _ => (error.to_string(), "see that its directory is there and may be read"),
+        };
+        Failure::new(1, format!("series {id} cannot be run\n  cause: {cause}\n  remedy: {remedy}"))
+    })
+}
+
 /// Whether a series has every fault of a scenario.
 fn has(record: &ChaosRecord, scenario: &Scenario) -> bool {
     let found = record.scenarios.iter().find(|of| of.name == scenario.name);
@@ -201,6 +222,7 @@ fn whole(
     let path = dir.join(format!("{}.journal", scenario.name));
     // Of an earlier try: its guard may have died with it, and then this is all that is known of what it did.
     if path.exists() {
+        idle(&path).map_err(|error| text(&error))?;
         let undone = undo(&path).map_err(|error| text(&error))?;
         if !undone.clean() {
             let left = undone.to_string().trim().replace('\n', "; ");
@@ -247,7 +269,7 @@ fn left(before: &Residue, ours: &str) -> Check {
             let mut left = now.since(before);
             left.retain(|name| name.contains(ours));
             let text = if left.is_empty() {
-                "groups, mounts, loop devices, namespaces and processes are those of before"
+                "no group, mount, loop device, namespace or process has this series' name"
                     .to_owned()
             } else {
                 left.join("; ")
@@ -407,11 +429,13 @@ impl<'a> Cast<'_, 'a> {
             baseline: subject.baseline,
             disk: disk.as_ref(),
         };
+        // Faults of a start have a subject for each trial: their draws are those of that subject.
+        let first = self.record.subjects.len() << 16;
         for (number, (fault, ability)) in able.iter().enumerate() {
             let mut record = untried(fault, ability.clone());
             let wanted = if fault.act.is_of_the_start() { 1 } else { plan.injections };
             for k in 0..wanted {
-                let draw = scenario::drawn(plan.seed, number as u64, u64::from(k));
+                let draw = scenario::drawn(plan.seed, (first + number) as u64, u64::from(k));
                 match scene.run(fault, draw) {
                     Ok(trial) => {
                         (self.say)(&show::told(fault, k, wanted, &trial));

@@ -88,8 +88,8 @@ pub(super) struct Stage<'a> {
     pub(super) home: PathBuf,
     /// What the process had open when it served, before any fault was done to it.
     pub(super) opened: Option<Opened>,
-    /// Events that the logs held when the last process before this one ended.
-    pub(super) kept: Option<u64>,
+    /// Whether descriptors and threads were left in the processes that ended, and in which they were looked for.
+    pub(super) left: Vec<Check>,
     /// What the kernel refuses to those that are started.
     pub(super) refused: Option<Call>,
     running: Option<Running>,
@@ -136,7 +136,7 @@ impl<'a> Stage<'a> {
             groups,
             home,
             opened: None,
-            kept: None,
+            left: Vec::new(),
             refused: None,
             running: None,
             peer: None,
@@ -171,6 +171,7 @@ impl<'a> Stage<'a> {
         offset_s: Option<i64>,
     ) -> Result<(), String> {
         let begun = self.board.begun().1;
+        (0..self.board.shape().cores).for_each(|core| self.board.set_restored(core, 0, 0));
         self.running = Some(self.launch(journal, resume, offset_s)?);
         self.wait_for_requests(begun)
     }
@@ -339,11 +340,11 @@ impl<'a> Stage<'a> {
         self.read(0);
     }
 
-    /// Directories of its logs.
+    /// Directories of its logs, where they are to be: of cores that keep one, or that have said what is durable in it.
     pub(super) fn logs(&self) -> Vec<(u32, PathBuf)> {
         let cores = 0..self.board.shape().cores;
         let dirs = cores.map(|core| (core, self.home.join(format!("owner-{core}"))));
-        dirs.filter(|(_, dir)| dir.is_dir()).collect()
+        dirs.filter(|(core, dir)| dir.is_dir() || self.board.durable(*core) > 0).collect()
     }
 }
 

@@ -1,13 +1,13 @@
 //! One injection: at an instant of its own, held, taken back, and watched until the service is back.
 
 use tailbeam_harness::chaos::board::{Defence, Knob};
-use tailbeam_harness::chaos::corrupt::{copied, examine, plant, promised};
+use tailbeam_harness::chaos::corrupt::{copied, examine, plant};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::record::{Bite, Check, Trial};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
-use tailbeam_harness::log::{Damage as LogDamage, DamageKind, LogKey};
+use tailbeam_harness::log::LogKey;
 use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::Force;
@@ -60,7 +60,7 @@ impl Scene<'_, '_> {
         if fault.act.fills_mailboxes() {
             checks.push(checks::bounded(mail, self.stage.board.mail()));
         }
-        Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
+        Ok(Trial { span, open: None, bites, reverted, recovery: self.recovery(span), checks })
     }
 
     /// Judges what is known so far.
@@ -86,6 +86,7 @@ impl Scene<'_, '_> {
 
     /// The process dies, with its disk or without, and another one goes on.
     fn restart(&mut self, fault: &Fault) -> Result<Trial, String> {
+        checks::leave(self.stage);
         let (act, begun) = (&fault.act, self.stage.board.begun().1);
         let injected_ns = self.stage.now_ns();
         let force = match act {
@@ -121,7 +122,8 @@ impl Scene<'_, '_> {
             }
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
-        let mut checks = self.durable();
+        let open = Some(self.stage.board.open());
+        let (mut checks, kept) = checks::durable(self.stage);
         checks.extend(ends);
         let mut others = 0;
         if let Act::Refuse(call) = act {
@@ -139,6 +141,9 @@ impl Scene<'_, '_> {
         let text =
             started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
         checks.push(Check::seen("another process goes on", started.is_ok(), text));
+        if started.is_ok() && !self.stage.logs().is_empty() {
+            checks.push(checks::restored(kept, self.stage.board.restored()));
+        }
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
         self.stage.opened = Some(checks::open(self.stage));
         bites.push(Bite {
@@ -148,54 +153,11 @@ impl Scene<'_, '_> {
             after: Some(self.stage.board.begun().1),
             bit: self.stage.board.begun().1 == begun + others + 1,
         });
-        Ok(Trial { span, bites, reverted, recovery: self.recovery(span), checks })
+        Ok(Trial { span, open, bites, reverted, recovery: self.recovery(span), checks })
     }
 
     fn key(&self) -> LogKey {
         LogKey(RunSecret::new(self.stage.board.secret()).log_key())
-    }
-
-    /// Whether the logs of a dead subject hold what it had promised.
-    fn durable(&mut self) -> Vec<Check> {
-        let logs = self.stage.logs();
-        if logs.is_empty() {
-            return vec![Check::unknown("nothing durable is lost", "the subject keeps no log")];
-        }
-        let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
-        let mut damage = Vec::new();
-        for (core, dir) in logs {
-            let log = match copied(&dir) {
-                Ok(log) => log,
-                Err(error) => {
-                    let text = format!("{}: {error}", dir.display());
-                    return vec![Check::unknown("nothing durable is lost", text)];
-                }
-            };
-            let durable = self.stage.board.durable(core);
-            let kept = promised(&log, self.key(), durable);
-            (lost, all) = (lost + kept.lost, all + durable);
-            (records, events) = (records + kept.records, events + kept.events);
-            let torn = |of: &&LogDamage| of.kind == DamageKind::TornTail && !of.acknowledged;
-            let others = kept.scanned.damage.iter().filter(|of| !torn(of));
-            damage.extend(others.map(ToString::to_string));
-        }
-        self.stage.kept = Some(events);
-        let text = format!(
-            "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
-        );
-        // Of nothing that was promised nothing can be lost: that would be a check that cannot fail.
-        let durable = match all {
-            0 => Check::unknown("nothing durable is lost", "nothing was said to be durable yet"),
-            _ => Check::seen("nothing durable is lost", lost == 0, text),
-        };
-        vec![
-            durable,
-            Check::seen(
-                "the log is whole up to its end",
-                damage.is_empty(),
-                damage.first().cloned().unwrap_or_else(|| "a torn end at most".to_owned()),
-            ),
-        ]
     }
 
     /// A copy of each log is damaged and read.
@@ -225,6 +187,6 @@ impl Scene<'_, '_> {
             bit: planted > 0,
         }];
         let span = Span { injected_ns, reverted_ns: until_ns, until_ns };
-        Ok(Trial { span, bites, reverted: Ok(()), recovery: None, checks })
+        Ok(Trial { span, open: None, bites, reverted: Ok(()), recovery: None, checks })
     }
 }

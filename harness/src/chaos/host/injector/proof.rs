@@ -13,8 +13,11 @@ use super::super::network;
 use super::super::process::Process;
 use super::super::revert;
 use super::super::tool;
-use super::steps::{TABLE, hold_dir, thread_freezer};
+use super::steps::{TABLE, disk_of, hold_dir, thread_freezer};
 use super::{Cut, Injector, On};
+
+/// CPU time that a hog must get, ms per second: a tenth of a core. Less may be what its start took.
+const HOG_MS_PER_S: u64 = 100;
 
 /// A counter or a reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub enum Bite {
     Reaches(u64),
     /// A counter that rises, by at most this per second and a quarter of it more, and by at least a half of it.
     RisesAtMost(u64),
+    /// A counter that rises by at least this per second.
+    RisesAtLeast(u64),
     /// The process is not there any more.
     Ends,
 }
@@ -56,6 +61,11 @@ impl Bite {
             Self::Rises => to > from,
             Self::Becomes(wanted) => to == wanted && from != wanted,
             Self::Reaches(wanted) => to >= wanted && from < wanted,
+            Self::RisesAtLeast(per_s) => {
+                let ns = u128::from(after.at_ns - before.at_ns);
+                u128::from(to.saturating_sub(from)) >= u128::from(per_s) * ns / 1_000_000_000
+                    && to > from
+            }
             Self::Ends => from == 1 && to == 0,
             Self::RisesAtMost(per_s) => {
                 let ns = u128::from(after.at_ns - before.at_ns);
@@ -99,8 +109,8 @@ impl Injector {
             Self::DiskThrottle { bytes_per_s, .. } => Bite::RisesAtMost(*bytes_per_s),
             Self::Ballast { bytes, .. } => Bite::Reaches(*bytes),
             Self::Kill => Bite::Ends,
+            Self::CpuHog { .. } => Bite::RisesAtLeast(HOG_MS_PER_S),
             Self::CpuQuota { .. }
-            | Self::CpuHog { .. }
             | Self::MemoryLimit { .. }
             | Self::NetPartition { .. }
             | Self::PidsLimit { .. } => Bite::Rises,
@@ -126,7 +136,7 @@ impl Injector {
                 ("times the memory limit was reached", "times", counter(Counter::MemoryHits)?)
             }
             Self::Ballast { .. } => ("memory of the ballast", "bytes", resident(on.helper)?),
-            Self::DiskThrottle { .. } => ("bytes moved", "bytes", moved(on)?),
+            Self::DiskThrottle { dir, .. } => ("bytes moved", "bytes", moved(on, dir)?),
             Self::LoopDisk { disk } | Self::FillDisk { disk } | Self::PowerCut { disk } => {
                 return self.of_disk(&disk.dir);
             }
@@ -195,17 +205,20 @@ fn unavailable(cause: impl Into<String>) -> Unavailable {
     Unavailable { source: "proof", cause: cause.into(), remedy }
 }
 
-/// A hog that was not started has spent nothing.
+/// A hog that was not started has spent nothing. One that has ended, also if nobody has waited for it yet, hogs nothing.
 fn spent(helper: Option<Process>) -> Result<u64, Unavailable> {
-    helper.map_or(Ok(0), |hog| hog.cpu_ms().ok_or_else(|| unavailable("the hog has ended")))
+    let of = |hog: Process| hog.cpu_ms().filter(|_| hog.is_alive());
+    helper.map_or(Ok(0), |hog| of(hog).ok_or_else(|| unavailable("the hog has ended")))
 }
 
-/// In version 1 the kernel counts from the first throttle of a device: before it nothing was moved under one.
-fn moved(on: &On<'_>) -> Result<u64, Unavailable> {
+/// By the disk of `disk_dir`, and by no other one. In version 1 the kernel counts from the first throttle of a device:
+/// before it nothing was moved under one.
+fn moved(on: &On<'_>, disk_dir: &Path) -> Result<u64, Unavailable> {
+    let disk = disk_of(disk_dir)?;
     let (dir, version) = on.groups.place(Controller::Io)?;
     let limits = ["write", "read"].map(|way| dir.join(format!("blkio.throttle.{way}_bps_device")));
     let none = limits.iter().all(|file| failure::text(file).is_ok_and(|text| text.is_empty()));
-    match on.groups.counter(Counter::IoBytes) {
+    match on.groups.counter_of(Counter::IoBytes, &disk) {
         Err(_) if version == 1 && none => Ok(0),
         other => other,
     }
