@@ -233,12 +233,14 @@ impl<'a> Stage<'a> {
 
     fn wait_for_requests(&mut self, begun: u64) -> Result<(), String> {
         let until_ns = clock::monotonic_ns() + START_NS + self.setting.plan.agents * 20_000;
+        // The one before it may have had some in this slot.
         let from = self.slot_now();
+        let had = self.board.read(from).due;
         loop {
             if self.board.begun().1 > begun {
                 let now = self.slot_now();
-                let due = (from..=now).any(|slot| self.board.read(slot).due > 0);
-                if due {
+                let due = |slot| self.board.read(slot).due;
+                if due(from) > had || (from + 1..=now).any(|slot| due(slot) > 0) {
                     return Ok(());
                 }
             }
