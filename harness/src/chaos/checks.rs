@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::board::{Cell, Fate};
-use super::record::Check;
+use super::record::{Check, OpenAtEnd};
 use super::recovery::{Axis, Span};
 
 /// No descriptor is left in the process.
@@ -37,13 +37,13 @@ fn sum(cells: &[Cell]) -> Cell {
 pub struct Kill {
     /// When.
     pub span: Span,
-    /// Requests that the process had said to be open.
-    pub open: Option<u64>,
+    /// What the process had said to be open.
+    pub open: Option<OpenAtEnd>,
 }
 
-/// Requests that may be counted as due and not yet as open, or the other way round, when a process is killed: a core does
-/// one after the other.
-const BETWEEN: u64 = 2;
+/// Requests of a core that may be counted as due and not yet as open, or as open no more and not yet as ended, when its
+/// process is killed: it does one after the other.
+const BETWEEN: u64 = 1;
 
 /// Every request that was due has one end, unless its process was killed while it was open: of these there are as many as
 /// the processes had said. `open_ns`: a request that is open was due at most so long ago.
@@ -67,11 +67,13 @@ pub fn one_end(axis: &Axis, kills: &[Kill], open_ns: u64) -> Check {
         all.due,
         all.open()
     );
-    let said = kills.iter().map(|kill| kill.open).sum::<Option<u64>>();
     let mut as_said = true;
-    if let Some(said) = said.filter(|_| !kills.is_empty()) {
-        text.push_str(&format!(", {said} by those that were"));
-        as_said = (all.open() - open).abs_diff(said) <= BETWEEN * kills.len() as u64;
+    let said: Option<Vec<OpenAtEnd>> = kills.iter().map(|kill| kill.open).collect();
+    if let Some(said) = said.filter(|said| !said.is_empty()) {
+        let requests: u64 = said.iter().map(|of| of.requests).sum();
+        let between: u64 = said.iter().map(|of| u64::from(of.cores) * BETWEEN).sum();
+        text.push_str(&format!(", {requests} by those that were"));
+        as_said = (all.open() - open).abs_diff(requests) <= between;
     }
     Check::seen("every request has one end", twice == 0 && open == 0 && as_said, text)
 }
@@ -143,9 +145,9 @@ mod tests {
         assert_eq!(holds(&open(40)), Some(true), "it was open when its process was killed");
         assert_eq!(holds(&open(61)), Some(false), "it was due to the process that went on");
         let four = axis(|cells| cells[40].fates[Fate::Ok as usize] = 6);
-        for (open, as_said) in [(4, true), (2, true), (6, true), (1, false), (7, false), (0, false)]
-        {
-            assert_eq!(by(&four, Some(open)), Some(as_said), "{open}");
+        for (requests, as_said) in [(4, true), (2, true), (6, true), (1, false), (7, false)] {
+            let open = Some(OpenAtEnd { requests, cores: 2 });
+            assert_eq!(by(&four, open), Some(as_said), "{requests}");
         }
         let twice = |slot: usize| axis(move |cells| cells[slot].fates[Fate::Lost as usize] = 1);
         assert_eq!(holds(&twice(20)), Some(false));

@@ -95,9 +95,9 @@ pub struct Bite {
 pub struct Trial {
     /// When, on the axis of its subject's slots.
     pub span: Span,
-    /// Requests that were open when it ended the process, as that one had said; none where it ended none.
+    /// What was open when it ended the process, as that one had said; none where it ended none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub open: Option<u64>,
+    pub open: Option<OpenAtEnd>,
     /// The proof that it bit.
     pub bites: Vec<Bite>,
     /// Whether what was changed reads as before.
@@ -106,6 +106,15 @@ pub struct Trial {
     pub recovery: Option<Recovery>,
     /// What else must hold.
     pub checks: Vec<Check>,
+}
+
+/// What a process had open when it was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAtEnd {
+    /// Requests.
+    pub requests: u64,
+    /// Cores that counted them.
+    pub cores: u32,
 }
 
 /// Something that must hold.

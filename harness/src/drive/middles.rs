@@ -18,8 +18,8 @@ use crate::load::Workload;
 use crate::load::link::MARK;
 use crate::load::middle::{Kept, MiddleAgent, MiddleMsg, Setup};
 use crate::log::{
-    Ack, Damage, DamageKind, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg,
-    Receipt, recover_dir, remove_prepared,
+    Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt, recover_dir,
+    remove_prepared,
 };
 use crate::plan::{LogAck, LogSync, Plan};
 use crate::protocol::elicitation::RunSecret;
@@ -84,8 +84,8 @@ fn secret() -> Result<[u8; 32], DriveError> {
     Ok(bytes)
 }
 
-/// Where a log goes on: its next event and segment, and how many places of what it holds are damaged, but for the torn end
-/// that a killed process leaves, of which nobody was told.
+/// Where a log goes on: its next event and segment, and how many places of what it holds are damaged, but for writes that
+/// were cut off ([`is_cut_off`](crate::log::Damage::is_cut_off)).
 type Next = ((u64, u32), u64);
 
 /// What a log's directory holds, and where it goes on. Damage is no error: what follows it is there, and it is counted.
@@ -99,8 +99,7 @@ fn kept(dir: &std::path::Path, key: LogKey) -> Result<(Kept, Next), String> {
         kept.records.push((found.record.kind, found.record.payload.into()));
     });
     let found = found.map_err(|error| error.to_string())?;
-    let torn = |of: &&Damage| of.kind == DamageKind::TornTail && !of.acknowledged;
-    let damaged = found.damage.iter().filter(|of| !torn(of)).count() as u64;
+    let damaged = found.damage.iter().filter(|of| !of.is_cut_off()).count() as u64;
     Ok((kept, ((found.next_seq, found.next_segment), damaged)))
 }
 

@@ -53,6 +53,17 @@ pub struct Damage {
     pub acknowledged: bool,
 }
 
+impl Damage {
+    /// Whether it is what a write leaves that was cut off, by a death or by an error: nobody was told of what is there, and
+    /// nothing is missing behind it.
+    #[must_use]
+    pub const fn is_cut_off(&self) -> bool {
+        matches!(self.kind, DamageKind::TornTail | DamageKind::BadRecord)
+            && self.missing.is_none()
+            && !self.acknowledged
+    }
+}
+
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { segment, offset, bytes, kind, .. } = self;

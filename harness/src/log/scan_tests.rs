@@ -154,6 +154,24 @@ fn a_duplicate_a_lost_page_and_a_lost_segment_are_named() {
 }
 
 #[test]
+fn a_write_that_was_cut_off_is_no_damage_that_anybody_was_told_of() {
+    // Half of a fourth record, which the next segment has from its begin.
+    let end = HEADER_LEN + 3 * record_len(8);
+    let mut cut = segment(0, 0, &[8; 4]);
+    cut[end + record_len(8) / 2..].fill(0);
+    for (log, cut_off) in [
+        (vec![(0, &cut[..])], true),
+        (vec![(0, &cut[..]), (1, &segment(1, 3, &[8; 3])[..])], true),
+        // The next one does not have it.
+        (vec![(0, &cut[..]), (1, &segment(1, 4, &[8; 3])[..])], false),
+    ] {
+        let (_, found) = read(KEY, &log);
+        let kinds = (found.damage.len(), found.damage.iter().all(Damage::is_cut_off));
+        assert_eq!(kinds, (found.damage.len().max(1), cut_off), "{:?}", found.damage);
+    }
+}
+
+#[test]
 fn a_segment_that_was_made_ahead_is_taken_away_and_no_other_one() {
     use super::super::format::file_name;
     let root = tempfile::tempdir().unwrap();

@@ -54,7 +54,7 @@ fn supervisor_child() {
     let mut journal = Journal::create(Path::new(path), &host.name).unwrap();
     let launcher = launcher("children::guard_child");
     let args: Vec<String> = launcher.args.into_iter().chain([path.clone()]).collect();
-    let guard = Guard::start(&launcher.program, &args).unwrap();
+    let guard = Guard::start(&launcher.program, &args, Path::new(path)).unwrap();
     journal.hold(guard.lifeline().unwrap());
     let Process { pid, start_ticks } = guard.process();
     say(format!("\nguard {pid} {start_ticks} {} limits: {}", host.name, guard.limits()));
@@ -223,7 +223,11 @@ fn a_guard_is_not_ended_by_a_terminal_and_ends_with_its_supervisor() {
     let path = bench.journal.path().display().to_string();
     let launcher = launcher("children::guard_child");
     let args: Vec<String> = launcher.args.into_iter().chain([path]).collect();
-    let guard = Guard::start(&launcher.program, &args).unwrap();
+    let guard = Guard::start(&launcher.program, &args, bench.journal.path()).unwrap();
+    // Whoever would go on waits for it.
+    let held = std::fs::File::open(bench.journal.path()).unwrap();
+    let hold = || rustix::fs::flock(&held, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(hold(), Err(rustix::io::Errno::WOULDBLOCK));
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         assert!(guard.process().signal(signal).unwrap());
     }
@@ -232,6 +236,7 @@ fn a_guard_is_not_ended_by_a_terminal_and_ends_with_its_supervisor() {
     // The supervisor lets go without undoing anything, as one that fails would.
     let said = bench.journal.path().with_extension("undone");
     assert!(guard.finish().unwrap(), "{}", std::fs::read_to_string(said).unwrap());
+    assert_eq!(hold(), Ok(()), "it is over");
     assert!(subject.process().ends_within(0).unwrap());
     drop(subject);
     assert!(bench.groups.dirs().iter().all(|dir| !dir.exists()));
@@ -241,6 +246,9 @@ fn a_guard_is_not_ended_by_a_terminal_and_ends_with_its_supervisor() {
 #[test]
 fn a_guard_that_does_not_watch_is_no_guard() {
     let args = ["-c".to_owned(), "echo something else".to_owned()];
-    let failure = Guard::start(Path::new("/bin/sh"), &args).unwrap_err();
+    let journal = tempfile::NamedTempFile::new().unwrap();
+    let failure = Guard::start(Path::new("/bin/sh"), &args, journal.path()).unwrap_err();
     assert!(failure.to_string().contains("something else"), "{failure}");
+    let failure = Guard::start(Path::new("/bin/sh"), &args, Path::new("/none")).unwrap_err();
+    assert!(failure.to_string().contains("/none"), "{failure}");
 }

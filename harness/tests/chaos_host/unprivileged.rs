@@ -60,7 +60,7 @@ fn nobody_child() {
     let mut journal = Journal::create(&path, &host.name).unwrap();
     let launcher = launcher("children::guard_child");
     let args: Vec<String> = launcher.args.into_iter().chain([path.display().to_string()]).collect();
-    let guard = Guard::start(&launcher.program, &args).unwrap();
+    let guard = Guard::start(&launcher.program, &args, &path).unwrap();
     for refused in ["real-time priority", "last killed for memory"] {
         assert!(guard.limits().contains(refused), "{}", guard.limits());
     }

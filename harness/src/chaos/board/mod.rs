@@ -335,9 +335,11 @@ impl Board {
         self.says(core)[1].load(Relaxed)
     }
 
-    /// Says so, before anybody is told.
+    /// Says so, before anybody is told. Of a core that the board has not, nothing.
     pub fn set_durable(&self, core: u32, below: u64) {
-        self.says(core)[1].store(below, Relaxed);
+        if core < self.shape.cores {
+            self.says(core)[1].store(below, Relaxed);
+        }
     }
 
     /// Requests of a core's agents that are open, now or when its process ended.
@@ -348,9 +350,11 @@ impl Board {
 
     /// A core's log held so many events at its process' begin, which it has restored; so many did not follow.
     pub fn set_restored(&self, core: u32, events: u64, refused: u64) {
-        let says = self.says(core);
-        says[RESTORED].store(events, Relaxed);
-        says[NOT_RESTORED].store(refused, Relaxed);
+        if core < self.shape.cores {
+            let says = self.says(core);
+            says[RESTORED].store(events, Relaxed);
+            says[NOT_RESTORED].store(refused, Relaxed);
+        }
     }
 
     /// Events that the process which begun last has restored, and those that it could not.

@@ -6,7 +6,7 @@
 //! above any hog, where it may: each of these that it may not is said in its first line.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read, Take, Write};
+use std::io::{self, BufRead as _, BufReader, Read, Take, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, pidfd_open, setsid};
 
 use tailbeam_probes::clock::monotonic_ns;
@@ -51,17 +51,20 @@ pub struct Guard {
 
 impl Guard {
     /// Starts the guard, `program` with `args`, which calls [`run_guard`] with its stdin and stdout; and waits until
-    /// it watches.
+    /// it watches. It holds `journal` from its first instant to its last: whoever goes on with the series waits for that
+    /// ([`idle`]), so it is this journal that the guard finds under its name.
     ///
     /// # Errors
-    /// It cannot be started, or does not watch within 10 s.
-    pub fn start(program: &Path, args: &[String]) -> Result<Self, Failure> {
+    /// It cannot be started, or does not watch within 10 s; the journal cannot be held.
+    pub fn start(program: &Path, args: &[String], journal: &Path) -> Result<Self, Failure> {
+        let held = inherited(journal).map_err(|error| failure::io(journal, "hold", error))?;
         let mut command = Command::new(program);
         // Not in a folder that may be a mount of the run. Both pipes are close-on-exec here (std), so that no other
         // child has them.
         command.args(args).current_dir("/").stdin(Stdio::piped());
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().map_err(|error| failure::io(program, "start", error))?;
+        drop(held);
         let process = Process::of(child.id())?;
         let mut out = BufReader::new(child.stdout.take().expect("piped above").take(65_536));
         match first_line(&mut out) {
@@ -142,13 +145,6 @@ pub fn run_guard(
     mut to_supervisor: impl Write,
 ) -> Result<Undone, Failure> {
     let limits = set_up();
-    // Held to the end: whoever goes on with the series waits for it (`idle`). Opened now, so that it is this journal that
-    // is undone, whatever has its name then.
-    let held = fs::File::open(journal).and_then(|held| {
-        flock(&held, FlockOperation::NonBlockingLockShared)?;
-        Ok(held)
-    });
-    let _held = held.map_err(|error| failure::io(journal, "hold", error))?;
     let supervisor = rustix::process::getppid().and_then(watch);
     // A supervisor that is dead by now does not read this, and its pipe has ended.
     drop(writeln!(to_supervisor, "{READY} {limits}").and_then(|()| to_supervisor.flush()));
@@ -159,10 +155,18 @@ pub fn run_guard(
         waited.map_err(|error| failure::io(Path::new("the pipe"), "wait for", error))?;
     } else {
         // Nothing is ever said through it; it ends.
-        let ended = std::io::copy(&mut pipe, &mut std::io::sink());
+        let ended = io::copy(&mut pipe, &mut io::sink());
         ended.map_err(|error| failure::io(Path::new("the pipe"), "read", error))?;
     }
     journal::undo(journal)
+}
+
+/// A descriptor that the next child has too, and with it a lock on the journal that ends with the last who has it.
+fn inherited(journal: &Path) -> io::Result<fs::File> {
+    let held = fs::File::open(journal)?;
+    flock(&held, FlockOperation::NonBlockingLockShared)?;
+    fcntl_setfd(&held, FdFlags::empty())?;
+    Ok(held)
 }
 
 /// Waits until no guard of an earlier supervisor has this journal in its hands.

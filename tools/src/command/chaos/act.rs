@@ -146,6 +146,10 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
     let disk = host.disk("", 64 * MIB);
     match act {
         Act::HoldCore => vec![Injector::ThreadHold { tid: std::process::id() }],
+        Act::CpuHog => last_cpu().map_or_else(
+            |_| Vec::new(),
+            |core| vec![Injector::CpuHog { core, class: HogClass::Fair, life_ms: 1 }],
+        ),
         Act::Memory(_) => vec![
             Injector::MemoryLimit { bytes: SPARE },
             Injector::Ballast { bytes: MIB, life_ms: 1 },

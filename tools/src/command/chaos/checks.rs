@@ -10,7 +10,7 @@ use tailbeam_harness::chaos::corrupt::{copied, promised};
 use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
 use tailbeam_harness::chaos::recovery::{Baseline, judge};
-use tailbeam_harness::log::{Damage as LogDamage, DamageKind, LogKey};
+use tailbeam_harness::log::LogKey;
 use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::{open_files, threads};
@@ -71,6 +71,11 @@ fn worst(all: &[Check], name: &str) -> Option<Check> {
     Some(Check { text, ..worst.clone() })
 }
 
+/// Whether a subject has said of anything that it is durable.
+pub(super) fn promises(stage: &Stage<'_>) -> bool {
+    (0..stage.board.shape().cores).any(|core| stage.board.durable(core) > 0)
+}
+
 /// Whether the logs of a subject that runs no more hold what it had promised, and how many events they have.
 pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
     const LOST: &str = "nothing durable is lost";
@@ -99,8 +104,7 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         let kept = promised(&log, key, durable);
         lost += kept.lost;
         (records, events) = (records + kept.records, events + kept.events);
-        let torn = |of: &&LogDamage| of.kind == DamageKind::TornTail && !of.acknowledged;
-        let others = kept.scanned.damage.iter().filter(|of| !torn(of));
+        let others = kept.scanned.damage.iter().filter(|of| !of.is_cut_off());
         damage.extend(others.map(ToString::to_string));
     }
     let text = format!(
@@ -113,9 +117,9 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         _ => Check::seen(LOST, lost == 0, text),
     };
     let whole = Check::seen(
-        "the log is whole up to its end",
+        "the log is whole but for writes that were cut off",
         damage.is_empty(),
-        damage.first().cloned().unwrap_or_else(|| "a torn end at most".to_owned()),
+        damage.first().cloned().unwrap_or_else(|| "no record is damaged or missing".to_owned()),
     );
     (vec![durable, whole], events)
 }
@@ -150,7 +154,7 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
         }
     }
     // What no fault may lose is looked for when all are over, too: not each ends a process.
-    if !stage.logs().is_empty() {
+    if promises(stage) {
         subject.checks.extend(durable(stage).0);
     }
     if let Some(peer) = stage.peer.take() {

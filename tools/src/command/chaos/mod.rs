@@ -67,11 +67,14 @@ pub(super) fn run(
         let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
         return show::show(&show::again(&store, name)?, args.format, out);
     }
-    let (store, mut record) = match &args.resume {
+    let (store, mut record, _lock) = match &args.resume {
         Some(name) => {
             let store = Store::open_existing(root).map_err(|error| Failure::new(1, error))?;
-            let record = show::read(&store, name)?;
-            (store, record)
+            let id = show::read(&store, name)?.id;
+            let lock = lock(&store.document_dir(Documents::Chaos, &id), &id)?;
+            // Read when nobody writes it any more.
+            let record = show::read(&store, &id)?;
+            (store, record, lock)
         }
         None => {
             let asked = chosen(args)?;
@@ -81,7 +84,8 @@ pub(super) fn run(
             let plan = planned(args, workloads)?;
             let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
             let record = begun(plan, asked, &store)?;
-            (store, record)
+            let lock = lock(&store.document_dir(Documents::Chaos, &record.id), &record.id)?;
+            (store, record, lock)
         }
     };
     let home = HomeConfig::of(
@@ -137,7 +141,6 @@ fn series(
     let host = Host::find(launcher, &dir)
         .map_err(|e| failed("cannot look at this host", e.to_string()))?;
     let plan = record.plan.clone();
-    let _lock = lock(&dir, &record.id)?;
     // What is resumed is this series, also when it is cut off before its first scenario is over.
     show::write(store, record)?;
     // Absolute, as the host has it: the guard reads the journal there, and is in no folder of ours.
@@ -232,7 +235,7 @@ fn whole(
     }
     let mut journal = Journal::create(&path, &setting.host.name).map_err(|error| text(&error))?;
     let words = ["chaos-guard".to_owned(), "--journal".to_owned(), path.display().to_string()];
-    let guard = Guard::start(&setting.program, &words).map_err(|error| text(&error))?;
+    let guard = Guard::start(&setting.program, &words, &path).map_err(|error| text(&error))?;
     journal.hold(guard.lifeline().map_err(|error| text(&error))?);
     let mut record = ScenarioRecord {
         name: scenario.name.clone(),

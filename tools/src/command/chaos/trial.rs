@@ -4,7 +4,7 @@ use tailbeam_harness::chaos::board::{Defence, Knob};
 use tailbeam_harness::chaos::corrupt::{copied, examine, plant};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
-use tailbeam_harness::chaos::record::{Bite, Check, Trial};
+use tailbeam_harness::chaos::record::{Bite, Check, OpenAtEnd, Trial};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
 use tailbeam_harness::log::LogKey;
@@ -122,7 +122,8 @@ impl Scene<'_, '_> {
             }
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
-        let open = Some(self.stage.board.open());
+        let board = &self.stage.board;
+        let open = Some(OpenAtEnd { requests: board.open(), cores: board.shape().cores });
         let (mut checks, kept) = checks::durable(self.stage);
         checks.extend(ends);
         let mut others = 0;
@@ -141,7 +142,7 @@ impl Scene<'_, '_> {
         let text =
             started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
         checks.push(Check::seen("another process goes on", started.is_ok(), text));
-        if started.is_ok() && !self.stage.logs().is_empty() {
+        if started.is_ok() && checks::promises(self.stage) {
             checks.push(checks::restored(kept, self.stage.board.restored()));
         }
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
