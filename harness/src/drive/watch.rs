@@ -1,7 +1,8 @@
 //! Finds the holes in a run that the subject did not cause: a stopped process, a stalled host.
 //!
 //! A thread of its own looks at the clock; it waits for nothing but its own sleep, so a core that an agent
-//! blocks does not make it late. [`Watch`] decides and is pure: it is told what was seen.
+//! blocks does not make it late: so it samples the requests ([`super::occupancy`]) and turns the knobs of a board, too.
+//! [`Watch`] decides and is pure: it is told what was seen.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -166,8 +166,8 @@ fn a_write_that_was_cut_off_is_no_damage_that_anybody_was_told_of() {
         (vec![(0, &cut[..]), (1, &segment(1, 4, &[8; 3])[..])], false),
     ] {
         let (_, found) = read(KEY, &log);
-        let kinds = (found.damage.len(), found.damage.iter().all(Damage::is_cut_off));
-        assert_eq!(kinds, (found.damage.len().max(1), cut_off), "{:?}", found.damage);
+        assert!(!found.damage.is_empty());
+        assert_eq!(found.damage.iter().all(Damage::is_cut_off), cut_off, "{:?}", found.damage);
     }
 }
 

@@ -55,7 +55,8 @@ pub(crate) fn supervisor(fault: &str, dir: &str, path: &str, guard: &str) {
     };
     let host = Host::find(launcher(), Path::new(dir)).expect("/proc is mounted");
     let mut journal = Journal::create(Path::new(path), &host.name).expect("there is none yet");
-    let guard = Guard::start(Path::new(PROGRAM), &[guard.to_owned(), path.to_owned()], Path::new(path));
+    let guard =
+        Guard::start(Path::new(PROGRAM), &[guard.to_owned(), path.to_owned()], Path::new(path));
     let guard = guard.expect("it says that it watches");
     journal.hold(guard.lifeline().expect("its pipe can be copied"));
     let Process { pid, start_ticks } = guard.process();

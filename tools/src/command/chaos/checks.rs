@@ -10,8 +10,6 @@ use tailbeam_harness::chaos::corrupt::{copied, promised};
 use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
 use tailbeam_harness::chaos::recovery::{Baseline, judge};
-use tailbeam_harness::log::LogKey;
-use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::{open_files, threads};
 use super::refused;
@@ -83,7 +81,7 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
     if logs.is_empty() {
         return (vec![Check::unknown(LOST, "the subject keeps no log")], 0);
     }
-    let key = LogKey(RunSecret::new(stage.board.secret()).log_key());
+    let key = stage.log_key();
     let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
     let (mut damage, mut unread) = (Vec::new(), None);
     for (core, dir) in logs {

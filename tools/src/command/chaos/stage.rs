@@ -13,6 +13,8 @@ use tailbeam_harness::chaos::host::{Call, Groups, Host, Journal, Process, Run, S
 use tailbeam_harness::chaos::record::{ChaosPlan, Check};
 use tailbeam_harness::chaos::recovery::Axis;
 use tailbeam_harness::drive::Control;
+use tailbeam_harness::log::LogKey;
+use tailbeam_harness::protocol::elicitation::RunSecret;
 use tailbeam_harness::remote::HomeConfig;
 use tailbeam_probes::clock;
 
@@ -340,6 +342,11 @@ impl<'a> Stage<'a> {
     pub(super) fn read_all(&mut self) {
         self.settled = 0;
         self.read(0);
+    }
+
+    /// What its logs are checked with.
+    pub(super) fn log_key(&self) -> LogKey {
+        LogKey(RunSecret::new(self.board.secret()).log_key())
     }
 
     /// Directories of its logs, where they are to be: of cores that keep one, or that have said what is durable in it.

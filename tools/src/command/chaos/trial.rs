@@ -7,8 +7,6 @@ use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::record::{Bite, Check, OpenAtEnd, Trial};
 use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
-use tailbeam_harness::log::LogKey;
-use tailbeam_harness::protocol::elicitation::RunSecret;
 
 use super::act::Force;
 use super::checks;
@@ -157,10 +155,6 @@ impl Scene<'_, '_> {
         Ok(Trial { span, open, bites, reverted, recovery: self.recovery(span), checks })
     }
 
-    fn key(&self) -> LogKey {
-        LogKey(RunSecret::new(self.stage.board.secret()).log_key())
-    }
-
     /// A copy of each log is damaged and read.
     fn corrupt(&mut self, damage: Damage, draw: u64) -> Result<Trial, String> {
         let injected_ns = self.stage.now_ns();
@@ -168,10 +162,12 @@ impl Scene<'_, '_> {
         for (_, dir) in self.stage.logs() {
             let before = copied(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
             let mut after = before.clone();
-            let Some(place) = plant(&mut after, self.key(), damage, draw) else { continue };
+            let Some(place) = plant(&mut after, self.stage.log_key(), damage, draw) else {
+                continue;
+            };
             planted += 1;
             let blind = self.stage.board.is_off(Defence::Checksum);
-            checks.extend(examine((&before, &after), self.key(), &place, blind));
+            checks.extend(examine((&before, &after), self.stage.log_key(), &place, blind));
         }
         if planted == 0 {
             return Err("the logs hold too few records".to_owned());
