@@ -8,6 +8,7 @@ use crate::error::StartError;
 use crate::link::LinkFaults;
 use crate::ring::bell::{Bells, ShardBell, ThreadBell};
 use crate::ring::calibrate::{self, Calibration};
+use crate::ring::faults::RingFaults;
 use crate::shard::idle::{self, Idle};
 use crate::shard::lane::MAILBOX_MAX;
 use crate::shard::pin;
@@ -121,6 +122,9 @@ pub struct Config {
     pub link_faults: Option<Arc<LinkFaults>>,
     /// Messages that a shard keeps for links that delay them; more are lost. 88 bytes each, when they come.
     pub link_delayed_max: u32,
+    /// Faults of the shards' rings, to be switched on and off while the runtime runs; none for a runtime that is never to
+    /// suffer any. A simulated one has faults of its own, and does not look at these.
+    pub ring_faults: Option<Arc<RingFaults>>,
     /// How sleeping shards are woken.
     pub bell: Bell,
     /// What a shard without work does.
@@ -170,6 +174,7 @@ impl Default for Config {
             control_slots: 256,
             link_faults: None,
             link_delayed_max: 1 << 16,
+            ring_faults: None,
             bell: Bell::Auto,
             idle: Idle::Adaptive,
             timer_slack_ns: 1_000_000,

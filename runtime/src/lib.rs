@@ -83,6 +83,7 @@ pub use {
     error::{AddError, AskError, OpError, SendError, SpawnError, StartError, Stopped, TimersFull},
     link::{LinkFault, LinkFaults},
     observe::{NoObserver, Observer, Queues},
+    ring::faults::{RingFault, RingFaultCounts, RingFaults},
     runtime::{Runtime, ShutdownReport},
     shard::idle::Idle,
     shard::path::{Path, poll_path},

@@ -14,6 +14,7 @@ use crate::config::{Choice, Config};
 use crate::error::{StartError, Stopped};
 use crate::observe::Observer;
 use crate::panics::contain;
+use crate::ring::faulty::Faulty;
 use crate::ring::{Doorbells, Event, Ring};
 use crate::shard::idle::Idling;
 use crate::shard::lane::reservations;
@@ -312,6 +313,16 @@ pub(crate) fn links(shards: usize, config: &Config) -> Vec<Links> {
 /// Makes the ring of a shard, on its thread.
 pub(crate) type MakeRing = fn(u32, &Event) -> Result<Box<dyn Doorbells>, StartError>;
 
+/// The ring with its faults, if it is ever to have any.
+fn suffering(ring: Box<dyn Doorbells>, config: &Config, shard: usize) -> Box<dyn Doorbells> {
+    match &config.ring_faults {
+        Some(faults) => {
+            Box::new(Faulty::new(ring, Arc::clone(faults), (shard, config.uring_entries)))
+        }
+        None => ring,
+    }
+}
+
 /// What a thread takes along to become a shard.
 struct Seat {
     /// Numbers of the runtime and of the shard in it.
@@ -344,7 +355,7 @@ impl Seat {
         let ring = pin::pin(self.core)
             .and_then(|()| (self.make_ring)(self.config.uring_entries, shared.event()));
         let mut ring = match ring {
-            Ok(ring) => ring,
+            Ok(ring) => suffering(ring, &self.config, self.place.1),
             Err(error) => {
                 let _ = self.ready.send(Err(error));
                 return ShardReport::default();

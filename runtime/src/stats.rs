@@ -127,6 +127,10 @@ counters! {
     spun_ns,
     /// Time asleep, ns.
     parked_ns,
+    /// Slots of agents and spawned futures.
+    slots_live,
+    /// Memory of suspended handlers and spawned futures, bytes.
+    futures_bytes,
     /// Bytes of slots, states, mailboxes and timers.
     state_bytes,
     /// Monotonic instant of this publication, ns.

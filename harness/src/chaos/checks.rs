@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::board::{Cell, Fate};
+use super::held;
 use super::record::{Check, OpenAtEnd};
 use super::recovery::{Axis, Span};
 
@@ -22,7 +23,8 @@ impl Check {
     /// Whether it is of what a fault leaves, not of what it loses.
     #[must_use]
     pub fn is_of_residue(&self) -> bool {
-        [NO_DESCRIPTOR, NO_THREAD, NEITHER, STAGE].contains(&self.name.as_str())
+        let name = self.name.as_str();
+        [NO_DESCRIPTOR, NO_THREAD, NEITHER, STAGE].contains(&name) || held::is_one(name)
     }
 }
 

@@ -15,6 +15,7 @@
 pub mod board;
 pub mod checks;
 pub mod corrupt;
+pub mod held;
 pub mod host;
 pub mod record;
 pub mod recovery;

@@ -3,8 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::board::Defence;
+use super::board::{Defence, LevelSpan};
 use super::checks::{self, Kill};
+use super::held;
 use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
 use super::scenario::{Fault, How, Scenario};
 
@@ -98,6 +99,9 @@ pub struct Trial {
     /// What was open when it ended the process, as that one had said; none where it ended none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub open: Option<OpenAtEnd>,
+    /// What the process held when the service was back; none where nobody looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<LevelSpan>,
     /// The proof that it bit.
     pub bites: Vec<Bite>,
     /// Whether what was changed reads as before.
@@ -166,6 +170,9 @@ pub struct SubjectRecord {
     pub processes: u64,
     /// What is usual for it.
     pub baseline: Option<Baseline>,
+    /// What it held meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub levels: Option<LevelSpan>,
     /// Integrity and residue.
     pub checks: Vec<Check>,
 }
@@ -356,8 +363,12 @@ impl ScenarioRecord {
     pub fn rejudge(&mut self, number: usize, axis: &Axis, open_ns: u64) {
         let theirs = self.faults.iter().filter(|(of, _)| *of == number);
         let kills: Vec<Kill> = theirs.flat_map(|(_, fault)| fault.kills()).collect();
+        let theirs = self.faults.iter().filter(|(of, _)| *of == number);
+        let theirs: Vec<&FaultRecord> = theirs.map(|(_, fault)| fault).collect();
         let Some(subject) = self.subjects.get_mut(number) else { return };
         subject.see_again(checks::one_end(axis, &kills, open_ns));
+        let held = held::checks(subject.levels.as_ref(), &theirs);
+        held.into_iter().for_each(|check| subject.see_again(check));
         let (from, to) = subject.quiet;
         subject.baseline = Baseline::of(axis, from..to);
         let baseline = subject.baseline;
@@ -491,4 +502,4 @@ impl ChaosRecord {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

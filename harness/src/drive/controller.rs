@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use tailbeam_probes::analyse::overhead;
 use tailbeam_probes::clock;
-use tailbeam_runtime::{LinkFaults, Runtime};
+use tailbeam_runtime::Runtime;
 
 use super::begin::Target;
 use super::cost::OwnCost;
 use super::heap::Heap;
-use super::knobs::Knobs;
+use super::knobs::{Faults, Knobs};
 use super::last::{Last, per_agent, planted, slowed};
 use super::latency::{Latency, Sheet, hand_over};
 use super::mail::Looks;
@@ -164,7 +164,7 @@ impl<'a, W: Workload> Controller<'a, W> {
     pub(super) fn new(
         plan: &'a Plan,
         control: &'a Control,
-        (runtime, links): (&'a Runtime, Option<Arc<LinkFaults>>),
+        (runtime, faults): (&'a Runtime, Option<Faults>),
         limits: Vec<u64>,
     ) -> Result<Self, DriveError> {
         let agents = u32::try_from(plan.agents)
@@ -193,7 +193,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         });
         let wall = Wall::of(clock::monotonic_ns(), clock::realtime_ns());
         let board = control.board.clone();
-        let knobs = board.map(|board| Knobs::new(board, links, wall.clone()));
+        let knobs = board.map(|board| Knobs::new(board, faults, wall.clone()));
         Ok(Self {
             plan,
             control,
@@ -324,6 +324,9 @@ impl<'a, W: Workload> Controller<'a, W> {
         let nap_ns = self.latency.nap_ns();
         self.wait_until((clock::monotonic_ns() + nap_ns).min(next_second).min(end_ns));
         self.look_at_open()?;
+        if let Some(board) = &self.control.board {
+            super::levels::tell(board, self.runtime);
+        }
         let now = clock::monotonic_ns();
         if now >= next_second {
             self.note_gaps(watcher, progress);

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use tailbeam_probes::clock;
-use tailbeam_runtime::{LinkFault, LinkFaults};
+use tailbeam_runtime::{LinkFault, LinkFaults, RingFault, RingFaultCounts, RingFaults};
 
 use super::DriveError;
 use crate::chaos::board::{Board, Knob};
@@ -22,14 +22,30 @@ const SKEWED_NS: u64 = 1_000_000;
 /// Nobody skews further than this, ns: 100 years.
 const SKEW_MAX_NS: i64 = 100 * 366 * 86_400 * 1_000_000_000;
 
+/// What can be wrong in a runtime.
+#[derive(Debug, Clone)]
+pub(super) struct Faults {
+    pub(super) links: Arc<LinkFaults>,
+    pub(super) rings: Arc<RingFaults>,
+}
+
+impl Faults {
+    /// Nothing is wrong; what will be is drawn from `seed`.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { links: Arc::new(LinkFaults::new(seed)), rings: Arc::new(RingFaults::new(seed)) }
+    }
+}
+
 /// The knobs that are turned into faults here.
 #[derive(Debug)]
 pub(super) struct Knobs {
     board: Arc<Board>,
-    links: Option<Arc<LinkFaults>>,
+    faults: Option<Faults>,
     wall: Wall,
     /// What links had done at the last look: dropped, made to wait.
     done: (u64, u64),
+    /// What rings had done.
+    rings: RingFaultCounts,
     /// A core was told to end.
     ending: bool,
     /// Since when the clock drifts, and by how much, ppm.
@@ -37,8 +53,9 @@ pub(super) struct Knobs {
 }
 
 impl Knobs {
-    pub(super) const fn new(board: Arc<Board>, links: Option<Arc<LinkFaults>>, wall: Wall) -> Self {
-        Self { board, links, wall, done: (0, 0), ending: false, drift: None }
+    pub(super) fn new(board: Arc<Board>, faults: Option<Faults>, wall: Wall) -> Self {
+        let rings = RingFaultCounts::default();
+        Self { board, faults, wall, done: (0, 0), rings, ending: false, drift: None }
     }
 
     /// The one that is turned into requests.
@@ -50,17 +67,59 @@ impl Knobs {
     /// Does what the board says now, and says what was done since the last look.
     pub(super) fn look(&mut self, now_ns: u64) {
         self.look_at_links();
+        self.look_at_rings();
         self.look_at_clock(now_ns, clock::realtime_ns());
     }
 
+    fn narrow(&self, knob: Knob) -> u32 {
+        u32::try_from(self.board.level(knob)).unwrap_or(u32::MAX)
+    }
+
+    fn look_at_rings(&mut self) {
+        let Some(Faults { rings, .. }) = &self.faults else { return };
+        let what = self.board.level(Knob::RingWhat);
+        let fault = RingFault {
+            files: what & 1 != 0,
+            sockets: what & 2 != 0,
+            fail_ppm: self.narrow(Knob::RingFailPpm),
+            errno: self.narrow(Knob::RingFailErrno),
+            short_ppm: self.narrow(Knob::RingShortPpm),
+            late_ppm: self.narrow(Knob::RingLatePpm),
+            late_ns: self.board.level(Knob::RingLateNs),
+            reorder: self.board.level(Knob::RingReorder) != 0,
+        };
+        if rings.get() != fault {
+            rings.set(fault);
+        }
+        self.count_rings();
+    }
+
+    fn count_rings(&mut self) {
+        let Some(Faults { rings, .. }) = &self.faults else { return };
+        let now = rings.counts();
+        let then = std::mem::replace(&mut self.rings, now);
+        let failed = now.failed - then.failed;
+        let (short, late) = (now.shortened - then.shortened, now.late - then.late);
+        for (knob, n) in [
+            (Knob::RingFailPpm, failed),
+            (Knob::RingFailErrno, failed),
+            (Knob::RingShortPpm, short),
+            (Knob::RingLatePpm, late),
+            (Knob::RingLateNs, late),
+            (Knob::RingReorder, now.overtook - then.overtook),
+            (Knob::RingWhat, failed + short + late),
+        ] {
+            self.board.bite_n(knob, n);
+        }
+    }
+
     fn look_at_links(&mut self) {
-        let Some(links) = &self.links else { return };
-        let narrow = |knob: Knob| u32::try_from(self.board.level(knob)).unwrap_or(u32::MAX);
+        let Some(Faults { links, .. }) = &self.faults else { return };
         let fault = LinkFault {
-            loss_ppm: narrow(Knob::LinkLossPpm),
+            loss_ppm: self.narrow(Knob::LinkLossPpm),
             delay_ns: self.board.level(Knob::LinkDelayNs),
             from: self.board.level(Knob::LinkFrom),
-            share_permille: narrow(Knob::LinkSharePermille),
+            share_permille: self.narrow(Knob::LinkSharePermille),
         };
         // Cores read that line with each message: it is written when something changes, and only then.
         if links.get() != fault {
@@ -77,7 +136,7 @@ impl Knobs {
     }
 
     fn count_links(&mut self) {
-        let Some(links) = &self.links else { return };
+        let Some(Faults { links, .. }) = &self.faults else { return };
         let done = (links.dropped(), links.delayed() + links.overflowed());
         let (dropped, waited) = std::mem::replace(&mut self.done, done);
         self.board.bite_n(Knob::LinkLossPpm, done.0 - dropped);
@@ -121,10 +180,12 @@ impl Knobs {
 impl Drop for Knobs {
     /// The load is over.
     fn drop(&mut self) {
-        if let Some(links) = &self.links {
+        if let Some(Faults { links, rings }) = &self.faults {
             links.heal();
+            rings.heal();
         }
         self.count_links();
+        self.count_rings();
         self.wall.skew(0);
     }
 }
@@ -158,17 +219,17 @@ mod tests {
 
     const S: u64 = 1_000_000_000;
 
-    fn knobs() -> (Arc<Board>, Arc<LinkFaults>, Wall, Knobs) {
+    fn knobs() -> (Arc<Board>, Faults, Wall, Knobs) {
         let shape = Shape { cores: 1, slots: 1, slot_ns: 1, from_ns: 0 };
         let board = Arc::new(Board::create(shape, &[0; 32]).unwrap());
-        let (links, wall) = (Arc::new(LinkFaults::new(1)), Wall::of(S, 50 * S));
-        let knobs = Knobs::new(Arc::clone(&board), Some(Arc::clone(&links)), wall.clone());
-        (board, links, wall, knobs)
+        let (faults, wall) = (Faults::new(1), Wall::of(S, 50 * S));
+        let knobs = Knobs::new(Arc::clone(&board), Some(faults.clone()), wall.clone());
+        (board, faults, wall, knobs)
     }
 
     #[test]
     fn links_are_as_the_board_says_and_whole_at_the_end() {
-        let (board, links, _, mut knobs) = knobs();
+        let (board, Faults { links, .. }, _, mut knobs) = knobs();
         knobs.look_at_links();
         assert_eq!(links.get(), LinkFault::default());
         for (knob, level) in [
@@ -185,6 +246,41 @@ mod tests {
         drop(knobs);
         assert_eq!(links.get(), LinkFault::default());
         assert_eq!(board.bites(Knob::LinkLossPpm) + board.bites(Knob::LinkFrom), 0, "nothing sent");
+    }
+
+    #[test]
+    fn rings_are_as_the_board_says_and_whole_at_the_end() {
+        let (board, Faults { rings, .. }, _, mut knobs) = knobs();
+        for (knob, level) in [
+            (Knob::RingWhat, 2),
+            (Knob::RingFailPpm, 1),
+            (Knob::RingFailErrno, 28),
+            (Knob::RingShortPpm, 3),
+            (Knob::RingLatePpm, 4),
+            (Knob::RingLateNs, 1 << 40),
+            (Knob::RingReorder, 1),
+        ] {
+            board.set(knob, level);
+        }
+        knobs.look_at_rings();
+        let fault = RingFault {
+            files: false,
+            sockets: true,
+            fail_ppm: 1,
+            errno: 28,
+            short_ppm: 3,
+            late_ppm: 4,
+            late_ns: 1 << 40,
+            reorder: true,
+        };
+        assert_eq!(rings.get(), fault);
+        drop(knobs);
+        assert_eq!(rings.get(), RingFault::default());
+        assert_eq!(
+            board.bites(Knob::RingWhat) + board.bites(Knob::RingFailPpm),
+            0,
+            "nothing asked"
+        );
     }
 
     #[test]

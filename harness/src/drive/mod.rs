@@ -20,6 +20,7 @@ mod heap;
 mod knobs;
 mod last;
 mod latency;
+mod levels;
 mod mail;
 mod middles;
 mod occupancy;
@@ -42,7 +43,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use tailbeam_runtime::{Config, Cores, LinkFaults, Runtime};
+use tailbeam_runtime::{Config, Cores, Runtime};
 
 use crate::chaos::board::Board;
 use crate::evidence::Store;
@@ -185,15 +186,19 @@ fn to<W: Workload, T: Send>(
     let limits = limits(plan)?;
     room::check_memory(plan, tailbeam_probes::collect::room::memory_bytes().ok())?;
     let setup = Setup::new(&plan.observe, plan.duration_ns);
-    // Links that cannot be harmed are looked at by nobody.
-    let links = control.board.as_ref().map(|_| Arc::new(LinkFaults::new(plan.seed)));
-    let config = Config { link_faults: links.clone(), ..config(plan)? };
+    // Links and rings that cannot be harmed are looked at by nobody.
+    let faults = control.board.as_ref().map(|_| knobs::Faults::new(plan.seed));
+    let config = Config {
+        link_faults: faults.as_ref().map(|of| Arc::clone(&of.links)),
+        ring_faults: faults.as_ref().map(|of| Arc::clone(&of.rings)),
+        ..config(plan)?
+    };
     let config = mail::bounded(config, control.board.as_ref());
     let runtime = Runtime::start(config, |_| CoreObserver::new(setup))?;
     target.check_cores(runtime.cores())?;
     let cores = runtime.shards() as u64;
     room::check_disk(plan, cores, tailbeam_probes::collect::room::disk_bytes(&root).ok())?;
-    let outcome = controller::Controller::<W>::new(plan, control, (&runtime, links), limits)
+    let outcome = controller::Controller::<W>::new(plan, control, (&runtime, faults), limits)
         .and_then(|mut controller| {
             controller.start_middles(&root)?;
             controller.spawn_agents(progress)?;

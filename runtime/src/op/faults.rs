@@ -3,13 +3,15 @@
 //! left behind.
 
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use crate::error::{OpError, StartError};
 use crate::fs::File;
 use crate::net::{TcpListener, TcpStream};
 use crate::observe::NoObserver;
+use crate::ring::Ring;
+use crate::ring::faults::{RingFault, RingFaultCounts, RingFaults};
 use crate::ring::twin::{self, Fault};
 use crate::runtime::{MakeRing, Runtime};
 use crate::{Config, Cores, Cx};
@@ -61,11 +63,16 @@ async fn write_and_read(cx: &mut Cx<'_>, path: &std::path::Path) -> Result<(), O
     file.close().await
 }
 
+fn traffic(make: MakeRing) -> Option<Outcome> {
+    traffic_under(make, None)
+}
+
 /// Connections and a file on a faulty ring; `None` where there are no rings.
 #[expect(clippy::print_stderr, reason = "a test that skips must say so")]
-fn traffic(make: MakeRing) -> Option<Outcome> {
+fn traffic_under(make: MakeRing, ring_faults: Option<Arc<RingFaults>>) -> Option<Outcome> {
     let core = std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1);
-    let config = Config { cores: Cores::List(vec![core]), buffers: 16, ..Config::default() };
+    let cores = Cores::List(vec![core]);
+    let config = Config { cores, buffers: 16, ring_faults, ..Config::default() };
     let runtime = match Runtime::start_on(config, |_| NoObserver, make) {
         Err(StartError::Missing) => {
             let required = std::env::var_os("TAILBEAM_TEST_RINGS").is_some();
@@ -168,4 +175,53 @@ fn cancelled_operations_leave_nothing_behind() {
     let make: MakeRing = |entries, event| twin::make(entries, event, Fault::OpsCancelled);
     let all = ALL.whole;
     assert!(traffic(make).is_none_or(|outcome| outcome.whole + outcome.failed == all));
+}
+
+/// Traffic while this is wrong with the ring; what became of it, and what the faults have done.
+fn suffers(fault: RingFault) -> Option<(Outcome, RingFaultCounts)> {
+    let faults = Arc::new(RingFaults::new(11));
+    faults.set(fault);
+    let make: MakeRing = |entries, event| Ok(Box::new(Ring::new(entries, event)?));
+    let outcome = traffic_under(make, Some(Arc::clone(&faults)))?;
+    Some((outcome, faults.counts()))
+}
+
+const BOTH: RingFault = RingFault {
+    files: true,
+    sockets: true,
+    fail_ppm: 0,
+    errno: 0,
+    short_ppm: 0,
+    late_ppm: 0,
+    late_ns: 0,
+    reorder: false,
+};
+
+#[test]
+fn no_byte_is_lost_where_half_is_short_and_late_and_each_is_counted() {
+    let half = 500_000;
+    let fault = RingFault { short_ppm: half, late_ppm: half, late_ns: 3_000_000, ..BOTH };
+    let Some((outcome, counts)) = suffers(fault) else { return };
+    assert_eq!((outcome, counts.failed, counts.crowded_out), (ALL, 0, 0));
+    assert!(counts.shortened > 20 && counts.late > 20 && counts.overtook > 5, "{counts:?}");
+    let Some((outcome, counts)) = suffers(RingFault { sockets: false, ..fault }) else { return };
+    assert_eq!(outcome, ALL);
+    assert!(counts.shortened + counts.late > 0, "a file suffers: {counts:?}");
+    let Some((outcome, counts)) = suffers(RingFault { reorder: true, ..BOTH }) else { return };
+    assert_eq!((outcome, counts.late), (ALL, 0));
+    assert!(counts.overtook > 5, "{counts:?}");
+    let Some((outcome, counts)) = suffers(BOTH) else { return };
+    assert_eq!((outcome, counts), (ALL, RingFaultCounts::default()), "nothing is wrong");
+}
+
+#[test]
+fn what_fails_is_an_error_of_the_kind_that_was_set_and_the_rest_is_whole() {
+    let fault = RingFault { fail_ppm: 100_000, errno: 28, ..BOTH };
+    let Some((outcome, counts)) = suffers(fault) else { return };
+    assert!(outcome.failed > 0 && counts.failed >= outcome.failed as u64, "{outcome:?} {counts:?}");
+    assert_eq!((counts.shortened, counts.late), (0, 0));
+    let all = RingFault { sockets: false, fail_ppm: 1_000_000, ..fault };
+    let Some((outcome, counts)) = suffers(all) else { return };
+    let connections = Outcome { whole: CONNECTIONS, failed: 1 };
+    assert_eq!((outcome, counts.failed), (connections, 1), "the file cannot be opened");
 }

@@ -17,6 +17,8 @@ pub(crate) mod bell;
 mod buffers;
 pub(crate) mod calibrate;
 mod entry;
+pub(crate) mod faults;
+pub(crate) mod faulty;
 pub(crate) mod probe;
 #[cfg(all(test, not(loom)))]
 pub(crate) mod twin;

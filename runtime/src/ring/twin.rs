@@ -5,6 +5,7 @@
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
+use super::faulty::reverse;
 use super::{Calls, Doorbells, Event, Ring};
 use crate::error::StartError;
 use crate::op::{Abilities, Completion, Flight, Key, Op, Pool};
@@ -177,7 +178,7 @@ impl Doorbells for Twin {
             }
             Fault::OpsReordered => {
                 self.ring.completions(into);
-                reverse(into);
+                reverse(into, 0);
             }
             _ => self.ring.completions(into),
         }
@@ -187,13 +188,5 @@ impl Doorbells for Twin {
 fn shorten(op: &mut Op) {
     if let Op::Send { len, .. } | Op::Read { len, .. } | Op::Write { len, .. } = op {
         *len = (*len).min(3);
-    }
-}
-
-/// Turns the order of operations round and keeps that of the completions of each, as the kernel does.
-fn reverse(completions: &mut Vec<Completion>) {
-    let mut left = std::mem::take(completions);
-    while let Some(last) = left.last().map(|completion| completion.key) {
-        completions.extend(left.extract_if(.., |completion| completion.key == last));
     }
 }

@@ -172,13 +172,15 @@ impl Shard {
         (published_ns, seen_ns): (u64, u64),
         turn: impl FnOnce() -> R,
     ) -> R {
-        if seen_ns == 0 {
-            return turn();
-        }
-        let aside_ns = self.hand.aside_ns.get();
-        let before = self.take_in_hand(Arrival { published_ns, seen_ns, aside_ns });
+        let before = (seen_ns != 0).then(|| {
+            let aside_ns = self.hand.aside_ns.get();
+            self.take_in_hand(Arrival { published_ns, seen_ns, aside_ns })
+        });
+        // Called from one place, stamped or not: a leak's call stack must not change when stamps are switched.
         let result = turn();
-        self.take_in_hand(before);
+        if let Some(before) = before {
+            self.take_in_hand(before);
+        }
         result
     }
 

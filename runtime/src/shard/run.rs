@@ -548,6 +548,8 @@ impl Shard {
         stats.link_waiting = self.delayed();
         stats.asks_open = self.asks.borrow().open_count();
         stats.agents_related = self.kins.borrow().len() as u64;
+        stats.slots_live = self.slab.live().into();
+        stats.futures_bytes = self.scratch.held() as u64;
         stats.state_bytes = self.bytes() as u64;
         stats.publish(&self.own().counters);
     }

@@ -43,6 +43,7 @@ fn recovery(took: Took) -> Recovery {
 fn trial(of_the_service: bool) -> Trial {
     Trial {
         open: None,
+        levels: None,
         span: Span { injected_ns: 0, reverted_ns: 5 * SECOND, until_ns: 20 * SECOND },
         bites: vec![Bite {
             source: "level".into(),
@@ -62,7 +63,7 @@ fn subject() -> SubjectRecord {
         Check::seen(checks::NO_DESCRIPTOR, true, "9 before, 9 after"),
         Check::seen("every request has one end", true, "all"),
     ];
-    SubjectRecord { run: None, quiet: (0, 100), processes: 1, baseline: None, checks }
+    SubjectRecord { run: None, quiet: (0, 100), processes: 1, baseline: None, levels: None, checks }
 }
 
 /// Every scenario that the policy asks for, each fault five times.

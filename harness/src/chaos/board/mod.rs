@@ -6,6 +6,7 @@
 //! it had counted, and a supervisor that dies leaves nothing: the memory goes with the last process that maps it.
 
 mod cells;
+mod levels;
 mod mail;
 
 use std::fs::{File, OpenOptions};
@@ -21,13 +22,14 @@ use tailbeam_probes::collect::words::Words;
 
 pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns};
 use cells::{CELL, FATES};
+pub use levels::{LevelSpan, Levels, Range};
 pub use mail::Mail;
 
 /// "tailbord", and the layout's number.
 const MAGIC: u64 = 0x6472_6f62_6c69_6174;
-const LAYOUT: u64 = 1;
+const LAYOUT: u64 = 2;
 /// Words of the header, of the knobs and of what each core says beside its cells.
-const HEADER: usize = 16;
+const HEADER: usize = 24;
 const KNOBS: usize = 64;
 const CORE: usize = 8;
 /// Where the secret lies in the header.
@@ -48,7 +50,7 @@ const _: () = assert!(
         && mail::BOUND < DESCRIPTORS_REFUSED
         && DESCRIPTORS_REFUSED < PROXY_PORT
         && PROXY_PORT < PROXY_REFUSED
-        && PROXY_REFUSED < HEADER
+        && PROXY_REFUSED < levels::FIRST
 );
 /// Bounds of a board: 256 cores, and of all cells together 4 GiB.
 const CORES_MAX: u64 = 256;
@@ -101,11 +103,26 @@ pub enum Knob {
     ProxyLatencyNs = 19,
     /// The thread of this core, plus one, panics outside of any agent, and the process ends itself.
     CoreEnds = 20,
+    /// Operations of the rings that suffer what follows: 1 those on files, 2 those on sockets, 3 both.
+    RingWhat = 21,
+    /// Operations of the rings that fail, parts per million.
+    RingFailPpm = 22,
+    /// What they fail with, errno.
+    RingFailErrno = 23,
+    /// Reads, writes and sends that are asked for less, parts per million.
+    RingShortPpm = 24,
+    /// Completions that come late, parts per million.
+    RingLatePpm = 25,
+    /// How late at most, ns.
+    RingLateNs = 26,
+    /// Completions that a look at a ring finds are handed on in the reverse order, each operation's in its own; that one
+    /// overtakes another is its bite.
+    RingReorder = 27,
 }
 
 impl Knob {
     /// Every knob.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 28] = [
         Self::LinkLossPpm,
         Self::LinkFrom,
         Self::LinkSharePermille,
@@ -127,6 +144,13 @@ impl Knob {
         Self::ProxyHalfOpen,
         Self::ProxyLatencyNs,
         Self::CoreEnds,
+        Self::RingWhat,
+        Self::RingFailPpm,
+        Self::RingFailErrno,
+        Self::RingShortPpm,
+        Self::RingLatePpm,
+        Self::RingLateNs,
+        Self::RingReorder,
     ];
 
     /// Whether a proxy does it, and not the subject.

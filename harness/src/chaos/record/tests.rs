@@ -20,9 +20,10 @@ fn recovery(took: Took) -> Recovery {
     }
 }
 
-fn trial(took: Took) -> Trial {
+pub(in super::super) fn trial(took: Took) -> Trial {
     Trial {
         open: None,
+        levels: None,
         span: Span { injected_ns: 0, reverted_ns: SECOND, until_ns: 10 * SECOND },
         bites: vec![Bite {
             source: "nr_throttled".into(),
@@ -37,7 +38,7 @@ fn trial(took: Took) -> Trial {
     }
 }
 
-fn record(trials: Vec<Trial>) -> FaultRecord {
+pub(in super::super) fn record(trials: Vec<Trial>) -> FaultRecord {
     let fault = Fault {
         name: "quota".into(),
         what: "half".into(),
@@ -119,6 +120,7 @@ fn a_scenario_and_a_series_are_worth_their_worst() {
             quiet: (0, 0),
             processes: 1,
             baseline: None,
+            levels: None,
             checks: Vec::new(),
         }],
         faults: faults.into_iter().map(|fault| (0, fault)).collect(),

@@ -1,7 +1,8 @@
 //! Scenarios that are not the program's own: drawn by a seed, or of a file.
 
 use super::super::recovery::PARTIAL_NS;
-use super::{Act, Fault, Scenario, Way, all, fault};
+use super::table::fault;
+use super::{Act, Fault, Scenario, Way, all};
 use crate::load::{Draw, Stream};
 
 /// Faults of a scenario, and acts of a fault, at most.

@@ -4,11 +4,12 @@
 use std::io::ErrorKind;
 
 use serde_json::Value;
-use tailbeam_harness::chaos::board::Mail;
+use tailbeam_harness::chaos::board::{LevelSpan, Mail};
 use tailbeam_harness::chaos::checks::{self, Kill};
 use tailbeam_harness::chaos::corrupt::{copied, promised};
+use tailbeam_harness::chaos::held;
 use tailbeam_harness::chaos::host::{Call, Process};
-use tailbeam_harness::chaos::record::{Check, FaultRecord, SubjectRecord};
+use tailbeam_harness::chaos::record::{ChaosPlan, Check, FaultRecord, SubjectRecord};
 use tailbeam_harness::chaos::recovery::{Baseline, judge};
 
 use super::act::{open_files, threads};
@@ -51,6 +52,43 @@ pub(super) fn leave(stage: &mut Stage<'_>) {
             return stage.left.extend(checks);
         }
     }
+}
+
+/// Time between two looks at what a subject holds, ns; it says so every 20 ms.
+const HELD_NS: u64 = 50_000_000;
+/// Looks that tell a range.
+const HELD_LOOKS: u64 = 20;
+
+/// Looks for so long at what a subject says to hold; until `enough` says so, too.
+pub(super) fn held_for(
+    stage: &Stage<'_>,
+    ns: u64,
+    enough: impl Fn(&LevelSpan) -> bool,
+) -> Option<LevelSpan> {
+    let (mut span, mut seen) = (None, stage.board.levels().look);
+    let until_ns = stage.now_ns() + ns;
+    while stage.now_ns() < until_ns && stage.setting.wait(HELD_NS) {
+        let levels = stage.board.levels();
+        if std::mem::replace(&mut seen, levels.look) != levels.look {
+            span = Some(LevelSpan::with(span, &levels));
+        }
+        if span.as_ref().is_some_and(|span| span.looks >= HELD_LOOKS && enough(span)) {
+            break;
+        }
+    }
+    span
+}
+
+/// The longest time for that, ns.
+pub(super) const fn held_after_ns(plan: &ChaosPlan) -> u64 {
+    plan.open_ns() + 2 * HELD_LOOKS * HELD_NS
+}
+
+/// What a subject holds when it is back from an injection. What was lost on a link is open until its deadline, so it is
+/// looked at for that long before anything is said to be left.
+pub(super) fn held_after(stage: &Stage<'_>, first: Option<&LevelSpan>) -> Option<LevelSpan> {
+    let base = stage.held.as_ref();
+    held_for(stage, held_after_ns(stage.setting.plan), |now| held::is_level(now, base, first))
 }
 
 /// The worst of what was found in the processes of a subject; none if nobody looked.
@@ -165,6 +203,8 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
     }
     subject.checks.push(checks::one_end(&stage.axis, &kills, stage.setting.plan.open_ns()));
     subject.checks.push(outside(stage));
+    let faults: Vec<&FaultRecord> = done.iter().collect();
+    subject.checks.extend(held::checks(subject.levels.as_ref(), &faults));
 }
 
 /// With everything known, as whoever judges the series again does.

@@ -22,7 +22,8 @@ use tailbeam_harness::chaos::host::{
     Guard, Host, Injector, Journal, Launcher, On, Residue, idle, residue, undo,
 };
 use tailbeam_harness::chaos::record::{
-    Ability, ChaosPlan, ChaosRecord, Check, FaultRecord, ScenarioRecord, SubjectRecord, VERSION,
+    Ability, ChaosPlan, ChaosRecord, Check, FaultRecord, ScenarioRecord, SubjectRecord, Trial,
+    VERSION,
 };
 use tailbeam_harness::chaos::recovery::Baseline;
 use tailbeam_harness::chaos::scenario::{self, Act, Fault, Scenario};
@@ -326,6 +327,7 @@ impl<'a> Cast<'_, 'a> {
             quiet: (0, 0),
             processes: 0,
             baseline: None,
+            levels: None,
             checks: Vec::new(),
         };
         if !able.is_empty() {
@@ -420,7 +422,8 @@ impl<'a> Cast<'_, 'a> {
         stage.opened = Some(checks::open(&stage));
         stage.peer.iter_mut().for_each(peer::Peer::look);
         let from = stage.now_ns() / plan.slot_ns;
-        setting.wait(plan.baseline_ns + plan.settle_ns);
+        stage.held = checks::held_for(&stage, plan.baseline_ns + plan.settle_ns, |_| false);
+        subject.levels = stage.held;
         stage.read(0);
         let to = stage.now_ns().saturating_sub(plan.settle_ns) / plan.slot_ns;
         let slots = usize::try_from(from).unwrap_or(0)..usize::try_from(to).unwrap_or(0);
@@ -440,7 +443,9 @@ impl<'a> Cast<'_, 'a> {
             for k in 0..wanted {
                 let draw = scenario::drawn(plan.seed, (first + number) as u64, u64::from(k));
                 match scene.run(fault, draw) {
-                    Ok(trial) => {
+                    Ok(mut trial) => {
+                        let first = record.trials.first().and_then(|of: &Trial| of.levels.as_ref());
+                        trial.levels = checks::held_after(scene.stage, first);
                         (self.say)(&show::told(fault, k, wanted, &trial));
                         let back = trial
                             .recovery
@@ -473,7 +478,9 @@ impl<'a> Cast<'_, 'a> {
 fn length_ns(plan: &ChaosPlan, able: &[(&Fault, Ability)]) -> u64 {
     let one = |fault: &Fault| {
         let hold_ns = fault.hold_ns.unwrap_or(plan.hold_ns);
-        (hold_ns + plan.patience_ns + plan.settle_ns + 5 * SECOND) * u64::from(plan.injections)
+        let looks_ns = checks::held_after_ns(plan);
+        (hold_ns + plan.patience_ns + plan.settle_ns + looks_ns + 5 * SECOND)
+            * u64::from(plan.injections)
     };
     let faults: u64 = able.iter().map(|(fault, _)| one(fault)).sum();
     plan.warm_ns + plan.baseline_ns + faults + 60 * SECOND

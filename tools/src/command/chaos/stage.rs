@@ -8,7 +8,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::process::Signal;
-use tailbeam_harness::chaos::board::{Board, Cell, Knob, Shape};
+use tailbeam_harness::chaos::board::{Board, Cell, Knob, LevelSpan, Shape};
 use tailbeam_harness::chaos::host::{Call, Groups, Host, Journal, Process, Run, Subject};
 use tailbeam_harness::chaos::record::{ChaosPlan, Check};
 use tailbeam_harness::chaos::recovery::Axis;
@@ -90,6 +90,8 @@ pub(super) struct Stage<'a> {
     pub(super) home: PathBuf,
     /// What the process had open when it served, before any fault was done to it.
     pub(super) opened: Option<Opened>,
+    /// What it said to hold before any fault.
+    pub(super) held: Option<LevelSpan>,
     /// Whether descriptors and threads were left in the processes that ended, and in which they were looked for.
     pub(super) left: Vec<Check>,
     /// What the kernel refuses to those that are started.
@@ -138,6 +140,7 @@ impl<'a> Stage<'a> {
             groups,
             home,
             opened: None,
+            held: None,
             left: Vec::new(),
             refused: None,
             running: None,

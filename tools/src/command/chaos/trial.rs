@@ -58,7 +58,15 @@ impl Scene<'_, '_> {
         if fault.act.fills_mailboxes() {
             checks.push(checks::bounded(mail, self.stage.board.mail()));
         }
-        Ok(Trial { span, open: None, bites, reverted, recovery: self.recovery(span), checks })
+        Ok(Trial {
+            span,
+            open: None,
+            levels: None,
+            bites,
+            reverted,
+            recovery: self.recovery(span),
+            checks,
+        })
     }
 
     /// Judges what is known so far.
@@ -152,7 +160,15 @@ impl Scene<'_, '_> {
             after: Some(self.stage.board.begun().1),
             bit: self.stage.board.begun().1 == begun + others + 1,
         });
-        Ok(Trial { span, open, bites, reverted, recovery: self.recovery(span), checks })
+        Ok(Trial {
+            span,
+            open,
+            levels: None,
+            bites,
+            reverted,
+            recovery: self.recovery(span),
+            checks,
+        })
     }
 
     /// A copy of each log is damaged and read.
@@ -184,6 +200,14 @@ impl Scene<'_, '_> {
             bit: planted > 0,
         }];
         let span = Span { injected_ns, reverted_ns: until_ns, until_ns };
-        Ok(Trial { span, open: None, bites, reverted: Ok(()), recovery: None, checks })
+        Ok(Trial {
+            span,
+            open: None,
+            levels: None,
+            bites,
+            reverted: Ok(()),
+            recovery: None,
+            checks,
+        })
     }
 }
