@@ -158,6 +158,10 @@ fn a_board_whose_knobs_are_off_changes_no_outcome() {
     ran.assert_only_bitten(&[]);
     ran.assert_whole_again(&secure(3));
     assert_eq!((ran.panicked(), ran.count("log: failures")), (0, 0));
+    // Each agent has a slot, and so have owners and logs; at the end of the load fewer wait for their next request.
+    let levels = ran.board.levels();
+    assert!(levels.look > 50 && levels.slots > AGENTS && levels.timers > 0, "{levels:?}");
+    assert!(levels.heap.is_some_and(|(objects, bytes)| objects > AGENTS && bytes > objects));
 }
 
 #[test]
@@ -227,6 +231,30 @@ fn poison_fells_its_handler_and_what_that_had_open_is_lost() {
     assert!(ran.all.lost > 0 && ran.all.expired > 0, "{:?}", ran.all);
     ran.assert_only_bitten(&[Knob::PollPanicEvery]);
     ran.assert_whole_again(&plan);
+}
+
+/// Knobs that are turned together for 800 ms.
+fn turn_all(board: &Board, knobs: &[(Knob, u64)]) {
+    knobs.iter().for_each(|&(knob, level)| board.set(knob, level));
+    pause(800);
+    knobs.iter().for_each(|&(knob, _)| board.set(knob, 0));
+}
+
+#[test]
+fn a_log_on_a_ring_that_fails_goes_on_and_one_that_is_short_or_late_loses_nothing() {
+    let fails = [(Knob::RingFailPpm, 200_000), (Knob::RingFailErrno, 5), (Knob::RingWhat, 1)];
+    let short = [(Knob::RingShortPpm, 500_000), (Knob::RingWhat, 1)];
+    let late = [(Knob::RingLatePpm, 500_000), (Knob::RingLateNs, 10 * MS), (Knob::RingWhat, 1)];
+    for knobs in [&fails[..], &short, &late] {
+        let plan = secure(if knobs == fails { 5 } else { 3 });
+        let Some(ran) = run::<Secure>(&plan, |board| turn_all(board, knobs)) else { return };
+        assert_eq!((ran.count("log: lost"), ran.count("logs that gave up")), (0, 0), "{knobs:?}");
+        assert_eq!(ran.count("log: failures") > 0, knobs == fails, "{knobs:?}");
+        let unanswered = ran.all.attempts - ran.all.ok - ran.all.declined;
+        assert!(knobs == fails || unanswered == 0, "{knobs:?}: {:?}", ran.all);
+        ran.assert_only_bitten(&knobs.iter().map(|(knob, _)| *knob).collect::<Vec<_>>());
+        ran.assert_whole_again(&plan);
+    }
 }
 
 #[test]

@@ -60,9 +60,14 @@ fn a_forgotten_insert_is_found_with_its_agent_and_its_rate() {
     let found = sites(&report, "LEAK");
     // Two sites leak, the values and the nodes of the map that they lie in; the rate is that of the values.
     let values = |site: &&Value| passes(site, "planted_object");
+    let all = report["sites"].as_array().unwrap();
+    assert_eq!(
+        all.iter().filter(values).count(),
+        1,
+        "its stack is the same with stamps and without"
+    );
     let site = found.iter().find(values).unwrap_or_else(|| {
-        let all = report["sites"].as_array().unwrap().iter();
-        panic!("{:?}", all.filter(values).map(|site| &site["finding"]).collect::<Vec<_>>())
+        panic!("{:?}", all.iter().filter(values).map(|site| &site["finding"]).collect::<Vec<_>>())
     });
     assert!(found.iter().all(|site| passes(site, "forgotten_insert")), "{found:?}");
     assert_eq!(site["agents"][0]["agent"], "17");
