@@ -317,7 +317,8 @@ pub(crate) type MakeRing = fn(u32, &Event) -> Result<Box<dyn Doorbells>, StartEr
 fn suffering(ring: Box<dyn Doorbells>, config: &Config, shard: usize) -> Box<dyn Doorbells> {
     match &config.ring_faults {
         Some(faults) => {
-            Box::new(Faulty::new(ring, Arc::clone(faults), (shard, config.uring_entries)))
+            let room = (config.uring_entries, config.ops_max);
+            Box::new(Faulty::new(ring, Arc::clone(faults), shard, room))
         }
         None => ring,
     }

@@ -98,6 +98,10 @@ fn a_short_series_is_whole_and_can_be_judged_again() {
             "{fault}"
         );
     }
+    // What is done to a copy is nobody's tail.
+    assert!(faults[1].get("tail").is_none(), "{}", faults[1]);
+    let tail = &faults[0]["tail"];
+    assert!(tail["mean_ns"].as_f64() > Some(1e8) && tail["requests"].as_u64() > Some(0), "{tail}");
     let slow = &faults[0]["trials"][0]["recovery"];
     let back = slow["from_revert"]["ns"].is_u64();
     assert!(slow["during_p99_ns"].as_u64().unwrap() > 300_000_000, "500 ms of each sync: {slow}");
@@ -107,6 +111,9 @@ fn a_short_series_is_whole_and_can_be_judged_again() {
         let checks = subject["checks"].as_array().unwrap().iter();
         let all: Vec<&Value> = checks.chain(scenario["residue"].as_array().unwrap()).collect();
         assert!(all.len() >= 9 && all.iter().all(|of| of["holds"] == true), "{all:?}");
+        for name in ["no slot is left", "no timer is left", "no operation is left"] {
+            assert!(all.iter().any(|of| of["name"] == name), "{name}: {all:?}");
+        }
     }
     let again = run(store, "chaos --from @last --format json");
     assert_eq!((again.status.code(), data(store, &again)), (Some(4), found));
@@ -228,6 +235,9 @@ fn half_of_the_responders_are_cut_off_and_come_back() {
     let recovery = &trial["recovery"];
     let slots = |name: &str| recovery[name].as_u64().unwrap();
     assert!(slots("available") * 10 < slots("slots") * 9, "half was cut off: {recovery}");
+    let tail = &scenario["faults"][0][1]["tail"];
+    let said = tail["fleet"].as_array().unwrap().iter().filter_map(Value::as_str);
+    assert!(said.into_iter().any(|of| of.contains("the hop to the second process")), "{tail}");
     for name in
         ["the subject lives", "every request has one end", "the second process has answered"]
     {

@@ -12,6 +12,7 @@
     reason = "positive and bounded just before; Rust casts of floats saturate"
 )]
 
+pub mod attribution;
 pub mod board;
 pub mod checks;
 pub mod corrupt;

@@ -3,11 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::attribution::Tail;
 use super::board::{Defence, LevelSpan};
 use super::checks::{self, Kill};
 use super::held;
 use super::recovery::{Axis, Baseline, PARTIAL_NS, PASS_NS, Recovery, Span, Took, judge};
 use super::scenario::{Fault, How, Scenario};
+use crate::report::Measured;
 
 /// Version of the file.
 pub const VERSION: u32 = 1;
@@ -157,6 +159,9 @@ pub struct FaultRecord {
     pub trials: Vec<Trial>,
     /// Why there are no more of them.
     pub ended: Option<String>,
+    /// Where the time of the slowest requests went meanwhile; none where the service did not suffer it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<Measured<Tail>>,
 }
 
 /// What a subject came to.
@@ -449,6 +454,7 @@ impl ScenarioRecord {
                 continue;
             };
             before.trials.extend(fault.trials.iter().cloned());
+            before.tail = before.tail.take().or_else(|| fault.tail.clone());
             before.ended = before.ended.take().or_else(|| fault.ended.clone());
         }
         merged

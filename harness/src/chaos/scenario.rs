@@ -157,6 +157,16 @@ impl Act {
         }
     }
 
+    /// Whether the peer must be at the end of a cable.
+    #[must_use]
+    pub fn needs_cable(&self) -> bool {
+        match self {
+            Self::Partition(_) => true,
+            Self::Together(acts) => acts.iter().any(Self::needs_cable),
+            _ => false,
+        }
+    }
+
     /// Whether it must reach that by a proxy.
     #[must_use]
     pub fn needs_proxy(&self) -> bool {

@@ -100,14 +100,15 @@ impl Knobs {
         let then = std::mem::replace(&mut self.rings, now);
         let failed = now.failed - then.failed;
         let (short, late) = (now.shortened - then.shortened, now.late - then.late);
+        let reversed = now.reversed - then.reversed;
         for (knob, n) in [
             (Knob::RingFailPpm, failed),
             (Knob::RingFailErrno, failed),
             (Knob::RingShortPpm, short),
             (Knob::RingLatePpm, late),
             (Knob::RingLateNs, late),
-            (Knob::RingReorder, now.overtook - then.overtook),
-            (Knob::RingWhat, failed + short + late),
+            (Knob::RingReorder, reversed),
+            (Knob::RingWhat, failed + short + late + reversed),
         ] {
             self.board.bite_n(knob, n);
         }

@@ -88,6 +88,11 @@ pub(crate) struct Key {
 const GENERATION_MASK: u32 = (1 << 29) - 1;
 
 impl Key {
+    /// Of its slot, below [`Config::ops_max`](crate::Config::ops_max).
+    pub(crate) const fn index(self) -> usize {
+        self.index as usize
+    }
+
     /// 61 bits.
     pub(crate) const fn bits(self) -> u64 {
         (self.generation as u64) << 32 | self.index as u64

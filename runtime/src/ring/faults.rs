@@ -9,26 +9,26 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// What is wrong with operations. All zero is nothing. Shares are drawn for each operation on its own, from the seed of
-/// the [`RingFaults`].
+/// What is wrong with operations. All zero is nothing. Shares are parts per million, a million and more is all; they are
+/// drawn for each operation on its own, from the seed of the [`RingFaults`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RingFault {
     /// Reads, writes, syncs, reservations and opens of files suffer.
     pub files: bool,
     /// Connects, accepts, sends and receives of sockets suffer.
     pub sockets: bool,
-    /// Operations that fail, per million.
+    /// Operations that fail: they are not submitted.
     pub fail_ppm: u32,
-    /// What they fail with, an errno (1 to 4095): EIO, ENOSPC, ECANCELED.
+    /// What they fail with, an errno (1 to 4095, anything else is EIO): EIO, ENOSPC, ECANCELED as if they were cancelled
+    /// before they began. What a caller tries again it tries for ever while all fail.
     pub errno: u32,
-    /// Reads, writes and sends of more than a byte that are asked for less, per million: for 1 byte to all but one.
+    /// Reads, writes and sends of more than a byte that are asked for less: for 1 byte to all but one.
     pub short_ppm: u32,
-    /// Completions that come late, per million, so that others overtake them.
+    /// Operations whose completions come late, so that others overtake them. One that was cancelled is late no more.
     pub late_ppm: u32,
-    /// How late at most, ns: drawn evenly from 0 to this. It is looked at anew while some wait: with a share or a time
-    /// of 0 again they all come with the shard's next look.
+    /// How late at most, ns: drawn evenly from 0 to this. With a share or a time of 0 again they come within 1 ms.
     pub late_ns: u64,
-    /// What a look finds comes in the reverse order of operations; each operation's completions keep theirs.
+    /// What one look finds comes in the reverse order of operations; each operation's completions keep theirs.
     pub reorder: bool,
 }
 
@@ -39,11 +39,14 @@ pub struct RingFaultCounts {
     pub failed: u64,
     /// Operations that were asked for less.
     pub shortened: u64,
-    /// Completions that came late.
+    /// Completions that were kept, to come late.
     pub late: u64,
-    /// Completions that came before one of another operation that the kernel had made earlier.
+    /// Completions that came while one of another operation was kept that had been there before them.
     pub overtook: u64,
-    /// Completions that were to come late and found no room among those that did (eight per entry of the ring).
+    /// Completions whose order a look has turned round.
+    pub reversed: u64,
+    /// Completions that were to come late and came at once, as too many were kept: eight per entry of the ring, and eight
+    /// with a receive buffer.
     pub crowded_out: u64,
 }
 
@@ -66,6 +69,7 @@ struct Counts {
     shortened: AtomicU64,
     late: AtomicU64,
     overtook: AtomicU64,
+    reversed: AtomicU64,
     crowded_out: AtomicU64,
 }
 
@@ -93,6 +97,7 @@ pub(super) enum Done {
     Shortened,
     Late,
     Overtook,
+    Reversed,
     CrowdedOut,
 }
 
@@ -103,9 +108,11 @@ impl RingFaults {
         Self { seed, ..Self::default() }
     }
 
-    /// Sets what is wrong from now on, in any order: an operation may see a part of a setting.
+    /// Sets what is wrong from now on. An operation that is submitted meanwhile may see a part of a setting.
     pub fn set(&self, fault: RingFault) {
         let settings = &self.settings;
+        // Nothing suffers while it changes.
+        settings.what.store(0, Relaxed);
         settings.errno.store(fault.errno, Relaxed);
         settings.fail_ppm.store(fault.fail_ppm, Relaxed);
         settings.short_ppm.store(fault.short_ppm, Relaxed);
@@ -147,6 +154,7 @@ impl RingFaults {
             shortened: counts.shortened.load(Relaxed),
             late: counts.late.load(Relaxed),
             overtook: counts.overtook.load(Relaxed),
+            reversed: counts.reversed.load(Relaxed),
             crowded_out: counts.crowded_out.load(Relaxed),
         }
     }
@@ -168,6 +176,7 @@ impl RingFaults {
             Done::Shortened => &counts.shortened,
             Done::Late => &counts.late,
             Done::Overtook => &counts.overtook,
+            Done::Reversed => &counts.reversed,
             Done::CrowdedOut => &counts.crowded_out,
         };
         count.fetch_add(1, Relaxed);

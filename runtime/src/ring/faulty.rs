@@ -14,6 +14,42 @@ use crate::sim::Rng;
 
 /// Longest sleep while completions are kept, ns: nobody tells a ring that its faults are healed.
 const LOOK_NS: u64 = 1_000_000;
+/// Completions with a receive buffer that are kept at most: they are buffers that nobody else can have.
+const BUFFERS_MAX: usize = 8;
+
+/// What an operation is, by its slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It never suffers: a close, or one that was cancelled and has only its end to say.
+    Spared,
+    File,
+    Socket,
+}
+
+impl Kind {
+    const fn of(op: &Op) -> Self {
+        match op {
+            Op::Read { .. }
+            | Op::Write { .. }
+            | Op::Fsync { .. }
+            | Op::Fallocate { .. }
+            | Op::OpenAt { .. } => Self::File,
+            Op::Accept { .. } | Op::Connect { .. } | Op::Recv { .. } | Op::Send { .. } => {
+                Self::Socket
+            }
+            // One that failed would be a descriptor that is never closed.
+            Op::Close { .. } => Self::Spared,
+        }
+    }
+
+    const fn suffers(self, fault: &RingFault) -> bool {
+        match self {
+            Self::Spared => false,
+            Self::File => fault.files,
+            Self::Socket => fault.sockets,
+        }
+    }
+}
 
 /// A completion that comes late.
 struct Kept {
@@ -25,94 +61,105 @@ pub(crate) struct Faulty {
     ring: Box<dyn Doorbells>,
     faults: Arc<RingFaults>,
     rng: Rng,
+    /// By slot; of the operation that was submitted last.
+    kinds: Box<[Kind]>,
     /// Never submitted; at most as many as there are operations.
     failed: Vec<Completion>,
-    /// In the order in which the kernel has made them; bounded by its capacity.
+    /// In the order in which the kernel has made them; `room` at most.
     kept: VecDeque<Kept>,
     room: usize,
+    /// Of those, with a receive buffer.
+    buffers: usize,
     fresh: Vec<Completion>,
+    aside: Vec<Completion>,
 }
 
 impl Faulty {
-    /// Allocates all that it will use, but for failures of more than `entries` operations in one pass.
+    /// For a shard with so many entries and slots of operations: allocates what it will use, but for more failures, or
+    /// completions, in one look than there are entries.
     pub(crate) fn new(
         ring: Box<dyn Doorbells>,
         faults: Arc<RingFaults>,
-        (shard, entries): (usize, u32),
+        shard: usize,
+        (entries, ops): (u32, u32),
     ) -> Self {
         let room = (entries * COMPLETIONS_PER_ENTRY) as usize;
-        let rng = Rng::new(Rng::new(faults.seed() ^ shard as u64).bits());
-        let (failed, kept) = (Vec::with_capacity(entries as usize), VecDeque::with_capacity(room));
-        Self { ring, faults, rng, failed, kept, room, fresh: Vec::with_capacity(room) }
+        Self {
+            ring,
+            rng: Rng::new(Rng::new(faults.seed() ^ shard as u64).bits()),
+            faults,
+            kinds: vec![Kind::Spared; ops as usize].into(),
+            failed: Vec::with_capacity(entries as usize),
+            kept: VecDeque::with_capacity(room),
+            room,
+            buffers: 0,
+            fresh: Vec::with_capacity(room),
+            aside: Vec::with_capacity(room),
+        }
     }
 
-    /// What is wrong with this operation.
-    fn fault_of(&self, op: &Op) -> Option<RingFault> {
-        if !self.faults.is_on() {
-            return None;
+    fn kind(&self, key: Key) -> Kind {
+        self.kinds.get(key.index()).copied().unwrap_or(Kind::Spared)
+    }
+
+    fn set_kind(&mut self, key: Key, kind: Kind) {
+        if let Some(of) = self.kinds.get_mut(key.index()) {
+            *of = kind;
         }
-        let fault = self.faults.get();
-        let suffers = match op {
-            Op::Read { .. }
-            | Op::Write { .. }
-            | Op::Fsync { .. }
-            | Op::Fallocate { .. }
-            | Op::OpenAt { .. } => fault.files,
-            Op::Accept { .. } | Op::Connect { .. } | Op::Recv { .. } | Op::Send { .. } => {
-                fault.sockets
-            }
-            // It would be a leak of ours.
-            Op::Close { .. } => false,
-        };
-        suffers.then_some(fault)
     }
 
     fn fail(&mut self, key: Key, errno: u32) {
-        let result = -i32::try_from(errno).unwrap_or(libc::EIO);
+        let errno = i32::try_from(errno).ok().filter(|errno| (1..=4_095).contains(errno));
+        let result = -errno.unwrap_or(libc::EIO);
         let (more, notification, buffer, made) = (false, false, None, None);
         self.failed.push(Completion { key, result, more, notification, buffer, made });
         self.faults.note(Done::Failed);
     }
 
-    /// Whether one that is kept may come: it is due, or nothing is to be late any more.
-    fn may_come(&self, kept: &Kept, now_ns: u64) -> bool {
-        let fault = self.faults.get();
-        let late = (fault.files || fault.sockets) && fault.late_ppm > 0 && fault.late_ns > 0;
-        !late || kept.due_ns <= now_ns
+    /// Whether one that is kept may come: it is due, or is to be late no more.
+    fn may_come(&self, kept: &Kept, fault: &RingFault, now_ns: u64) -> bool {
+        let late = fault.late_ppm > 0 && fault.late_ns > 0;
+        let suffers = self.kind(kept.completion.key).suffers(fault);
+        !(late && suffers) || kept.due_ns <= now_ns
     }
 
     fn is_due(&self) -> bool {
         if self.kept.is_empty() {
             return false;
         }
-        let now_ns = monotonic_ns();
-        self.kept.iter().any(|kept| self.may_come(kept, now_ns))
+        let (fault, now_ns) = (self.faults.get(), monotonic_ns());
+        self.kept.iter().any(|kept| self.may_come(kept, &fault, now_ns))
     }
 
     /// Keeps what is to come late, and everything else of the same operation behind it.
-    fn keep(&mut self, into: &mut Vec<Completion>, now_ns: u64) {
-        let fault = self.faults.get();
-        let late = self.faults.is_on() && fault.late_ppm > 0 && fault.late_ns > 0;
+    fn keep(&mut self, into: &mut Vec<Completion>, fault: &RingFault, now_ns: u64) {
+        let late = fault.late_ppm > 0 && fault.late_ns > 0;
         let mut fresh = std::mem::take(&mut self.fresh);
         for completion in fresh.drain(..) {
-            let behind = self.kept.iter().rev().find(|kept| kept.completion.key == completion.key);
+            let key = completion.key;
+            let behind = self.kept.iter().rev().find(|kept| kept.completion.key == key);
             let due_ns = match behind {
                 Some(kept) => Some(kept.due_ns),
-                None if late && self.rng.happens(fault.late_ppm) => {
-                    Some(now_ns + self.rng.up_to(fault.late_ns))
+                None if late && self.kind(key).suffers(fault) => {
+                    let happens = self.rng.happens(fault.late_ppm);
+                    happens.then(|| now_ns.saturating_add(self.rng.up_to(fault.late_ns)))
                 }
                 None => None,
             };
+            let lends = usize::from(completion.buffer.is_some());
+            let room = self.kept.len() < self.room && self.buffers + lends <= BUFFERS_MAX;
             match due_ns {
-                // One behind its own predecessor has to wait, with room or without.
-                Some(due_ns) if behind.is_some() || self.kept.len() < self.room => {
+                Some(due_ns) if room => {
                     self.faults.note(Done::Late);
+                    self.buffers += lends;
                     self.kept.push_back(Kept { due_ns, completion });
                 }
                 wanted => {
                     if wanted.is_some() {
                         self.faults.note(Done::CrowdedOut);
                     }
+                    // What is before it of the same operation comes before it.
+                    self.release(into, |_, kept| kept.completion.key == key);
                     if !self.kept.is_empty() {
                         self.faults.note(Done::Overtook);
                     }
@@ -124,32 +171,43 @@ impl Faulty {
     }
 
     /// Lets come what may, each operation's in its order: those behind another are due when it is.
-    fn release(&mut self, into: &mut Vec<Completion>, now_ns: u64) {
-        let (mut at, mut passed) = (0, false);
+    fn release(&mut self, into: &mut Vec<Completion>, may: impl Fn(&Self, &Kept) -> bool) {
+        let mut at = 0;
         while let Some(kept) = self.kept.get(at) {
-            if !self.may_come(kept, now_ns) {
-                passed = true;
+            if !may(self, kept) {
                 at += 1;
                 continue;
             }
-            if passed {
+            if at > 0 {
                 self.faults.note(Done::Overtook);
             }
+            self.buffers -= usize::from(kept.completion.buffer.is_some());
             into.extend(self.kept.remove(at).map(|kept| kept.completion));
         }
     }
+
+    /// Turns what came from `begin` on round, as far as it suffers.
+    fn turn_round(&mut self, completions: &mut Vec<Completion>, begin: usize, fault: &RingFault) {
+        let mut aside = std::mem::take(&mut self.aside);
+        aside.extend(completions.drain(begin..));
+        let spared = aside.extract_if(.., |of| !self.kind(of.key).suffers(fault));
+        completions.extend(spared);
+        for _ in 0..reverse(&mut aside, completions) {
+            self.faults.note(Done::Reversed);
+        }
+        self.aside = aside;
+    }
 }
 
-/// Turns the order of operations from `begin` on round and keeps that of the completions of each, as the kernel does. How
-/// many completions came before one of another operation that had been before them.
-pub(super) fn reverse(completions: &mut Vec<Completion>, begin: usize) -> usize {
-    let mut left = completions.split_off(begin);
+/// Moves completions, in the reverse order of operations; those of each keep theirs, as the kernel's do. How many come
+/// before one of another operation that had been before them.
+pub(super) fn reverse(from: &mut Vec<Completion>, into: &mut Vec<Completion>) -> usize {
     let mut overtook = 0;
-    while let Some(last) = left.last().map(|completion| completion.key) {
-        let from = completions.len();
-        completions.extend(left.extract_if(.., |completion| completion.key == last));
-        if !left.is_empty() {
-            overtook += completions.len() - from;
+    while let Some(last) = from.last().map(|completion| completion.key) {
+        let begin = into.len();
+        into.extend(from.extract_if(.., |completion| completion.key == last));
+        if !from.is_empty() {
+            overtook += into.len() - begin;
         }
     }
     overtook
@@ -204,15 +262,22 @@ impl Doorbells for Faulty {
     }
 
     fn submit_op(&mut self, mut op: Flight<'_>) -> bool {
-        let key = op.key();
-        let Some(fault) = self.fault_of(&op.body().op) else { return self.ring.submit_op(op) };
+        let (key, kind) = (op.key(), Kind::of(&op.body().op));
+        self.set_kind(key, kind);
+        if !self.faults.is_on() {
+            return self.ring.submit_op(op);
+        }
+        let fault = self.faults.get();
+        if !kind.suffers(&fault) {
+            return self.ring.submit_op(op);
+        }
         if self.rng.happens(fault.fail_ppm) {
             self.fail(key, fault.errno);
             return true;
         }
         let short = self.rng.happens(fault.short_ppm) && shorten(&mut op.body().op, &mut self.rng);
         let queued = self.ring.submit_op(op);
-        // One that found no room is submitted anew, and is shorter then.
+        // One that found no room is submitted anew, and may be shorter still.
         if short && queued {
             self.faults.note(Done::Shortened);
         }
@@ -220,6 +285,8 @@ impl Doorbells for Faulty {
     }
 
     fn cancel_op(&mut self, key: Key, op: &Op) -> bool {
+        // Nobody waits for it but for its last word: a shard that ends waits for these.
+        self.set_kind(key, Kind::Spared);
         self.ring.cancel_op(key, op)
     }
 
@@ -244,16 +311,15 @@ impl Doorbells for Faulty {
         if self.kept.is_empty() && !self.faults.is_on() {
             return self.ring.completions(into);
         }
-        let (now_ns, begin) = (monotonic_ns(), into.len());
-        self.release(into, now_ns);
+        // Read once: completions of one operation must not be judged by two settings.
+        let (fault, now_ns, begin) = (self.faults.get(), monotonic_ns(), into.len());
+        self.release(into, |of, kept| of.may_come(kept, &fault, now_ns));
         let mut fresh = std::mem::take(&mut self.fresh);
         self.ring.completions(&mut fresh);
         self.fresh = fresh;
-        self.keep(into, now_ns);
-        if self.faults.get().reorder {
-            for _ in 0..reverse(into, begin) {
-                self.faults.note(Done::Overtook);
-            }
+        self.keep(into, &fault, now_ns);
+        if fault.reorder {
+            self.turn_round(into, begin, &fault);
         }
     }
 }

@@ -178,7 +178,8 @@ impl Doorbells for Twin {
             }
             Fault::OpsReordered => {
                 self.ring.completions(into);
-                reverse(into, 0);
+                let mut made = std::mem::take(into);
+                reverse(&mut made, into);
             }
             _ => self.ring.completions(into),
         }

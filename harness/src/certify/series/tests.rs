@@ -76,6 +76,7 @@ fn series() -> ChaosRecord {
         fault,
         ability: Ability::Available,
         ended: None,
+        tail: None,
     };
     let scenarios = of.map(|of| ScenarioRecord {
         name: of.name,

@@ -57,14 +57,14 @@ impl Board {
 
 /// Least and most of a level while it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Range {
+pub struct LevelRange {
     /// Least.
     pub min: u64,
     /// Most.
     pub max: u64,
 }
 
-impl Range {
+impl LevelRange {
     fn add(of: Option<Self>, value: u64) -> Self {
         let Self { min, max } = of.unwrap_or(Self { min: value, max: value });
         Self { min: min.min(value), max: max.max(value) }
@@ -77,26 +77,27 @@ pub struct LevelSpan {
     /// Looks that were not of the same instant.
     pub looks: u64,
     /// Agents and spawned futures.
-    pub slots: Range,
+    pub slots: LevelRange,
     /// Timers that are pending.
-    pub timers: Range,
+    pub timers: LevelRange,
     /// Operations on sockets and files that live.
-    pub ops: Range,
+    pub ops: LevelRange,
     /// Memory of suspended handlers and spawned futures, bytes.
-    pub futures_bytes: Range,
+    pub futures_bytes: LevelRange,
     /// Live objects, where they are counted.
-    pub objects: Option<Range>,
+    pub objects: Option<LevelRange>,
     /// Their bytes.
-    pub bytes: Option<Range>,
+    pub bytes: Option<LevelRange>,
 }
 
 impl LevelSpan {
     /// With another look in it.
     #[must_use]
     pub fn with(of: Option<Self>, levels: &Levels) -> Self {
-        let add = |part: fn(&Self) -> Range, value| Range::add(of.as_ref().map(part), value);
-        let heap = |part: fn(&Self) -> Option<Range>, value: Option<u64>| {
-            value.map(|value| Range::add(of.as_ref().and_then(part), value))
+        let add =
+            |part: fn(&Self) -> LevelRange, value| LevelRange::add(of.as_ref().map(part), value);
+        let heap = |part: fn(&Self) -> Option<LevelRange>, value: Option<u64>| {
+            value.map(|value| LevelRange::add(of.as_ref().and_then(part), value))
         };
         Self {
             looks: of.map_or(0, |of| of.looks) + 1,
@@ -138,10 +139,10 @@ mod tests {
         assert_eq!((second.look, second.heap), (2, None));
         let base = LevelSpan::with(None, &first);
         let both = LevelSpan::with(Some(base), &Levels { heap: Some((400, 9_000)), ..second });
-        assert_eq!((both.looks, both.slots), (2, Range { min: 10, max: 12 }));
-        assert_eq!(both.timers, Range { min: 15, max: 20 });
-        assert_eq!(both.objects, Some(Range { min: 400, max: 500 }));
-        assert_eq!(both.bytes, Some(Range { min: 7_000, max: 9_000 }));
+        assert_eq!((both.looks, both.slots), (2, LevelRange { min: 10, max: 12 }));
+        assert_eq!(both.timers, LevelRange { min: 15, max: 20 });
+        assert_eq!(both.objects, Some(LevelRange { min: 400, max: 500 }));
+        assert_eq!(both.bytes, Some(LevelRange { min: 7_000, max: 9_000 }));
         assert!(both.is_back_in(&base));
         assert!(!LevelSpan::with(None, &second).is_back_in(&base), "two slots more");
     }

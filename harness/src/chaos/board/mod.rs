@@ -22,7 +22,7 @@ use tailbeam_probes::collect::words::Words;
 
 pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns};
 use cells::{CELL, FATES};
-pub use levels::{LevelSpan, Levels, Range};
+pub use levels::{LevelRange, LevelSpan, Levels};
 pub use mail::Mail;
 
 /// "tailbord", and the layout's number.

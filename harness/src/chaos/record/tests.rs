@@ -47,7 +47,14 @@ pub(in super::super) fn record(trials: Vec<Trial>) -> FaultRecord {
         p99_max_ns: Some(300_000_000),
         answered_min: Some(0.8),
     };
-    FaultRecord { how: fault.act.how(), fault, ability: Ability::Available, trials, ended: None }
+    FaultRecord {
+        how: fault.act.how(),
+        fault,
+        ability: Ability::Available,
+        trials,
+        ended: None,
+        tail: None,
+    }
 }
 
 fn verdict(change: impl Fn(&mut FaultRecord)) -> Verdict {

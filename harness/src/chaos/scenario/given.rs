@@ -3,6 +3,7 @@
 use super::super::recovery::PARTIAL_NS;
 use super::table::fault;
 use super::{Act, Fault, Scenario, Way, all};
+use crate::chaos::board::Knob;
 use crate::load::{Draw, Stream};
 
 /// Faults of a scenario, and acts of a fault, at most.
@@ -111,6 +112,16 @@ fn check_act(place: &str, act: &Act) -> Result<(), ScenarioError> {
             "it has proxy_reset, proxy_half_open and proxy_latency_ns",
             "write knobs = [..] for the others, and both in together = [..]",
         ),
+        Act::Knobs(knobs) if !knows_its_errno(knobs) => error(
+            "operations are to fail with no error".to_owned(),
+            "ring_fail_errno is 1 to 4095, and without it none fails",
+            "write [\"ring_fail_errno\", 5] for EIO beside ring_fail_ppm",
+        ),
+        Act::Together(acts) if shares_a_knob(acts) => error(
+            "two of the acts turn the same knob".to_owned(),
+            "the last one would be done, and the other one be said to be",
+            "make them faults of their own",
+        ),
         Act::CpuQuota(percent) if !(1..=100_000).contains(percent) => error(
             format!("a quota of {percent} %"),
             "100 is one core",
@@ -142,6 +153,19 @@ fn check_act(place: &str, act: &Act) -> Result<(), ScenarioError> {
         },
         _ => Ok(()),
     }
+}
+
+/// Whether operations that are to fail have something to fail with.
+fn knows_its_errno(knobs: &[(Knob, u64)]) -> bool {
+    let level = |wanted: Knob| knobs.iter().find(|(knob, _)| *knob == wanted).map_or(0, |of| of.1);
+    level(Knob::RingFailPpm) == 0 || (1..=4_095).contains(&level(Knob::RingFailErrno))
+}
+
+/// Whether two of these acts turn the same knob.
+fn shares_a_knob(acts: &[Act]) -> bool {
+    let knobs = |act: &Act| act.knobs().unwrap_or_default().iter().map(|of| of.0).collect();
+    let all: Vec<Knob> = acts.iter().flat_map(|act| -> Vec<Knob> { knobs(act) }).collect();
+    all.iter().enumerate().any(|(at, knob)| all[..at].contains(knob))
 }
 
 /// The draw of an injection: from it come its instant and, of a copy, its place.
@@ -188,7 +212,10 @@ pub fn swarm(rounds: u32, seed: u64) -> Scenario {
                 Act::Together(acts) => acts.clone(),
                 act => vec![act.clone()],
             });
-            let acts = acts.collect();
+            let acts: Vec<Act> = acts.collect();
+            if shares_a_knob(&acts) {
+                continue;
+            }
             faults.push(fault(&name, &what, Act::Together(acts)));
         }
     }
@@ -198,7 +225,6 @@ pub fn swarm(rounds: u32, seed: u64) -> Scenario {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chaos::board::Knob;
 
     #[test]
     fn a_swarm_is_the_same_for_a_seed_and_has_what_can_be_done_at_once() {
@@ -244,6 +270,11 @@ mod tests {
             of.faults[0].act = Act::Proxy(vec![(Knob::ProxyReset, 1), (Knob::HerdNow, 1)])
         });
         refused(|of| of.faults[0].act = Act::CpuQuota(0));
+        refused(|of| of.faults[0].act = Act::Knobs(vec![(Knob::RingFailPpm, 9)]));
+        refused(|of| {
+            let knob = || Act::Knobs(vec![(Knob::LogSyncDelayNs, 5)]);
+            of.faults[0].act = Act::Together(vec![knob(), knob()]);
+        });
         refused(|of| of.faults[0].act = Act::Together(vec![Act::Freeze]));
         let text = refused(|of| of.faults[0].act = Act::Together(vec![Act::Freeze, Act::Kill]));
         assert!(text.starts_with("night/slow: Kill cannot"), "{text}");

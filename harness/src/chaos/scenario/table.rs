@@ -102,20 +102,6 @@ fn network_partition() -> Scenario {
                 "of packets to half of the responders one in ten is lost",
                 Act::Partition(Way::Loss(10)),
             ),
-            unharmed(
-                fault("ring_short", "half of the sends are short", short(SOCKETS)),
-                0.999,
-                None,
-            ),
-            unharmed(
-                fault(
-                    "ring_late",
-                    "half of what sockets complete comes up to 20 ms late and out of order",
-                    late_and_out_of_order(SOCKETS),
-                ),
-                0.999,
-                None,
-            ),
         ],
     )
 }
@@ -207,7 +193,7 @@ fn disk_io_stress() -> Scenario {
             fault("ring_full", "one operation on files in ten fails with ENOSPC", failing(ENOSPC)),
             fault(
                 "ring_cancelled",
-                "one operation on files in ten is cancelled",
+                "one operation on files in ten is not done and says that it was cancelled",
                 failing(ECANCELED),
             ),
             unharmed(
@@ -289,6 +275,20 @@ fn dependency_failure() -> Scenario {
                 "io_uring",
                 "killed, and the kernel refuses rings to those that are to go on",
                 Act::Refuse(Call::IoUringSetup),
+            ),
+            unharmed(
+                fault("ring_short", "half of the sends are short", short(SOCKETS)),
+                0.999,
+                None,
+            ),
+            unharmed(
+                fault(
+                    "ring_late",
+                    "half of what sockets complete comes up to 20 ms late and out of order",
+                    late_and_out_of_order(SOCKETS),
+                ),
+                0.999,
+                None,
             ),
             fault(
                 "proxy_reset",

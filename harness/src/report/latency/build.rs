@@ -279,10 +279,25 @@ pub fn check(dir: &Path, question: &Question, needs_stages: bool) -> Result<(), 
 /// # Errors
 /// [`LatencyError`].
 pub fn build(dir: &Path, question: &Question) -> Result<LatencyReport, LatencyError> {
-    built(dir, question).map(|(report, _)| report)
+    built(dir, question).map(|(report, ..)| report)
 }
 
-fn built(dir: &Path, question: &Question) -> Result<(LatencyReport, Compared), LatencyError> {
+/// The same, and what CPU quotas, links, the way to a second process and full mailboxes did in all of its requests, in
+/// words: those of its caveats.
+///
+/// # Errors
+/// [`LatencyError`].
+pub fn build_with_fleet(
+    dir: &Path,
+    question: &Question,
+) -> Result<(LatencyReport, Vec<String>), LatencyError> {
+    built(dir, question).map(|(report, _, fleet)| (report, fleet))
+}
+
+/// The report, what its check has compared, and what is said of the fleet.
+type Built = (LatencyReport, Compared, Vec<String>);
+
+fn built(dir: &Path, question: &Question) -> Result<Built, LatencyError> {
     let mut intervals = Intervals::open(dir)?;
     let mut gathered = Gathered::new(question);
     let mut range = Range::of(question, intervals.manifest.start_ns);
@@ -300,7 +315,8 @@ fn built(dir: &Path, question: &Question) -> Result<(LatencyReport, Compared), L
         clock_ns.unwrap_or(0),
         question.outliers > 0,
     );
-    Ok((report(&intervals, &gathered, &range, &compared), compared))
+    let report = report(&intervals, &gathered, &range, &compared);
+    Ok((report, compared, fleet(&intervals, &gathered)))
 }
 
 fn report(
@@ -420,9 +436,13 @@ fn caveats(intervals: &Intervals, gathered: &Gathered, range: &Range) -> Vec<Str
     );
     count(off, "times off the CPU were not written down, the shorter ones: no room");
     count(lost, "records of switches were lost: times off the CPU are lower bounds");
-    caveats.extend(full_mailboxes(intervals, gathered));
-    caveats.extend(gathered.fleet.caveats(&gathered.seconds));
+    caveats.extend(fleet(intervals, gathered));
     caveats
+}
+
+fn fleet(intervals: &Intervals, gathered: &Gathered) -> Vec<String> {
+    let fleet = gathered.fleet.caveats(&gathered.seconds);
+    full_mailboxes(intervals, gathered).into_iter().chain(fleet).collect()
 }
 
 /// Agents named in a caveat.
@@ -468,7 +488,7 @@ pub(crate) fn attribution(
     run: &RunFrames,
 ) -> (Measured<Attribution>, OwnCost, Result<Conserved, String>) {
     let question = Question { outliers: 0, ..Question::default() };
-    let (report, compared) = match built(dir, &question) {
+    let (report, compared, _) = match built(dir, &question) {
         Ok(built) => built,
         Err(error) => {
             let cost = Costs::default().told(&run.plan, &run.manifest, run.end.as_ref());

@@ -11,7 +11,7 @@ mod cores;
 mod fleet;
 mod outliers;
 
-pub use build::{LatencyError, Question, Range, build, check};
+pub use build::{LatencyError, Question, Range, build, build_with_fleet, check};
 pub(crate) use build::{attribution, identity, recorded};
 pub(crate) use cores::cpu;
 pub use fleet::{Between, LastSeen, Links, Throttled};

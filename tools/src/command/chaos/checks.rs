@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 
 use serde_json::Value;
+use tailbeam_harness::chaos::attribution;
 use tailbeam_harness::chaos::board::{LevelSpan, Mail};
 use tailbeam_harness::chaos::checks::{self, Kill};
 use tailbeam_harness::chaos::corrupt::{copied, promised};
@@ -56,8 +57,6 @@ pub(super) fn leave(stage: &mut Stage<'_>) {
 
 /// Time between two looks at what a subject holds, ns; it says so every 20 ms.
 const HELD_NS: u64 = 50_000_000;
-/// Looks that tell a range.
-const HELD_LOOKS: u64 = 20;
 
 /// Looks for so long at what a subject says to hold; until `enough` says so, too.
 pub(super) fn held_for(
@@ -72,7 +71,7 @@ pub(super) fn held_for(
         if std::mem::replace(&mut seen, levels.look) != levels.look {
             span = Some(LevelSpan::with(span, &levels));
         }
-        if span.as_ref().is_some_and(|span| span.looks >= HELD_LOOKS && enough(span)) {
+        if span.as_ref().is_some_and(|span| span.looks >= held::LOOKS && enough(span)) {
             break;
         }
     }
@@ -81,14 +80,16 @@ pub(super) fn held_for(
 
 /// The longest time for that, ns.
 pub(super) const fn held_after_ns(plan: &ChaosPlan) -> u64 {
-    plan.open_ns() + 2 * HELD_LOOKS * HELD_NS
+    plan.open_ns() + 6 * held::LOOKS * HELD_NS
 }
 
-/// What a subject holds when it is back from an injection. What was lost on a link is open until its deadline, so it is
-/// looked at for that long before anything is said to be left.
+/// What a subject holds when it is back from an injection. What was lost on a link is open until its deadline: it is looked
+/// at for that long before anything is said to be left, and what it held until then is no part of it.
 pub(super) fn held_after(stage: &Stage<'_>, first: Option<&LevelSpan>) -> Option<LevelSpan> {
     let base = stage.held.as_ref();
-    held_for(stage, held_after_ns(stage.setting.plan), |now| held::is_level(now, base, first))
+    let level = |now: &LevelSpan| held::is_level(now, base, first);
+    held_for(stage, stage.setting.plan.open_ns() + 2 * held::LOOKS * HELD_NS, level);
+    held_for(stage, 4 * held::LOOKS * HELD_NS, |_| true)
 }
 
 /// The worst of what was found in the processes of a subject; none if nobody looked.
@@ -203,8 +204,18 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
     }
     subject.checks.push(checks::one_end(&stage.axis, &kills, stage.setting.plan.open_ns()));
     subject.checks.push(outside(stage));
+    attribute(stage, subject, done);
     let faults: Vec<&FaultRecord> = done.iter().collect();
     subject.checks.extend(held::checks(subject.levels.as_ref(), &faults));
+}
+
+/// Says of each fault where the time of the slowest requests went.
+fn attribute(stage: &Stage<'_>, subject: &SubjectRecord, done: &mut [FaultRecord]) {
+    let Some(run) = &subject.run else { return };
+    let dir = stage.setting.store.join(run);
+    for fault in done {
+        fault.tail = attribution::tail(&dir, fault, stage.board.shape().from_ns);
+    }
 }
 
 /// With everything known, as whoever judges the series again does.

@@ -293,8 +293,8 @@ fn grouped(scenario: &Scenario, injections: u32) -> Vec<Vec<Fault>> {
             act if act.is_of_the_start() => {
                 groups.extend((0..injections).map(|_| vec![fault.clone()]));
             }
-            act if act.needs_proxy() => groups[3].push(fault.clone()),
-            act if act.needs_peer() => groups[2].push(fault.clone()),
+            act if act.needs_cable() => groups[2].push(fault.clone()),
+            act if act.needs_peer() => groups[3].push(fault.clone()),
             act => groups[usize::from(act.needs_disk())].push(fault.clone()),
         }
     }
@@ -402,8 +402,8 @@ impl<'a> Cast<'_, 'a> {
         stage.refused = able.iter().find_map(|(fault, _)| refused::of_the_start(&fault.act));
         (self.say)(&format!("a subject of {} agents", plan.agents));
         if able.iter().any(|(fault, _)| fault.act.needs_peer()) {
-            let by_proxy = able.iter().any(|(fault, _)| fault.act.needs_proxy());
-            stage.start_peer(self.journal, by_proxy)?;
+            let any = |needs: fn(&Act) -> bool| able.iter().any(|(fault, _)| needs(&fault.act));
+            stage.start_peer(self.journal, any(Act::needs_cable), any(Act::needs_proxy))?;
         }
         Ok((stage, offset_s))
     }
@@ -493,5 +493,6 @@ fn untried(fault: &Fault, ability: Ability) -> FaultRecord {
         ability,
         trials: Vec::new(),
         ended: None,
+        tail: None,
     }
 }

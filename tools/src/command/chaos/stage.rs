@@ -149,16 +149,17 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Starts the second process, before the subject, and a proxy in its way.
+    /// Starts the second process, before the subject: at the end of a cable or beside it, and with a proxy in its way or not.
     pub(super) fn start_peer(
         &mut self,
         journal: &mut Journal,
+        apart: bool,
         by_proxy: bool,
     ) -> Result<(), String> {
         let home = HomeConfig { secret: self.board.secret(), ..self.setting.home.clone() };
         let setting = self.setting;
         let place = (setting.host, &self.groups);
-        let mut peer = Peer::start(&setting.program, place, journal, (&home, !by_proxy))?;
+        let mut peer = Peer::start(&setting.program, place, journal, (&home, apart))?;
         if by_proxy {
             let s = u64::from(self.board.shape().slots) * setting.plan.slot_ns / 1_000_000_000;
             peer.by_proxy(setting.host, &self.board, journal, (s + 600) * 1_000)?;

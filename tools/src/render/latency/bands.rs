@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use tailbeam_harness::chaos::attribution::Tail;
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{
     Attribution, Band, Between, Blame, Causes, Composition, LatencyReport, Part, StageMean,
@@ -154,6 +155,33 @@ fn causes(
         count(causes.drawn),
         count(causes.late)
     )
+}
+
+/// The tail of a fault's windows.
+pub(in crate::render) fn of_a_tail(of: &Tail) -> String {
+    let stages = of
+        .stages
+        .iter()
+        .map(|of| format!("{} {} ({})", stage(&of.stage), time(of.mean_ns), percent(of.share)));
+    let mut text = format!(
+        "{}, {} requests, mean {} = {} + ...",
+        of.band,
+        count(of.requests),
+        time(of.mean_ns),
+        stages.collect::<Vec<_>>().join(" + ")
+    );
+    if let Some(ns) = of.throttled_ns {
+        text.push_str(&format!("; {} of it behind the CPU quota of the process", time(ns)));
+    }
+    for of in &of.waits {
+        let why = cause(&of.what, of.agent, of.core);
+        text.push_str(&format!("; {} {} {why}", time(of.mean_ns), stage(&of.stage)));
+    }
+    for said in &of.fleet {
+        text.push_str(&format!("; {said}"));
+    }
+    text.push_str(&format!("; conservation {}", word(of.holds)));
+    text
 }
 
 /// A part of the service and its figure.

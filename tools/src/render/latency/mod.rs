@@ -1,7 +1,7 @@
 //! Where the time went, as text: first what could be measured, then bands, stages, cores, agents or single
 //! slow requests. JSON is beside it.
 
-mod bands;
+pub(super) mod bands;
 mod cost;
 pub mod counters;
 mod outliers;

@@ -5,8 +5,10 @@ use tailbeam_harness::chaos::record::{
     Ability, Bite, ChaosRecord, Check, FaultRecord, Judged, ScenarioRecord, SubjectRecord, Verdict,
 };
 use tailbeam_harness::chaos::recovery::{Recovery, Took, failure_bound};
+use tailbeam_harness::report::Measured;
 
 use super::Page;
+use crate::render::latency::bands::of_a_tail;
 use crate::render::units::{self, count};
 
 /// What the JSON document holds: what was seen, and what it is worth.
@@ -112,6 +114,23 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
         }
         if let Ability::Replaced { by, why } = &fault.ability {
             page.caveat(format!("{}: replaced by {by}: {why}", fault.fault.name));
+        }
+    }
+    for (_, fault) in &merged {
+        match &fault.tail {
+            Some(Measured::Known(of)) => page.line(format!(
+                "tail in {:.0} to {:.0} s of {}, with {}: {}",
+                of.from_s,
+                of.to_s,
+                of.run,
+                fault.fault.name,
+                of_a_tail(of)
+            )),
+            Some(Measured::Unknown { unknown, remedy }) => page.line(format!(
+                "tail with {}: unknown: {unknown}; remedy: {remedy}",
+                fault.fault.name
+            )),
+            None => {}
         }
     }
     for (number, subject) in of.subjects.iter().enumerate() {
