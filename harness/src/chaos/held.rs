@@ -28,8 +28,11 @@ const NO_OBJECT: &str = "leaves no live object";
 /// Looks that tell a range; what was looked at more rarely is not known.
 pub const LOOKS: u64 = 20;
 
+/// One of the levels of a span.
+type Level = fn(&LevelSpan) -> LevelRange;
+
 /// The levels that are compared with the time before any fault.
-const LEVELS: [(&str, &str, fn(&LevelSpan) -> LevelRange); 4] = [
+const LEVELS: [(&str, &str, Level); 4] = [
     (NO_SLOT, "slots", |of| of.slots),
     (NO_TIMER, "timers", |of| of.timers),
     (NO_OPERATION, "operations", |of| of.ops),
@@ -60,7 +63,7 @@ fn seen(trial: &Trial) -> Option<&LevelSpan> {
 
 fn of_level(
     (name, unit): (&str, &str),
-    level: fn(&LevelSpan) -> LevelRange,
+    level: Level,
     before: Option<&LevelSpan>,
     trials: &[&Trial],
 ) -> Check {

@@ -19,6 +19,29 @@ pub(super) const STOPPED: &str = "the series was stopped";
 const LOOK_NS: u64 = 200_000_000;
 /// Largest delay before an injection, ns.
 const PHASE_NS: u64 = 1_000_000_000;
+
+/// A process that was killed has ended by that.
+fn ended(status: &str) -> Bite {
+    Bite {
+        source: format!("the subject ended: {status}"),
+        unit: "processes".to_owned(),
+        before: Some(0),
+        after: Some(1),
+        bit: status.contains("signal: 9"),
+    }
+}
+
+/// A core was told to end.
+fn told_to_end(before: u64, after: u64) -> Bite {
+    Bite {
+        source: "cores that were told to end".to_owned(),
+        unit: "cores".to_owned(),
+        before: Some(before),
+        after: Some(after),
+        bit: after > before,
+    }
+}
+
 /// What a trial is done to and judged by.
 pub(super) struct Scene<'s, 'a> {
     pub(super) stage: &'s mut Stage<'a>,
@@ -109,23 +132,8 @@ impl Scene<'_, '_> {
             _ => (self.stage.kill()?, None),
         };
         bites.push(match &ends {
-            None => Bite {
-                source: format!("the subject ended: {status}"),
-                unit: "processes".to_owned(),
-                before: Some(0),
-                after: Some(1),
-                bit: status.contains("signal: 9"),
-            },
-            Some(_) => {
-                let after = self.stage.board.bites(Knob::CoreEnds);
-                Bite {
-                    source: "cores that were told to end".to_owned(),
-                    unit: "cores".to_owned(),
-                    before: Some(told),
-                    after: Some(after),
-                    bit: after > told,
-                }
-            }
+            None => ended(&status),
+            Some(_) => told_to_end(told, self.stage.board.bites(Knob::CoreEnds)),
         });
         let reverted = force.map_or(Ok(()), |force| force.revert(self.stage, self.journal));
         let board = &self.stage.board;
