@@ -30,11 +30,13 @@ pub struct Tail {
     pub mean_ns: f64,
     /// Their largest stages, largest first.
     pub stages: Vec<StageMean>,
-    /// Of each request, the time behind the CPU quota of the process, ns; `None`: there was none.
+    /// Of each request, the time behind the CPU quota of the process, ns; `None`: there was none, or `fleet` says that
+    /// causes are unknown.
     pub throttled_ns: Option<f64>,
     /// The largest causes of their waits.
     pub waits: Vec<Blame>,
-    /// What quotas, links and the way to a second process did in all requests of these windows, in words.
+    /// What quotas, links, full mailboxes and the way to a second process did in all requests of these windows, in words;
+    /// and why the causes of the band are unknown, where they are.
     pub fleet: Vec<String>,
     /// Whether the windows add up.
     pub holds: Holds,
@@ -65,9 +67,12 @@ pub fn tail(dir: &Path, fault: &FaultRecord, axis_ns: u64) -> Option<Measured<Ta
     })
 }
 
-fn in_short(report: &LatencyReport, fleet: Vec<String>) -> Measured<Tail> {
+fn in_short(report: &LatencyReport, mut fleet: Vec<String>) -> Measured<Tail> {
     let with_requests = |band: &&Band| band.composition.count > 0;
-    let Some(band) = report.bands.iter().rev().find(with_requests) else {
+    let band = report.bands.iter().rev().find(with_requests);
+    let Some((band, &mean_ns)) =
+        band.and_then(|band| Some((band, band.composition.mean_ns.known()?)))
+    else {
         return Measured::unknown("these windows have no request", "a higher load");
     };
     let mut stages = band.composition.stages.clone();
@@ -75,13 +80,16 @@ fn in_short(report: &LatencyReport, fleet: Vec<String>) -> Measured<Tail> {
     stages.truncate(TOLD);
     stages.retain(|of| of.share >= 0.01);
     let causes = band.causes.known();
+    if let Measured::Unknown { unknown, .. } = &band.causes {
+        fleet.push(format!("what these requests waited behind is unknown: {unknown}"));
+    }
     Measured::Known(Tail {
         run: report.run.id.clone(),
         from_s: report.run.from_s,
         to_s: report.run.to_s,
         band: band.name.clone(),
         requests: band.composition.count,
-        mean_ns: band.composition.mean_ns.known().copied().unwrap_or(band.composition.sum_ns),
+        mean_ns,
         stages,
         throttled_ns: causes.and_then(|of| of.throttled.as_ref()).map(|part| part.mean),
         waits: causes.map_or_else(Vec::new, |of| of.waits.iter().take(TOLD).cloned().collect()),

@@ -68,12 +68,18 @@ fn of_level(
     trials: &[&Trial],
 ) -> Check {
     let Some(before) = before.filter(|of| of.looks >= LOOKS).map(level) else {
-        return Check::unknown(name, "the subject did not say what it held before any fault");
+        return Check::unknown(
+            name,
+            "what the subject held before any fault was said fewer than 20 times",
+        );
     };
     let after: Option<Vec<u64>> =
         trials.iter().map(|trial| Some(level(seen(trial)?).min)).collect();
     let Some(most) = after.and_then(|after| after.into_iter().max()) else {
-        return Check::unknown(name, "after an injection the subject did not say what it held");
+        return Check::unknown(
+            name,
+            "what the subject held after an injection was said fewer than 20 times",
+        );
     };
     let text = format!(
         "{} to {} {unit} before, at least {most} after the worst of {} injections",
@@ -96,7 +102,10 @@ fn of_objects(fault: &FaultRecord) -> Option<Check> {
         Some((levels.objects?, levels.bytes?))
     };
     let (Some(first), Some(last)) = (heap(first), heap(last)) else {
-        return Some(Check::unknown(&name, "the subject did not say what lives"));
+        return Some(Check::unknown(
+            &name,
+            "what lives was said fewer than 20 times, or is not counted in this program",
+        ));
     };
     let text = format!(
         "{} to {} objects ({} to {} bytes) after the first injection, at least {} ({} bytes) after the last of {}",
