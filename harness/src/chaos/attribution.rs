@@ -58,7 +58,8 @@ pub fn tail(dir: &Path, fault: &FaultRecord, axis_ns: u64) -> Option<Measured<Ta
     let found = Intervals::open(dir).map_err(|error| error.to_string()).and_then(|intervals| {
         let after = |ns: u64| (axis_ns + ns).saturating_sub(intervals.manifest.start_ns);
         let (from_ns, to_ns) = (after(from_ns), after(to_ns));
-        let question = Question { from_ns, to_ns, outliers: 0, ..Question::default() };
+        // Who asks for no slow request is told no causes either.
+        let question = Question { from_ns, to_ns, ..Question::default() };
         latency::build_with_fleet(dir, &question).map_err(|error| error.to_string())
     });
     Some(match found {
