@@ -20,6 +20,8 @@ pub(crate) enum Broken {
     Checksum,
     /// Mailboxes have no bound: slow_consumer fails
     Mailbox,
+    /// A request that there is no memory for keeps what it has taken: memory_exhaustion fails
+    Cleanup,
 }
 
 impl From<Broken> for Defence {
@@ -29,6 +31,7 @@ impl From<Broken> for Defence {
             Broken::Replay => Self::Replay,
             Broken::Checksum => Self::Checksum,
             Broken::Mailbox => Self::Mailbox,
+            Broken::Cleanup => Self::Cleanup,
         }
     }
 }

@@ -294,11 +294,25 @@ fn a_defence_that_is_switched_off_makes_its_scenario_fail() {
             ("expiry", "network_partition/total", "500ms", "every request has one end"),
             ("replay", "process_crash/kill", "500ms", "a restart restores its log"),
             ("checksum", "event_store_corruption/bit_flip", "500ms", "the damage is named"),
+            (
+                "checksum",
+                "event_store_corruption/restart",
+                "500ms",
+                "a restart names what is damaged in its log",
+            ),
             // Half of the requests of three seconds are more than two mailboxes hold.
             ("mailbox", "slow_consumer/crowd", "3s", "mailboxes keep their bound"),
+            // 64 bytes of each request that is refused, some 600 a time; what is open comes and goes by a few hundred.
+            ("cleanup", "memory_exhaustion/allocation", "3s", "allocation leaves no live object"),
         ] {
             // A bit of a record's form is seen without checksums too, as up to a quarter of all are: so several bits.
-            let n = if defence == "checksum" { 8 } else { 1 };
+            // What each injection leaves is seen from the second one on.
+            let n = match (defence, fault) {
+                ("checksum", "event_store_corruption/bit_flip") => 8,
+                // Two logs each time.
+                ("checksum", _) | ("cleanup", _) => 2,
+                _ => 1,
+            };
             scope.spawn(move || {
                 let held = |off: &str| {
                     let dir = place();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::record::Check;
@@ -12,6 +13,7 @@ use crate::load::link::MARK;
 use crate::log::format::{Header, Record, file_name, number_of};
 use crate::log::scan::{Scanner, Segment};
 use crate::log::{DamageKind, LogKey, Recovered};
+use crate::protocol::elicitation::record;
 
 /// Bytes of a page.
 const PAGE: usize = 4_096;
@@ -143,6 +145,46 @@ pub fn plant(log: &mut Segments, key: LogKey, damage: Damage, draw: u64) -> Opti
     }
 }
 
+/// One bit to flip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flip {
+    /// What is damaged by that.
+    pub planted: Planted,
+    /// Byte of the segment.
+    pub at: usize,
+    /// Bit of that byte.
+    pub bit: u8,
+}
+
+/// A bit of an event that `draw` chooses among those that end an elicitation; `None` when there are too few. Without such
+/// an event its elicitation is pending again, and everything else of the log still follows: what a service makes of the log
+/// can be said to the event.
+#[must_use]
+pub fn flip(log: &Segments, key: LogKey, draw: u64) -> Option<Flip> {
+    let mut places = Vec::new();
+    scan(log, key, |place, _| places.push(place));
+    let inner = places.get(1..places.len().checked_sub(64)?)?;
+    let ends: Vec<&Place> = inner.iter().filter(|of| of.kind == record::CLOSED).collect();
+    let pick = |n: usize| usize::try_from(draw % n.max(1) as u64).unwrap_or(0);
+    let at = ends.get(pick(ends.len()))?;
+    let bit = pick((at.to - at.from) * 8);
+    let planted = Planted { segment: at.segment, offset: at.from as u64, seqs: at.seq..at.seq + 1 };
+    Some(Flip { planted, at: at.from + bit / 8, bit: u8::try_from(bit % 8).unwrap_or(0) })
+}
+
+/// Flips it in the log's directory, on the disk.
+///
+/// # Errors
+/// What the kernel says.
+pub fn flip_on_disk(dir: &Path, flip: &Flip) -> io::Result<()> {
+    let path = dir.join(file_name(flip.planted.segment));
+    let file = fs::OpenOptions::new().read(true).write(true).open(path)?;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, flip.at as u64)?;
+    file.write_all_at(&[byte[0] ^ 1 << flip.bit], flip.at as u64)?;
+    file.sync_data()
+}
+
 /// Whether reading the damaged copy names the damage, and gives everything else. `blind`: by a reader without checksums,
 /// which is to be found out.
 #[must_use]
@@ -224,7 +266,8 @@ pub fn made(key: LogKey, records: u64) -> Segments {
         for _ in 0..records / 2 {
             let len = usize::try_from(40 + seq % 7 * 30).unwrap_or(40);
             let payload = vec![seq.to_le_bytes()[0]; len];
-            let record = Record { seq, durable: seq, kind: 1, version: 1, payload: &payload };
+            let kind = if seq % 3 == 0 { record::CLOSED } else { 1 };
+            let record = Record { seq, durable: seq, kind, version: 1, payload: &payload };
             record.encode(key.salt(segment), &mut bytes);
             seq += 1;
         }
@@ -287,6 +330,26 @@ mod tests {
             checks.iter().any(|check| check.holds == Some(false))
         });
         assert!(found_out.count() > 150);
+    }
+
+    #[test]
+    fn a_bit_on_the_disk_damages_the_event_that_was_chosen_and_no_other() {
+        let whole = made(KEY, 2_000);
+        let dir = tempfile::tempdir().unwrap();
+        for (number, bytes) in &whole {
+            fs::write(dir.path().join(file_name(*number)), bytes).unwrap();
+        }
+        for draw in 0..40 {
+            let chosen = flip(&whole, KEY, draw * 7_919).unwrap();
+            flip_on_disk(dir.path(), &chosen).unwrap();
+            let damaged = copied(dir.path()).unwrap();
+            for check in examine((&whole, &damaged), KEY, &chosen.planted, false) {
+                assert_eq!(check.holds, Some(true), "{draw}: {check:?} {chosen:?}");
+            }
+            flip_on_disk(dir.path(), &chosen).unwrap();
+        }
+        assert_eq!(copied(dir.path()).unwrap(), whole);
+        assert!(flip(&made(KEY, 20), KEY, 5).is_none(), "too few");
     }
 
     #[test]

@@ -76,6 +76,9 @@ pub enum Act {
     Knobs(Vec<(Knob, u64)>),
     /// SIGKILL, and another process that goes on with the run and its logs.
     Kill,
+    /// SIGKILL, one bit of an event in each of its logs is flipped, and another process that goes on with the run and these
+    /// logs.
+    KillAndFlip,
     /// The thread of this core panics outside of any agent: the process ends itself, and another one goes on with the run
     /// and its logs, and with the agents of that core.
     EndCore(u32),
@@ -188,14 +191,21 @@ impl Act {
     pub const fn restarts(&self) -> bool {
         matches!(
             self,
-            Self::Kill | Self::EndCore(_) | Self::PowerCut | Self::Refuse(Call::IoUringSetup)
+            Self::Kill
+                | Self::KillAndFlip
+                | Self::EndCore(_)
+                | Self::PowerCut
+                | Self::Refuse(Call::IoUringSetup)
         )
     }
 
     /// Whether it lasts: a process that ends and a copy that is damaged are so at once.
     #[must_use]
     pub const fn lasts(&self) -> bool {
-        !matches!(self, Self::Kill | Self::EndCore(_) | Self::PowerCut | Self::Corrupt(_))
+        !matches!(
+            self,
+            Self::Kill | Self::KillAndFlip | Self::EndCore(_) | Self::PowerCut | Self::Corrupt(_)
+        )
     }
 
     /// Whether the service is to be judged by it: a copy is none of its.

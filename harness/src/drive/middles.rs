@@ -17,9 +17,9 @@ use crate::evidence::records::CountRecord;
 use crate::load::Workload;
 use crate::load::link::MARK;
 use crate::load::middle::{Kept, MiddleAgent, MiddleMsg, Setup};
+use crate::log::scan::{Scanner, recover_by};
 use crate::log::{
-    Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt, recover_dir,
-    remove_prepared,
+    Ack, Durability, Entry, Health, LogAgent, LogConfig, LogKey, LogMsg, Receipt, remove_prepared,
 };
 use crate::plan::{LogAck, LogSync, Plan};
 use crate::protocol::elicitation::RunSecret;
@@ -84,22 +84,28 @@ fn secret() -> Result<[u8; 32], DriveError> {
     Ok(bytes)
 }
 
-/// Where a log goes on: its next event and segment, and how many places of what it holds are damaged, but for writes that
-/// were cut off ([`is_cut_off`](crate::log::Damage::is_cut_off)).
-type Next = ((u64, u32), u64);
+/// Where a log goes on: its next event and segment, and where what it holds is damaged (segment, byte offset), but for
+/// writes that were cut off ([`is_cut_off`](crate::log::Damage::is_cut_off)).
+type Next = ((u64, u32), Vec<(u32, u32)>);
 
 /// What a log's directory holds, and where it goes on. Damage is no error: what follows it is there, and it is counted.
-fn kept(dir: &std::path::Path, key: LogKey) -> Result<(Kept, Next), String> {
+/// `blind`: by a reader without its defence against damage.
+fn kept(dir: &std::path::Path, key: LogKey, blind: bool) -> Result<(Kept, Next), String> {
     let bytes = replay::bytes(dir);
     if bytes > replay::REPLAY_MAX {
         return Err(format!("it holds {bytes} bytes, more than are read again"));
     }
     let mut kept = Kept::default();
-    let found = recover_dir(dir, key, None, |found| {
+    let scanner = Scanner::new(key, None);
+    let scanner = if blind { scanner.blind() } else { scanner };
+    let found = recover_by(scanner, dir, key, |found| {
         kept.records.push((found.record.kind, found.record.payload.into()));
     });
     let found = found.map_err(|error| error.to_string())?;
-    let damaged = found.damage.iter().filter(|of| !of.is_cut_off()).count() as u64;
+    let damaged = found.damage.iter().filter(|of| !of.is_cut_off());
+    // Segments have 16 MiB.
+    let damaged = damaged.map(|of| (of.segment, u32::try_from(of.offset).unwrap_or(u32::MAX)));
+    let damaged = damaged.collect();
     Ok((kept, ((found.next_seq, found.next_segment), damaged)))
 }
 
@@ -166,9 +172,14 @@ impl<W: Workload> Controller<'_, W> {
         let shard = self.log_shard.unwrap_or(owner);
         let place = dir.clone();
         remove_prepared(&dir).map_err(|error| failed(&dir, error.to_string()))?;
-        let (mut kept, (next, damaged)) = kept(&dir, key).map_err(|cause| failed(&dir, cause))?;
-        self.logs.damaged += damaged;
-        if board.as_ref().is_some_and(|board| board.is_off(Defence::Replay)) {
+        let off = |defence| board.as_ref().is_some_and(|board| board.is_off(defence));
+        let kept = kept(&dir, key, off(Defence::Checksum));
+        let (mut kept, (next, damaged)) = kept.map_err(|cause| failed(&dir, cause))?;
+        self.logs.damaged += damaged.len() as u64;
+        if let (Some(board), Ok(core)) = (&board, u32::try_from(owner)) {
+            board.set_damage(core, &damaged);
+        }
+        if off(Defence::Replay) {
             kept.records.clear();
         }
         let log = self

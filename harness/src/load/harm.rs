@@ -16,12 +16,15 @@ use tailbeam_runtime::Cx;
 
 use super::draw::{Draw, Stream};
 use super::recorder;
-use crate::chaos::board::{Board, Knob};
+use crate::chaos::board::{Board, Defence, Knob};
 
 /// Seed of the draw of those that stop reading: the same ones in each run.
 const SLOW: u64 = 0x510;
 /// An agent that does not read looks this often whether it may again, ns.
 const LOOK_NS: u64 = 20_000_000;
+
+/// What a refused request keeps when nobody cleans up after it, words of 8 bytes.
+const KEPT_WORDS: usize = 8;
 
 /// Where an agent is in its schedule.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -118,6 +121,11 @@ impl Harm {
         let short = shortage::scope(u32::try_from(every).unwrap_or(u32::MAX));
         let made = try_box(make);
         harm.board.bite_n(Knob::AllocFailEvery, short.refused());
+        drop(short);
+        if made.is_none() && harm.board.is_off(Defence::Cleanup) {
+            // Hidden from the compiler, which takes away what nobody looks at.
+            std::mem::forget(std::hint::black_box(Box::new([0_u64; KEPT_WORDS])));
+        }
         made
     }
 

@@ -257,6 +257,16 @@ pub fn recover_dir(
     dir: &Path,
     key: LogKey,
     from: Option<u64>,
+    take: impl FnMut(Found<'_>),
+) -> io::Result<Recovered> {
+    recover_by(Scanner::new(key, from), dir, key, take)
+}
+
+/// The same by a reader that has begun nothing yet.
+pub(crate) fn recover_by(
+    mut scanner: Scanner,
+    dir: &Path,
+    key: LogKey,
     mut take: impl FnMut(Found<'_>),
 ) -> io::Result<Recovered> {
     let mut segments: Vec<u32> = fs::read_dir(dir)?
@@ -265,7 +275,6 @@ pub fn recover_dir(
         .collect::<io::Result<_>>()?;
     segments.sort_unstable();
     let path = |number| dir.join(super::format::file_name(number));
-    let mut scanner = Scanner::new(key, from);
     let mut next = segments.first().map(|&first| fs::read(path(first))).transpose()?;
     for (index, &number) in segments.iter().enumerate() {
         let bytes = next.take().unwrap_or_default();

@@ -6,6 +6,7 @@
 //! it had counted, and a supervisor that dies leaves nothing: the memory goes with the last process that maps it.
 
 mod cells;
+mod damage;
 mod levels;
 mod mail;
 
@@ -22,16 +23,17 @@ use tailbeam_probes::collect::words::Words;
 
 pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns};
 use cells::{CELL, FATES};
+pub use damage::{FoundDamage, PLACES_MAX};
 pub use levels::{LevelRange, LevelSpan, Levels};
 pub use mail::Mail;
 
 /// "tailbord", and the layout's number.
 const MAGIC: u64 = 0x6472_6f62_6c69_6174;
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// Words of the header, of the knobs and of what each core says beside its cells.
 const HEADER: usize = 24;
 const KNOBS: usize = 64;
-const CORE: usize = 8;
+const CORE: usize = 16;
 /// Where the secret lies in the header.
 const SECRET: usize = 8;
 /// Where the subject counts descriptors that it was refused.
@@ -43,7 +45,7 @@ const PROXY_REFUSED: usize = 15;
 const OPEN: usize = 5;
 const RESTORED: usize = 6;
 const NOT_RESTORED: usize = 7;
-const _: () = assert!(mail::REFUSED < OPEN && NOT_RESTORED < CORE);
+const _: () = assert!(mail::REFUSED < OPEN && NOT_RESTORED < 8 && damage::END <= CORE);
 // Each word of the header has one meaning.
 const _: () = assert!(
     SECRET + 4 <= mail::BOUND
@@ -172,6 +174,8 @@ pub enum Defence {
     Checksum = 4,
     /// Mailboxes have a bound.
     Mailbox = 8,
+    /// A request that there is no memory for gives back what it has taken.
+    Cleanup = 16,
 }
 
 impl Defence {
@@ -183,6 +187,7 @@ impl Defence {
             Self::Replay => "process_crash",
             Self::Checksum => "event_store_corruption",
             Self::Mailbox => "slow_consumer",
+            Self::Cleanup => "memory_exhaustion",
         }
     }
 }

@@ -127,6 +127,7 @@ fn event_store_corruption() -> Scenario {
             fault("truncated_tail", "the end is cut off", Act::Corrupt(Damage::TruncatedTail)),
             fault("zeroed_page", "4 KiB of zeros", Act::Corrupt(Damage::ZeroedPage)),
             fault("duplicate", "a record twice", Act::Corrupt(Damage::DuplicatedRecord)),
+            fault("restart", "SIGKILL, one bit of an event, restart on that log", Act::KillAndFlip),
             fault("eio", "every write fails with EIO", knob(Knob::LogWriteErrno, EIO)),
             fault("short_write", "writes leave 100 bytes", knob(Knob::LogWriteShort, 101)),
         ],

@@ -124,6 +124,7 @@ fn injectors(
         Act::Knobs(_)
         | Act::Proxy(_)
         | Act::Kill
+        | Act::KillAndFlip
         | Act::EndCore(_)
         | Act::Corrupt(_)
         | Act::Together(_)
@@ -165,7 +166,7 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
         Act::PowerCut => {
             vec![Injector::LoopDisk { disk: disk.clone() }, Injector::PowerCut { disk }]
         }
-        Act::Kill => vec![Injector::Kill],
+        Act::Kill | Act::KillAndFlip => vec![Injector::Kill],
         Act::Partition(way) => {
             let pair = host.veth_pair();
             let pair = || pair.clone();
@@ -238,6 +239,10 @@ pub(super) fn dry(act: &Act, host: &Host) -> Vec<String> {
         Act::Kill => {
             lines.push("SIGKILL to the subject; undo: start it again, on the same logs".to_owned())
         }
+        Act::KillAndFlip => lines.push(
+            "SIGKILL to the subject, flip one bit of an event in each of its logs; undo: start it again, on the same logs"
+                .to_owned(),
+        ),
         Act::EndCore(core) => lines.push(format!(
             "set CoreEnds of the board to {}; undo: to 0, and start the subject again, on the same logs",
             core + 1

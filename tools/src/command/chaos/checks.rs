@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 
 use serde_json::Value;
 use tailbeam_harness::chaos::attribution;
-use tailbeam_harness::chaos::board::{LevelSpan, Mail};
+use tailbeam_harness::chaos::board::{FoundDamage, LevelSpan, Mail, PLACES_MAX};
 use tailbeam_harness::chaos::checks::{self, Kill};
-use tailbeam_harness::chaos::corrupt::{copied, promised};
+use tailbeam_harness::chaos::corrupt::{self, Planted, copied, promised};
 use tailbeam_harness::chaos::held;
 use tailbeam_harness::chaos::host::{Call, Process};
 use tailbeam_harness::chaos::record::{ChaosPlan, Check, FaultRecord, SubjectRecord};
@@ -139,9 +139,15 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
             }
         };
         let kept = promised(&log, key, durable);
-        lost += kept.lost;
+        // What was damaged on purpose is looked for apart.
+        let ours: Vec<&Planted> = ours(stage, core).collect();
+        let missed = ours.iter().filter(|of| of.seqs.start < durable).count();
+        lost += kept.lost.saturating_sub(missed as u64);
         (records, events) = (records + kept.records, events + kept.events);
-        let others = kept.scanned.damage.iter().filter(|of| !of.is_cut_off());
+        let others = kept.scanned.damage.iter().filter(|of| {
+            let planted = |ours: &&Planted| (ours.segment, ours.offset) == (of.segment, of.offset);
+            !of.is_cut_off() && !ours.iter().any(planted)
+        });
         damage.extend(others.map(ToString::to_string));
     }
     let text = format!(
@@ -270,6 +276,67 @@ fn outside(stage: &Stage<'_>) -> Check {
     )
 }
 
+/// What was damaged in the log of a core.
+fn ours<'s>(stage: &'s Stage<'_>, core: u32) -> impl Iterator<Item = &'s Planted> {
+    stage.flipped.iter().filter(move |(of, _)| *of == core).map(|(_, planted)| planted)
+}
+
+/// Damages an event in each log of a subject that runs no more; how many.
+pub(super) fn flip(stage: &mut Stage<'_>, draw: u64) -> Result<u64, String> {
+    let (key, mut flips) = (stage.log_key(), 0);
+    for (core, dir) in stage.logs() {
+        let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
+        let log = copied(&dir).map_err(failed)?;
+        // Each log at another place, and in another part of the event.
+        let draw = draw.rotate_left(core.wrapping_mul(21) % 64);
+        let Some(flip) = corrupt::flip(&log, key, draw) else { continue };
+        corrupt::flip_on_disk(&dir, &flip).map_err(failed)?;
+        stage.flipped.push((core, flip.planted));
+        flips += 1;
+    }
+    if flips == 0 { Err("the logs hold too few events".to_owned()) } else { Ok(flips) }
+}
+
+/// Whether the process that goes on has found what was damaged in its logs so far, each place of it and no other; none if
+/// nothing was.
+pub(super) fn damage_named(stage: &Stage<'_>) -> Option<Check> {
+    if stage.flipped.is_empty() {
+        return None;
+    }
+    let cores = 0..stage.board.shape().cores;
+    let logs: Vec<(Vec<Planted>, FoundDamage)> = cores
+        .map(|core| (ours(stage, core).cloned().collect(), stage.board.damage(core)))
+        .collect();
+    Some(named(&logs))
+}
+
+/// By what was planted in each log, and what was found in it.
+fn named(logs: &[(Vec<Planted>, FoundDamage)]) -> Check {
+    let (mut holds, mut text) = (true, Vec::new());
+    for (core, (planted, found)) in logs.iter().enumerate() {
+        let mut planted: Vec<(u32, u64)> =
+            planted.iter().map(|of| (of.segment, of.offset)).collect();
+        planted.sort_unstable();
+        let told: Vec<(u32, u64)> =
+            found.places.iter().map(|&(segment, byte)| (segment, u64::from(byte))).collect();
+        holds &=
+            found.count == planted.len() as u64 && planted.iter().take(PLACES_MAX).eq(told.iter());
+        let place = |(segment, byte): &(u32, u64)| format!("segment {segment} at byte {byte}");
+        let list = |of: &[(u32, u64)]| of.iter().map(place).collect::<Vec<_>>().join(", ");
+        text.push(format!(
+            "log {core}: {} of {} damaged places found: {}",
+            found.count,
+            planted.len(),
+            if told == planted {
+                list(&told)
+            } else {
+                format!("{}; planted: {}", list(&told), list(&planted))
+            }
+        ));
+    }
+    Check::seen("a restart names what is damaged in its log", holds, text.join("; "))
+}
+
 /// Whether a restart has restored what the log held: `kept` events. By what the process says at its begin.
 pub(super) fn restored(kept: u64, (events, refused): (u64, u64)) -> Check {
     let name = "a restart restores its log";
@@ -293,6 +360,30 @@ mod tests {
         assert_eq!(worst(&[], "n"), None);
         let found = worst(&[good.clone(), bad, of(None, "?"), good], "n").unwrap();
         assert_eq!(found, of(Some(false), "3 before, 4 after; the worst of 4 processes"));
+    }
+
+    #[test]
+    fn a_restart_names_every_place_that_is_damaged_and_no_other() {
+        let planted = |at: &[(u32, u64)]| -> Vec<Planted> {
+            at.iter().map(|&(segment, offset)| Planted { segment, offset, seqs: 1..2 }).collect()
+        };
+        let found = |count, at: &[(u32, u32)]| FoundDamage { count, places: at.to_vec() };
+        let holds = |at: &[(u32, u64)], found| named(&[(planted(at), found)]).holds;
+        assert_eq!(holds(&[(2, 8), (1, 64)], found(2, &[(1, 64), (2, 8)])), Some(true));
+        for wrong in [
+            found(0, &[]),
+            found(1, &[(1, 64)]),
+            found(2, &[(1, 64), (2, 16)]),
+            found(2, &[(1, 64), (3, 8)]),
+            found(3, &[(1, 64), (2, 8), (2, 16)]),
+        ] {
+            assert_eq!(holds(&[(2, 8), (1, 64)], wrong.clone()), Some(false), "{wrong:?}");
+        }
+        let many: Vec<(u32, u64)> = (0..9).map(|of| (of, 64)).collect();
+        let told: Vec<(u32, u32)> = (0..7).map(|of| (of, 64)).collect();
+        assert_eq!(holds(&many, found(9, &told)), Some(true), "as many as there is room for");
+        assert_eq!(holds(&many, found(8, &told)), Some(false));
+        assert_eq!(holds(&[], found(1, &[(0, 64)])), Some(false), "in another core's log");
     }
 
     #[test]

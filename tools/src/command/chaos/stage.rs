@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tailbeam_harness::chaos::board::{Board, Cell, Knob, LevelSpan, Shape};
+use tailbeam_harness::chaos::corrupt::Planted;
 use tailbeam_harness::chaos::host::{Call, Groups, Host, Journal, Process, Run, Subject};
 use tailbeam_harness::chaos::record::{ChaosPlan, Check};
 use tailbeam_harness::chaos::recovery::Axis;
@@ -96,6 +97,8 @@ pub(super) struct Stage<'a> {
     pub(super) left: Vec<Check>,
     /// What the kernel refuses to those that are started.
     pub(super) refused: Option<Call>,
+    /// Events of its logs that were damaged on the disk, and the core of each log.
+    pub(super) flipped: Vec<(u32, Planted)>,
     running: Option<Running>,
     /// Its second process, where it has one.
     pub(super) peer: Option<Peer>,
@@ -143,6 +146,7 @@ impl<'a> Stage<'a> {
             held: None,
             left: Vec::new(),
             refused: None,
+            flipped: Vec::new(),
             running: None,
             peer: None,
             settled: 0,
@@ -177,7 +181,10 @@ impl<'a> Stage<'a> {
         offset_s: Option<i64>,
     ) -> Result<(), String> {
         let begun = self.board.begun().1;
-        (0..self.board.shape().cores).for_each(|core| self.board.set_restored(core, 0, 0));
+        for core in 0..self.board.shape().cores {
+            self.board.set_restored(core, 0, 0);
+            self.board.set_damage(core, &[]);
+        }
         self.running = Some(self.launch(journal, resume, offset_s)?);
         self.wait_for_requests(begun)
     }

@@ -42,6 +42,16 @@ fn told_to_end(before: u64, after: u64) -> Bite {
     }
 }
 
+/// Events were damaged on the disk, or why they were not.
+fn flipped(flips: &Result<u64, String>) -> Bite {
+    let source = match flips {
+        Ok(_) => "events damaged on the disk".to_owned(),
+        Err(cause) => format!("events damaged on the disk ({cause})"),
+    };
+    let after = flips.as_ref().ok().copied();
+    Bite { source, unit: "events".to_owned(), before: Some(0), after, bit: after > Some(0) }
+}
+
 /// What a trial is done to and judged by.
 pub(super) struct Scene<'s, 'a> {
     pub(super) stage: &'s mut Stage<'a>,
@@ -58,7 +68,7 @@ impl Scene<'_, '_> {
         }
         match &fault.act {
             Act::Corrupt(damage) => self.corrupt(*damage, draw),
-            act if act.restarts() => self.restart(fault),
+            act if act.restarts() => self.restart(fault, draw),
             _ => self.hold(fault),
         }
     }
@@ -114,7 +124,7 @@ impl Scene<'_, '_> {
     }
 
     /// The process dies, with its disk or without, and another one goes on.
-    fn restart(&mut self, fault: &Fault) -> Result<Trial, String> {
+    fn restart(&mut self, fault: &Fault, draw: u64) -> Result<Trial, String> {
         checks::leave(self.stage);
         let (act, begun) = (&fault.act, self.stage.board.begun().1);
         let injected_ns = self.stage.now_ns();
@@ -140,6 +150,14 @@ impl Scene<'_, '_> {
         let open = Some(OpenAtEnd { requests: board.open(), cores: board.shape().cores });
         let (mut checks, kept) = checks::durable(self.stage);
         checks.extend(ends);
+        let flips = match act {
+            Act::KillAndFlip => {
+                let flips = checks::flip(self.stage, draw);
+                bites.push(flipped(&flips));
+                flips.unwrap_or(0)
+            }
+            _ => 0,
+        };
         let mut others = 0;
         if let Act::Refuse(call) = act {
             let hold_ns = fault.hold_ns.unwrap_or(self.stage.setting.plan.hold_ns);
@@ -157,7 +175,8 @@ impl Scene<'_, '_> {
             started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
         checks.push(Check::seen("another process goes on", started.is_ok(), text));
         if started.is_ok() && checks::promises(self.stage) {
-            checks.push(checks::restored(kept, self.stage.board.restored()));
+            checks.push(checks::restored(kept - flips.min(kept), self.stage.board.restored()));
+            checks.extend(checks::damage_named(self.stage));
         }
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
         self.stage.opened = Some(checks::open(self.stage));
