@@ -52,6 +52,36 @@ print(json.dumps({
 }
 
 #[test]
+fn duckdb_and_pandas_read_parquet_with_its_types() {
+    let Some(python) = python("duckdb, pyarrow, pandas") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (parquet, csv) = (dir.path().join("c.parquet"), dir.path().join("c.csv"));
+    file(&parquet, Rows::Cores, Kind::Parquet);
+    file(&csv, Rows::Cores, Kind::Csv);
+    let script = "
+import json, sys, duckdb, pandas
+ask = lambda source: duckdb.sql(f\"select count(*)::int, sum(task_clock_ns)::bigint, sum(latency_count)::bigint, count(cycles)::int, max(latency_mean_ns)::double, min(\\\"from\\\")::timestamp::varchar from {source}\").fetchall()[0]
+types = dict((n, t) for n, t, *_ in duckdb.sql(f\"describe select * from read_parquet('{sys.argv[1]}')\").fetchall())
+p = pandas.read_parquet(sys.argv[1])
+print(json.dumps({'parquet': ask(f\"read_parquet('{sys.argv[1]}')\"), 'csv': ask(f\"read_csv('{sys.argv[2]}')\"),
+    'types': types, 'rows': len(p), 'utc': str(p['from'].dt.tz), 'why': json.loads(p['unknown'][0]).get('cycles')}))";
+    let found = ask(&python, script, [&parquet, &csv]);
+    assert_eq!(found["parquet"], found["csv"], "{found}");
+    assert_eq!((&found["rows"], &found["utc"]), (&12.into(), &"UTC".into()), "{found}");
+    for (column, is) in [
+        ("run", "VARCHAR"),
+        ("from", "TIMESTAMP WITH TIME ZONE"),
+        ("turns", "UBIGINT"),
+        ("latency_mean_ns", "DOUBLE"),
+        ("cycles", "UBIGINT"),
+        ("cycles_quality", "VARCHAR"),
+    ] {
+        assert_eq!(found["types"][column], is, "{column}: {found}");
+    }
+    assert!(found["why"].is_string(), "{found}");
+}
+
+#[test]
 fn duckdb_reads_both_forms_to_the_same_sums() {
     let Some(python) = python("duckdb") else { return };
     let dir = tempfile::tempdir().unwrap();

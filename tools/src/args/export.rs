@@ -27,6 +27,10 @@ pub(crate) enum ExportFormat {
     Csv,
     /// Windows as JSON lines
     Jsonl,
+    /// Windows as Apache Parquet: DuckDB, Polars, pandas
+    Parquet,
+    /// Latency of all windows as an HdrHistogram percentile distribution, ms
+    Hgrm,
 }
 
 impl ExportFormat {
@@ -40,6 +44,8 @@ impl ExportFormat {
             Self::Openmetrics => "openmetrics",
             Self::Csv => "csv",
             Self::Jsonl => "jsonl",
+            Self::Parquet => "parquet",
+            Self::Hgrm => "hgrm",
         }
     }
 }
@@ -47,11 +53,25 @@ impl ExportFormat {
 impl ExportFormat {
     /// Whether it is of latency and not of the heap.
     pub(crate) const fn is_latency(self) -> bool {
-        matches!(self, Self::Timeline | Self::Hlog | Self::Openmetrics | Self::Csv | Self::Jsonl)
+        matches!(
+            self,
+            Self::Timeline
+                | Self::Hlog
+                | Self::Openmetrics
+                | Self::Csv
+                | Self::Jsonl
+                | Self::Parquet
+                | Self::Hgrm
+        )
+    }
+
+    /// Whether it is nothing that a terminal can show.
+    pub(crate) const fn is_binary(self) -> bool {
+        matches!(self, Self::Pprof | Self::Parquet)
     }
 }
 
-/// What a row of CSV and JSON lines is of.
+/// What a row of CSV, JSON lines and Parquet is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ExportRows {
     /// A window: load, latency, memory
@@ -112,7 +132,7 @@ pub(crate) struct ExportArgs {
     /// Value of folded stacks; pprof has all four
     #[arg(long, value_enum, default_value = "inuse-space")]
     pub(crate) metric: FoldedMetric,
-    /// What a row of csv and jsonl is of
+    /// What a row of csv, jsonl and parquet is of
     #[arg(long, value_enum, default_value = "windows")]
     pub(crate) rows: ExportRows,
     /// Latency from this time after the start on; whole windows

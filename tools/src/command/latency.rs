@@ -14,7 +14,7 @@ use crate::Failure;
 use crate::args::{
     CountersArgs, ExportArgs, ExportFormat, Format, LatencyArgs, LatencyBy, LatencyFailOn,
 };
-use crate::render::export::{gzipped, hlog, openmetrics, rows, timeline};
+use crate::render::export::{gzipped, hgrm, hlog, openmetrics, rows, timeline};
 use crate::render::latency as render;
 
 /// Runs `latency`.
@@ -98,7 +98,10 @@ pub(super) fn export(
             }
             ExportFormat::Timeline => write(&dir, &question, out, timeline::write),
             ExportFormat::Hlog => write(&dir, &question, out, hlog::write),
-            ExportFormat::Csv | ExportFormat::Jsonl => table(args, &dir, &question, out),
+            ExportFormat::Hgrm => write(&dir, &question, out, hgrm::write),
+            ExportFormat::Csv | ExportFormat::Jsonl | ExportFormat::Parquet => {
+                table(args, &dir, &question, out)
+            }
             _ => write(&dir, &question, out, openmetrics::write),
         }?;
         Ok(())
@@ -124,6 +127,7 @@ fn table(
     let open = || Intervals::open(dir).map_err(io::Error::other);
     let kind = match args.to {
         ExportFormat::Csv => rows::Kind::Csv,
+        ExportFormat::Parquet => rows::Kind::Parquet,
         _ => rows::Kind::Jsonl,
     };
     // The first line names every column, so that the counters must be known before.

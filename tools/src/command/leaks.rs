@@ -218,10 +218,13 @@ pub(super) fn deliver(
     match args.output.as_deref().filter(|path| *path != Path::new("-")) {
         None => {
             let stdout = io::stdout();
-            if args.to == ExportFormat::Pprof && stdout.is_terminal() {
+            if args.to.is_binary() && stdout.is_terminal() {
+                let name = args.to.name();
                 return Err(Failure::new(
                     2,
-                    "a pprof file is not text\n  cause: stdout is a terminal\n  remedy: name a file with -o heap.pb.gz, or pipe it",
+                    format!(
+                        "a {name} file is not text\n  cause: stdout is a terminal\n  remedy: name a file with -o FILE, or pipe it"
+                    ),
                 ));
             }
             produce(&mut bytes)?;
@@ -290,7 +293,9 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
         | ExportFormat::Hlog
         | ExportFormat::Openmetrics
         | ExportFormat::Csv
-        | ExportFormat::Jsonl => {
+        | ExportFormat::Jsonl
+        | ExportFormat::Parquet
+        | ExportFormat::Hgrm => {
             unreachable!("these are of latency")
         }
     }

@@ -158,7 +158,9 @@ fn write(args: &ExportArgs, what: &CpuExport<'_>, out: &mut dyn Write) -> io::Re
         | ExportFormat::Hlog
         | ExportFormat::Openmetrics
         | ExportFormat::Csv
-        | ExportFormat::Jsonl => {
+        | ExportFormat::Jsonl
+        | ExportFormat::Parquet
+        | ExportFormat::Hgrm => {
             unreachable!("these are of latency")
         }
     }

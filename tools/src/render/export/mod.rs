@@ -5,6 +5,7 @@ pub mod cpu;
 pub mod cpu_firefox;
 pub mod firefox;
 pub mod folded;
+pub mod hgrm;
 pub mod hlog;
 pub mod openmetrics;
 pub mod pprof;

@@ -1,7 +1,9 @@
-//! Windows of a run as rows, for pandas, DuckDB and spreadsheets: CSV (RFC 4180) or JSON lines. One row for
-//! each window, or for each window and core. Units are in the names of the columns; instants are RFC 3339.
+//! Windows of a run as rows, for pandas, DuckDB and spreadsheets: CSV (RFC 4180), JSON lines or Parquet. One row for
+//! each window, or for each window and core. Units are in the names of the columns; instants are RFC 3339 in text.
 //!
-//! What was not measured is empty in CSV and null in JSON, where `unknown` says why; it is never 0.
+//! What was not measured is empty in CSV and null elsewhere, where `unknown` says why; it is never 0.
+
+mod parquet;
 
 use std::io::{self, Write};
 
@@ -28,12 +30,16 @@ pub enum Kind {
     Csv,
     /// One JSON object in each line.
     Jsonl,
+    /// Apache Parquet.
+    Parquet,
 }
 
 /// A value of a row.
 #[derive(Debug, Clone, PartialEq)]
 enum Cell {
     Text(String),
+    /// Nanoseconds since 1970, UTC.
+    Instant(u64),
     Whole(u64),
     Number(f64),
     Unknown(String),
@@ -70,6 +76,7 @@ pub fn write(
 ) -> io::Result<u64> {
     let manifest = intervals.manifest.clone();
     let mut written = 0;
+    let mut lines = Lines::new(kind, out);
     for interval in intervals {
         if !wanted(&interval) {
             continue;
@@ -77,9 +84,7 @@ pub fn write(
         let Some(extent) = interval.extent_ns() else { continue };
         let head = |core: Option<u64>| {
             let after = |ns: u64| ns.saturating_sub(manifest.start_ns);
-            let at = |ns: u64| {
-                Cell::Text(rfc3339_ms(manifest.started_unix_ns.saturating_add(after(ns))))
-            };
+            let at = |ns: u64| Cell::Instant(manifest.started_unix_ns.saturating_add(after(ns)));
             let mut row = vec![
                 ("run".to_owned(), Cell::Text(manifest.id.clone())),
                 ("window".to_owned(), Cell::Whole(u64::from(interval.record.window))),
@@ -101,42 +106,73 @@ pub fn write(
             }
         };
         for row in made {
-            if kind == Kind::Csv && written == 0 {
-                let columns: Vec<String> = row.iter().map(|(name, _)| quoted(name)).collect();
-                writeln!(out, "{}", columns.join(","))?;
-            }
-            line(&row, kind, out)?;
+            lines.row(row, written == 0)?;
             written += 1;
         }
     }
+    lines.finish()?;
     Ok(written)
 }
 
-fn line(row: &Row, kind: Kind, out: &mut dyn Write) -> io::Result<()> {
-    match kind {
-        Kind::Csv => {
-            let cells: Vec<String> = row.iter().map(|(_, cell)| plain(cell)).collect();
-            writeln!(out, "{}", cells.join(","))
-        }
-        Kind::Jsonl => {
-            let (mut object, mut unknown) = (Map::new(), Map::new());
-            for (name, cell) in row {
-                object.insert(name.clone(), value(cell));
-                if let Cell::Unknown(why) = cell {
-                    unknown.insert(name.clone(), json!(why));
-                }
-            }
-            if !unknown.is_empty() {
-                object.insert("unknown".to_owned(), Value::Object(unknown));
-            }
-            writeln!(out, "{}", Value::Object(object))
+/// Where rows go.
+enum Lines<'o> {
+    Csv(&'o mut dyn Write),
+    Jsonl(&'o mut dyn Write),
+    Parquet(Box<parquet::Table<'o>>),
+}
+
+impl<'o> Lines<'o> {
+    fn new(kind: Kind, out: &'o mut dyn Write) -> Self {
+        match kind {
+            Kind::Csv => Self::Csv(out),
+            Kind::Jsonl => Self::Jsonl(out),
+            Kind::Parquet => Self::Parquet(Box::new(parquet::Table::new(out))),
         }
     }
+
+    fn row(&mut self, row: Row, first: bool) -> io::Result<()> {
+        match self {
+            Self::Csv(out) => {
+                if first {
+                    let columns: Vec<String> = row.iter().map(|(name, _)| quoted(name)).collect();
+                    writeln!(out, "{}", columns.join(","))?;
+                }
+                let cells: Vec<String> = row.iter().map(|(_, cell)| plain(cell)).collect();
+                writeln!(out, "{}", cells.join(","))
+            }
+            Self::Jsonl(out) => {
+                let cells = row.iter().map(|(name, cell)| (name.clone(), value(cell)));
+                let (mut object, unknown): (Map<_, _>, _) = (cells.collect(), unknowns(&row));
+                if !unknown.is_empty() {
+                    object.insert("unknown".to_owned(), Value::Object(unknown));
+                }
+                writeln!(out, "{}", Value::Object(object))
+            }
+            Self::Parquet(table) => table.row(row),
+        }
+    }
+
+    fn finish(self) -> io::Result<()> {
+        match self {
+            Self::Csv(_) | Self::Jsonl(_) => Ok(()),
+            Self::Parquet(table) => table.finish(),
+        }
+    }
+}
+
+/// Why cells of a row are not known, by column.
+fn unknowns(row: &Row) -> Map<String, Value> {
+    let why = |(name, cell): &(String, Cell)| match cell {
+        Cell::Unknown(why) => Some((name.clone(), json!(why))),
+        _ => None,
+    };
+    row.iter().filter_map(why).collect()
 }
 
 fn plain(cell: &Cell) -> String {
     match cell {
         Cell::Text(text) => quoted(text),
+        Cell::Instant(ns) => rfc3339_ms(*ns),
         Cell::Whole(n) => n.to_string(),
         Cell::Number(n) => n.to_string(),
         Cell::Unknown(_) => String::new(),
@@ -146,6 +182,7 @@ fn plain(cell: &Cell) -> String {
 fn value(cell: &Cell) -> Value {
     match cell {
         Cell::Text(text) => json!(text),
+        Cell::Instant(ns) => json!(rfc3339_ms(*ns)),
         Cell::Whole(n) => json!(n),
         Cell::Number(n) => json!(n),
         Cell::Unknown(_) => Value::Null,
@@ -328,7 +365,7 @@ mod tests {
         ];
         let written = |kind| {
             let mut out = Vec::new();
-            line(&row, kind, &mut out).unwrap();
+            Lines::new(kind, &mut out).row(row.clone(), false).unwrap();
             String::from_utf8(out).unwrap()
         };
         assert_eq!(written(Kind::Csv), "\"x,\"\"y\"\"\n\",,0\n");
