@@ -7,7 +7,7 @@ mod common;
 use std::collections::HashMap;
 
 use common::{Ran, run_with};
-use tailbeam_harness::load::{Poll, Secure};
+use tailbeam_harness::load::{Elicit, Poll, Secure, Workload};
 use tailbeam_harness::plan::{Arrivals, LimitPlan, LogAck, LogCore, LogSync, Plan, Span, Targets};
 use tailbeam_harness::verdict::Outcomes;
 
@@ -72,6 +72,48 @@ fn every_elicitation_ends_once_and_each_end_is_counted_twice_alike() {
     let total = ran.total();
     let (staged, system) = (total.staged_ns() as f64, total.system_ns as f64);
     assert!((staged - system).abs() <= 0.01 * system, "stages {staged} against {system}");
+}
+
+/// Sessions of a second in the mean: agents go when they are idle, and the load does not notice.
+fn come_and_go<W: Workload>() -> Option<(Outcomes, Counts)> {
+    let mut plan = plan(200, 4);
+    plan.protocol.poll.interval_ns = 10_000_000;
+    let stay = outcomes(&run_with::<W>(&plan)?);
+    plan.shape.session_ns = Some(1_000_000_000);
+    let ran = run_with::<W>(&plan)?;
+    let (go, counts) = (outcomes(&ran), Counts::of(&ran));
+    assert_eq!(go.attempts, stay.attempts, "{}: the schedule is the same", W::NAME);
+    // An agent goes at its next idle instant, 0.1 s later: 200 * 4 / 1.1 sessions, with a deviation of 26.
+    let ended = counts.get("sessions that ended");
+    assert!((600..=830).contains(&ended), "{}: {ended} sessions", W::NAME);
+    Some((go, counts))
+}
+
+#[test]
+fn agents_that_come_and_go_lose_no_request() {
+    for ran in [come_and_go::<Elicit>, come_and_go::<Secure>, come_and_go::<Poll>] {
+        let Some((all, counts)) = ran() else { return };
+        assert_eq!(all.ok, all.attempts, "{all:?}");
+        assert_eq!(counts.get("sessions that ended with requests open"), 0);
+    }
+}
+
+#[test]
+fn an_agent_that_never_rests_goes_after_the_grace_and_what_it_had_open_is_lost() {
+    let mut plan = plan(50, 4);
+    // Each has several open at any time.
+    (plan.think, plan.delay) = (Span::ms(10, 20), Span::ms(300, 300));
+    (plan.timeout_ns, plan.pending_max) = (400_000_000, 1_000);
+    plan.shape.arrivals = Arrivals::Poisson;
+    plan.shape.session_ns = Some(1_000_000_000);
+    let Some(ran) = run_with::<Elicit>(&plan) else { return };
+    let (all, counts) = (outcomes(&ran), Counts::of(&ran));
+    let cut = counts.get("sessions that ended with requests open");
+    assert!(cut > 50 && cut <= counts.get("sessions that ended"), "{cut}");
+    assert!(
+        all.lost > cut && all.expired > 0,
+        "its own are lost, those that it held expire: {all:?}"
+    );
 }
 
 #[test]

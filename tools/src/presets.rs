@@ -12,7 +12,7 @@ pub(crate) struct Preset {
 }
 
 /// All of them (what the original assessment ran, with its figures; see the notes of each).
-pub(crate) const PRESETS: [Preset; 13] = [
+pub(crate) const PRESETS: [Preset; 14] = [
     Preset {
         name: "soak",
         about: "the endurance run: any other agent is asked, 3,030 requests/s of 10,000 agents",
@@ -50,8 +50,13 @@ pub(crate) const PRESETS: [Preset; 13] = [
     },
     Preset {
         name: "realistic",
-        about: "think 2 s +- 50 %, answers within 30 to 200 ms, one in ten declined; agents live throughout",
-        flags: "--agents 1200 --think 1s..3s --delay 30ms..200ms --timeout 10s --decline 10%",
+        about: "think 2 s +- 50 %, answers within 30 to 200 ms, one in ten declined, sessions of 300 s in the mean",
+        flags: "--agents 1200 --think 1s..3s --delay 30ms..200ms --timeout 10s --decline 10% --session 300s",
+    },
+    Preset {
+        name: "churn",
+        about: "the soak with sessions of 30 s in the mean: 333 agents a second go, and others take their place",
+        flags: "--agents 10k --think 1s..5s --delay 100ms..500ms --timeout 10s --session 30s",
     },
     Preset {
         name: "stock",

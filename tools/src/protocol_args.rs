@@ -110,6 +110,9 @@ pub(crate) struct ProtocolArgs {
     /// How many are asked at each instant
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) fan_out: u32,
+    /// Mean length of an agent's session: then it goes, and another one takes its place; all the run when not given
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) session: Option<u64>,
     /// Time between two looks of a poller
     #[arg(long, default_value = "1s", value_name = "TIME", value_parser = duration)]
     pub(crate) poll_interval: u64,
@@ -172,7 +175,8 @@ impl ProtocolArgs {
             When::Poisson => Arrivals::Poisson,
             When::Closed => Arrivals::Closed,
         };
-        ShapePlan { targets: self.targets, arrivals, fan_out: self.fan_out }
+        let (targets, fan_out, session_ns) = (self.targets, self.fan_out, self.session);
+        ShapePlan { targets, arrivals, fan_out, session_ns }
     }
 }
 

@@ -97,7 +97,8 @@ fn a_soak_killed_twice_is_continued_and_reads_whole() {
         gates.find(|gate| gate["gate"] == name).unwrap_or_else(|| panic!("no gate {name}")).clone()
     };
     assert_eq!(gate("outcomes")["verdict"], "PASS", "{}", gate("outcomes"));
-    assert_eq!(gate("fairness")["verdict"], "INCONCLUSIVE", "{}", gate("fairness"));
+    // The agents of the epoch that was cut behind its first window are known by what was written there.
+    assert_eq!(gate("fairness")["verdict"], "PASS", "{}", gate("fairness"));
     let leaks = gate("leaks");
     assert!(leaks["measured"].as_str().unwrap().contains("over 3 epochs"), "{leaks}");
     assert!(leaks["reason"].as_str().unwrap().contains("epoch 2: "), "{leaks}");

@@ -30,6 +30,7 @@ use crate::evidence::records::{CostPair, CountRecord, PlantedRecord, SecondRecor
 use crate::load::harm::Harm;
 use crate::load::latency::draws;
 use crate::load::secure::far::FarCounts;
+use crate::load::session::Sessions;
 use crate::load::slow::flooded;
 use crate::load::{
     Fleet, Recorder, SecondCounts, Series, SeriesSet, Workload, empty_set, recorder,
@@ -85,6 +86,8 @@ pub(super) struct Controller<'a, W: Workload> {
     /// The second process, where this one has started it.
     pub(super) second: Option<Launched>,
     start_ns: u64,
+    /// When the agents' counts are written down next.
+    pub(super) checkpoint_ns: u64,
     pub(super) windows: Windows,
     pub(super) live: Live,
     /// What earlier epochs have counted; cumulative figures go on from there.
@@ -182,7 +185,12 @@ impl<'a, W: Workload> Controller<'a, W> {
             middles: OnceLock::new(),
             workload: PhantomData,
             harm: control.board.clone().map(|board| Harm::new(board, shards, askers)),
-            born: (0..control.board.as_ref().map_or(0, |_| agents))
+            sessions: Sessions::default(),
+            born: (0..if control.board.is_some() || plan.shape.session_ns.is_some() {
+                agents
+            } else {
+                0
+            })
                 .map(|_| OnceLock::new())
                 .collect(),
             start_ns: OnceLock::new(),
@@ -209,6 +217,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             secret: [0; 32],
             second: None,
             start_ns: 0,
+            checkpoint_ns: 0,
             windows: Windows::new(shards, 0),
             live: Live::default(),
             carried: Carried::default(),
@@ -340,6 +349,7 @@ impl<'a, W: Workload> Controller<'a, W> {
                     progress(&Progress { phase: "measure", event, ..Progress::default() });
                 }
                 self.write_window(writer)?;
+                self.checkpoint(writer, now)?;
             }
         }
         Ok(())

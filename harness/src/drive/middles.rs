@@ -12,7 +12,7 @@ use tailbeam_runtime::{Addr, Cx};
 use super::DriveError;
 use super::controller::Controller;
 use super::replay;
-use crate::chaos::board::Defence;
+use crate::chaos::board::{Defence, Place};
 use crate::evidence::records::CountRecord;
 use crate::load::Workload;
 use crate::load::link::MARK;
@@ -84,9 +84,9 @@ fn secret() -> Result<[u8; 32], DriveError> {
     Ok(bytes)
 }
 
-/// Where a log goes on: its next event and segment, and where what it holds is damaged (segment, byte offset), but for
+/// Where a log goes on: its next event and segment, and where what it holds is damaged, but for
 /// writes that were cut off ([`is_cut_off`](crate::log::Damage::is_cut_off)).
-type Next = ((u64, u32), Vec<(u32, u32)>);
+type Next = ((u64, u32), Vec<Place>);
 
 /// What a log's directory holds, and where it goes on. Damage is no error: what follows it is there, and it is counted.
 /// `blind`: by a reader without its defence against damage.
@@ -103,8 +103,12 @@ fn kept(dir: &std::path::Path, key: LogKey, blind: bool) -> Result<(Kept, Next),
     });
     let found = found.map_err(|error| error.to_string())?;
     let damaged = found.damage.iter().filter(|of| !of.is_cut_off());
-    // Segments have 16 MiB.
-    let damaged = damaged.map(|of| (of.segment, u32::try_from(of.offset).unwrap_or(u32::MAX)));
+    let damaged = damaged.map(|of| Place {
+        segment: of.segment,
+        // Segments have 16 MiB.
+        byte: u32::try_from(of.offset).unwrap_or(u32::MAX),
+        event: of.missing.map(|(from, _)| from),
+    });
     let damaged = damaged.collect();
     Ok((kept, ((found.next_seq, found.next_segment), damaged)))
 }
@@ -246,6 +250,11 @@ impl<W: Workload> Controller<'_, W> {
                 None => all.push(CountRecord { name, count }),
             }
         };
+        if self.plan.shape.session_ns.is_some() {
+            let (ended, cut) = self.fleet.sessions.counted();
+            add("sessions that ended".to_owned(), ended);
+            add("sessions that ended with requests open".to_owned(), cut);
+        }
         let middles = self.fleet.middles.get().map_or(&[][..], Vec::as_slice);
         for (shard, &middle) in middles.iter().enumerate() {
             let counted = self.answer(shard, async move |cx: &mut Cx<'_>| {

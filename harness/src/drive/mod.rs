@@ -12,6 +12,7 @@
 
 mod attack;
 mod begin;
+mod checkpoint;
 mod controller;
 mod cost;
 mod error;

@@ -1,5 +1,6 @@
 //! Whether memory and store have room for a plan, before anything is begun.
 
+use super::checkpoint;
 use super::error::DriveError;
 use crate::plan::{Plan, TOP};
 
@@ -22,6 +23,8 @@ const TICK_BYTES: u64 = 150;
 const EXEMPLAR_BYTES: u64 = 260;
 /// Two u32 and three u64 per agent when the run is sealed.
 const SEAL_PER_AGENT_BYTES: u64 = 32;
+/// Two u32 per agent from time to time.
+const SO_FAR_PER_AGENT_BYTES: u64 = 8;
 /// Plan, manifest, end record, directory blocks.
 const RUN_FIXED_BYTES: u64 = 128 << 10;
 
@@ -75,6 +78,9 @@ fn disk_needed(plan: &Plan, cores: u64) -> u64 {
     windows
         .saturating_mul(window)
         .saturating_add(plan.agents.saturating_mul(SEAL_PER_AGENT_BYTES))
+        .saturating_add(
+            plan.agents.saturating_mul(SO_FAR_PER_AGENT_BYTES * checkpoint::times(length_ns)),
+        )
         .saturating_add(RUN_FIXED_BYTES)
         .saturating_add(heap_needed(plan))
         .saturating_add(log_needed(plan))

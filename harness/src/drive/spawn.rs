@@ -36,7 +36,7 @@ impl<W: Workload> Controller<'_, W> {
             let total = (agents + self.shards - 1 - shard) / self.shards;
             let (limits, legs) = (self.limits.clone(), Arc::clone(&self.latency.legs));
             let lane = self.control.board.as_ref().and_then(|board| Lane::new(board, shard));
-            let anew = self.fleet.harm.is_some();
+            let anew = !self.fleet.born.is_empty();
             let place = Place { shard, agents: total, limits, legs, lane, anew };
             let plan = self.plan.clone();
             self.on(shard, move |_| recorder::install(Box::new(Recorder::new(&plan, place))))?;

@@ -12,7 +12,7 @@ use super::error::DriveError;
 use super::resume::lock;
 use crate::evidence::EpochRecord;
 use crate::evidence::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
-use crate::evidence::sha256_hex;
+use crate::evidence::{sha256_hex, so_far};
 use crate::load::{AgentNs, SeriesSet};
 use crate::plan::Plan;
 
@@ -102,7 +102,7 @@ impl RunWriter {
         self.segment.append(kind, FRAME_VERSION, mono_ns, payload).map_err(|e| failed(&self.dir, e))
     }
 
-    fn sync(&mut self) -> Result<(), DriveError> {
+    pub(super) fn sync(&mut self) -> Result<(), DriveError> {
         if self.syncs { self.segment.sync().map_err(|e| failed(&self.dir, e)) } else { Ok(()) }
     }
 
@@ -179,6 +179,21 @@ impl RunWriter {
         self.json(kind::END, mono_ns, end)?;
         self.sync()?;
         self.segment.seal().map_err(|e| failed(&self.dir, e))
+    }
+
+    /// Writes what agents of a shard have done so far.
+    pub(super) fn so_far(
+        &mut self,
+        mono_ns: u64,
+        (shard, shards): (usize, usize),
+        from: usize,
+        (attempts, completions): (&[u32], &[u32]),
+    ) -> Result<(), DriveError> {
+        let narrow = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+        let place = (narrow(shard), narrow(shards));
+        let from = u32::try_from(from).unwrap_or(u32::MAX);
+        let payload = so_far::payload(place, from, attempts, completions);
+        self.frame(kind::SO_FAR, mono_ns, &payload)
     }
 
     /// Writes one number of every agent, in as many frames as it takes.

@@ -23,6 +23,7 @@ mod program;
 mod read;
 mod recorded;
 pub mod records;
+pub(crate) mod so_far;
 mod stalls;
 mod store;
 mod time;

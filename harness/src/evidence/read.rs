@@ -12,6 +12,7 @@ use super::epoch::{Axis, Epoch, EpochRecord};
 use super::program::SEGMENT_HEAD;
 use super::recorded::Recorded;
 use super::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
+use super::so_far::PerAgent;
 use super::{HEAP_STATE, WAITS};
 use crate::load::Series;
 use crate::plan::Plan;
@@ -31,7 +32,8 @@ pub struct RunFrames {
     pub histograms: Vec<Histogram>,
     /// Attempts per agent, when the run ended orderly.
     pub attempts: Option<Vec<u32>>,
-    /// Completions per agent, when the run ended orderly.
+    /// Completions per agent, as far as they are known: all of epochs that ended orderly, those up to the last word of one
+    /// that was cut.
     pub completions: Option<Vec<u32>>,
     /// System latency of each agent's requests together, ns; older runs have none.
     pub system_ns: Option<Vec<u64>>,
@@ -215,7 +217,7 @@ fn is_head(segment: &Path) -> bool {
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
-    let mut numbers = AgentNumbers::default();
+    let mut numbers = PerAgent::default();
     let mut system = Histogram::new();
     let mut axis = Axis::new(&run.manifest, run.plan.seed);
     for frame in frames {
@@ -241,13 +243,18 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
                     run.damage.push(format!("frame {}: unreadable window: {error}", frame.seq))
                 }
             },
-            // Of one epoch of several they say nothing about the run.
-            kind::PER_AGENT if axis.epochs.len() == 1 => numbers.add(&frame.payload),
+            kind::PER_AGENT => numbers.at_the_end(&frame.payload),
+            kind::SO_FAR => run.damage.extend(
+                numbers
+                    .so_far(&frame.payload)
+                    .is_none()
+                    .then(|| format!("frame {}: unreadable counts of agents", frame.seq)),
+            ),
             kind::EPOCH => match epoch(frame) {
                 Ok(record) => {
                     // What was written of the window that was open counts nowhere.
                     waiting.clear();
-                    numbers = AgentNumbers::default();
+                    numbers.epoch();
                     run.windows.last_mut().into_iter().for_each(WindowRecord::cut);
                     axis.begin(&record);
                 }
@@ -264,6 +271,7 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             _ => {}
         }
     }
+    let numbers = numbers.finish(run.plan.agents);
     (run.attempts, run.completions) = (numbers.attempts, numbers.completions);
     (run.system_ns, run.worst_ns) = (numbers.system_ns, numbers.worst_ns);
     run.service_ns = numbers.service_ns;

@@ -25,6 +25,9 @@ pub mod kind {
     pub const LATENCY: u16 = 6;
     /// `super::super::EpochRecord`, JSON: another process continues the run; what waits for its WINDOW is dropped.
     pub const EPOCH: u16 = 7;
+    /// Counts of agents of a shard so far in this epoch, behind a window: shard u16, shards u16, first agent of the shard
+    /// u32, then attempts and completions, u32 per agent each; little endian. Agent `i` lives on shard `i % shards`.
+    pub const SO_FAR: u16 = 8;
     /// What `record` recorded of a program, see `tailbeam_probes::record::program`; all five in the bytes of
     /// that module. First frame: `ProgramStart`.
     pub const PROGRAM_START: u16 = 16;

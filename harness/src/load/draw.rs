@@ -24,6 +24,8 @@ pub enum Stream {
     Content = 5,
     /// Whether request k is written down whole.
     Sample = 6,
+    /// Length of the session that begins before request k.
+    Session = 7,
 }
 
 /// The draws of one agent.
@@ -83,7 +85,7 @@ impl Draw {
     #[must_use]
     pub fn distance_ns(self, k: u64, plan: &Plan) -> u64 {
         match plan.shape.arrivals {
-            Arrivals::Poisson => self.exponential_ns(k, plan.think.mean_ns()),
+            Arrivals::Poisson => self.exponential_ns((k, Stream::Think), plan.think.mean_ns()),
             Arrivals::Cycle | Arrivals::Closed => self.cycle_ns(k, plan.think, plan.delay),
         }
     }
@@ -94,15 +96,23 @@ impl Draw {
     pub fn first_distance_ns(self, plan: &Plan) -> u64 {
         match plan.shape.arrivals {
             // Without memory: what is left of a distance is drawn as a whole one.
-            Arrivals::Poisson => self.exponential_ns(u64::MAX, plan.think.mean_ns()),
+            Arrivals::Poisson => {
+                self.exponential_ns((u64::MAX, Stream::Think), plan.think.mean_ns())
+            }
             Arrivals::Cycle => self.first_ns(plan.think, plan.delay),
             Arrivals::Closed => 0,
         }
     }
 
-    fn exponential_ns(self, k: u64, mean_ns: f64) -> u64 {
+    /// Length of the session that begins before request `k`, exponential with this mean, ns.
+    #[must_use]
+    pub fn session_ns(self, k: u64, mean_ns: u64) -> u64 {
+        self.exponential_ns((k, Stream::Session), mean_ns as f64)
+    }
+
+    fn exponential_ns(self, (k, stream): (u64, Stream), mean_ns: f64) -> u64 {
         // 1 - u lies in (0, 1]; with 53 bits the longest is 37 means.
-        let ns = -(1.0 - self.unit(k, Stream::Think)).ln() * mean_ns;
+        let ns = -(1.0 - self.unit(k, stream)).ln() * mean_ns;
         (ns as u64).max(1)
     }
 

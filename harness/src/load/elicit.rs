@@ -107,6 +107,10 @@ impl Workload for Elicit {
         }
     }
 
+    fn idle(&self) -> bool {
+        self.pending.iter().all(Option::is_none)
+    }
+
     fn settle(&mut self, reply: Verdict) -> Settled {
         match reply {
             Verdict::Busy => Settled::Refused,

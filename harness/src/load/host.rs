@@ -1,5 +1,7 @@
 //! The agent that hosts a workload value on the runtime: schedule, sending, deadlines, recording.
 
+mod life;
+
 use std::marker::PhantomData;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -11,7 +13,7 @@ use tailbeam_runtime::{Addr, Agent, AgentId, Cx, Stop};
 use super::account::{self, Account, Serving};
 use super::draw::{Draw, Stream};
 use super::exchange::{Body, Exchange, ReplyTo};
-use super::harm::{Harm, Schedule};
+use super::harm::Harm;
 use super::latency::Draws;
 use super::legs::Step;
 use super::middle::{MiddleAgent, MiddleMsg};
@@ -19,6 +21,7 @@ use super::open::Open;
 use super::plant::{self, Plot};
 use super::recorder::{self, Series};
 use super::secure::far::FarCounts;
+use super::session::{Session, Sessions};
 use super::settle::{Refusal, fail, handed_back, no_memory, settle, unsent, withdrawn};
 use super::slow::{self, Slow};
 use super::way;
@@ -58,6 +61,8 @@ pub(crate) struct Fleet<W: Workload> {
     pub(crate) workload: PhantomData<fn(W)>,
     /// What a supervisor does to them; none without a board.
     pub(crate) harm: Option<Harm>,
+    /// Sessions of its agents that have ended.
+    pub(crate) sessions: Sessions,
     /// Where agents that are made anew live, by themselves; empty where none is.
     pub(crate) born: Box<[OnceLock<Addr<Hosted<W>>>]>,
     /// When the run starts; set before any agent begins.
@@ -98,6 +103,7 @@ pub(crate) struct Hosted<W: Workload> {
     counted: u32,
     /// Panics of its core that it has behind it.
     behind: u64,
+    session: Session,
     inner: W,
 }
 
@@ -146,6 +152,7 @@ impl<W: Workload> Hosted<W> {
             slows,
             counted,
             behind,
+            session: Session::ENDLESS,
             inner,
         }
     }
@@ -158,35 +165,7 @@ impl<W: Workload> Hosted<W> {
     /// instant.
     fn issue(&mut self, now_ns: u64, cx: &mut Cx<'_>) {
         self.issue_due(now_ns, cx);
-        self.keep();
-    }
-
-    /// Leaves word how far it is, for whoever takes its place.
-    fn keep(&self) {
-        if self.fleet.harm.is_some() {
-            let schedule = Schedule { next_ns: self.next_ns, k: self.k };
-            recorder::with(|r| r.keep(self.local, schedule));
-        }
-    }
-
-    /// Takes the place of one that has failed: its open requests are lost, its schedule goes on.
-    fn rejoin(&mut self, cx: &mut Cx<'_>) {
-        let (local, now_ns) = (self.local, cx.fresh_ns());
-        let lost = recorder::with(|r| r.lose(local, now_ns));
-        let Schedule { next_ns, k } = recorder::with(|r| r.schedule(local));
-        // Those are of its earlier life, and would find nobody.
-        lost.iter().for_each(|&timer| _ = cx.cancel(timer));
-        let Some(&start_ns) = self.fleet.start_ns.get().filter(|_| next_ns != 0) else { return };
-        (self.next_ns, self.k) = (next_ns, k);
-        self.inner.begin(start_ns, cx);
-        if self.index >= self.fleet.askers {
-            return;
-        }
-        if !lost.is_empty() && self.fleet.plan.shape.arrivals == Arrivals::Closed {
-            let think = self.draw().span_ns(u64::from(k), Stream::Think, self.fleet.plan.think);
-            self.next_ns = now_ns + think;
-        }
-        self.issue(cx.stamp_ns(), cx);
+        self.keep(false);
     }
 
     /// One request beside the schedule, due now.
@@ -200,7 +179,7 @@ impl<W: Workload> Hosted<W> {
             self.k = self.k.wrapping_add(1);
         }
         self.next_ns = next_ns;
-        self.keep();
+        self.keep(false);
     }
 
     fn issue_due(&mut self, mut now_ns: u64, cx: &mut Cx<'_>) {
@@ -523,6 +502,7 @@ impl<W: Workload> Agent for Hosted<W> {
                 self.inner.begin(start_ns, cx);
                 // What attacks has no schedule.
                 if self.index < self.fleet.askers {
+                    self.begin_session();
                     self.issue(cx.stamp_ns(), cx);
                 }
             }
@@ -564,6 +544,9 @@ impl<W: Workload> Agent for Hosted<W> {
         let _tag = owner::scope(self.owner);
         if token == TICK {
             observe::seen(self.next_ns, cx.turn_ns());
+            if self.leaves() {
+                return Err(Stop);
+            }
             // The turn has just begun: its stamp, where it has one, is the instant.
             let now_ns = if cx.has_turn_stamps() { cx.turn_ns() } else { cx.stamp_ns() };
             self.issue(now_ns, cx);

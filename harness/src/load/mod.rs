@@ -16,6 +16,7 @@ pub(crate) mod plant;
 mod poll;
 pub(crate) mod recorder;
 pub(crate) mod secure;
+pub(crate) mod session;
 pub(crate) mod settle;
 pub(crate) mod slow;
 mod thin;

@@ -110,6 +110,12 @@ pub trait Workload: Sized + Send + 'static {
         Settled::Ok
     }
 
+    /// Whether it holds no request of another agent, so that it may go when its session is over (`soak --session`). What
+    /// an agent holds that goes all the same expires at those who asked.
+    fn idle(&self) -> bool {
+        true
+    }
+
     /// Whether its messages go by a middle on each core, and are logged.
     #[doc(hidden)]
     const MIDDLE: bool = false;

@@ -249,6 +249,12 @@ impl Plan {
             (1, if closed { 1 } else { shape::FAN_OUT_MAX }),
             "a closed loop asks one at a time",
         )?;
+        // A session is no shorter than a few requests, or nothing else would be measured.
+        within_s(
+            "--session",
+            self.shape.session_ns.unwrap_or(SPAN_MAX_NS),
+            (100_000_000, SPAN_MAX_NS),
+        )?;
         within(
             "--message-bytes",
             u64::from(protocol.message_bytes),

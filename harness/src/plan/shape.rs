@@ -39,11 +39,20 @@ pub struct ShapePlan {
     pub arrivals: Arrivals,
     /// How many are asked at each instant, one request each.
     pub fan_out: u32,
+    /// Mean length of a session, ns, exponential: then the agent goes, and another one takes its place and its schedule.
+    /// `None`: agents live throughout.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_ns: Option<u64>,
 }
 
 impl Default for ShapePlan {
     fn default() -> Self {
-        Self { targets: Targets::default(), arrivals: Arrivals::default(), fan_out: 1 }
+        Self {
+            targets: Targets::default(),
+            arrivals: Arrivals::default(),
+            fan_out: 1,
+            session_ns: None,
+        }
     }
 }
 

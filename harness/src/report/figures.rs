@@ -61,6 +61,13 @@ fn unknown<T>((cause, remedy): (&str, &str)) -> Measured<T> {
     Measured::unknown(cause, remedy)
 }
 
+/// Share of the requests whose agents are known, where that is not all of them. What an epoch did between its last word
+/// and its cut is counted, but by no agent.
+pub(super) fn counted_share(attempts: Option<&[u32]>, of: u64) -> Option<f64> {
+    let known: u64 = attempts?.iter().map(|&count| u64::from(count)).sum();
+    (known < of).then(|| known as f64 / of as f64)
+}
+
 /// Spread of a count over the agents. `attempted`: whether there was anything to count.
 pub(super) fn spread(counts: Option<&[u32]>, attempted: bool) -> Measured<Spread> {
     if !attempted {
@@ -68,7 +75,7 @@ pub(super) fn spread(counts: Option<&[u32]>, attempted: bool) -> Measured<Spread
     }
     let Some(counts) = counts.filter(|counts| !counts.is_empty()) else {
         return Measured::unknown(
-            "per-agent counts are written when a run is sealed: this run was not, or an epoch of it was cut",
+            "per-agent counts are written from time to time and at the end: it was cut before any was",
             "end a run by its duration or by SIGINT",
         );
     };
@@ -293,5 +300,8 @@ mod tests {
         assert!(over(Measured::Known(5), 1.0, 0.0).known().is_none());
         assert_eq!(over(Measured::Known(5), 1.0, 2.0).known(), Some(&2.5));
         assert!(spread(Some(&[0, 0]), false).known().is_none());
+        assert_eq!(counted_share(Some(&[3, 4]), 7), None);
+        assert_eq!(counted_share(Some(&[3, 4]), 14), Some(0.5));
+        assert_eq!(counted_share(None, 14), None);
     }
 }

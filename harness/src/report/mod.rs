@@ -174,6 +174,9 @@ pub struct AgentsSection {
     pub completions: Measured<Spread>,
     /// Spread of attempts per agent.
     pub attempts: Measured<Spread>,
+    /// Share of the requests that both are of, where it is not all: of an epoch that was cut the last are not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counted_share: Option<f64>,
 }
 
 /// Spread of a count over the agents.

@@ -131,21 +131,36 @@ pub fn little(gate: &Gate, within: f64, ratio: Option<(f64, f64)>, samples: u64)
     decided(result, off <= within, "requests would be missing from the latencies, or counted twice")
 }
 
-/// Spread of completions per agent, given as (min, max, mean, agents); `length_s` is how long they took.
+/// Share of the requests whose agents must be known. What they did in the rest is not seen, so it must be small beside a
+/// ratio of two.
+const COUNTED_MIN: f64 = 0.95;
+
+/// Spread of completions per agent, given as (min, max, mean, agents), and the share of the requests that it is of;
+/// `length_s` is how long they took.
 #[must_use]
 pub fn fairness(
     gate: &Gate,
     limit: f64,
-    spread: Option<(u64, u64, f64, u64)>,
+    (spread, counted): (Option<(u64, u64, f64, u64)>, f64),
     length_s: f64,
 ) -> GateResult {
     let Some((min, max, mean, agents)) = spread else {
         let unknown = result(gate, 0, "unknown".to_owned());
-        let reason =
-            "per-agent counts are written when a run is sealed; an epoch that was cut has none";
+        let reason = "per-agent counts are written from time to time and at the end; it was cut before any was";
         return open(unknown, reason, None);
     };
-    let result = result(gate, agents, format!("min {min}, mean {mean:.1}, max {max}"));
+    let mut text = format!("min {min}, mean {mean:.1}, max {max}");
+    if counted < 1.0 {
+        text.push_str(&format!(", of {:.1} % of the requests", counted * 100.0));
+    }
+    let result = result(gate, agents, text);
+    if counted < COUNTED_MIN {
+        let reason =
+            "an epoch was cut, and what its agents did since their last counts is not known";
+        // As much again as would make the rest small.
+        let needed = length_s * (1.0 - counted) / (1.0 - COUNTED_MIN) - length_s;
+        return open(result, reason, (needed > 0.0).then_some(needed));
+    }
     if mean < FAIR_MEAN {
         let needed = (mean > 0.0).then(|| length_s * (FAIR_MEAN / mean) - length_s);
         let reason = format!(
@@ -330,11 +345,14 @@ mod tests {
             (Pass, Fail, Fail)
         );
         assert_eq!((law(Some(1.0), 9), law(None, 99)), (Inconclusive, Inconclusive));
-        let fair = |spread| fairness(&FAIR, 2.0, spread, 60.0);
+        let fair = |spread| fairness(&FAIR, 2.0, (spread, 1.0), 60.0);
         assert_eq!(fair(Some((90, 110, 100.0, 9))).verdict, Pass);
         assert_eq!(fair(Some((0, 110, 100.0, 9))).verdict, Fail);
         assert_eq!(fair(Some((50, 110, 100.0, 9))).verdict, Fail);
         assert_eq!(fair(None).verdict, Inconclusive);
+        let of = |counted| fairness(&FAIR, 2.0, (Some((90, 110, 100.0, 9)), counted), 60.0);
+        assert_eq!((of(0.96).verdict, of(0.9).verdict), (Pass, Inconclusive));
+        assert!(of(0.96).measured.contains("96.0 %") && of(0.9).needs_more_s.is_some());
         assert_eq!(fair(Some((5, 31, 18.0, 9))).needs_more_s, Some(40.0));
         let sends = |p99_ns, exhausted, taken| {
             let sends = Sends { p99_ns, n: 1_000, late: 40, exhausted, taken };

@@ -274,7 +274,11 @@ fn agents(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         figure(&agents.bytes_per_agent, size),
         figure(&agents.rss_per_agent, size)
     )?;
-    writeln!(out, "Fairness  completions per agent: {}", figure(&agents.completions, spread))?;
+    write!(out, "Fairness  completions per agent: {}", figure(&agents.completions, spread))?;
+    match agents.counted_share {
+        Some(share) => writeln!(out, "; of {:.1} % of the requests", share * 100.0)?,
+        None => writeln!(out)?,
+    }
     writeln!(out, "          attempts per agent: {}", figure(&agents.attempts, spread))
 }
 

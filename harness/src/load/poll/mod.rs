@@ -171,6 +171,10 @@ impl Workload for Poll {
         reply.send(cx, Arc::clone(&self.answer));
     }
 
+    fn idle(&self) -> bool {
+        self.pending.iter().all(Option::is_none)
+    }
+
     fn settle(&mut self, answer: Arc<[u8]>) -> Settled {
         match answer.is_empty() {
             // The box was full.

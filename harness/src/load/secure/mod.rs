@@ -197,6 +197,10 @@ impl Workload for Secure {
         }
     }
 
+    fn idle(&self) -> bool {
+        self.pending.iter().all(Option::is_none)
+    }
+
     fn settle(&mut self, said: Said) -> Settled {
         match said {
             Said::Settled { state: State::Accepted, data: Some(_) } => Settled::Ok,
