@@ -284,13 +284,17 @@ fn a_wall_clock_that_is_five_minutes_off_ends_nothing_and_opens_no_limit() {
         let Some(ran) = run::<Secure>(&secure(3), |board| {
             let offset_ns = offset_s * 1_000_000_000;
             board.set(Knob::RealtimeDriftPpm, 50_000);
+            // A time of day is written down where a segment begins.
+            board.set(Knob::LogRenewNs, 150 * MS);
             turn(board, Knob::RealtimeOffsetNs, offset_ns.cast_unsigned(), 600);
             board.set(Knob::RealtimeDriftPpm, 0);
+            board.set(Knob::LogRenewNs, 0);
         }) else {
             return;
         };
         assert_eq!(clean(&ran.all), (0, 0, 0, 0, 0), "{:?}", ran.all);
-        ran.assert_only_bitten(&[Knob::RealtimeOffsetNs, Knob::RealtimeDriftPpm]);
+        ran.assert_only_bitten(&[Knob::RealtimeOffsetNs, Knob::RealtimeDriftPpm, Knob::LogRenewNs]);
+        assert!(ran.count("log: segments") >= 6, "{}", ran.count("log: segments"));
         ran.assert_whole_again(&secure(3));
         // No latency is that of another clock.
         let system = &ran.run.histograms[0];

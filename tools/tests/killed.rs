@@ -64,7 +64,7 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
     assert!(able.len() > 3, "what the subject does itself needs nothing of this host: {list}");
     // Beside each other: each has names of its own. What has no name of ours shows in the host as it was before.
     for faults in able.chunks(ABREAST) {
-        let before = residue(&[]).unwrap();
+        let (before, rules_before) = (residue(&[]).unwrap(), rules());
         std::thread::scope(|scope| {
             for (fault, _) in faults {
                 scope.spawn(move || killed_in(fault));
@@ -72,7 +72,13 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
         });
         let left = residue(&[]).unwrap().since(&before);
         assert!(left.is_empty(), "{faults:?}: {left:?}");
+        assert_eq!(rules(), rules_before, "{faults:?}: rules of packets");
     }
+}
+
+/// Rules of packets in the host's own namespace, where `nft` is here to list them.
+fn rules() -> Option<Vec<u8>> {
+    Command::new("nft").args(["list", "ruleset"]).output().ok().map(|listed| listed.stdout)
 }
 
 /// What a fault, or what it is done to, must be seen to have made, so that its absence afterwards shows something.

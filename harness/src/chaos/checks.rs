@@ -19,6 +19,11 @@ pub const NEITHER: &str = "no descriptor or thread is left";
 /// What was set up on the host for a subject is gone.
 pub const STAGE: &str = "its stage is taken down";
 
+/// What a service says of a log that was damaged while it was down.
+pub const NAMES_DAMAGE: &str = "a restart names what is damaged in its log";
+/// What a reader says of a copy that was damaged.
+pub const IS_NAMED: &str = "the damage is named with its place";
+
 impl Check {
     /// Whether it is of what a fault leaves, not of what it loses.
     #[must_use]
@@ -62,12 +67,14 @@ pub fn one_end(axis: &Axis, kills: &[Kill], open_ns: u64) -> Check {
     };
     let open = axis.cells.iter().enumerate().filter(|(slot, _)| !killed(*slot));
     let open: u64 = open.map(|(_, cell)| cell.open()).sum();
+    let dead = axis.cells.iter().enumerate().filter(|(slot, _)| killed(*slot));
+    let dead: u64 = dead.map(|(_, cell)| cell.open()).sum();
     let all = sum(&axis.cells);
     let fates = Fate::ALL.map(|fate| format!("{} {}", all.fate(fate), fate.name())).join(", ");
     let mut text = format!(
         "{} due = {fates}, {} without an end, {open} of them not open when a process was killed",
         all.due,
-        all.open()
+        dead + open
     );
     let mut as_said = true;
     let said: Option<Vec<OpenAtEnd>> = kills.iter().map(|kill| kill.open).collect();
@@ -75,7 +82,7 @@ pub fn one_end(axis: &Axis, kills: &[Kill], open_ns: u64) -> Check {
         let requests: u64 = said.iter().map(|of| of.requests).sum();
         let between: u64 = said.iter().map(|of| u64::from(of.cores) * BETWEEN).sum();
         text.push_str(&format!(", {requests} by those that were"));
-        as_said = (all.open() - open).abs_diff(requests) <= between;
+        as_said = dead.abs_diff(requests) <= between;
     }
     Check::seen("every request has one end", twice == 0 && open == 0 && as_said, text)
 }
@@ -104,6 +111,12 @@ pub fn of_report(data: &Value) -> Vec<Check> {
             Some(n) => Check::seen(name, n == 0, format!("{of}: {n}")),
             None => Check::unknown(name, format!("the report does not say {of:?}")),
         });
+    }
+    let leaks = gates.iter().find(|gate| gate["gate"] == "leaks");
+    if let Some(gate) = leaks {
+        // What is not decided in so short a run is no leak that was found.
+        let text = format!("{}, {}", gate["verdict"], gate["measured"]);
+        checks.push(Check::seen("no leak is called", gate["verdict"] != "FAIL", text));
     }
     let whole = "the evidence is whole";
     checks.push(match data["run"]["damage"].as_array() {
@@ -134,6 +147,18 @@ mod tests {
         let mut cells = vec![cell; 100];
         change(&mut cells);
         Axis { cells, slot_ns: SECOND / 10, expected: 10.0 }
+    }
+
+    #[test]
+    fn a_second_end_is_said_beside_a_process_that_was_killed() {
+        let ended_twice = axis(|cells| {
+            cells[3].fates[Fate::Ok as usize] = 12;
+            cells[60].fates[Fate::Ok as usize] = 9;
+        });
+        let span = Span { injected_ns: SECOND, reverted_ns: SECOND, until_ns: SECOND };
+        let open = Some(OpenAtEnd { requests: 0, cores: 1 });
+        let check = one_end(&ended_twice, &[Kill { span, open }], SECOND);
+        assert_eq!(check.holds, Some(false), "{check:?}");
     }
 
     #[test]

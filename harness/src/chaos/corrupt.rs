@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::checks::IS_NAMED;
 use super::record::Check;
 use super::scenario::Damage;
 use crate::load::link::MARK;
@@ -219,7 +220,7 @@ pub fn examine(
     let place = format!("segment {} at byte {}", planted.segment, planted.offset);
     let text = named.map_or_else(|| format!("nothing is said of {place}"), ToString::to_string);
     vec![
-        Check::seen("the damage is named with its place", named.is_some(), text.clone()),
+        Check::seen(IS_NAMED, named.is_some(), text.clone()),
         Check::seen("and with what is missing", told, text),
         Check::seen(
             "every other record is read, as it was written",

@@ -195,6 +195,9 @@ pub struct ScenarioRecord {
     pub faults: Vec<(usize, FaultRecord)>,
     /// Whether anything was left of it on the host.
     pub residue: Vec<Check>,
+    /// What the guard, which undoes faults when the supervisor is dead, may not do here, in its words; empty: nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub guard_limits: String,
 }
 
 /// A series.

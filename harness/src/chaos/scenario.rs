@@ -8,6 +8,8 @@ use super::host::Call;
 mod given;
 mod table;
 
+pub use table::RENEW_NS;
+
 pub use given::{ScenarioError, check, drawn, swarm};
 
 /// Value of [`Knob::RingWhat`] that has a subject's sockets suffer.
@@ -25,6 +27,8 @@ pub enum How {
     Copy,
     /// By a proxy between the subject and another process.
     Proxy,
+    /// Several at once: some by the kernel, others in process or by a proxy.
+    Mixed,
 }
 
 impl How {
@@ -36,6 +40,7 @@ impl How {
             Self::InProcess => "injected in process",
             Self::Copy => "on a copy",
             Self::Proxy => "by a proxy on the way",
+            Self::Mixed => "by the kernel and in process or by a proxy",
         }
     }
 }
@@ -124,13 +129,14 @@ impl Act {
             Self::Knobs(_) | Self::EndCore(_) => How::InProcess,
             Self::Proxy(_) => How::Proxy,
             Self::Corrupt(_) => How::Copy,
-            // One by the kernel among them, and it is not all of our own making.
             Self::Together(acts) => {
-                let own = |act: &Self| matches!(act.how(), How::InProcess | How::Proxy);
-                match acts.iter().find(|act| act.how() == How::Proxy) {
-                    _ if !acts.iter().all(own) => How::Kernel,
-                    Some(_) => How::Proxy,
-                    None => How::InProcess,
+                let any = |how| acts.iter().any(|act| act.how() == how);
+                let own = any(How::InProcess) || any(How::Proxy);
+                match any(How::Kernel) || any(How::Mixed) {
+                    true if own => How::Mixed,
+                    true => How::Kernel,
+                    false if any(How::Proxy) => How::Proxy,
+                    false => How::InProcess,
                 }
             }
             _ => How::Kernel,
@@ -316,8 +322,9 @@ mod tests {
         assert_eq!(together(Act::Knobs(Vec::new())), How::InProcess);
         assert_eq!(together(Act::Proxy(Vec::new())), How::Proxy);
         let three = Act::Together(vec![Act::Freeze, Act::Proxy(Vec::new())]);
-        assert!(three.how() == How::Kernel && three.needs_peer() && !Act::Freeze.needs_peer());
-        assert_eq!((together(Act::Freeze), Act::Kill.how()), (How::Kernel, How::Kernel));
+        assert!(three.how() == How::Mixed && three.needs_peer() && !Act::Freeze.needs_peer());
+        assert_eq!((together(Act::Freeze), Act::Kill.how()), (How::Mixed, How::Kernel));
+        assert_eq!(Act::Together(vec![Act::Freeze, Act::CpuHog]).how(), How::Kernel);
         assert!(Act::Kill.restarts());
         let [counters, rings] = [Call::PerfEventOpen, Call::IoUringSetup].map(Act::Refuse);
         assert!(counters.is_of_the_start() && !counters.restarts());

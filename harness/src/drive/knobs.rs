@@ -8,7 +8,6 @@
 
 use std::sync::Arc;
 
-use tailbeam_probes::clock;
 use tailbeam_runtime::{LinkFault, LinkFaults, RingFault, RingFaultCounts, RingFaults};
 
 use super::DriveError;
@@ -17,8 +16,6 @@ use crate::log::Wall;
 
 /// Time between two looks, ns.
 pub(super) const KNOBS_NS: u64 = 10_000_000;
-/// A wall clock that is further from the kernel's is skewed, ns.
-const SKEWED_NS: u64 = 1_000_000;
 /// Nobody skews further than this, ns: 100 years.
 const SKEW_MAX_NS: i64 = 100 * 366 * 86_400 * 1_000_000_000;
 
@@ -68,7 +65,7 @@ impl Knobs {
     pub(super) fn look(&mut self, now_ns: u64) {
         self.look_at_links();
         self.look_at_rings();
-        self.look_at_clock(now_ns, clock::realtime_ns());
+        self.look_at_clock(now_ns);
     }
 
     fn narrow(&self, knob: Knob) -> u32 {
@@ -150,7 +147,7 @@ impl Knobs {
         }
     }
 
-    fn look_at_clock(&mut self, now_ns: u64, real_ns: u64) {
+    fn look_at_clock(&mut self, now_ns: u64) {
         let offset_ns = self.board.level(Knob::RealtimeOffsetNs).cast_signed();
         let drift_ppm = self.board.level(Knob::RealtimeDriftPpm).cast_signed();
         if self.drift.is_none_or(|(_, ppm)| ppm != drift_ppm) {
@@ -162,19 +159,7 @@ impl Knobs {
         let most = i128::from(SKEW_MAX_NS);
         let skew = (i128::from(offset_ns) + drifted).clamp(-most, most);
         self.wall.skew(i64::try_from(skew).unwrap_or(SKEW_MAX_NS));
-        // Shown by the clock that everybody reads, and not by what was asked for.
-        if (offset_ns, drift_ppm) == (0, 0)
-            || self.wall.real_ns(now_ns).abs_diff(real_ns) < SKEWED_NS
-        {
-            return;
-        }
-        for (knob, level) in
-            [(Knob::RealtimeOffsetNs, offset_ns), (Knob::RealtimeDriftPpm, drift_ppm)]
-        {
-            if level != 0 {
-                self.board.bite(knob);
-            }
-        }
+        // It bites where somebody writes down a wrong time of day: in the logs.
     }
 }
 
@@ -285,27 +270,25 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_steps_and_drifts_and_what_it_shows_is_counted() {
+    fn a_clock_steps_and_drifts_and_is_right_at_the_end() {
         let (board, _, wall, mut knobs) = knobs();
         let real = |mono_ns: u64| mono_ns + 49 * S;
-        knobs.look_at_clock(2 * S, real(2 * S));
+        knobs.look_at_clock(2 * S);
         assert_eq!(wall.real_ns(2 * S), real(2 * S));
         board.set(Knob::RealtimeOffsetNs, (-30 * S.cast_signed()).cast_unsigned());
-        knobs.look_at_clock(3 * S, real(3 * S));
+        knobs.look_at_clock(3 * S);
         assert_eq!(wall.real_ns(3 * S), real(3 * S) - 30 * S);
         board.set(Knob::RealtimeDriftPpm, 10_000);
-        knobs.look_at_clock(4 * S, real(4 * S));
-        knobs.look_at_clock(14 * S, real(14 * S));
+        knobs.look_at_clock(4 * S);
+        knobs.look_at_clock(14 * S);
         assert_eq!(wall.real_ns(14 * S), real(14 * S) - 30 * S + S / 10, "1 % of 10 s");
-        let bites = (board.bites(Knob::RealtimeOffsetNs), board.bites(Knob::RealtimeDriftPpm));
-        assert_eq!(bites, (3, 2));
         board.set(Knob::RealtimeOffsetNs, 0);
         board.set(Knob::RealtimeDriftPpm, 0);
-        knobs.look_at_clock(15 * S, real(15 * S));
+        knobs.look_at_clock(15 * S);
         assert_eq!(wall.real_ns(15 * S), real(15 * S));
-        assert_eq!(board.bites(Knob::RealtimeOffsetNs), 3);
+        assert_eq!(board.bites(Knob::RealtimeOffsetNs), 0, "nobody has written it down");
         board.set(Knob::RealtimeOffsetNs, 1 << 62);
-        knobs.look_at_clock(16 * S, real(16 * S));
+        knobs.look_at_clock(16 * S);
         assert!(wall.real_ns(16 * S) > real(16 * S));
         drop(knobs);
         assert_eq!(wall.real_ns(16 * S), real(16 * S), "the load is over");

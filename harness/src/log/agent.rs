@@ -120,6 +120,8 @@ struct State {
     last_error: Option<OpError>,
     watch: Option<Watch>,
     told: Progress,
+    /// When a supervisor had the next segment begun last, ns.
+    renewed_ns: u64,
 }
 
 impl std::fmt::Debug for LogAgent {
@@ -146,6 +148,7 @@ impl LogAgent {
             last_error: None,
             watch: None,
             told: Progress::default(),
+            renewed_ns: 0,
         };
         let state = RefCell::new(state);
         let wall = Wall::ahead(wall_ns);
@@ -194,6 +197,29 @@ impl LogAgent {
             (Ok(_) | Err(_), None) => {}
         }
         state.receive(cx);
+    }
+
+    /// Begins the next segment, or makes one that can be, if a supervisor wants that by now.
+    fn renew(&self, cx: &mut Cx<'_>) {
+        let Some(every_ns) = self.shared.disk.renews_every() else { return };
+        let now_ns = cx.now_ns();
+        let mut state = self.shared.state.borrow_mut();
+        let early = now_ns < state.renewed_ns.saturating_add(every_ns);
+        if early || state.making || state.file.is_none() {
+            return;
+        }
+        state.renewed_ns = now_ns;
+        if state.ready.is_some() {
+            state.core.renew();
+            return self.shared.disk.renewed();
+        }
+        let next = state.core.next_segment();
+        // Who writes has it in hand already.
+        let busy = state.busy;
+        drop(state);
+        if !busy {
+            make_ahead(&self.shared, next, cx);
+        }
     }
 
     /// Starts the writer if there is something to write now, or sees to it that it starts when there is.
@@ -343,12 +369,17 @@ async fn rotate(
     let ready = made(shared).await;
     let file = match ready {
         Some((number, file)) if number == segment => file,
-        _ => shared.disk.prepare(cx, segment, shared.config.segment_bytes).await?,
+        _ => {
+            let made = shared.disk.prepare(cx, segment, shared.config.segment_bytes).await;
+            shared.disk.came_to(&made);
+            made?
+        }
     };
     let mono_ns = cx.fresh_ns();
     let real_ns = shared.wall.real_ns(mono_ns);
     let header = Header { segment, first_seq, mono_ns, real_ns };
     shared.disk.begin(&file, header, shared.config.key).await?;
+    shared.disk.told_the_time(shared.wall.skewed_ns());
     let old = shared.state.borrow_mut().file.replace(file);
     if let Some(old) = old.and_then(|old| Rc::try_unwrap(old).ok()) {
         // What was acknowledged in it was synced; that it closes badly says nothing of the new one.
@@ -377,6 +408,7 @@ fn make_ahead(shared: &Rc<Shared>, next: u32, cx: &mut Cx<'_>) {
     let maker = Rc::clone(shared);
     let spawned = cx.spawn_with(async move |cx: &mut Cx<'_>| {
         let made = maker.disk.prepare(cx, next, maker.config.segment_bytes).await;
+        maker.disk.came_to(&made);
         let mut state = maker.state.borrow_mut();
         state.making = false;
         // One that failed is made again when it is needed; then the core counts the error.
@@ -399,6 +431,7 @@ impl Agent for LogAgent {
         match msg {
             LogMsg::Append(entry, reply) => {
                 self.append(*entry, reply, cx);
+                self.renew(cx);
                 self.work(cx).await;
             }
             LogMsg::Health(reply) => drop(reply.send(cx, Box::new(self.health()))),

@@ -181,6 +181,7 @@ pub struct Core {
     counts: CoreCounts,
     /// Batches are encoded here, so that a batch costs no allocation once it has grown.
     spare: Vec<u8>,
+    renews: bool,
 }
 
 impl std::fmt::Debug for Core {
@@ -211,6 +212,7 @@ impl Core {
             rests_until_ns: 0,
             counts: CoreCounts::default(),
             spare: Vec::new(),
+            renews: false,
         }
     }
 
@@ -350,7 +352,21 @@ impl Core {
         }
     }
 
+    /// What comes next goes to a segment of its own, though this one has room.
+    pub const fn renew(&mut self) {
+        self.renews = self.segment.is_some();
+    }
+
+    /// Number of the segment that is begun next.
+    #[must_use]
+    pub const fn next_segment(&self) -> u32 {
+        self.next_segment
+    }
+
     fn write(&mut self, events: usize) -> Action {
+        if std::mem::take(&mut self.renews) {
+            return self.rotate();
+        }
         let Some(segment) = self.segment else { return self.rotate() };
         let salt = self.config.key.salt(segment);
         let room = self.config.segment_bytes - self.at;

@@ -130,6 +130,32 @@ fn each_durability_has_its_writes_and_syncs() {
 }
 
 #[test]
+fn a_segment_is_begun_early_when_that_is_wanted_and_once() {
+    let mut core = Core::new(config(Durability::None, Ack::After), 0, 0);
+    // Nothing is begun yet, so there is nothing to begin anew.
+    core.renew();
+    let mut begun = Vec::new();
+    for round in 0..3u8 {
+        if round == 2 {
+            core.renew();
+        }
+        core.offer(0, entry(&[round; 20])).unwrap();
+        loop {
+            match core.next(0) {
+                Action::Rotate { segment, first_seq } => {
+                    begun.push((segment, first_seq));
+                    core.rotated(true);
+                }
+                Action::Write { bytes, .. } => core.wrote(true, bytes),
+                Action::Wait(_) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!((begun, core.acked()), (vec![(0, 0), (1, 2)], 3));
+}
+
+#[test]
 fn acknowledged_before_means_before_and_a_wait_is_kept() {
     let mut core = Core::new(config(Durability::Batch { wait_ns: 50 }, Ack::Before), 7, 3);
     let mut disk = Twin::new(LogKey([3; 16]), 1_024);

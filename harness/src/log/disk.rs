@@ -17,6 +17,8 @@ use crate::chaos::board::{Board, Knob};
 
 /// One write of zeros.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+/// A wall clock that is further from what is right is skewed, ns.
+const SKEWED_NS: u64 = 1_000_000;
 /// A sync that is held back looks this often whether it still is, ns.
 const LOOK_NS: u64 = 10_000_000;
 
@@ -78,6 +80,38 @@ impl Disk {
         parent.sync_all().await?;
         parent.close().await?;
         Ok(Rc::new(file))
+    }
+
+    /// How often a supervisor wants the next segment begun, ns.
+    pub(super) fn renews_every(&self) -> Option<u64> {
+        let every_ns = self.board.as_deref()?.level(Knob::LogRenewNs);
+        Some(every_ns).filter(|every_ns| *every_ns > 0)
+    }
+
+    /// It was.
+    pub(super) fn renewed(&self) {
+        if let Some(board) = &self.board {
+            board.bite(Knob::LogRenewNs);
+        }
+    }
+
+    /// The log has written down a time of day that was wrong by so much.
+    pub(super) fn told_the_time(&self, skewed_ns: i64) {
+        let Some(board) = self.board.as_deref() else { return };
+        for knob in [Knob::RealtimeOffsetNs, Knob::RealtimeDriftPpm] {
+            if board.level(knob) != 0 && skewed_ns.unsigned_abs() >= SKEWED_NS {
+                board.bite(knob);
+            }
+        }
+    }
+
+    /// What a segment's making came to, for a supervisor that fills disks.
+    pub(super) fn came_to<T>(&self, made: &Result<T, OpError>) {
+        if let (Some(board), Err(OpError::Io(error))) = (&self.board, made)
+            && error.kind() == std::io::ErrorKind::StorageFull
+        {
+            board.no_room();
+        }
     }
 
     /// Takes away a segment that never began. One that cannot be is in nobody's way, but for its room. An unlink on

@@ -37,6 +37,12 @@ impl Wall {
         mono_ns.saturating_add_signed(self.0.ahead_ns.saturating_add(skew_ns))
     }
 
+    /// How far it is ahead of what is right, ns.
+    #[must_use]
+    pub fn skewed_ns(&self) -> i64 {
+        self.0.skew_ns.load(Relaxed)
+    }
+
     /// Sets it ahead of what is right, or behind, from now on.
     pub fn skew(&self, skew_ns: i64) {
         self.0.skew_ns.store(skew_ns, Relaxed);

@@ -84,6 +84,7 @@ fn series() -> ChaosRecord {
         subjects: vec![subject()],
         faults: of.faults.into_iter().map(|fault| (0, record(fault))).collect(),
         residue: vec![Check::seen("nothing is left on the host", true, "as before")],
+        guard_limits: String::new(),
     });
     ChaosRecord {
         version: VERSION,

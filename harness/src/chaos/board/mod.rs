@@ -23,7 +23,7 @@ use tailbeam_probes::collect::words::Words;
 
 pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns};
 use cells::{CELL, FATES};
-pub use damage::{FoundDamage, PLACES_MAX};
+pub use damage::{FoundDamage, PLACES_MAX, Place};
 pub use levels::{LevelRange, LevelSpan, Levels};
 pub use mail::Mail;
 
@@ -31,9 +31,9 @@ pub use mail::Mail;
 const MAGIC: u64 = 0x6472_6f62_6c69_6174;
 const LAYOUT: u64 = 3;
 /// Words of the header, of the knobs and of what each core says beside its cells.
-const HEADER: usize = 24;
+const HEADER: usize = 32;
 const KNOBS: usize = 64;
-const CORE: usize = 16;
+const CORE: usize = 32;
 /// Where the secret lies in the header.
 const SECRET: usize = 8;
 /// Where the subject counts descriptors that it was refused.
@@ -41,6 +41,8 @@ const DESCRIPTORS_REFUSED: usize = 13;
 /// Where a proxy says its port, and how many connections were one too many.
 const PROXY_PORT: usize = 14;
 const PROXY_REFUSED: usize = 15;
+/// Where the subject counts what its log's disk had no room for.
+const NO_ROOM: usize = 16;
 /// Where a core says how many requests are open, and what its log's owner has restored.
 const OPEN: usize = 5;
 const RESTORED: usize = 6;
@@ -52,7 +54,8 @@ const _: () = assert!(
         && mail::BOUND < DESCRIPTORS_REFUSED
         && DESCRIPTORS_REFUSED < PROXY_PORT
         && PROXY_PORT < PROXY_REFUSED
-        && PROXY_REFUSED < levels::FIRST
+        && PROXY_REFUSED < NO_ROOM
+        && NO_ROOM < levels::FIRST
 );
 /// Bounds of a board: 256 cores, and of all cells together 4 GiB.
 const CORES_MAX: u64 = 256;
@@ -120,11 +123,14 @@ pub enum Knob {
     /// Completions that a look at a ring finds are handed on in the reverse order, each operation's in its own; that one
     /// overtakes another is its bite.
     RingReorder = 27,
+    /// An event log begins its next segment so often, ns, and makes another one ahead: a fault of what it does then need
+    /// not wait until a segment is full.
+    LogRenewNs = 28,
 }
 
 impl Knob {
     /// Every knob.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::LinkLossPpm,
         Self::LinkFrom,
         Self::LinkSharePermille,
@@ -153,6 +159,7 @@ impl Knob {
         Self::RingLatePpm,
         Self::RingLateNs,
         Self::RingReorder,
+        Self::LogRenewNs,
     ];
 
     /// Whether a proxy does it, and not the subject.
@@ -414,6 +421,17 @@ impl Board {
     #[must_use]
     pub fn descriptors_refused(&self) -> u64 {
         self.shared[DESCRIPTORS_REFUSED].load(Relaxed)
+    }
+
+    /// The disk of an event log had no room for what the log makes (ENOSPC).
+    pub fn no_room(&self) {
+        self.shared[NO_ROOM].fetch_add(1, Relaxed);
+    }
+
+    /// How often it had none.
+    #[must_use]
+    pub fn no_rooms(&self) -> u64 {
+        self.shared[NO_ROOM].load(Relaxed)
     }
 
     /// The port that a proxy of this board listens at; `None`: it does not yet.

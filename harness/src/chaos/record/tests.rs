@@ -132,6 +132,7 @@ fn a_scenario_and_a_series_are_worth_their_worst() {
         }],
         faults: faults.into_iter().map(|fault| (0, fault)).collect(),
         residue: Vec::new(),
+        guard_limits: String::new(),
     };
     let good = || record(vec![trial(Took::Ns(0)); 5]);
     let late = || record(vec![trial(Took::Ns(40 * SECOND)); 5]);

@@ -10,7 +10,7 @@ use tailbeam_harness::chaos::host::{
     Call, Capability, Counter, Cut, End, Host, Injector, Journal, On, Process, Proof, Step,
 };
 use tailbeam_harness::chaos::record::{Ability, Bite};
-use tailbeam_harness::chaos::scenario::{Act, How, Way};
+use tailbeam_harness::chaos::scenario::{Act, How, RENEW_NS, Way};
 use tailbeam_probes::clock;
 
 use super::refused;
@@ -189,7 +189,13 @@ pub(super) fn ability(act: &Act, host: &Host) -> Ability {
     if let Act::Refuse(call) = act {
         return refused::ability(*call);
     }
-    if matches!(act, Act::EndCore(_)) && cores() < 2 {
+    if matches!(act, Act::EndCore(_)) && cores() > 1 {
+        return Ability::Replaced {
+            by: "the end of the process, and another one with the agents of that core".to_owned(),
+            why: "the memory of a core's agents ends with its thread, so they cannot go on elsewhere in the process".to_owned(),
+        };
+    }
+    if matches!(act, Act::EndCore(_)) {
         return Ability::Impossible {
             cause: "the thread that is lost falls when it looks at what another core has sent, and there is one core".to_owned(),
             remedy: "run it on a host, or with an affinity, of two cores or more".to_owned(),
@@ -315,6 +321,7 @@ impl Force {
             // A hog's time can be read when there is a hog; what is so from the start was nothing before it.
             let proof = match injector {
                 Injector::FdLimit { .. } => Some(refused_descriptors(stage)),
+                Injector::FillDisk { .. } => Some(no_room(stage)),
                 _ => injector.proof(&on).ok().filter(|_| !act.is_of_the_start()),
             };
             before.push(proof);
@@ -334,6 +341,10 @@ impl Force {
                     });
                 }
             }
+        }
+        // A log needs room when a segment is full, which may be long after.
+        if matches!(act, Act::DiskFull) {
+            stage.board.set(Knob::LogRenewNs, RENEW_NS);
         }
         Ok(force)
     }
@@ -358,6 +369,9 @@ impl Force {
                 let (host, process) = (stage.setting.host, stage.process());
                 let on = On { host, groups: &stage.groups, process, helper: *helper };
                 let one = |(injector, before): (&Injector, &Option<Proof>)| match injector {
+                    Injector::FillDisk { .. } => {
+                        proven(before.as_ref(), &no_room(stage), |a, b| b > a)
+                    }
                     Injector::FdLimit { .. } => {
                         proven(before.as_ref(), &refused_descriptors(stage), |a, b| b > a)
                     }
@@ -386,6 +400,8 @@ impl Force {
                 all.into_iter().collect()
             }
             Self::Host { mark, .. } => {
+                // That of a full disk; nobody else has it.
+                stage.board.set(Knob::LogRenewNs, 0);
                 let undone = journal.undo_since(*mark);
                 if undone.clean() {
                     Ok(())
@@ -394,6 +410,16 @@ impl Force {
                 }
             }
         }
+    }
+}
+
+/// How often the disk had no room for what the subject's logs make: that it is full to us shows nothing of that.
+fn no_room(stage: &Stage<'_>) -> Proof {
+    Proof {
+        name: "segments of the subject's logs that got no room (ENOSPC)",
+        unit: "times",
+        value: stage.board.no_rooms(),
+        at_ns: clock::monotonic_ns(),
     }
 }
 

@@ -2,11 +2,12 @@
 //! or thread is left in the process.
 
 use std::io::ErrorKind;
+use std::path::Path;
 
 use serde_json::Value;
 use tailbeam_harness::chaos::attribution;
-use tailbeam_harness::chaos::board::{FoundDamage, LevelSpan, Mail, PLACES_MAX};
-use tailbeam_harness::chaos::checks::{self, Kill};
+use tailbeam_harness::chaos::board::{FoundDamage, LevelSpan, Mail, PLACES_MAX, Place};
+use tailbeam_harness::chaos::checks::{self, Kill, NAMES_DAMAGE};
 use tailbeam_harness::chaos::corrupt::{self, Planted, copied, promised};
 use tailbeam_harness::chaos::held;
 use tailbeam_harness::chaos::host::{Call, Process};
@@ -281,20 +282,39 @@ fn ours<'s>(stage: &'s Stage<'_>, core: u32) -> impl Iterator<Item = &'s Planted
     stage.flipped.iter().filter(move |(of, _)| *of == core).map(|(_, planted)| planted)
 }
 
-/// Damages an event in each log of a subject that runs no more; how many.
-pub(super) fn flip(stage: &mut Stage<'_>, draw: u64) -> Result<u64, String> {
-    let (key, mut flips) = (stage.log_key(), 0);
-    for (core, dir) in stage.logs() {
-        let failed = |error: std::io::Error| format!("{}: {error}", dir.display());
-        let log = copied(&dir).map_err(failed)?;
-        // Each log at another place, and in another part of the event.
-        let draw = draw.rotate_left(core.wrapping_mul(21) % 64);
-        let Some(flip) = corrupt::flip(&log, key, draw) else { continue };
-        corrupt::flip_on_disk(&dir, &flip).map_err(failed)?;
-        stage.flipped.push((core, flip.planted));
-        flips += 1;
+/// What damaging the logs of a subject that runs no more came to.
+pub(super) struct Flips {
+    /// Events that were damaged, one in each log that has enough of them.
+    pub(super) events: u64,
+    /// Logs.
+    pub(super) logs: u64,
+    /// Why there are no more.
+    pub(super) failed: Option<String>,
+}
+
+/// Damages an event in each log of a subject that runs no more.
+pub(super) fn flip(stage: &mut Stage<'_>, draw: u64) -> Flips {
+    let logs = stage.logs();
+    let mut flips = Flips { events: 0, logs: logs.len() as u64, failed: None };
+    for (core, dir) in logs {
+        match flip_in(stage, (core, &dir), draw) {
+            Ok(done) => flips.events += u64::from(done),
+            Err(error) => flips.failed = Some(format!("{}: {error}", dir.display())),
+        }
     }
-    if flips == 0 { Err("the logs hold too few events".to_owned()) } else { Ok(flips) }
+    flips
+}
+
+/// Whether the log had an event for it.
+fn flip_in(stage: &mut Stage<'_>, (core, dir): (u32, &Path), draw: u64) -> std::io::Result<bool> {
+    let log = copied(dir)?;
+    // Each log at another place, and in another part of the event.
+    let draw = draw.rotate_left(core.wrapping_mul(21) % 64);
+    let Some(flip) = corrupt::flip(&log, stage.log_key(), draw) else { return Ok(false) };
+    // Known before it is done: a byte that was written and not synced is damaged all the same.
+    stage.flipped.push((core, flip.planted.clone()));
+    corrupt::flip_on_disk(dir, &flip)?;
+    Ok(true)
 }
 
 /// Whether the process that goes on has found what was damaged in its logs so far, each place of it and no other; none if
@@ -312,29 +332,33 @@ pub(super) fn damage_named(stage: &Stage<'_>) -> Option<Check> {
 
 /// By what was planted in each log, and what was found in it.
 fn named(logs: &[(Vec<Planted>, FoundDamage)]) -> Check {
-    let (mut holds, mut text) = (true, Vec::new());
+    let (mut holds, mut all_told, mut text) = (true, true, Vec::new());
     for (core, (planted, found)) in logs.iter().enumerate() {
-        let mut planted: Vec<(u32, u64)> =
-            planted.iter().map(|of| (of.segment, of.offset)).collect();
+        let mut planted: Vec<Place> = planted.iter().map(place).collect();
         planted.sort_unstable();
-        let told: Vec<(u32, u64)> =
-            found.places.iter().map(|&(segment, byte)| (segment, u64::from(byte))).collect();
-        holds &=
-            found.count == planted.len() as u64 && planted.iter().take(PLACES_MAX).eq(told.iter());
-        let place = |(segment, byte): &(u32, u64)| format!("segment {segment} at byte {byte}");
-        let list = |of: &[(u32, u64)]| of.iter().map(place).collect::<Vec<_>>().join(", ");
-        text.push(format!(
-            "log {core}: {} of {} damaged places found: {}",
-            found.count,
-            planted.len(),
-            if told == planted {
-                list(&told)
-            } else {
-                format!("{}; planted: {}", list(&told), list(&planted))
-            }
-        ));
+        holds &= found.count == planted.len() as u64
+            && planted.iter().take(PLACES_MAX).eq(&found.places);
+        all_told &= planted.len() <= PLACES_MAX;
+        let list = |of: &[Place]| of.iter().map(Place::to_string).collect::<Vec<_>>().join("; ");
+        let (n, places) = (found.count, list(&found.places));
+        text.push(match found.places == planted {
+            true => format!("log {core}: {n} of {n} damaged places found: {places}"),
+            false => format!(
+                "log {core}: {n} of {} damaged places found: {places}; planted: {}",
+                planted.len(),
+                list(&planted)
+            ),
+        });
     }
-    Check::seen("a restart names what is damaged in its log", holds, text.join("; "))
+    match holds && !all_told {
+        true => Check::unknown(NAMES_DAMAGE, format!("more than {PLACES_MAX} places are damaged")),
+        false => Check::seen(NAMES_DAMAGE, holds, text.join(" | ")),
+    }
+}
+
+fn place(of: &Planted) -> Place {
+    let byte = u32::try_from(of.offset).unwrap_or(u32::MAX);
+    Place { segment: of.segment, byte, event: Some(of.seqs.start) }
 }
 
 /// Whether a restart has restored what the log held: `kept` events. By what the process says at its begin.
@@ -365,24 +389,32 @@ mod tests {
     #[test]
     fn a_restart_names_every_place_that_is_damaged_and_no_other() {
         let planted = |at: &[(u32, u64)]| -> Vec<Planted> {
-            at.iter().map(|&(segment, offset)| Planted { segment, offset, seqs: 1..2 }).collect()
+            at.iter().map(|&(segment, offset)| Planted { segment, offset, seqs: 5..6 }).collect()
         };
-        let found = |count, at: &[(u32, u32)]| FoundDamage { count, places: at.to_vec() };
+        let place = |(segment, byte): (u32, u32)| Place { segment, byte, event: Some(5) };
+        let found = |count, at: &[(u32, u32)]| FoundDamage {
+            count,
+            places: at.iter().copied().map(place).collect(),
+        };
         let holds = |at: &[(u32, u64)], found| named(&[(planted(at), found)]).holds;
-        assert_eq!(holds(&[(2, 8), (1, 64)], found(2, &[(1, 64), (2, 8)])), Some(true));
+        let two = [(2, 8), (1, 64)];
+        assert_eq!(holds(&two, found(2, &[(1, 64), (2, 8)])), Some(true));
+        let mut other_event = found(2, &[(1, 64), (2, 8)]);
+        other_event.places[0].event = Some(4);
         for wrong in [
             found(0, &[]),
             found(1, &[(1, 64)]),
             found(2, &[(1, 64), (2, 16)]),
             found(2, &[(1, 64), (3, 8)]),
             found(3, &[(1, 64), (2, 8), (2, 16)]),
+            other_event,
         ] {
-            assert_eq!(holds(&[(2, 8), (1, 64)], wrong.clone()), Some(false), "{wrong:?}");
+            assert_eq!(holds(&two, wrong.clone()), Some(false), "{wrong:?}");
         }
-        let many: Vec<(u32, u64)> = (0..9).map(|of| (of, 64)).collect();
-        let told: Vec<(u32, u32)> = (0..7).map(|of| (of, 64)).collect();
-        assert_eq!(holds(&many, found(9, &told)), Some(true), "as many as there is room for");
-        assert_eq!(holds(&many, found(8, &told)), Some(false));
+        let many: Vec<(u32, u64)> = (0..13).map(|of| (of, 64)).collect();
+        let told: Vec<(u32, u32)> = (0..11).map(|of| (of, 64)).collect();
+        assert_eq!(holds(&many, found(13, &told)), None, "not each was told");
+        assert_eq!(holds(&many, found(12, &told)), Some(false));
         assert_eq!(holds(&[], found(1, &[(0, 64)])), Some(false), "in another core's log");
     }
 

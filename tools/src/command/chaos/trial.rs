@@ -9,7 +9,7 @@ use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
 
 use super::act::Force;
-use super::checks;
+use super::checks::{self, Flips};
 use super::refused::Refusals;
 use super::stage::{Stage, said};
 
@@ -42,14 +42,19 @@ fn told_to_end(before: u64, after: u64) -> Bite {
     }
 }
 
-/// Events were damaged on the disk, or why they were not.
-fn flipped(flips: &Result<u64, String>) -> Bite {
-    let source = match flips {
-        Ok(_) => "events damaged on the disk".to_owned(),
-        Err(cause) => format!("events damaged on the disk ({cause})"),
+/// Events were damaged on the disk, and why not in each log.
+fn flipped(flips: &Flips) -> Bite {
+    let Flips { events, logs, failed } = flips;
+    let few = || "the others have too few events".to_owned();
+    let source = match events == logs {
+        true => format!("events damaged on the disk, in {logs} logs"),
+        false => {
+            let why = failed.clone().unwrap_or_else(few);
+            format!("events damaged on the disk, in {events} of {logs} logs ({why})")
+        }
     };
-    let after = flips.as_ref().ok().copied();
-    Bite { source, unit: "events".to_owned(), before: Some(0), after, bit: after > Some(0) }
+    let (before, after) = (Some(0), Some(*events));
+    Bite { source, unit: "events".to_owned(), before, after, bit: *events > 0 && failed.is_none() }
 }
 
 /// What a trial is done to and judged by.
@@ -85,8 +90,12 @@ impl Scene<'_, '_> {
         let reverted_ns = self.stage.now_ns();
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
         let alive = self.stage.ended();
-        let text = alive.as_ref().map_or_else(|| "it lives".to_owned(), said);
-        let lives = alive.is_none() && self.stage.process() == process;
+        let lives = alive.is_none() && process.is_some() && self.stage.process() == process;
+        let text = match &alive {
+            Some(ended) => said(ended),
+            None if lives => "it lives".to_owned(),
+            None => "it had ended before".to_owned(),
+        };
         let mut checks = vec![Check::seen("the subject lives", lives, text)];
         if fault.act.fills_mailboxes() {
             checks.push(checks::bounded(mail, self.stage.board.mail()));
@@ -152,9 +161,9 @@ impl Scene<'_, '_> {
         checks.extend(ends);
         let flips = match act {
             Act::KillAndFlip => {
-                let flips = checks::flip(self.stage, draw);
-                bites.push(flipped(&flips));
-                flips.unwrap_or(0)
+                let before = self.stage.flipped.len();
+                bites.push(flipped(&checks::flip(self.stage, draw)));
+                (self.stage.flipped.len() - before) as u64
             }
             _ => 0,
         };

@@ -1,6 +1,7 @@
 //! The page of a series of faults.
 
 use serde::Serialize;
+use tailbeam_harness::chaos::checks::{IS_NAMED, NAMES_DAMAGE};
 use tailbeam_harness::chaos::record::{
     Ability, Bite, ChaosRecord, Check, FaultRecord, Judged, ScenarioRecord, SubjectRecord, Verdict,
 };
@@ -117,22 +118,23 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
         }
     }
     for (_, fault) in &merged {
-        match &fault.tail {
-            Some(Measured::Known(of)) => page.line(format!(
-                "tail in {:.0} to {:.0} s of {}, with {}: {}",
-                of.from_s,
-                of.to_s,
-                of.run,
+        let last = fault.trials.last().into_iter().flat_map(|trial| &trial.checks);
+        for check in last.filter(|check| [IS_NAMED, NAMES_DAMAGE].contains(&check.name.as_str())) {
+            page.line(format!(
+                "damage by {}, injection {}: {}",
                 fault.fault.name,
-                of_a_tail(of)
-            )),
-            Some(Measured::Unknown { unknown, remedy }) => page.line(format!(
-                "tail with {}: unknown: {unknown}; remedy: {remedy}",
-                fault.fault.name
-            )),
-            None => {}
+                fault.trials.len(),
+                check.text
+            ));
         }
     }
+    if !of.guard_limits.is_empty() {
+        page.caveat(format!(
+            "whoever undoes faults if this program dies is limited here: {}",
+            of.guard_limits
+        ));
+    }
+    merged.iter().for_each(|(_, fault)| tail(fault, page));
     for (number, subject) in of.subjects.iter().enumerate() {
         let run = subject.run.as_deref().unwrap_or("none");
         page.line(format!(
@@ -146,6 +148,23 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
     for check in all.filter(|check| check.holds != Some(true)) {
         let word = if check.holds.is_none() { "unknown" } else { "does not hold" };
         page.caveat(format!("{} {word}: {}", check.name, check.text));
+    }
+}
+
+/// Where the time of the slowest requests went.
+fn tail(fault: &FaultRecord, page: &mut Page) {
+    match &fault.tail {
+        Some(Measured::Known(of)) => page.line(format!(
+            "tail in {:.0} to {:.0} s of {}, with {}: {}",
+            of.from_s,
+            of.to_s,
+            of.run,
+            fault.fault.name,
+            of_a_tail(of)
+        )),
+        Some(Measured::Unknown { unknown, remedy }) => page
+            .line(format!("tail with {}: unknown: {unknown}; remedy: {remedy}", fault.fault.name)),
+        None => {}
     }
 }
 
