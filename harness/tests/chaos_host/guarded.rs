@@ -107,7 +107,7 @@ impl Supervisor {
                 self.guard = Some(Process { pid, start_ticks });
                 // Root may all of it, but that one needs CAP_SYS_RESOURCE too.
                 let limits = line.split_once("limits: ").unwrap().1;
-                let few = limits.is_empty() || limits.starts_with("last killed for memory: ");
+                let few = limits.is_empty() || limits.starts_with("it may be killed for memory: ");
                 assert!(few && !limits.contains(';'), "{line}");
             }
             if line.starts_with(wanted) {

@@ -212,18 +212,18 @@ fn set_up() -> String {
             refused.push(format!("{what}: {why}"));
         }
     };
-    note("own session", setsid().map(|_| ()).map_err(|error| error.to_string()));
+    note("no session of its own", setsid().map(|_| ()).map_err(|error| error.to_string()));
     // Handled by a flag that nobody reads: so they neither end this process nor interrupt its work.
     for signal in
         [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP]
     {
         let ignored = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
-        note("ignore a signal", ignored.map(|_| ()).map_err(|error| error.to_string()));
+        note("a signal may end it", ignored.map(|_| ()).map_err(|error| error.to_string()));
     }
     let last = fs::write(PathBuf::from("/proc/self/oom_score_adj"), "-1000");
-    note("last killed for memory", last.map_err(|error| error.to_string()));
+    note("it may be killed for memory", last.map_err(|error| error.to_string()));
     let own = std::process::id().to_string();
     let real_time = tool::run(&["chrt", "-a", "-f", "-p", PRIORITY, &own], None);
-    note("real-time priority", real_time.map(|_| ()).map_err(|failure| failure.to_string()));
+    note("no real-time priority", real_time.map(|_| ()).map_err(|failure| failure.to_string()));
     refused.join("; ")
 }

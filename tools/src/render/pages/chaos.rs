@@ -130,7 +130,7 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
     }
     if !of.guard_limits.is_empty() {
         page.caveat(format!(
-            "whoever undoes faults if this program dies is limited here: {}",
+            "the guard, which undoes faults if this program dies, is limited here: {}",
             of.guard_limits
         ));
     }
