@@ -14,11 +14,14 @@ use tailbeam_runtime::{Cx, OpError};
 
 use super::format::{Header, LogKey, file_name};
 use crate::chaos::board::{Board, Knob};
+use crate::chaos::scenario::RENEW_NS;
 
 /// One write of zeros.
 static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
 /// A wall clock that is further from what is right is skewed, ns.
 const SKEWED_NS: u64 = 1_000_000;
+/// What makes a wall clock wrong.
+const CLOCKS: [Knob; 2] = [Knob::RealtimeOffsetNs, Knob::RealtimeDriftPpm];
 /// A sync that is held back looks this often whether it still is, ns.
 const LOOK_NS: u64 = 10_000_000;
 
@@ -82,15 +85,19 @@ impl Disk {
         Ok(Rc::new(file))
     }
 
-    /// How often a supervisor wants the next segment begun, ns.
+    /// How often a supervisor wants the next segment begun, ns. A clock that is wrong shows where one begins.
     pub(super) fn renews_every(&self) -> Option<u64> {
-        let every_ns = self.board.as_deref()?.level(Knob::LogRenewNs);
-        Some(every_ns).filter(|every_ns| *every_ns > 0)
+        let board = self.board.as_deref()?;
+        match board.level(Knob::LogRenewNs) {
+            0 => CLOCKS.iter().any(|knob| board.level(*knob) != 0).then_some(RENEW_NS),
+            every_ns => Some(every_ns),
+        }
     }
 
     /// It was.
     pub(super) fn renewed(&self) {
-        if let Some(board) = &self.board {
+        if let Some(board) = self.board.as_ref().filter(|board| board.level(Knob::LogRenewNs) != 0)
+        {
             board.bite(Knob::LogRenewNs);
         }
     }
@@ -98,7 +105,7 @@ impl Disk {
     /// The log has written down a time of day that was wrong by so much.
     pub(super) fn told_the_time(&self, skewed_ns: i64) {
         let Some(board) = self.board.as_deref() else { return };
-        for knob in [Knob::RealtimeOffsetNs, Knob::RealtimeDriftPpm] {
+        for knob in CLOCKS {
             if board.level(knob) != 0 && skewed_ns.unsigned_abs() >= SKEWED_NS {
                 board.bite(knob);
             }
