@@ -122,6 +122,8 @@ struct State {
     told: Progress,
     /// When a supervisor had the next segment begun last, ns.
     renewed_ns: u64,
+    /// How often it had, since it began to: each waits twice as long as the one before, as each is 16 MiB of log.
+    renewals: u32,
 }
 
 impl std::fmt::Debug for LogAgent {
@@ -149,6 +151,7 @@ impl LogAgent {
             watch: None,
             told: Progress::default(),
             renewed_ns: 0,
+            renewals: 0,
         };
         let state = RefCell::new(state);
         let wall = Wall::ahead(wall_ns);
@@ -201,14 +204,19 @@ impl LogAgent {
 
     /// Begins the next segment, or makes one that can be, if a supervisor wants that by now.
     fn renew(&self, cx: &mut Cx<'_>) {
-        let Some(every_ns) = self.shared.disk.renews_every() else { return };
-        let now_ns = cx.now_ns();
         let mut state = self.shared.state.borrow_mut();
-        let early = now_ns < state.renewed_ns.saturating_add(every_ns);
+        let Some(every_ns) = self.shared.disk.renews_every() else {
+            (state.renewed_ns, state.renewals) = (0, 0);
+            return;
+        };
+        let now_ns = cx.now_ns();
+        let wait_ns = every_ns << state.renewals.saturating_sub(1).min(10);
+        let early = now_ns < state.renewed_ns.saturating_add(wait_ns);
         if early || state.making || state.file.is_none() {
             return;
         }
         state.renewed_ns = now_ns;
+        state.renewals += 1;
         if state.ready.is_some() {
             state.core.renew();
             return self.shared.disk.renewed();

@@ -172,7 +172,11 @@ impl Office {
         let wait = Wait { cursor, batch, timeout_ns, mode };
         let waiter = Waiter::begin(cx.fresh_ns(), wait).expect("the plan was checked");
         let place = (receiver / self.shards) as usize;
-        self.calls[place] = Some(Call { waiter, timer: None });
+        // That of an agent that has gone: its successor calls on its own, and looks no more often.
+        let gone = self.calls[place].replace(Call { waiter, timer: None });
+        if let Some(timer) = gone.and_then(|call| call.timer) {
+            cx.cancel(timer);
+        }
         self.look(receiver, cx);
     }
 
