@@ -93,11 +93,17 @@ fn come_and_go<W: Workload>(session_ns: Option<u64>) -> Option<(Outcomes, Counts
 #[test]
 fn agents_that_come_and_go_lose_no_request() {
     let Some((stay, _)) = come_and_go::<Elicit>(None) else { return };
+    let Some((_, stays)) = come_and_go::<Poll>(None) else { return };
     for ran in [come_and_go::<Elicit>, come_and_go::<Secure>, come_and_go::<Poll>] {
         let Some((all, counts)) = ran(Some(1_000_000_000)) else { return };
         assert_eq!(all.ok, all.attempts, "{all:?}");
         assert_eq!(all.attempts, stay.attempts, "the schedule is the same");
         assert_eq!(counts.get("sessions that ended with requests open"), 0);
+        // Whoever takes an agent's place looks as often as that one did, and not beside it.
+        if let Some(looks) = counts.0.get("looks") {
+            let stays = stays.get("looks");
+            assert!(*looks < stays + stays / 5, "{looks} looks, {stays} without sessions");
+        }
     }
 }
 

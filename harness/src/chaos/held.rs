@@ -8,7 +8,7 @@
 //! compared between the first injection of a fault and its last: tables that a fault makes for the first time stay, and
 //! what each injection leaves anew is a leak through the failure's path. Their bytes may grow by 32 MiB between these: a
 //! table of the harness that is made with the first full window is one object of 16 MB. One object that grows more slowly
-//! than that is a matter for the leak gate of the subject's run.
+//! than that is not seen here, and the leak gate of a run of minutes decides nothing.
 //!
 //! Whoever verifies a series makes these checks again by the levels in its record, which nobody but the supervisor has seen.
 

@@ -1,4 +1,5 @@
-//! What every agent has done so far, written down from time to time: a crash takes the counts of minutes, not of days.
+//! What every agent has done so far, written down from time to time: a crash takes the counts of one part in 72
+//! of the run, of a soak of three days those of an hour.
 
 use super::DriveError;
 use super::controller::Controller;

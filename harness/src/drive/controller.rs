@@ -175,6 +175,7 @@ impl<'a, W: Workload> Controller<'a, W> {
         let askers = agents.saturating_sub(plan.protocol.attackers);
         let own = W::MIDDLE && plan.protocol.log_core == LogCore::Own && runtime.shards() > 1;
         let shards = runtime.shards() - usize::from(own);
+        let anew = control.board.is_some() || plan.shape.session_ns.is_some();
         let fleet = Arc::new(Fleet {
             plan: plan.clone(),
             agents,
@@ -186,13 +187,7 @@ impl<'a, W: Workload> Controller<'a, W> {
             workload: PhantomData,
             harm: control.board.clone().map(|board| Harm::new(board, shards, askers)),
             sessions: Sessions::default(),
-            born: (0..if control.board.is_some() || plan.shape.session_ns.is_some() {
-                agents
-            } else {
-                0
-            })
-                .map(|_| OnceLock::new())
-                .collect(),
+            born: (0..if anew { agents } else { 0 }).map(|_| OnceLock::new()).collect(),
             start_ns: OnceLock::new(),
             far: (plan.protocol.responders == Responders::Tcp)
                 .then(|| (0..shards).map(|_| FarCounts::default()).collect()),

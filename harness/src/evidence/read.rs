@@ -217,7 +217,7 @@ fn is_head(segment: &Path) -> bool {
 /// window cut by a crash counts nowhere, neither in counts nor in histograms.
 fn collect(run: &mut RunFrames, frames: &[Frame]) {
     let mut waiting: Vec<HistogramFrame> = Vec::new();
-    let mut numbers = PerAgent::default();
+    let mut numbers = PerAgent::new(run.plan.agents);
     let mut system = Histogram::new();
     let mut axis = Axis::new(&run.manifest, run.plan.seed);
     for frame in frames {
@@ -246,7 +246,7 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             kind::PER_AGENT => numbers.at_the_end(&frame.payload),
             kind::SO_FAR => run.damage.extend(
                 numbers
-                    .so_far(&frame.payload)
+                    .so_far(frame.mono_ns, &frame.payload)
                     .is_none()
                     .then(|| format!("frame {}: unreadable counts of agents", frame.seq)),
             ),
@@ -271,7 +271,7 @@ fn collect(run: &mut RunFrames, frames: &[Frame]) {
             _ => {}
         }
     }
-    let numbers = numbers.finish(run.plan.agents);
+    let numbers = numbers.finish();
     (run.attempts, run.completions) = (numbers.attempts, numbers.completions);
     (run.system_ns, run.worst_ns) = (numbers.system_ns, numbers.worst_ns);
     run.service_ns = numbers.service_ns;

@@ -202,8 +202,9 @@ impl LogAgent {
         state.receive(cx);
     }
 
-    /// Begins the next segment, or makes one that can be, if a supervisor wants that by now.
-    fn renew(&self, cx: &mut Cx<'_>) {
+    /// Begins the next segment if a supervisor wants that by now. What is not made ahead is made then, as when a segment is
+    /// full: a disk without room is met where the log cannot go on.
+    fn renew(&self, cx: &Cx<'_>) {
         let mut state = self.shared.state.borrow_mut();
         let Some(every_ns) = self.shared.disk.renews_every() else {
             (state.renewed_ns, state.renewals) = (0, 0);
@@ -217,17 +218,8 @@ impl LogAgent {
         }
         state.renewed_ns = now_ns;
         state.renewals += 1;
-        if state.ready.is_some() {
-            state.core.renew();
-            return self.shared.disk.renewed();
-        }
-        let next = state.core.next_segment();
-        // Who writes has it in hand already.
-        let busy = state.busy;
-        drop(state);
-        if !busy {
-            make_ahead(&self.shared, next, cx);
-        }
+        state.core.renew();
+        self.shared.disk.renewed();
     }
 
     /// Starts the writer if there is something to write now, or sees to it that it starts when there is.
@@ -416,7 +408,6 @@ fn make_ahead(shared: &Rc<Shared>, next: u32, cx: &mut Cx<'_>) {
     let maker = Rc::clone(shared);
     let spawned = cx.spawn_with(async move |cx: &mut Cx<'_>| {
         let made = maker.disk.prepare(cx, next, maker.config.segment_bytes).await;
-        maker.disk.came_to(&made);
         let mut state = maker.state.borrow_mut();
         state.making = false;
         // One that failed is made again when it is needed; then the core counts the error.

@@ -357,12 +357,6 @@ impl Core {
         self.renews = self.segment.is_some();
     }
 
-    /// Number of the segment that is begun next.
-    #[must_use]
-    pub const fn next_segment(&self) -> u32 {
-        self.next_segment
-    }
-
     fn write(&mut self, events: usize) -> Action {
         if std::mem::take(&mut self.renews) {
             return self.rotate();

@@ -112,7 +112,7 @@ impl Disk {
         }
     }
 
-    /// What a segment's making came to, for a supervisor that fills disks.
+    /// What the making of a segment that is needed now came to, for a supervisor that fills disks.
     pub(super) fn came_to<T>(&self, made: &Result<T, OpError>) {
         if let (Some(board), Err(OpError::Io(error))) = (&self.board, made)
             && error.kind() == std::io::ErrorKind::StorageFull

@@ -116,6 +116,14 @@ pub enum PlanError {
         /// What to do.
         remedy: &'static str,
     },
+    /// What is planted lies in an agent, and goes with it.
+    #[error(
+        "{name} cannot be had with --session\n  cause: what is planted lies in the agent, and would begin anew with each that takes its place\n  remedy: leave one of them away"
+    )]
+    WithSessions {
+        /// Parameter.
+        name: &'static str,
+    },
     /// A span is the wrong way round.
     #[error(
         "{name} runs backwards\n  cause: its lower bound is above its upper bound\n  remedy: write the smaller duration first, as in 1s..5s"
@@ -249,6 +257,14 @@ impl Plan {
             (1, if closed { 1 } else { shape::FAN_OUT_MAX }),
             "a closed loop asks one at a time",
         )?;
+        for (name, planted) in [
+            ("--plant-leak or --plant-decoy", !self.plants.is_empty()),
+            ("--plant-slow", !self.slow.is_empty()),
+        ] {
+            if planted && self.shape.session_ns.is_some() {
+                return Err(PlanError::WithSessions { name });
+            }
+        }
         // A session is no shorter than a few requests, or nothing else would be measured.
         within_s(
             "--session",
@@ -350,6 +366,11 @@ mod tests {
             |p| p.timeout_ns = 0,
             |p| p.open_max = 0,
             |p| p.pending_max = 0,
+            |p| p.shape.session_ns = Some(1),
+            |p| {
+                p.shape.session_ns = Some(1_000_000_000);
+                p.slow = vec![SlowPlant { kind: SlowKind::Compute, ns: 5_000, agent: 1, every: 1 }];
+            },
         ] {
             let mut plan = Plan::soak("elicit");
             change(&mut plan);

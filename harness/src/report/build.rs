@@ -340,11 +340,21 @@ fn load(m: &Material<'_>) -> LoadSection {
     }
 }
 
-/// Agents that a look may find between two sessions: one on each core, or those of a millisecond in which none is made.
-fn between_sessions(m: &Material<'_>) -> u64 {
-    let shape = &m.run.plan.shape;
-    let of = |mean_ns: u64| (m.run.plan.agents * 1_000_000).div_ceil(mean_ns.max(1));
-    shape.session_ns.map_or(0, |mean_ns| of(mean_ns).max(m.run.manifest.cores.len() as u64))
+/// Of a run with sessions: one that panics is made anew as one that goes is, so the number of live agents does not tell.
+fn unpanicked(m: &Material<'_>) -> Option<Validity> {
+    m.run.plan.shape.session_ns?;
+    let cores = m.run.windows.iter().flat_map(|window| &window.cores);
+    let seen = cores.map(|core| core.panicked).max().unwrap_or(0);
+    let panicked = m.run.end.as_ref().map_or(0, |end| end.agents_panicked).max(seen);
+    Some(Validity {
+        name: "no agent panicked".to_owned(),
+        holds: panicked == 0,
+        text: match panicked {
+            0 => "none was seen to".to_owned(),
+            n => format!("at least {n} did, and others took their place"),
+        },
+        outside: false,
+    })
 }
 
 fn validity(m: &Material<'_>) -> Vec<Validity> {
@@ -352,9 +362,8 @@ fn validity(m: &Material<'_>) -> Vec<Validity> {
     let longest = gaps.iter().max_by_key(|gap| gap.len_ns);
     let live = m.seconds.iter().map(|second| second.live_agents).min();
     let asked = m.run.plan.agents;
-    let between = between_sessions(m);
     let sealed = m.run.end.is_some();
-    vec![
+    let mut all = vec![
         Validity {
             name: "undisturbed".to_owned(),
             holds: gaps.is_empty(),
@@ -366,15 +375,10 @@ fn validity(m: &Material<'_>) -> Vec<Validity> {
         },
         Validity {
             name: "all agents live".to_owned(),
-            holds: live.is_some_and(|live| live >= asked - asked.min(between)),
+            holds: live == Some(asked),
             text: live.map_or_else(
                 || "never sampled".to_owned(),
-                |live| match between {
-                    0 => format!("{live} of {asked} at the least"),
-                    _ => format!(
-                        "{live} of {asked} at the least; up to {between} may be between two sessions"
-                    ),
-                },
+                |live| format!("{live} of {asked} at the least"),
             ),
             outside: false,
         },
@@ -388,7 +392,9 @@ fn validity(m: &Material<'_>) -> Vec<Validity> {
             },
             outside: false,
         },
-    ]
+    ];
+    all.extend(unpanicked(m));
+    all
 }
 
 fn judge(

@@ -75,7 +75,7 @@ pub(super) fn spread(counts: Option<&[u32]>, attempted: bool) -> Measured<Spread
     }
     let Some(counts) = counts.filter(|counts| !counts.is_empty()) else {
         return Measured::unknown(
-            "per-agent counts are written from time to time and at the end: it was cut before any was",
+            "per-agent counts are not known of the whole run: it was cut before they were written, or this view has them of runs of one process only",
             "end a run by its duration or by SIGINT",
         );
     };

@@ -50,6 +50,8 @@ pub(super) struct Office {
     free: Vec<u32>,
     /// Calls by place of their agent on this core.
     calls: Vec<Option<Call>>,
+    /// Up to where each has been given its box: what was given is not looked up again, also by one that takes its place.
+    given: Vec<Option<u64>>,
     link: Link<Then>,
     watched: bool,
     log: tailbeam_runtime::Addr<crate::log::LogAgent>,
@@ -84,6 +86,7 @@ impl Office {
             held: Vec::new(),
             free: Vec::new(),
             calls: (0..agents / setup.shards + 1).map(|_| None).collect(),
+            given: vec![None; agents / setup.shards + 1],
             link: Link::new(setup.log, setup.kept.next, &plan.protocol),
             watched: false,
             log: setup.log,
@@ -169,9 +172,10 @@ impl Office {
             false => Mode::SleepPoll { interval_ns: self.poll.interval_ns },
         };
         let (batch, timeout_ns) = (self.poll.batch as usize, self.poll.wait_ns);
+        let place = (receiver / self.shards) as usize;
+        let cursor = cursor.max(self.given[place]);
         let wait = Wait { cursor, batch, timeout_ns, mode };
         let waiter = Waiter::begin(cx.fresh_ns(), wait).expect("the plan was checked");
-        let place = (receiver / self.shards) as usize;
         // That of an agent that has gone: its successor calls on its own, and looks no more often.
         let gone = self.calls[place].replace(Call { waiter, timer: None });
         if let Some(timer) = gone.and_then(|call| call.timer) {
@@ -222,6 +226,8 @@ impl Office {
             self.counts.in_box.add(age_ns);
             batch.push(exchange);
         }
+        let given = &mut self.given[(receiver / self.shards) as usize];
+        *given = (*given).max(reply.cursor);
         self.counts.found += batch.len() as u64;
         self.counts.batches += u64::from(!batch.is_empty());
         self.counts.most = self.counts.most.max(batch.len() as u64);

@@ -184,7 +184,7 @@ impl Scene<'_, '_> {
             started.as_ref().err().cloned().unwrap_or_else(|| "requests are due again".to_owned());
         checks.push(Check::seen("another process goes on", started.is_ok(), text));
         if started.is_ok() && checks::promises(self.stage) {
-            checks.push(checks::restored(kept - flips.min(kept), self.stage.board.restored()));
+            checks.push(checks::restored(kept.saturating_sub(flips), self.stage.board.restored()));
             checks.extend(checks::damage_named(self.stage));
         }
         let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
