@@ -70,7 +70,7 @@ print(json.dumps({'parquet': ask(f\"read_parquet('{sys.argv[1]}')\"), 'csv': ask
     assert_eq!((&found["rows"], &found["utc"]), (&12.into(), &"UTC".into()), "{found}");
     for (column, is) in [
         ("run", "VARCHAR"),
-        ("from", "TIMESTAMP WITH TIME ZONE"),
+        ("from", "TIMESTAMPTZ_NS"),
         ("turns", "UBIGINT"),
         ("latency_mean_ns", "DOUBLE"),
         ("cycles", "UBIGINT"),

@@ -55,7 +55,7 @@ pub(crate) const PRESETS: [Preset; 14] = [
     },
     Preset {
         name: "churn",
-        about: "the soak with sessions of 30 s in the mean: 333 agents a second go, and others take their place",
+        about: "the soak with sessions of 30 s in the mean: agents go, and others take their place",
         flags: "--agents 10k --think 1s..5s --delay 100ms..500ms --timeout 10s --session 30s",
     },
     Preset {
