@@ -14,7 +14,11 @@ use serde_json::Value;
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 
 fn command(store: &Path, line: &str) -> Command {
-    let mut command = Command::new(PROGRAM);
+    command_of(PROGRAM.as_ref(), store, line)
+}
+
+fn command_of(program: &Path, store: &Path, line: &str) -> Command {
+    let mut command = Command::new(program);
     command.arg("--store").arg(store).args(line.split(' ')).stdin(Stdio::null());
     command
 }
@@ -189,6 +193,45 @@ fn certified(store: &Path, scratch: &Path) {
     refused(store, "soak --resume @last", 2, "it is signed");
     let (code, out) = policy("continuity = \"cumulative\"\n");
     assert!(code == 0 && out.contains("nobody measured for"), "{out}");
+}
+
+/// The program, linked anew as far as anybody can tell: one bit of its build-id is another.
+fn upgraded(to: &Path) -> bool {
+    /// Of a note: length of its owner's name, of the id, the type `NT_GNU_BUILD_ID`, the owner.
+    const NOTE: &[u8] = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0";
+    let mut bytes = fs::read(PROGRAM).unwrap();
+    let Some(at) = bytes.windows(NOTE.len()).position(|window| window == NOTE) else {
+        return false;
+    };
+    bytes[at + NOTE.len()] ^= 1;
+    fs::write(to, bytes).unwrap();
+    fs::set_permissions(to, fs::metadata(PROGRAM).unwrap().permissions()).unwrap();
+    true
+}
+
+#[test]
+fn a_run_goes_on_under_another_build() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !has_rings(&scratch.path().join("rings")) {
+        return;
+    }
+    let store = &scratch.path().join("store");
+    let new = &scratch.path().join("tailbeam");
+    assert!(upgraded(new), "the linker of this host gives programs no build-id: use one that does");
+    let line = "soak --agents 200 --think 200ms..500ms --delay 1ms..5ms --duration 16s --progress plain";
+    killed(store, line, Duration::from_millis(12_500));
+    let line = "soak --resume @last --progress plain --format json";
+    let Output { status, stdout, stderr } = command_of(new, store, line).output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(4), "{said}");
+    let report: Value = serde_json::from_slice::<Value>(&stdout).unwrap()["data"].clone();
+    assert_eq!(report, data(store, "report @last --format json"), "either build reads the same");
+    let rows = report["epochs"]["rows"].as_array().unwrap();
+    let builds: Vec<&str> = rows.iter().map(|row| row["build_id"].as_str().unwrap()).collect();
+    assert!(builds.len() == 2 && builds[0] != builds[1], "{builds:?}");
+    let told = format!("another build went on, {}", builds[1]);
+    assert!(report["caveats"].to_string().contains(&told), "{}", report["caveats"]);
+    assert_eq!(report["validity"].to_string().matches("\"unbroken\"").count(), 1);
 }
 
 #[test]

@@ -192,8 +192,8 @@ pub(super) fn caveats(run: &RunFrames, section: &EpochsSection) -> Vec<String> {
         .collect();
     if !said.is_empty() {
         said.push(
-            "what each agent did, what was planted and what the protocol's parts counted is written at a run's end: \
-             of the epochs before the last it is not known"
+            "what was planted and what the protocol's parts counted is written at a run's end: of the epochs before the \
+             last it is not known; what each agent did is known up to the last time that it was written on the way"
                 .to_owned(),
         );
     }

@@ -16,7 +16,7 @@
 
 mod restore;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::auth::{Digest, KeyRing, Tag};
@@ -138,7 +138,9 @@ pub struct Owner {
     keys: KeyRing,
     now_ns: u64,
     next_seq: u64,
-    records: HashMap<Id, Record>,
+    /// By order of creation. A table of hashes of so much coming and going doubled in the middle of a run, by 16 MiB that
+    /// an agent's core had to move at once.
+    records: BTreeMap<Id, Record>,
     deadlines: BTreeSet<(u64, Id)>,
     /// Pending ones by addressee: one ordered set, so an agent without any leaves nothing behind.
     asked: BTreeSet<(u32, Id)>,
@@ -167,7 +169,7 @@ impl Owner {
             keys,
             now_ns: 0,
             next_seq: 0,
-            records: HashMap::new(),
+            records: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             asked: BTreeSet::new(),
             closed: VecDeque::new(),
