@@ -12,7 +12,7 @@ use tailbeam_harness::certify::{
 use tailbeam_harness::drive::{self, Control};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::Elicit;
-use tailbeam_harness::plan::{Plan, Span};
+use tailbeam_harness::plan::{Arrivals, Plan, Span};
 use tailbeam_harness::verdict::{GateVerdict, Overall, parse_gates};
 
 /// A policy that a run of seconds can meet, with the gate of the test.
@@ -24,17 +24,20 @@ fn policy(require: &str, seconds_min: u64) -> Policy {
     Policy::parse(&text).unwrap()
 }
 
-fn record(store: &Path) -> PathBuf {
-    let plan = Plan {
+fn plan() -> Plan {
+    Plan {
         agents: 100,
         duration_ns: 2_000_000_000,
         think: Span::ms(20, 50),
         delay: Span::ms(1, 5),
         gates: parse_gates("p99<300ms,outcomes").unwrap(),
         ..Plan::soak("elicit")
-    };
+    }
+}
+
+fn record(store: &Path) -> PathBuf {
     let store = Store::open(store).unwrap();
-    drive::run::<Elicit>(&plan, &store, &Control::default(), &mut |_| {}).unwrap()
+    drive::run::<Elicit>(&plan(), &store, &Control::default(), &mut |_| {}).unwrap()
 }
 
 fn runs(dir: &Path) -> RunDirs {
@@ -49,7 +52,7 @@ fn certify(judged: Judged, dir: &Path, signer: &Signer) -> Vec<u8> {
 }
 
 fn checked(dir: &Path, signer: &Signer) -> Verified {
-    verify(&fs::read(dir.join(CERTIFICATE)).unwrap(), &runs(dir), &signer.verifier())
+    verify(&fs::read(dir.join(CERTIFICATE)).unwrap(), &runs(dir), &signer.verifier(), None)
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -154,6 +157,65 @@ fn every_change_is_caught(dir: &Path, signer: &Signer, scratch: &Path) {
     fs::copy(dir.join(CERTIFICATE), other.join(CERTIFICATE)).unwrap();
     assert!(!checked(&other, signer).holds(), "a certificate of another run");
     assert!(checked(dir, signer).holds());
+}
+
+/// Each run's own certificate is a file like any other in one of both, but where that lies.
+#[test]
+fn the_certificate_of_another_run_is_covered_and_a_policy_is_what_it_is_called() {
+    let store = tempfile::tempdir().unwrap();
+    let (first, second) = (record(&store.path().join("a")), record(&store.path().join("b")));
+    let signer = Signer::from_seed(&[3; 32]);
+    certify(judge(&policy("fairness<50", 1), &runs(&second)).unwrap(), &second, &signer);
+    let text = |name: &str| {
+        let run = |name: &str| format!("[[run]]\nname=\"{name}\"\nseconds_min=1\nagents_min=100\n");
+        let gate =
+            |run: &str| format!("[[gate]]\nid=\"{run}\"\nrun=\"{run}\"\nrequire=\"outcomes\"\n");
+        let runs = [run("soak"), run("compare"), gate("soak"), gate("compare")].concat();
+        format!("name=\"{name}\"\nversion=1\nabout=\"\"\n{runs}")
+    };
+    let both = Policy::parse(&text("both")).unwrap();
+    let dirs =
+        RunDirs::from([("soak".to_owned(), first.clone()), ("compare".to_owned(), second.clone())]);
+    let signed = |policy: &Policy| {
+        let statement = statement(judge(policy, &dirs).unwrap(), &dirs, "2026-11-27T00:00:00Z");
+        signer.sign(&serde_json::to_vec(&statement.unwrap()).unwrap()).unwrap().bytes()
+    };
+    let envelope = signed(&both);
+    fs::write(first.join(CERTIFICATE), &envelope).unwrap();
+    let holds =
+        |wanted: Option<&Policy>| verify(&envelope, &dirs, &signer.verifier(), wanted).holds();
+    assert!(holds(None) && holds(Some(&both)));
+    assert!(!holds(Some(&policy("fairness<50", 1))), "not the policy that is wanted");
+    let theirs = second.join(CERTIFICATE);
+    let whole = fs::read(&theirs).unwrap();
+    fs::write(&theirs, [&whole[..], b" "].concat()).unwrap();
+    assert!(!holds(None), "a byte more in the certificate of the other run");
+    fs::write(&theirs, &whole).unwrap();
+    assert!(holds(None));
+    // Whoever writes a statement by hand may call his policy what he likes.
+    let weaker = Policy { name: "lighthouse-sla".to_owned(), ..both.clone() };
+    let verified = verify(&signed(&weaker), &dirs, &signer.verifier(), None);
+    let found = verified.findings.iter().find(|finding| finding.check == "policy").unwrap();
+    assert!(!found.holds && found.text.contains("may ask for less"), "{found:?}");
+}
+
+#[test]
+fn a_run_of_another_workload_or_a_closed_loop_is_not_what_a_policy_needs() {
+    let store = tempfile::tempdir().unwrap();
+    let dir = record(&store.path().join("a"));
+    let mut needs = policy("fairness<50", 1);
+    assert_eq!(judge(&needs, &runs(&dir)).unwrap().verdict, Overall::Go);
+    needs.runs[0].workload = Some("elicitation".to_owned());
+    let judged = judge(&needs, &runs(&dir)).unwrap();
+    assert_eq!(judged.verdict, Overall::Inconclusive);
+    assert!(judged.runs[0].lacks[0].contains("of the workload elicit,"), "{:?}", judged.runs[0]);
+    let mut plan = plan();
+    plan.shape.arrivals = Arrivals::Closed;
+    let store = Store::open(&store.path().join("closed")).unwrap();
+    let dir = drive::run::<Elicit>(&plan, &store, &Control::default(), &mut |_| {}).unwrap();
+    let judged = judge(&policy("p99<300ms", 1), &runs(&dir)).unwrap();
+    assert_eq!(judged.verdict, Overall::Inconclusive, "{:?}", judged.gates);
+    assert!(judged.runs[0].lacks[0].contains("its loop was closed"), "{:?}", judged.runs[0]);
 }
 
 /// Signed anew, by the wrong key or by the right one, with a figure that the frames do not give.

@@ -10,12 +10,13 @@ use std::time::Duration;
 use common::Echo;
 use tailbeam_harness::chaos::board::{Board, Defence, Knob, Shape};
 use tailbeam_harness::drive::{self, Control};
-use tailbeam_harness::evidence::{RunFrames, Store, read_run};
+use tailbeam_harness::evidence::{RunFrames, Store, read_latency, read_run};
 use tailbeam_harness::load::{Secure, Workload};
 use tailbeam_harness::plan::{LogAck, LogSync, Plan, Span};
 use tailbeam_harness::verdict::Outcomes;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::heap::TailbeamAlloc;
+use tailbeam_probes::record::latency::LatencyWindow;
 
 /// As in the program: it can be short of memory.
 #[global_allocator]
@@ -63,6 +64,7 @@ fn after(board: &Board, requests: u64) {
 /// A run that is over.
 struct Ran {
     run: RunFrames,
+    windows: Vec<LatencyWindow>,
     all: Outcomes,
     board: Arc<Board>,
 }
@@ -95,7 +97,8 @@ fn run_with<W: Workload>(
         drive::run::<W>(plan, &store, &control, &mut |_| {}).unwrap()
     });
     let run = read_run(&dir).unwrap();
-    assert!(run.damage.is_empty(), "{:?}", run.damage);
+    let (windows, damage) = read_latency(&dir).unwrap();
+    assert!(run.damage.is_empty() && damage.is_empty(), "{:?} {damage:?}", run.damage);
     let mut all = Outcomes::default();
     for second in run.windows.iter().flat_map(|window| &window.seconds) {
         all.merge(&second.counts.outcomes);
@@ -105,7 +108,7 @@ fn run_with<W: Workload>(
     all.lost += end.lost;
     assert_eq!(all.sum(), all.attempts, "the sum closes: {all:?}");
     assert!(end.drained, "{end:?}");
-    Some(Ran { run, all, board })
+    Some(Ran { run, windows, all, board })
 }
 
 impl Ran {
@@ -125,6 +128,23 @@ impl Ran {
         let tail = &cells[(last + 1).saturating_sub(slots as usize)..=last];
         let due = tail.iter().map(|cell| cell.due).sum();
         (due, tail.iter().map(|cell| cell.answered()).sum())
+    }
+
+    /// By how many requests more, in the last windows, each leg was seen to be occupied than the stamps of those say that
+    /// left it.
+    fn left_in_legs(&self) -> [f64; 3] {
+        let last = self.windows.iter().map(|window| window.window).max().unwrap();
+        let windows = || self.windows.iter().filter(|window| window.window + 4 > last);
+        let samples: u64 = windows().map(|window| window.occupancy_samples).sum();
+        assert!(samples > 50, "{samples}");
+        let one = windows().find(|window| window.window == last - 1).unwrap().shard;
+        let time = windows().filter(|window| window.shard == one);
+        let time: u64 = time.map(|window| window.to_ns - window.from_ns).sum();
+        std::array::from_fn(|leg| {
+            let seen: u64 = windows().map(|window| window.occupancy[leg]).sum();
+            let stamped: u64 = windows().map(|window| window.legs[leg].ns).sum();
+            seen as f64 / samples as f64 - stamped as f64 / time as f64
+        })
     }
 
     /// The load of the last second is that of the plan, and all of it is answered.
@@ -167,7 +187,7 @@ fn a_board_whose_knobs_are_off_changes_no_outcome() {
 #[test]
 fn a_cut_between_the_cores_expires_what_crosses_it_and_heals() {
     let Some(ran) =
-        run::<Secure>(&secure(4), |board| turn(board, Knob::LinkLossPpm, 1_000_000, 600))
+        run::<Secure>(&secure(8), |board| turn(board, Knob::LinkLossPpm, 1_000_000, 600))
     else {
         return;
     };
@@ -177,7 +197,11 @@ fn a_cut_between_the_cores_expires_what_crosses_it_and_heals() {
     assert!(ran.all.expired > 100 && ran.all.ok > 1_000, "{:?}", ran.all);
     assert_eq!((ran.all.lost, ran.panicked()), (0, 0));
     ran.assert_only_bitten(&[Knob::LinkLossPpm]);
-    ran.assert_whole_again(&secure(4));
+    ran.assert_whole_again(&secure(8));
+    // What was lost on its way is nowhere on its way any more, and Little's law holds.
+    let left = ran.left_in_legs();
+    let most = ran.all.expired as f64 / 10.0;
+    assert!(left.iter().all(|left| left.abs() < most), "{left:?} of {} lost", ran.all.expired);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use tailbeam_runtime::fs::File;
 use tailbeam_runtime::net::{
     Lease, ListenOptions, TcpListener, TcpStream, UnixListener, UnixStream,
 };
-use tailbeam_runtime::{Agent, Config, Cores, Cx, OpError, Runtime, ShardStats, Stop};
+use tailbeam_runtime::{Agent, Config, Cores, Cx, Idle, OpError, Runtime, ShardStats, Stop};
 
 /// Longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -155,6 +155,23 @@ fn a_file_keeps_what_was_written() {
     assert_eq!(std::fs::read(dir.file("log")).expect("there")[0], b'x');
     let report = runtime.shutdown();
     assert!(report.shards[0].drained && report.shards[0].ops_leaked == 0);
+}
+
+#[test]
+fn a_shard_that_never_sleeps_asks_the_kernel_too() {
+    let config = Config { idle: Idle::Poll, ..one_core() };
+    let Some(runtime) = common::start(config) else { return };
+    let dir = Dir::new("poll");
+    let path = dir.file("log");
+    let read = run(&runtime, async move |cx: &mut Cx<'_>| -> Result<Vec<u8>, OpError> {
+        let file = File::create(cx, &path).await?;
+        file.write_at(pattern(5_000), 0).await.0?;
+        file.sync_data().await?;
+        let (count, buffer) = File::open(cx, &path).await?.read_at(vec![0; 5_000], 0).await;
+        assert_eq!(count?, 5_000);
+        Ok(buffer)
+    });
+    assert_eq!(read.expect("no error"), pattern(5_000));
 }
 
 #[test]

@@ -54,6 +54,9 @@ pub(crate) struct VerifyArgs {
     /// Series of `chaos` of the certificate by its name there, as in chaos=@last
     #[arg(long, value_name = "NAME=SERIES", value_parser = named)]
     pub(crate) series: Vec<(String, String)>,
+    /// Policy that it must be under: one that is shipped, or a file; without one any, but under a shipped one's name that one
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) policy: Option<String>,
     /// Name that the first run has in the policy; the policy's first when not given
     #[arg(long, value_name = "NAME", requires = "first")]
     pub(crate) first_name: Option<String>,

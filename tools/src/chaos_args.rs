@@ -22,6 +22,8 @@ pub(crate) enum Broken {
     Mailbox,
     /// A request that there is no memory for keeps what it has taken: memory_exhaustion fails
     Cleanup,
+    /// Who asks is told before the log has it: disk_io_stress fails
+    Ack,
 }
 
 impl From<Broken> for Defence {
@@ -32,6 +34,7 @@ impl From<Broken> for Defence {
             Broken::Checksum => Self::Checksum,
             Broken::Mailbox => Self::Mailbox,
             Broken::Cleanup => Self::Cleanup,
+            Broken::Ack => Self::Ack,
         }
     }
 }

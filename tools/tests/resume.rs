@@ -218,7 +218,8 @@ fn a_run_goes_on_under_another_build() {
     let store = &scratch.path().join("store");
     let new = &scratch.path().join("tailbeam");
     assert!(upgraded(new), "the linker of this host gives programs no build-id: use one that does");
-    let line = "soak --agents 200 --think 200ms..500ms --delay 1ms..5ms --duration 16s --progress plain";
+    let line =
+        "soak --agents 200 --think 200ms..500ms --delay 1ms..5ms --duration 16s --progress plain";
     killed(store, line, Duration::from_millis(12_500));
     let line = "soak --resume @last --progress plain --format json";
     let Output { status, stdout, stderr } = command_of(new, store, line).output().unwrap();
@@ -232,6 +233,42 @@ fn a_run_goes_on_under_another_build() {
     let told = format!("another build went on, {}", builds[1]);
     assert!(report["caveats"].to_string().contains(&told), "{}", report["caveats"]);
     assert_eq!(report["validity"].to_string().matches("\"unbroken\"").count(), 1);
+    // What two builds have shown is said of neither, unless the policy says so.
+    let certified = |builds: &str| {
+        let path = scratch.path().join("policy.toml");
+        let needs = "seconds_min = 15\nagents_min = 200\ncontinuity = \"cumulative\"\n";
+        let gate = "[[gate]]\nid = \"sum\"\nrun = \"soak\"\nrequire = \"outcomes\"\n";
+        let head = "name = \"short\"\nversion = 1\nabout = \"\"\n[[run]]\nname = \"soak\"\n";
+        fs::write(&path, [head, needs, builds, gate].concat()).unwrap();
+        let (code, out, err) = run(store, &format!("certify @last --policy {}", path.display()));
+        (code, out + &err)
+    };
+    let (code, out) = certified("");
+    assert!(code == 4 && out.contains("several builds of the program recorded it"), "{out}");
+    let (code, out) = certified("builds = \"any\"\n");
+    assert_eq!(code, 0, "{out}");
+}
+
+/// Nobody reads what it says any more, and it is told that its terminal is gone.
+#[test]
+fn a_run_outlives_its_terminal() {
+    let scratch = tempfile::tempdir().unwrap();
+    if !has_rings(&scratch.path().join("rings")) {
+        return;
+    }
+    let store = &scratch.path().join("store");
+    let line = "soak --agents 20 --think 100ms..200ms --duration 4s --progress plain";
+    let mut child =
+        command(store, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("run 2")));
+    drop((lines, child.stdout.take()));
+    let told = Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert!(child.wait().unwrap().code().is_some(), "it was ended by the signal");
+    let report = data(store, "report @last --format json");
+    assert_eq!(report["run"]["end"], "finished");
+    assert!(report["run"]["measured_s"].as_f64().unwrap() > 3.5, "{}", report["run"]);
 }
 
 #[test]

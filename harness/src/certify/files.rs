@@ -55,17 +55,18 @@ pub enum FilesError {
     },
 }
 
-/// Hashes all files under `dir` in the order of their paths, but the certificate in it.
+/// Hashes all files under `dir` in the order of their paths. `home`: the certificate that is in it is not hashed, since it
+/// says the hashes; that of another directory is a file like any other.
 ///
 /// # Errors
 /// [`FilesError`].
-pub fn hash_files(dir: &Path) -> Result<Vec<FileHash>, FilesError> {
+pub fn hash_files(dir: &Path, home: bool) -> Result<Vec<FileHash>, FilesError> {
     let mut found = Vec::new();
     list(dir, String::new(), &mut found)?;
     found.sort();
     found
         .into_iter()
-        .filter(|(path, _)| path != CERTIFICATE)
+        .filter(|(path, _)| !home || path != CERTIFICATE)
         .map(|(path, file)| hash(path, &file))
         .collect()
 }
@@ -121,12 +122,13 @@ mod tests {
         fs::write(dir.path().join("seg/0000.log"), b"abc").unwrap();
         fs::write(dir.path().join("plan.toml"), b"").unwrap();
         fs::write(dir.path().join(CERTIFICATE), b"not covered by itself").unwrap();
-        let files = hash_files(dir.path()).unwrap();
+        assert_eq!(hash_files(dir.path(), false).unwrap().len(), 3, "that of another");
+        let files = hash_files(dir.path(), true).unwrap();
         let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
         assert_eq!(names, ["plan.toml", "seg/0000.log"]);
         // FIPS 180-2, appendix B.1.
         assert!(files[1].sha256.starts_with("ba7816bf8f01cfea") && files[1].bytes == 3);
         std::os::unix::fs::symlink("plan.toml", dir.path().join("link")).unwrap();
-        assert!(matches!(hash_files(dir.path()), Err(FilesError::Strange { .. })));
+        assert!(matches!(hash_files(dir.path(), true), Err(FilesError::Strange { .. })));
     }
 }

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::policy::{Continuity, Need, Policy, PolicyGate};
+use super::policy::{Builds, Continuity, Need, Policy, PolicyGate};
 use super::series::{self, CertSeries, SeriesGate, SeriesNeed};
 use crate::chaos::series::SeriesError;
 use crate::evidence::{ReadRunError, read_run};
+use crate::plan::{Arrivals, Plan};
 use crate::report::{self, EpochsSection, Report, ReportError, UNBROKEN};
 use crate::verdict::{Gate, GateResult, GateVerdict, Overall, Validity};
 
@@ -65,6 +66,8 @@ pub struct CertRun {
     pub agents: Option<u64>,
     /// Requests per second that its schedule asked for.
     pub planned_per_s: Option<f64>,
+    /// Build-ids of the programs that recorded it, in their order; "unknown" where one could not be read.
+    pub builds: Vec<String>,
     /// What it is not, of what the policy needs; empty when it counts.
     pub lacks: Vec<String>,
     /// What must hold for its gates to mean anything.
@@ -233,8 +236,43 @@ fn on_run(
         if counted(gate) { results.next().unwrap_or_else(uncounted) } else { uncounted() }
     });
     let all = all.collect();
-    let run = cert_run(need, &report, frames.plan.rate_per_s(), frames.manifest.plan_sha256);
+    let run = cert_run(need, &report, &frames.plan, frames.manifest.plan_sha256);
     Ok((run, all))
+}
+
+/// Build-ids of a run, each once.
+fn builds(report: &Report) -> Vec<String> {
+    let mut builds: Vec<String> = Vec::new();
+    for row in &report.epochs.rows {
+        let build = row.build_id.known().map_or("unknown", String::as_str);
+        if !builds.iter().any(|known| known == build) {
+            builds.push(build.to_owned());
+        }
+    }
+    builds
+}
+
+/// What a run is not, of what the policy needs, beside its length and its size.
+fn unlike(need: &Need, report: &Report, plan: &Plan, builds: &[String]) -> Vec<String> {
+    let mut lacks = Vec::new();
+    let workload = &report.run.workload;
+    if let Some(needed) = need.workload.as_ref().filter(|needed| *needed != workload) {
+        lacks.push(format!("it was of the workload {workload}, the policy needs {needed}"));
+    }
+    if plan.shape.arrivals == Arrivals::Closed {
+        lacks.push(
+            "its loop was closed: what a slow system is not asked is in no figure, and a policy needs a schedule that \
+             waits for nobody"
+                .to_owned(),
+        );
+    }
+    if builds.len() > 1 && need.builds == Builds::One {
+        let all = builds.join(", ");
+        lacks.push(format!(
+            "several builds of the program recorded it ({all}), the policy needs one"
+        ));
+    }
+    lacks
 }
 
 fn spelling(policy: &Policy, need: &Need, gate: &Gate) -> String {
@@ -242,9 +280,10 @@ fn spelling(policy: &Policy, need: &Need, gate: &Gate) -> String {
     policy.gates.iter().find(same).map_or_else(|| gate.name(), |known| known.require.clone())
 }
 
-fn cert_run(need: &Need, report: &Report, planned_per_s: f64, plan_sha256: String) -> CertRun {
-    let (run, agents) = (&report.run, report.agents.asked);
-    let mut lacks = Vec::new();
+fn cert_run(need: &Need, report: &Report, plan: &Plan, plan_sha256: String) -> CertRun {
+    let (run, agents, planned_per_s) = (&report.run, report.agents.asked, plan.rate_per_s());
+    let builds = builds(report);
+    let mut lacks = unlike(need, report, plan, &builds);
     if run.measured_s < need.seconds_min as f64 {
         lacks.push(format!(
             "the run measured {:.0} s of the {} s that the policy needs",
@@ -279,6 +318,7 @@ fn cert_run(need: &Need, report: &Report, planned_per_s: f64, plan_sha256: Strin
         measured_s: Some(run.measured_s),
         agents: Some(agents),
         planned_per_s: Some(planned_per_s),
+        builds,
         lacks,
         validity: report.validity.clone(),
         caveats: report.caveats.clone(),
@@ -299,6 +339,7 @@ fn missing(need: &Need) -> CertRun {
         measured_s: None,
         agents: None,
         planned_per_s: None,
+        builds: Vec::new(),
         lacks: vec!["no such run was given".to_owned()],
         validity: Vec::new(),
         caveats: Vec::new(),

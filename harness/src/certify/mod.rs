@@ -22,7 +22,7 @@ pub use dsse::{Envelope, EnvelopeError, PAYLOAD_TYPE, SignError, Signed, Signer,
 pub use files::{FileHash, FilesError, hash_files};
 pub use judge::{CertGate, CertRun, CertifyError, Judged, RunDirs, judge};
 pub use junit::junit;
-pub use policy::{Continuity, Need, Policy, PolicyError, PolicyGate, SHIPPED};
+pub use policy::{Builds, Continuity, Need, Policy, PolicyError, PolicyGate, SHIPPED};
 pub use series::{CertScenario, CertSeries, SeriesGate, SeriesNeed};
 pub use statement::{
     Digest, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement, Subject, statement,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::judge::RunDirs;
 use super::series::{SeriesGate, SeriesNeed};
 use crate::verdict::{Gate, parse_gates};
 
@@ -39,6 +40,12 @@ pub struct Need {
     /// Fewest requests per second that its schedule asks for.
     #[serde(default)]
     pub offered_per_s_min: u64,
+    /// Workload that it must have been of; any without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
+    /// Whether several builds of the program may have recorded it.
+    #[serde(default, skip_serializing_if = "Builds::is_one")]
+    pub builds: Builds,
     /// Whether it may have been cut and continued.
     #[serde(default, skip_serializing_if = "Continuity::is_strict")]
     pub continuity: Continuity,
@@ -60,6 +67,25 @@ impl Continuity {
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
     fn is_strict(&self) -> bool {
         *self == Self::Strict
+    }
+}
+
+/// Which builds of the program may have recorded a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Builds {
+    /// One: a certificate is for the program that ran.
+    #[default]
+    One,
+    /// Any number, each listed.
+    Any,
+}
+
+impl Builds {
+    // serde asks by reference.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde calls")]
+    fn is_one(&self) -> bool {
+        *self == Self::One
     }
 }
 
@@ -95,19 +121,44 @@ impl Policy {
     /// Reads and checks a policy.
     ///
     /// # Errors
-    /// [`PolicyError`]: not TOML, a gate that is not understood, names that are missing or double.
+    /// [`PolicyError`]: not TOML, a gate that is not understood, names that are missing or double, the name of one of
+    /// [`SHIPPED`] for something else.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        let failed = |cause: String| PolicyError { cause };
+        let policy = Self::read(text)?;
+        if policy.is_shipped() == Some(false) {
+            return Err(failed(format!(
+                "it is called {:?}, as one that comes with the program, and is another: give it a name of its own",
+                policy.name
+            )));
+        }
+        Ok(policy)
+    }
+
+    fn read(text: &str) -> Result<Self, PolicyError> {
         let failed = |cause: String| PolicyError { cause };
         let policy: Self = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
         policy.check().map_err(failed)?;
         Ok(policy)
     }
 
+    /// Whether it is what its name says it is, where that is the name of one of [`SHIPPED`].
+    #[must_use]
+    pub fn is_shipped(&self) -> Option<bool> {
+        Self::shipped(&self.name).map(|shipped| shipped == *self)
+    }
+
+    /// The name of the run or series with which its certificate lies: the first that was given, in the policy's order.
+    #[must_use]
+    pub fn home(&self, dirs: &RunDirs) -> Option<&str> {
+        self.names().into_iter().find(|name| dirs.contains_key(*name))
+    }
+
     /// A policy of [`SHIPPED`].
     #[must_use]
     pub fn shipped(name: &str) -> Option<Self> {
         let (_, text) = SHIPPED.iter().find(|(shipped, _)| *shipped == name)?;
-        Self::parse(text).ok()
+        Self::read(text).ok()
     }
 
     fn check(&self) -> Result<(), String> {
@@ -197,7 +248,12 @@ mod tests {
         for (name, text) in SHIPPED {
             let policy = Policy::parse(text).unwrap_or_else(|error| panic!("{name}: {error}"));
             assert_eq!(policy.name, name);
-            assert_eq!(Policy::shipped(name), Some(policy));
+            assert_eq!((Policy::shipped(name), policy.is_shipped()), (Some(policy), Some(true)));
+            let weaker = text.replacen("agents_min = 10000", "agents_min = 10", 1);
+            let error = Policy::parse(&weaker).unwrap_err().to_string();
+            assert!(error.contains("a name of its own"), "{error}");
+            let own = weaker.replacen(name, "our-own", 1);
+            assert_eq!(Policy::parse(&own).map(|policy| policy.is_shipped()), Ok(None));
         }
         assert_eq!(Policy::shipped("other"), None);
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::files::{FilesError, hash_files};
 use super::judge::{Judged, RunDirs};
+use super::policy::Policy;
 
 /// in-toto's type of a statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -67,7 +68,7 @@ const SCOPE: &str = "for the recorded binary, kernel, host, plan and seed; nothi
 pub fn statement(judged: Judged, dirs: &RunDirs, issued: &str) -> Result<Statement, FilesError> {
     Ok(Statement {
         statement_type: STATEMENT_TYPE.to_owned(),
-        subject: subjects(dirs)?,
+        subject: subjects(&judged.policy, dirs)?,
         predicate_type: PREDICATE_TYPE.to_owned(),
         predicate: Predicate {
             judged_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -78,10 +79,11 @@ pub fn statement(judged: Judged, dirs: &RunDirs, issued: &str) -> Result<Stateme
     })
 }
 
-pub(super) fn subjects(dirs: &RunDirs) -> Result<Vec<Subject>, FilesError> {
+pub(super) fn subjects(policy: &Policy, dirs: &RunDirs) -> Result<Vec<Subject>, FilesError> {
     let mut subjects = Vec::new();
     for (name, dir) in dirs {
-        subjects.extend(hash_files(dir)?.into_iter().map(|file| Subject {
+        let home = policy.home(dirs) == Some(name);
+        subjects.extend(hash_files(dir, home)?.into_iter().map(|file| Subject {
             name: format!("{name}/{}", file.path),
             digest: Digest { sha256: file.sha256 },
         }));

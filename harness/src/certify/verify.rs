@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::dsse::Verifier;
 use super::judge::{Judged, RunDirs, judge};
+use super::policy::Policy;
 use super::statement::{PREDICATE_TYPE, STATEMENT_TYPE, Statement, Subject, subjects};
 use crate::verdict::Overall;
 
@@ -43,13 +44,21 @@ impl Verified {
     }
 }
 
-/// Checks the certificate in `envelope` of the runs in `dirs` against the key that the reader trusts.
+/// Checks the certificate in `envelope` of the runs in `dirs` against the key that the reader trusts, and, if he says one,
+/// against the policy that he wants; under the name of a shipped one it must be that one.
 #[must_use]
-pub fn verify(envelope: &[u8], dirs: &RunDirs, trusted: &Verifier) -> Verified {
+pub fn verify(
+    envelope: &[u8],
+    dirs: &RunDirs,
+    trusted: &Verifier,
+    wanted: Option<&Policy>,
+) -> Verified {
     let mut verified = Verified { findings: Vec::new(), statement: None, recomputed: None };
     let Some(statement) = opened(envelope, trusted, &mut verified.findings) else {
         return verified;
     };
+    let signed = &statement.predicate.judged.policy;
+    note(&mut verified.findings, "policy", policy(signed, wanted));
     files(&statement, dirs, &mut verified.findings);
     verified.recomputed = recomputed(&statement, dirs, &mut verified.findings);
     verified.statement = Some(statement);
@@ -92,9 +101,28 @@ fn opened(envelope: &[u8], trusted: &Verifier, findings: &mut Vec<Finding>) -> O
     }
 }
 
+/// Whether the policy is the one that its reader takes it for: a weaker one may have any name.
+fn policy(signed: &Policy, wanted: Option<&Policy>) -> Result<String, String> {
+    let of = format!("{} v{}", signed.name, signed.version);
+    match (wanted, signed.is_shipped()) {
+        (Some(wanted), _) if wanted == signed => Ok(format!("{of}, the one that is asked for")),
+        (Some(wanted), _) => Err(format!(
+            "{of} is not {} v{}, which is asked for: its needs or gates are others",
+            wanted.name, wanted.version
+        )),
+        (None, Some(true)) => Ok(format!("{of}, as this program ships it")),
+        (None, Some(false)) => Err(format!(
+            "{of} is not what this program ships under that name: it may ask for less; --policy FILE says which one you want"
+        )),
+        (None, None) => Ok(format!(
+            "{of}, none that comes with the program: what it asks for is in the statement; --policy FILE says which one you want"
+        )),
+    }
+}
+
 /// Every file is in the statement with its hash, and the statement names no other.
 fn files(statement: &Statement, dirs: &RunDirs, findings: &mut Vec<Finding>) {
-    let found = match subjects(dirs) {
+    let found = match subjects(&statement.predicate.judged.policy, dirs) {
         Ok(found) => found,
         Err(error) => {
             note(findings, "files", Err(error.to_string()));

@@ -10,6 +10,10 @@ use super::held;
 use super::record::{Check, OpenAtEnd};
 use super::recovery::{Axis, Span};
 
+/// Of what a log said to be durable, against what it has.
+pub const LOST: &str = "nothing durable is lost";
+/// Of what the askers were told, against what the logs have.
+pub const ACKNOWLEDGED: &str = "every answer was durable before its asker had it";
 /// No descriptor is left in the process.
 pub const NO_DESCRIPTOR: &str = "no descriptor is left";
 /// No thread is.
@@ -106,6 +110,7 @@ pub fn of_report(data: &Value) -> Vec<Check> {
         ("no elicitation ends twice", "read again: ended without having begun"),
         ("every event can be read", "read again: unreadable events"),
         ("every log can be read", "read again: logs that cannot be read"),
+        ("nothing was told that the log had no room for", "events not logged"),
     ] {
         checks.push(match count(data, of) {
             Some(n) => Check::seen(name, n == 0, format!("{of}: {n}")),
@@ -180,20 +185,21 @@ mod tests {
         let holds = |data: &Value| -> Vec<Option<bool>> {
             of_report(data).into_iter().map(|check| check.holds).collect()
         };
-        assert_eq!(holds(&serde_json::json!({})), [None; 5]);
+        assert_eq!(holds(&serde_json::json!({})), [None; 6]);
         let mut data = serde_json::json!({
             "gates": [{"gate": "outcomes", "verdict": "PASS", "measured": "1 = 1"}],
             "protocol": [
                 {"name": "read again: ended without having begun", "count": 0},
                 {"name": "read again: unreadable events", "count": 0},
                 {"name": "read again: logs that cannot be read", "count": 0},
+                {"name": "events not logged", "count": 0},
             ],
             "run": {"damage": []},
         });
-        assert_eq!(holds(&data), [Some(true); 5]);
+        assert_eq!(holds(&data), [Some(true); 6]);
         data["gates"][0]["verdict"] = "FAIL".into();
-        (0..3).for_each(|n| data["protocol"][n]["count"] = 1.into());
+        (0..4).for_each(|n| data["protocol"][n]["count"] = 1.into());
         data["run"]["damage"] = serde_json::json!(["a torn tail"]);
-        assert_eq!(holds(&data), [Some(false); 5]);
+        assert_eq!(holds(&data), [Some(false); 6]);
     }
 }

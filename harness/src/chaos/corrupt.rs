@@ -14,7 +14,8 @@ use crate::load::link::MARK;
 use crate::log::format::{Header, Record, file_name, number_of};
 use crate::log::scan::{Scanner, Segment};
 use crate::log::{DamageKind, LogKey, Recovered};
-use crate::protocol::elicitation::record;
+use crate::protocol::elicitation::wire::Bounds;
+use crate::protocol::elicitation::{Event, State, record};
 
 /// Bytes of a page.
 const PAGE: usize = 4_096;
@@ -126,8 +127,12 @@ pub fn plant(log: &mut Segments, key: LogKey, damage: Damage, draw: u64) -> Opti
         Damage::TruncatedTail => {
             let last = *places.last()?;
             log.retain(|number, _| *number <= last.segment);
-            log.get_mut(&last.segment)?.truncate(last.from + (last.to - last.from) / 2);
-            of(&[last])
+            // Any record of the last segment, and all that follow it.
+            let first = places.partition_point(|place| place.segment < last.segment);
+            let gone = &places[first + pick(places.len() - first)..];
+            let cut = gone[0];
+            log.get_mut(&last.segment)?.truncate(cut.from + (cut.to - cut.from) / 2);
+            of(gone)
         }
         Damage::DuplicatedRecord => {
             let last = *places.last()?;
@@ -212,22 +217,22 @@ pub fn examine(
     let lost: Vec<u64> = whole.keys().filter(|seq| !rest.contains_key(seq)).copied().collect();
     let others: Vec<u64> = lost.iter().filter(|seq| !planted.seqs.contains(seq)).copied().collect();
     let changed = rest.iter().filter(|(seq, sum)| whole.get(seq) != Some(sum)).count();
-    let told = named.is_some_and(|damage| match damage.kind {
-        // Nothing says how many records a tail had, and a duplicate is nothing that is missing.
-        DamageKind::TornTail | DamageKind::Duplicate => true,
-        _ => damage.missing == Some((planted.seqs.start, planted.seqs.end)),
-    });
+    // Nothing in a log says how many records its tail had, and a duplicate is nothing that is missing.
+    let tells =
+        named.is_none_or(|of| !matches!(of.kind, DamageKind::TornTail | DamageKind::Duplicate));
+    let told = named.is_some_and(|of| of.missing == Some((planted.seqs.start, planted.seqs.end)));
     let place = format!("segment {} at byte {}", planted.segment, planted.offset);
     let text = named.map_or_else(|| format!("nothing is said of {place}"), ToString::to_string);
-    vec![
-        Check::seen(IS_NAMED, named.is_some(), text.clone()),
-        Check::seen("and with what is missing", told, text),
-        Check::seen(
-            "every other record is read, as it was written",
-            others.is_empty() && changed == 0,
-            format!("{} read, {} others lost, {changed} changed", rest.len(), others.len()),
-        ),
-    ]
+    let mut checks = vec![Check::seen(IS_NAMED, named.is_some(), text.clone())];
+    if tells {
+        checks.push(Check::seen("and with what is missing", told, text));
+    }
+    checks.push(Check::seen(
+        "every other record is read, as it was written",
+        others.is_empty() && changed == 0,
+        format!("{} read, {} others lost, {changed} changed", rest.len(), others.len()),
+    ));
+    checks
 }
 
 /// What a log holds of what was promised.
@@ -239,6 +244,8 @@ pub struct Kept {
     pub records: u64,
     /// Of those, events of elicitations: the others are marks of a beginning.
     pub events: u64,
+    /// Of those, ends by an answer: accepted, or declined.
+    pub answers: u64,
     /// What else there is to say of it.
     pub scanned: Recovered,
 }
@@ -246,13 +253,34 @@ pub struct Kept {
 /// Reads a log of which everything below `promised` was said to be durable.
 #[must_use]
 pub fn promised(log: &Segments, key: LogKey, promised: u64) -> Kept {
-    let (mut below, mut records, mut events) = (0, 0, 0);
-    let scanned = scan(log, key, |place, _| {
+    let (mut below, mut records, mut events, mut answers) = (0, 0, 0, 0);
+    let scanned = scan(log, key, |place, payload| {
         records += 1;
+        answers += u64::from(place.kind == record::CLOSED && is_answer(payload));
         events += u64::from(place.kind != MARK);
         below += u64::from(place.seq < promised);
     });
-    Kept { lost: promised.saturating_sub(below), records, events, scanned }
+    Kept { lost: promised.saturating_sub(below), records, events, answers, scanned }
+}
+
+/// Whether an event that ends an elicitation says that it was answered.
+fn is_answer(payload: &[u8]) -> bool {
+    let event = record::decode(record::CLOSED, payload, &Bounds::default());
+    matches!(event, Ok(Event::Closed { state: State::Accepted | State::Declined, .. }))
+}
+
+/// Whether a log whose tail was cut off in the middle of promised records is found to lack exactly those that are gone:
+/// nothing in it says how many it had, what was said to be durable does.
+#[must_use]
+pub fn missed(cut: &Segments, key: LogKey, durable: u64, planted: &Planted) -> Check {
+    let (gone, lost) =
+        (durable.saturating_sub(planted.seqs.start), promised(cut, key, durable).lost);
+    let text = format!("{lost} of {durable} that were said to be durable, {gone} were cut off");
+    let name = "what was promised and is cut off is missed";
+    if gone == 0 {
+        return Check::unknown(name, format!("none of it had been promised: {text}"));
+    }
+    Check::seen(name, lost == gone, text)
 }
 
 /// A log of so many records, for tests.
@@ -299,6 +327,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_tail_that_is_cut_off_is_missed_by_what_was_promised() {
+        let whole = made(KEY, 2_000);
+        let mut lengths = std::collections::BTreeSet::new();
+        for draw in 0..200 {
+            let mut log = whole.clone();
+            let planted = plant(&mut log, KEY, Damage::TruncatedTail, draw * 7_919).unwrap();
+            lengths.insert(planted.seqs.end - planted.seqs.start);
+            let holds = |durable| missed(&log, KEY, durable, &planted).holds;
+            assert_eq!(holds(2_000), Some(true), "{planted:?}");
+            assert_eq!(holds(planted.seqs.start), None, "nothing was promised of it");
+            let others =
+                Planted { seqs: planted.seqs.start - 1..planted.seqs.end, ..planted.clone() };
+            assert_eq!(missed(&log, KEY, 2_000, &others).holds, Some(false), "one more is there");
+        }
+        assert!(lengths.len() > 50, "always the same tail: {lengths:?}");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub struct Exchange<W: Workload> {
     pub(crate) home: Addr<Hosted<W>>,
     /// By whom the answer goes; straight home without.
     pub(crate) back: Option<Addr<MiddleAgent<W>>>,
+    /// Its last step, while it is on its way: in the leg behind it.
+    pub(crate) at: Option<Step>,
     /// How it came to the middle that passed it on.
     pub(crate) held: Option<Leg>,
     pub(crate) body: Body<W>,
@@ -45,6 +47,12 @@ impl<W: Workload> Exchange<W> {
         if stamps.planned_ns > 0 {
             stamps.due_ns = leg.turn_ns + stamps.planned_ns;
         }
+    }
+
+    /// Counts steps that a middle makes in its responder's place.
+    pub(crate) fn stepped(&mut self, steps: &[Step]) {
+        recorder::with(|r| steps.iter().for_each(|&step| r.step(step)));
+        self.at = steps.last().copied();
     }
 
     /// The whole way of which `last` is the last part.
@@ -63,6 +71,17 @@ impl<W: Workload> Exchange<W> {
     /// Which request this is.
     pub(super) const fn request(&self) -> (u32, u64) {
         (self.from, self.key)
+    }
+}
+
+/// One that is dropped on its way, by a link that loses it, with an agent that ends, because a mailbox was full, leaves its
+/// leg there: it would be in it for ever otherwise, and Little's law with it.
+impl<W: Workload> Drop for Exchange<W> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(at) = self.at {
+            recorder::dropped(at, &self.stamps);
+        }
     }
 }
 
@@ -161,6 +180,7 @@ fn deliver<W: Workload>(mut exchange: Box<Exchange<W>>, reply: W::Reply, cx: &mu
     exchange.body = Body::Reply(reply);
     let (to, stamps) = (exchange.to, &exchange.stamps);
     recorder::with(|r| r.answered(to, stamps));
+    exchange.at = Some(Step::Answered);
     let sent = match exchange.back {
         None => {
             let home = exchange.home;
@@ -169,10 +189,7 @@ fn deliver<W: Workload>(mut exchange: Box<Exchange<W>>, reply: W::Reply, cx: &mu
         Some(middle) => middle.try_send(cx, MiddleMsg::Answer(exchange)).is_ok(),
     };
     if !sent {
-        recorder::with(|r| {
-            r.second.answers_undelivered += 1;
-            r.step(Step::Closed);
-        });
+        recorder::with(|r| r.second.answers_undelivered += 1);
     }
 }
 
@@ -182,10 +199,6 @@ impl<W: Workload> Drop for ReplyTo<W> {
         if exchange.counted {
             account::done();
         }
-        recorder::with(|r| {
-            r.step(Step::Answered);
-            r.step(Step::Closed);
-        });
     }
 }
 

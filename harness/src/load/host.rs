@@ -126,6 +126,15 @@ pub(crate) enum HostMsg<W: Workload> {
     Herd,
 }
 
+impl<W: Workload> HostMsg<W> {
+    /// It was handed back and is dropped: what it carries has not begun its way.
+    fn never_sent(mut self) {
+        if let Self::Ask(exchange) = &mut self {
+            exchange.at = None;
+        }
+    }
+}
+
 impl<W: Workload> Hosted<W> {
     pub(crate) fn new(fleet: Arc<Fleet<W>>, index: u32, local: u32) -> Self {
         let info = AgentInfo {
@@ -265,7 +274,7 @@ impl<W: Workload> Hosted<W> {
             return (false, now_ns);
         };
         let by = outgoing.out.and_then(|core| self.fleet.middle(core));
-        let Some(exchange) = self.exchange(&open, key, outgoing, cx.me::<Self>()) else {
+        let Some(mut exchange) = self.exchange(&open, key, outgoing, cx.me::<Self>()) else {
             recorder::with(|r| no_memory(r, (key, due_ns)));
             return (false, now_ns);
         };
@@ -274,16 +283,17 @@ impl<W: Workload> Hosted<W> {
             // Before it is: the responder may take it before this turn goes on.
             r.step(Step::Sent);
         });
+        exchange.at = Some(Step::Sent);
         let sent = match by {
             // Whose mailbox it is then is nobody's that requests are for.
             Some(middle) => middle
                 .try_send(cx, MiddleMsg::Ask(exchange))
-                .map_err(|refused| (None, Refusal::of(refused))),
+                .map_err(|refused| (None, Refusal::of(refused, MiddleMsg::never_sent))),
             None => self
                 .fleet
                 .address(target)
                 .try_send(cx, HostMsg::Ask(exchange))
-                .map_err(|refused| (Some(target), Refusal::of(refused))),
+                .map_err(|refused| (Some(target), Refusal::of(refused, HostMsg::never_sent))),
         };
         match sent {
             Ok(()) => self.arm_expiry(key, open.deadline_ns, cx),
@@ -333,6 +343,7 @@ impl<W: Workload> Hosted<W> {
             strike: None,
             home,
             back: outgoing.back.and_then(|core| self.fleet.middle(core)),
+            at: None,
             held: None,
             body: Body::Request(outgoing.request),
         })
@@ -382,6 +393,7 @@ impl<W: Workload> Hosted<W> {
         exchange.stamps.back = back;
         exchange.stamps.closed_ns = now;
         recorder::with(|r| r.in_hand(&exchange.stamps));
+        exchange.at = None;
         let Some(open) = recorder::with(|r| r.open.remove(exchange.key)) else {
             recorder::with(|r| r.second.late_answers += 1);
             return;
@@ -422,6 +434,7 @@ impl<W: Workload> Hosted<W> {
         exchange.taken(out);
         let stamps = &exchange.stamps;
         exchange.counted = recorder::with(|r| r.took(stamps, stamps.out, exchange.counted));
+        exchange.at = Some(Step::Taken);
         exchange.strike = slow::next(&mut self.slows);
         self.counted += u32::from(exchange.counted);
         let Body::Request(request) = std::mem::replace(&mut exchange.body, Body::Empty) else {

@@ -193,6 +193,18 @@ impl CoreLatency {
         }
     }
 
+    /// A request was dropped on this core, in the leg with this number: so long it was in that and in those before.
+    pub(crate) fn dropped(&mut self, last: usize, stamps: &Stamps, now_ns: u64) {
+        let ends = [stamps.sent_ns, stamps.out.turn_ns, stamps.answered_ns, now_ns];
+        for (at, leg) in self.legs.iter_mut().enumerate().take(last + 1) {
+            let to_ns = if at == last { now_ns } else { ends[at + 1] };
+            // One without a stamp has not been there.
+            if ends[at] > 0 && to_ns > 0 {
+                add(leg, to_ns.saturating_sub(ends[at]));
+            }
+        }
+    }
+
     /// A request of this core was withdrawn, this long after it was sent: how long it was in each leg is not
     /// known.
     pub(crate) fn withdrawn(&mut self, ns: u64) {

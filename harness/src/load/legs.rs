@@ -21,12 +21,16 @@ pub(crate) enum Step {
 
 /// Number of steps.
 const STEPS: usize = 4;
+/// Number of legs, between two steps each.
+const LEGS: usize = STEPS - 1;
 
 /// The counts of one core.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(crate) struct Legs {
     steps: [AtomicU64; STEPS],
+    /// Requests that were dropped in each leg: they make no further step.
+    lost: [AtomicU64; LEGS],
     /// Requests of its agents that are open: sent, and neither answered nor given up.
     open: AtomicU64,
 }
@@ -44,6 +48,12 @@ impl Legs {
     #[inline]
     pub(crate) fn set_open(&self, open: usize) {
         self.open.store(open as u64, Ordering::Relaxed);
+    }
+
+    /// Counts one that was dropped in the leg behind this step; only on the core that these counts belong to.
+    pub(crate) fn count_lost(&self, after: Step) {
+        let Some(word) = self.lost.get(after as usize) else { return };
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 
     /// Takes a step back that did not happen.
@@ -65,9 +75,14 @@ pub(crate) fn steps(cores: &[Legs]) -> [u64; STEPS] {
 }
 
 /// Requests that are sent and not taken, taken and not answered, answered and not in hand.
-pub(crate) fn occupied(cores: &[Legs]) -> [u64; STEPS - 1] {
+pub(crate) fn occupied(cores: &[Legs]) -> [u64; LEGS] {
+    // Before the steps: of one that is seen to be lost, the steps until then are seen.
+    let lost: [u64; LEGS] = std::array::from_fn(|leg| {
+        let counts = cores.iter().map(|core| core.lost[leg].load(Ordering::Acquire));
+        counts.fold(0, u64::wrapping_add)
+    });
     let sums = steps(cores);
-    std::array::from_fn(|leg| sums[leg].saturating_sub(sums[leg + 1]))
+    std::array::from_fn(|leg| sums[leg].saturating_sub(sums[leg + 1].saturating_add(lost[leg])))
 }
 
 /// Requests that are open on all cores.
@@ -94,5 +109,9 @@ mod tests {
         cores[0].uncount(Step::Sent);
         assert_eq!(occupied(&cores), [0, 0, 0]);
         assert_eq!(steps(&cores), [1, 1, 1, 1]);
+        cores[1].count(Step::Sent);
+        cores[0].count_lost(Step::Sent);
+        assert_eq!(occupied(&cores), [0, 0, 0]);
+        assert_eq!(steps(&cores), [2, 1, 1, 1], "it was last seen when it was sent");
     }
 }

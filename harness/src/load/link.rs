@@ -55,9 +55,15 @@ impl Waited {
 }
 
 impl<T> Link<T> {
-    /// To a log whose next event has the number `next`; `me` is told how far it is.
-    pub(crate) fn new(log: Addr<LogAgent>, next: u64, plan: &ProtocolPlan) -> Self {
-        let early = plan.durability == LogSync::Batch && plan.ack == LogAck::Before;
+    /// To a log whose next event has the number `next`. `never_waits`: whatever the plan says, as a defence that is switched
+    /// off.
+    pub(crate) fn new(
+        log: Addr<LogAgent>,
+        next: u64,
+        plan: &ProtocolPlan,
+        never_waits: bool,
+    ) -> Self {
+        let early = plan.durability == LogSync::Batch && plan.ack == LogAck::Before || never_waits;
         Self {
             log,
             next,

@@ -10,7 +10,6 @@ use tailbeam_runtime::{Addr, Agent, Cx, Reply, SendError, Stop};
 
 use super::exchange::Exchange;
 use super::host::{Fleet, HostMsg, Hosted};
-use super::legs::Step;
 use super::recorder;
 use super::workload::Workload;
 use crate::chaos::board::Board;
@@ -87,6 +86,15 @@ pub enum MiddleMsg<W: Workload> {
     Counts(Reply<Vec<(String, u64)>>),
 }
 
+impl<W: Workload> MiddleMsg<W> {
+    /// It was handed back and is dropped: what it carries has not begun its way.
+    pub(super) fn never_sent(mut self) {
+        if let Self::Ask(exchange) = &mut self {
+            exchange.at = None;
+        }
+    }
+}
+
 /// The agent that hosts one.
 pub(crate) struct MiddleAgent<W: Workload>(Box<dyn Middle<W>>);
 
@@ -124,7 +132,7 @@ pub(crate) fn pass_on<W: Workload>(
         if matches!(refused, SendError::Full(_)) {
             recorder::with(|r| r.found_full());
         }
-        lost(false);
+        lost();
     })
     .is_ok()
 }
@@ -133,19 +141,11 @@ pub(crate) fn pass_on<W: Workload>(
 pub(crate) fn bring_home<W: Workload>(exchange: Box<Exchange<W>>, cx: &mut Cx<'_>) {
     let home = exchange.home;
     if home.try_send(cx, HostMsg::Answer(exchange)).is_err() {
-        lost(true);
+        lost();
     }
 }
 
-/// An exchange is given up: nobody will have it in hand, and its request expires at its asker. `taken`: its
-/// responder had it.
-pub(crate) fn lost(taken: bool) {
-    recorder::with(|r| {
-        r.second.answers_undelivered += 1;
-        if !taken {
-            r.step(Step::Taken);
-            r.step(Step::Answered);
-        }
-        r.step(Step::Closed);
-    });
+/// An exchange is given up: nobody will have it in hand, and its request expires at its asker.
+pub(crate) fn lost() {
+    recorder::with(|r| r.second.answers_undelivered += 1);
 }

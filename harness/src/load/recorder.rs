@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::analyse::overhead::Detail;
+use tailbeam_probes::clock;
 use tailbeam_probes::collect::turn::{AllocatorUnit, reading_ns};
 use tailbeam_probes::record::latency::{Leg, PollCounts, Stamps};
 use tailbeam_probes::stats::Histogram;
@@ -359,6 +360,14 @@ impl Recorder {
         self.latency.in_hand(stamps);
     }
 
+    /// A request was dropped on this core, in the leg behind this step.
+    fn dropped(&mut self, at: Step, stamps: &Stamps, now_ns: u64) {
+        if BUILT {
+            self.legs[self.shard].count_lost(at);
+            self.latency.dropped(at as usize, stamps, now_ns);
+        }
+    }
+
     /// A request of this core got no answer in its time.
     pub(crate) fn expired(&mut self, asker: u32, open: &Open, now_ns: u64) {
         self.came_to(open.intended_ns, Fate::Expired);
@@ -464,6 +473,20 @@ thread_local! {
 /// Gives this core its recorder.
 pub(crate) fn install(recorder: Box<Recorder>) {
     RECORDER.with(|cell| *cell.borrow_mut() = Some(recorder));
+}
+
+/// A request was dropped on its way, in the leg behind this step. Where its core has no recorder any more, nothing happens;
+/// nor where somebody drops it while he has the recorder in hand, which the conservation checks would find.
+#[cold]
+#[inline(never)]
+pub(crate) fn dropped(at: Step, stamps: &Stamps) {
+    let now_ns = clock::monotonic_ns();
+    let recorder = |cell: &RefCell<Option<Box<Recorder>>>| {
+        let mut recorder = cell.try_borrow_mut().ok()?;
+        recorder.as_mut()?.dropped(at, stamps, now_ns);
+        Some(())
+    };
+    let _counted = RECORDER.try_with(recorder).ok().flatten();
 }
 
 /// Runs `f` on this core's recorder; without one (outside a run) nothing happens.

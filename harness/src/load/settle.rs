@@ -30,14 +30,14 @@ pub(super) enum Refusal {
 }
 
 impl Refusal {
-    /// Takes back what was handed back: the request ends with it.
-    pub(super) fn of<M>(refused: SendError<M>) -> Self {
+    /// Takes back what was handed back, as one that was never sent: the request ends with it.
+    pub(super) fn of<M>(refused: SendError<M>, never_sent: impl FnOnce(M)) -> Self {
         let refusal = match refused {
             SendError::Full(_) => Self::Mailbox,
             SendError::RingFull(_) => Self::Ring,
             SendError::Gone(_) => Self::Gone,
         };
-        drop(refused.into_message());
+        never_sent(refused.into_message());
         refusal
     }
 }

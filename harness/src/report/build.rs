@@ -3,8 +3,9 @@
 use std::path::Path;
 
 use tailbeam_probes::record::DamageKind;
-use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction, judge_percentile};
+use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction};
 
+use super::percentile::percentile;
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
     degradation, epochs, figures, latency, leaks,
@@ -43,10 +44,10 @@ impl ReportError {
 }
 
 /// Everything the sections are made from.
-struct Material<'a> {
+pub(super) struct Material<'a> {
     cores: Vec<CoreRow>,
-    run: &'a RunFrames,
-    seconds: Vec<&'a SecondRecord>,
+    pub(super) run: &'a RunFrames,
+    pub(super) seconds: Vec<&'a SecondRecord>,
     total: SecondCounts,
     outcomes: Outcomes,
     issuing_s: f64,
@@ -456,31 +457,6 @@ fn judge(
     })
 }
 
-fn percentile(
-    gate: &Gate,
-    m: &Material<'_>,
-    q: f64,
-    limit_ns: u64,
-) -> Result<GateResult, ReportError> {
-    let limits = &m.run.manifest.limits_ns;
-    let Some(index) = limits.iter().position(|limit| *limit == limit_ns) else {
-        let ms = |ns: &u64| format!("{} ms", *ns as f64 / 1e6);
-        let counted = limits.iter().map(ms).collect::<Vec<_>>().join(", ");
-        return Err(ReportError::NotCounted {
-            limit_ms: limit_ns as f64 / 1e6,
-            counted: if counted.is_empty() { "none".to_owned() } else { counted },
-        });
-    };
-    let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
-    let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
-    let value = m.run.histograms[Series::System as usize].quantile(q);
-    let measured =
-        value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
-    let above = || format!("{measured}, {} above", percent(estimate.p));
-    let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
-    Ok(from_blocks(gate, judgement, &estimate, measured))
-}
-
 /// Terminal replies per second, of each second in which requests were due.
 fn rates(m: &Material<'_>) -> Vec<f64> {
     let seconds = m.seconds.iter().filter(|second| second.issuing && second.len_ns > 0);
@@ -542,11 +518,11 @@ fn outcome_fraction(gate: &Gate, blocks: &[Block], below: f64) -> GateResult {
     from_blocks(gate, judgement, &estimate, measured)
 }
 
-fn percent(fraction: f64) -> String {
+pub(super) fn percent(fraction: f64) -> String {
     format!("{:.4} %", fraction * 100.0)
 }
 
-fn blocks(m: &Material<'_>, count: impl Fn(&SecondCounts) -> (u64, u64)) -> Vec<Block> {
+pub(super) fn blocks(m: &Material<'_>, count: impl Fn(&SecondCounts) -> (u64, u64)) -> Vec<Block> {
     m.seconds
         .iter()
         .map(|second| {
@@ -556,7 +532,7 @@ fn blocks(m: &Material<'_>, count: impl Fn(&SecondCounts) -> (u64, u64)) -> Vec<
         .collect()
 }
 
-fn from_blocks(
+pub(super) fn from_blocks(
     gate: &Gate,
     judgement: Judgement,
     estimate: &Exceedance,

@@ -13,6 +13,7 @@ mod epochs;
 mod figures;
 pub mod latency;
 mod leaks;
+mod percentile;
 mod stalls;
 mod timeline;
 mod whole;

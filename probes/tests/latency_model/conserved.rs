@@ -145,7 +145,7 @@ fn a_core_whose_parts_are_more_than_its_time_fails_in_that_window() {
 }
 
 /// The scheduler charges a thread from its wake-up on: what it counts more than the task clock may be as long as
-/// the core was asleep and 20 us a switch, and no longer; less is never right.
+/// the core was asleep and 20 us a switch, and no longer; less is right only for what is on and off the CPU at once.
 #[test]
 fn run_time_may_hold_wake_ups_and_nothing_else() {
     let book = World::book(&plan(3));
@@ -169,6 +169,33 @@ fn run_time_may_hold_wake_ups_and_nothing_else() {
         fails(&wrong, What::RunTime { shard: 0 });
         assert!(wrong.failed().all(|check| matches!(check.what, What::RunTime { .. })));
     }
+}
+
+#[test]
+fn run_time_may_lack_the_moment_of_each_switch_that_is_on_and_off_the_cpu() {
+    let book = World::book(&plan(3));
+    let with = |switches: u64, both_ns: u64, lacks_ns: u64| {
+        let mut windows = book.windows.clone();
+        for tick in windows.iter_mut().flat_map(|window| &mut window.ticks) {
+            tick.blocked_ns = Some(tick.blocked_ns.unwrap() + both_ns);
+            tick.parked_ns += both_ns;
+            tick.turns_ns = tick.turns_ns.saturating_sub(both_ns);
+            tick.run_ns = Some(tick.run_ns.unwrap().saturating_sub(lacks_ns));
+            let (name, count) = ("context-switches".to_owned(), Count::Exact(switches));
+            tick.counters.push(CounterRecord { name, count });
+        }
+        let found = checked(&windows, &book);
+        found.failed().any(|check| matches!(check.what, What::RunTime { .. }))
+    };
+    // All together may be 20 ms and 1 % off, by the kernel's lag.
+    let ticks = book.windows.iter().filter(|window| window.shard == 0).flat_map(|of| &of.ticks);
+    let lacks_ns = 2 * (20 * MS + ticks.clone().map(|of| of.to_ns - of.from_ns).sum::<u64>() / 100)
+        / ticks.count() as u64;
+    let switches = lacks_ns / 1_000;
+    assert!(with(switches, 0, lacks_ns), "nothing is in both");
+    assert!(with(0, lacks_ns, lacks_ns), "there were no switches");
+    assert!(!with(switches, lacks_ns, lacks_ns), "1 us of each switch");
+    assert!(with(switches, lacks_ns / 4, lacks_ns), "less is in both than it lacks");
 }
 
 #[test]

@@ -253,6 +253,7 @@ impl Shard {
     }
 
     pub(crate) const fn unpublished(&self) -> u64 {
-        self.counts.sent.get() - self.published.get()
+        // One that was taken back may have been among the published.
+        self.counts.sent.get().saturating_sub(self.published.get())
     }
 }

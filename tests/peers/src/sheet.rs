@@ -111,6 +111,8 @@ pub(crate) struct Tally {
     me: u32,
     /// One in so many asks is timed, a power of two, less one.
     mask: u32,
+    /// Which of them it times first: if all timed the same, of some runs only bursts of them would be timed.
+    phase: u32,
     count: u32,
     sent_ns: u64,
 }
@@ -118,7 +120,7 @@ pub(crate) struct Tally {
 impl Tally {
     pub(crate) const fn new(sheet: &'static Sheet, me: u32, every: u32) -> Self {
         assert!(every.is_power_of_two(), "a division per ask would be part of the figure");
-        Self { sheet, me, mask: every - 1, count: 0, sent_ns: 0 }
+        Self { sheet, me, mask: every - 1, phase: me, count: 0, sent_ns: 0 }
     }
 
     pub(crate) const fn me(&self) -> u32 {
@@ -136,10 +138,15 @@ impl Tally {
         }
     }
 
+    #[inline]
+    const fn is_timed(&self) -> bool {
+        self.count.wrapping_add(self.phase) & self.mask == 0
+    }
+
     /// An ask is sent.
     #[inline]
     pub(crate) fn ask(&mut self) {
-        if self.count & self.mask == 0 {
+        if self.is_timed() {
             self.sent_ns = clock::now_ns();
         }
     }
@@ -152,7 +159,7 @@ impl Tally {
     /// Its answer has come; whether to go on.
     #[inline]
     pub(crate) fn answered(&mut self) -> bool {
-        if self.count & self.mask == 0 {
+        if self.is_timed() {
             self.time();
         }
         self.count = self.count.wrapping_add(1);

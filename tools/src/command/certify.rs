@@ -58,7 +58,8 @@ pub(crate) fn verify(args: &VerifyArgs, root: &Path, out: &mut dyn Write) -> Out
     let name = name.unwrap_or_else(|| "soak".to_owned());
     let given = args.first.iter().map(|run| (name.clone(), run.clone()));
     let dirs = dirs(given.chain(args.run.iter().cloned()), &args.series, root)?;
-    let verified = certify::verify(&envelope, &dirs, &trusted);
+    let wanted = args.policy.as_deref().map(policy).transpose()?;
+    let verified = certify::verify(&envelope, &dirs, &trusted, wanted.as_ref());
     match args.format {
         Format::Table => text::verified(&verified, out)?,
         Format::Json => json::document("tailbeam.verification", &verified, out)?,
@@ -247,7 +248,7 @@ fn nothing() -> Failure {
 
 /// Where the certificate lies: with the first that was given, in the policy's order.
 fn home<'d>(policy: &Policy, dirs: &'d RunDirs) -> Result<&'d Path, Failure> {
-    let given = policy.names().into_iter().find_map(|name| dirs.get(name));
+    let given = policy.home(dirs).and_then(|name| dirs.get(name));
     given.map(PathBuf::as_path).ok_or_else(nothing)
 }
 

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use signal_hook::consts::{SIGCONT, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::register_conditional_shutdown;
 use signal_hook::iterator::Signals;
 use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind, Progress};
@@ -302,7 +302,7 @@ impl Watch {
         let failed = |error| {
             Failure::new(1, format!("cannot watch signals\n  cause: {error}\n  remedy: none known"))
         };
-        let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT]).map_err(failed)?;
+        let mut signals = Signals::new([SIGINT, SIGTERM, SIGCONT, SIGHUP]).map_err(failed)?;
         idle().map_err(failed)?.store(false, Ordering::Relaxed);
         let (handle, last) = (signals.handle(), Arc::new(AtomicUsize::new(0)));
         let (stop, hurry) = (Arc::clone(&control.stop), Arc::clone(&control.hurry));
@@ -311,7 +311,8 @@ impl Watch {
             for signal in signals.forever() {
                 if signal == SIGCONT {
                     continued.fetch_add(1, Ordering::Relaxed);
-                } else {
+                } else if signal != SIGHUP {
+                    // A terminal that hangs up takes no run of days along.
                     seen.store(usize::try_from(signal).unwrap_or(0), Ordering::Relaxed);
                     // The first ends the load, the second the drain as well.
                     hurry.store(stop.swap(true, Ordering::Relaxed), Ordering::Relaxed);

@@ -164,7 +164,7 @@ fn certify(judged: &Judged, dir: &Path, signer: &Signer) {
 }
 
 fn checked(dir: &Path, signer: &Signer) -> Verified {
-    verify(&fs::read(dir.join(CERTIFICATE)).unwrap(), &dirs(dir), &signer.verifier())
+    verify(&fs::read(dir.join(CERTIFICATE)).unwrap(), &dirs(dir), &signer.verifier(), None)
 }
 
 fn files(dir: &Path, found: &mut Vec<PathBuf>) {

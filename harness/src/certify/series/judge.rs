@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::{CertScenario, CertSeries, SeriesGate, SeriesNeed};
+use crate::chaos::checks::LOST;
 use crate::chaos::record::{Ability, ChaosRecord, Check, FaultRecord, Trial, Verdict};
 use crate::chaos::recovery::{Took, failure_bound};
 use crate::chaos::scenario::{self, How};
@@ -72,6 +73,10 @@ fn unseen(record: &ChaosRecord, faults: &[(String, FaultRecord)]) -> Vec<String>
             if !left(&subject.checks) {
                 let of = &of.name;
                 gaps.push(format!("{of}: nobody looked at what is left in subject {number}"));
+            }
+            if !subject.checks.iter().any(|check| check.name == LOST) {
+                let of = &of.name;
+                gaps.push(format!("{of}: nobody looked at what subject {number} had promised"));
             }
         }
     }

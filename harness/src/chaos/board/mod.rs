@@ -183,6 +183,8 @@ pub enum Defence {
     Mailbox = 8,
     /// A request that there is no memory for gives back what it has taken.
     Cleanup = 16,
+    /// Who asks is told of an end when the log has it.
+    Ack = 32,
 }
 
 impl Defence {
@@ -195,6 +197,7 @@ impl Defence {
             Self::Checksum => "event_store_corruption",
             Self::Mailbox => "slow_consumer",
             Self::Cleanup => "memory_exhaustion",
+            Self::Ack => "disk_io_stress",
         }
     }
 }

@@ -87,7 +87,7 @@ impl Office {
             free: Vec::new(),
             calls: (0..agents / setup.shards + 1).map(|_| None).collect(),
             given: vec![None; agents / setup.shards + 1],
-            link: Link::new(setup.log, setup.kept.next, &plan.protocol),
+            link: Link::new(setup.log, setup.kept.next, &plan.protocol, false),
             watched: false,
             log: setup.log,
             counts: Counts::default(),
@@ -151,16 +151,13 @@ impl Office {
     /// A full box refuses: the asker is told of its request, an answer is lost.
     fn turn_away(&self, mut exchange: Box<Exchange<Poll>>, answer: bool, cx: &mut Cx<'_>) {
         if answer {
-            return middle::lost(true);
+            return middle::lost();
         }
         if let Some(leg) = exchange.held.take() {
             exchange.stamps.out = leg;
         }
         exchange.stamps.answered_ns = cx.fresh_ns();
-        recorder::with(|r| {
-            r.step(Step::Taken);
-            r.step(Step::Answered);
-        });
+        exchange.stepped(&[Step::Taken, Step::Answered]);
         exchange.body = Body::Reply(Arc::from(&b""[..]));
         middle::bring_home(exchange, cx);
     }
@@ -220,7 +217,7 @@ impl Office {
             let age_ns = now_ns.saturating_sub(item.sent_ns);
             if self.poll.ttl_ns.is_some_and(|ttl_ns| age_ns > ttl_ns) {
                 self.counts.too_old += 1;
-                middle::lost(matches!(exchange.body, Body::Reply(_)));
+                middle::lost();
                 continue;
             }
             self.counts.in_box.add(age_ns);
@@ -235,9 +232,7 @@ impl Office {
         if let Err(error) = to.try_send(cx, HostMsg::Batch(batch, reply.cursor)) {
             if let HostMsg::Batch(batch, _) = error.into_message() {
                 self.counts.undelivered += batch.len() as u64;
-                for exchange in batch {
-                    middle::lost(matches!(exchange.body, Body::Reply(_)));
-                }
+                batch.iter().for_each(|_| middle::lost());
             }
             // Its own loop is broken by that: it calls again as after an empty batch.
             self.wait(receiver, reply.cursor, cx);

@@ -9,13 +9,13 @@ use tailbeam_runtime::{Cx, Reply};
 
 use super::core::{self, AUDIT_LINES};
 use super::{Asked, Said, Secure, far};
-use crate::chaos::board::Board;
+use crate::chaos::board::{Board, Defence};
 use crate::load::exchange::{Body, Exchange};
 use crate::load::host::{Fleet, HostMsg};
 use crate::load::legs::Step;
 use crate::load::link::{self, Link, Waited};
 use crate::load::middle::{self, Counted, Middle, MiddleMsg, Setup};
-use crate::load::{recorder, way};
+use crate::load::way;
 use crate::log::Entry;
 use crate::protocol::elicitation::wire::Bounds;
 use crate::protocol::elicitation::{
@@ -94,19 +94,22 @@ fn restored(owner: &mut Owner, records: &[(u16, Box<[u8]>)]) -> Restored {
 impl Ownership {
     pub(super) fn new(setup: &Setup<Secure>) -> Self {
         let plan = setup.plan();
-        let held = plan.rate_per_s() * plan.timeout_ns as f64 / 1e9 / setup.shards as f64;
+        let per_ns = plan.rate_per_s() / 1e9 / setup.shards as f64;
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "positive; casts of floats saturate"
         )]
-        let held = (held * 2.0) as usize;
+        let within = |ns: u64| (per_ns * ns as f64) as usize;
+        let held = within(2 * plan.timeout_ns);
+        let bounds = OwnerConfig::default();
         let config = OwnerConfig {
             core: u16::try_from(setup.shard).expect("at most 255 cores"),
             agents: setup.fleet.agents,
             pending_max: held.max(1 << 16),
             fresh_ns: plan.protocol.fresh_ns,
-            ..OwnerConfig::default()
+            reserve: within(bounds.closed_keep_ns).min(bounds.closed_max) + held,
+            ..bounds
         };
         let mut owner = Owner::new(config, core::keys(setup.secret));
         let restored = restored(&mut owner, &setup.kept.records);
@@ -122,7 +125,12 @@ impl Ownership {
             fleet: Arc::clone(&setup.fleet),
             owner,
             audit: AuditRing::new(AUDIT_LINES),
-            link: Link::new(setup.log, setup.kept.next, &plan.protocol),
+            link: Link::new(
+                setup.log,
+                setup.kept.next,
+                &plan.protocol,
+                setup.board.as_ref().is_some_and(|board| board.is_off(Defence::Ack)),
+            ),
             watched: false,
             armed_ns: None,
             checks: Waited::default(),
@@ -207,10 +215,7 @@ impl Ownership {
             stamps.out = leg;
         }
         stamps.answered_ns = cx.fresh_ns();
-        recorder::with(|r| {
-            r.step(Step::Taken);
-            r.step(Step::Answered);
-        });
+        exchange.stepped(&[Step::Taken, Step::Answered]);
         exchange.body = Body::Reply(said);
         middle::bring_home(exchange, cx);
     }
@@ -218,7 +223,7 @@ impl Ownership {
     fn ask(&mut self, mut exchange: Box<Exchange<Secure>>, cx: &mut Cx<'_>) {
         exchange.held = Some(way::leg(cx));
         let body = std::mem::replace(&mut exchange.body, Body::Empty);
-        let Body::Request(Asked::Create(message)) = body else { return middle::lost(false) };
+        let Body::Request(Asked::Create(message)) = body else { return middle::lost() };
         let (outcome, effects, now_ns) = self.handle(&message, cx);
         match (outcome, effects.notice) {
             (Outcome::Created { .. }, Some(notice)) => {
@@ -228,14 +233,14 @@ impl Ownership {
                 self.after(effects.event, now_ns, What::Nothing, cx);
                 self.refuse(exchange, Said::Refused(why), cx);
             }
-            _ => middle::lost(false),
+            _ => middle::lost(),
         }
         self.arm(cx);
     }
 
     fn answer(&mut self, mut exchange: Box<Exchange<Secure>>, cx: &mut Cx<'_>) {
         let body = std::mem::replace(&mut exchange.body, Body::Empty);
-        let Body::Reply(Said::Respond(message)) = body else { return middle::lost(true) };
+        let Body::Reply(Said::Respond(message)) = body else { return middle::lost() };
         exchange.held = Some(way::leg(cx));
         let (outcome, effects, now_ns) = self.handle(&message, cx);
         match (outcome, effects.notice) {
@@ -246,7 +251,6 @@ impl Ownership {
                 // It stays as it is, and its time runs out; the exchange has nobody to go to.
                 self.refused_answers += 1;
                 self.after(effects.event, now_ns, What::Nothing, cx);
-                recorder::with(|r| r.step(Step::Closed));
             }
         }
     }

@@ -16,7 +16,7 @@
 
 mod restore;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::auth::{Digest, KeyRing, Tag};
@@ -43,6 +43,8 @@ pub struct OwnerConfig {
     pub pending_max: usize,
     /// Ended ones that are remembered at most; the oldest goes first.
     pub closed_max: usize,
+    /// Those of both kinds that room is made for at the beginning, 260 to 520 bytes each; the table grows beyond.
+    pub reserve: usize,
     /// How long an ended one is remembered, ns.
     pub closed_keep_ns: u64,
     /// Nonces remembered at most.
@@ -66,6 +68,7 @@ impl Default for OwnerConfig {
             agents: 10_000,
             pending_max: 1 << 16,
             closed_max: 1 << 16,
+            reserve: 0,
             closed_keep_ns: 60_000_000_000,
             nonces_max: 1 << 20,
             fresh_ns: 10_000_000_000,
@@ -138,9 +141,7 @@ pub struct Owner {
     keys: KeyRing,
     now_ns: u64,
     next_seq: u64,
-    /// By order of creation. A table of hashes of so much coming and going doubled in the middle of a run, by 16 MiB that
-    /// an agent's core had to move at once.
-    records: BTreeMap<Id, Record>,
+    records: HashMap<Id, Record>,
     deadlines: BTreeSet<(u64, Id)>,
     /// Pending ones by addressee: one ordered set, so an agent without any leaves nothing behind.
     asked: BTreeSet<(u32, Id)>,
@@ -162,6 +163,9 @@ impl Owner {
     #[must_use]
     pub fn new(config: OwnerConfig, keys: KeyRing) -> Self {
         let keep_ns = config.fresh_ns.saturating_add(config.ahead_ns);
+        // Twice: in a table that is more than half full, whose entries come and go, what has gone makes it double, and an
+        // agent's core moves all of it at once.
+        let room = 2 * config.reserve.min(config.closed_max.saturating_add(config.pending_max));
         Self {
             nonces: Nonces::new(config.nonces_max, keep_ns),
             schemas: SchemaCache::new(config.schemas_max),
@@ -169,7 +173,7 @@ impl Owner {
             keys,
             now_ns: 0,
             next_seq: 0,
-            records: BTreeMap::new(),
+            records: HashMap::with_capacity(room),
             deadlines: BTreeSet::new(),
             asked: BTreeSet::new(),
             closed: VecDeque::new(),

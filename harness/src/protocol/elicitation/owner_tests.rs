@@ -464,3 +464,24 @@ fn after_a_restart_on_another_clock_deadlines_keep_their_distance() {
     let error = Owner::new(config(), keys()).restore(&ended, 0);
     assert_eq!(error, Err(RestoreError::NeverBegan { id }));
 }
+
+/// A table that doubles in the middle of a run moves all that is remembered, on an agent's core.
+#[test]
+fn a_table_with_room_for_all_never_moves() {
+    let grown = |reserve: usize| {
+        let config =
+            OwnerConfig { closed_max: 100, closed_keep_ns: 1_000_000_000, reserve, ..config() };
+        let mut owner = Owner::new(config, keys());
+        let room = owner.records.capacity();
+        let mut now = 1_000;
+        for k in 0..5_000 {
+            now += 2_000;
+            let (from, to) = ((k % 4) as u32, ((k + 1) % 4) as u32);
+            owner.handle(now, &signer(from).create(k, ask(to, now)), 1);
+            owner.expire(now + 1_500, 4, |_| {});
+        }
+        assert_eq!((owner.counts().created, owner.records.len()), (5_000, 100));
+        owner.records.capacity() > room
+    };
+    assert!(grown(0) && !grown(106));
+}

@@ -1,6 +1,7 @@
 //! What an act is on this host: knobs of the board, or injectors of the kernel; done, proven, taken back.
 
 use std::fs;
+use std::path::PathBuf;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
 use tailbeam_harness::chaos::board::Knob;
@@ -158,7 +159,8 @@ fn kinds(act: &Act, host: &Host) -> Vec<Injector> {
         Act::Descriptors(_) => vec![Injector::FdLimit { max: 64 }],
         Act::DiskThrottle(bytes_per_s) => vec![
             Injector::LoopDisk { disk },
-            Injector::DiskThrottle { dir: host.dir.clone(), bytes_per_s: *bytes_per_s },
+            // Of the disk that is made then, which is one that can be throttled.
+            Injector::DiskThrottle { dir: PathBuf::new(), bytes_per_s: *bytes_per_s },
         ],
         Act::DiskFull => {
             vec![Injector::LoopDisk { disk: disk.clone() }, Injector::FillDisk { disk }]

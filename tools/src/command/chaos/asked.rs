@@ -19,7 +19,7 @@ const SLOT_NS: u64 = 100 * MS;
 /// Time before the baseline, ns: agents begin within a think time.
 const WARM_NS: u64 = 2 * SECOND;
 /// The workload of a subject: the one that has owners, limits and a log that promises something.
-const WORKLOAD: &str = "elicitation";
+pub(super) const WORKLOAD: &str = "elicitation";
 
 /// Scenarios of a file.
 fn of_file(path: &Path) -> Result<Vec<Scenario>, Failure> {

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tailbeam_harness::chaos::attribution;
 use tailbeam_harness::chaos::board::{FoundDamage, LevelSpan, Mail, PLACES_MAX, Place};
-use tailbeam_harness::chaos::checks::{self, Kill, NAMES_DAMAGE};
+use tailbeam_harness::chaos::checks::{self, Kill, LOST, NAMES_DAMAGE};
 use tailbeam_harness::chaos::corrupt::{self, Planted, copied, promised};
 use tailbeam_harness::chaos::held;
 use tailbeam_harness::chaos::host::{Call, Process};
@@ -41,6 +41,10 @@ const LOOKS: u32 = 20;
 pub(super) fn leave(stage: &mut Stage<'_>) {
     let Some(before) = stage.opened.take() else { return };
     for look in 1..=LOOKS {
+        // A corpse has nothing open.
+        if !stage.lives() {
+            return;
+        }
         let after = open(stage);
         if after.process.is_none() || before.process != after.process {
             return;
@@ -116,13 +120,12 @@ pub(super) fn promises(stage: &Stage<'_>) -> bool {
 
 /// Whether the logs of a subject that runs no more hold what it had promised, and how many events they have.
 pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
-    const LOST: &str = "nothing durable is lost";
     let logs = stage.logs();
     if logs.is_empty() {
         return (vec![Check::unknown(LOST, "the subject keeps no log")], 0);
     }
     let key = stage.log_key();
-    let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
+    let (mut lost, mut all, mut records, mut events, mut answers) = (0, 0, 0, 0, 0);
     let (mut damage, mut unread) = (Vec::new(), None);
     for (core, dir) in logs {
         let durable = stage.board.durable(core);
@@ -145,6 +148,7 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         let missed = ours.iter().filter(|of| of.seqs.start < durable).count();
         lost += kept.lost.saturating_sub(missed as u64);
         (records, events) = (records + kept.records, events + kept.events);
+        answers += kept.answers;
         let others = kept.scanned.damage.iter().filter(|of| {
             let planted = |ours: &&Planted| (ours.segment, ours.offset) == (of.segment, of.offset);
             !of.is_cut_off() && !ours.iter().any(planted)
@@ -165,7 +169,27 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         damage.is_empty(),
         damage.first().cloned().unwrap_or_else(|| "no record is damaged or missing".to_owned()),
     );
-    (vec![durable, whole], events)
+    (vec![durable, whole, acknowledged(stage, answers)], events)
+}
+
+/// Whether the logs have the end of every request whose asker was told that it was answered. The log's own word of how far
+/// it is durable says nothing of that: who is told too early is told of what is behind it.
+fn acknowledged(stage: &Stage<'_>, answers: u64) -> Check {
+    let name = checks::ACKNOWLEDGED;
+    if !stage.setting.acknowledges {
+        return Check::unknown(name, "the plan of the subjects promises no such thing");
+    }
+    let told: u64 =
+        (0..stage.board.shape().slots).map(|slot| stage.board.read(slot).answered()).sum();
+    // Ends that were damaged on purpose are not read again.
+    let damaged = stage.flipped.len() as u64;
+    let text = format!(
+        "{told} requests were answered, the logs have {answers} answers, {damaged} were damaged on purpose"
+    );
+    if told == 0 {
+        return Check::unknown(name, text);
+    }
+    Check::seen(name, answers + damaged >= told, text)
 }
 
 /// Ends the subject, judges its trials again with everything known, and checks what it left.
@@ -183,7 +207,7 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
     rejudge(stage, subject, done);
     subject.processes = stage.board.begun().1;
     match ended {
-        Ok(ended) => match serde_json::from_str::<Value>(&ended.out) {
+        Ok((status, ended)) => match serde_json::from_str::<Value>(&ended.out) {
             Ok(report) => {
                 subject.run = report["data"]["run"]["id"].as_str().map(str::to_owned);
                 subject.checks.extend(checks::of_report(&report["data"]));
@@ -191,16 +215,17 @@ pub(super) fn close(stage: &mut Stage<'_>, subject: &mut SubjectRecord, done: &m
                     subject.checks.push(refused::no_figure(stage));
                 }
             }
-            Err(_) => subject.checks.push(Check::unknown("the run has a report", said(&ended))),
+            Err(_) => {
+                let text = format!("it ended without one ({status}): {}", said(&ended));
+                subject.checks.push(Check::seen("the run has a report", false, text));
+            }
         },
         Err(cause) => {
             subject.checks.push(Check::seen("the subject ends when it is told to", false, cause))
         }
     }
     // What no fault may lose is looked for when all are over, too: not each ends a process.
-    if promises(stage) {
-        subject.checks.extend(durable(stage).0);
-    }
+    subject.checks.extend(durable(stage).0);
     if let Some(peer) = stage.peer.take() {
         subject.checks.extend(peer.end());
         if stage.board.proxy_port().is_some() {

@@ -31,6 +31,7 @@ use tailbeam_harness::chaos::series::SUBJECTS;
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
 use tailbeam_harness::load::AnyWorkload;
+use tailbeam_harness::plan::{LogAck, LogSync, Plan};
 use tailbeam_harness::remote::HomeConfig;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::host;
@@ -80,7 +81,7 @@ pub(super) fn run(
         None => {
             let asked = chosen(args)?;
             if args.list || args.dry_run {
-                return show::list(&asked, args.dry_run, args.format, out);
+                return show::list((&asked, root), args.dry_run, args.format, out);
             }
             let plan = planned(args, workloads)?;
             let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
@@ -89,12 +90,10 @@ pub(super) fn run(
             (store, record, lock)
         }
     };
-    let home = HomeConfig::of(
-        &subject_plan(&record.plan.flags, workloads)?,
-        [0; 32],
-        (IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
-    );
-    let signal = series((&store, &home), &mut record, args.progress, err)?;
+    let subject = subject_plan(&record.plan.flags, workloads)?;
+    let home = HomeConfig::of(&subject, [0; 32], (IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
+    let given = (&store, &home, acknowledges(&subject));
+    let signal = series(given, &mut record, args.progress, err)?;
     let code = show::show(&record, args.format, out)?;
     if args.progress != ProgressMode::None {
         let _ = writeln!(err, "series: {}", record.id);
@@ -118,9 +117,15 @@ fn begun(plan: ChaosPlan, asked: Vec<Scenario>, store: &Store) -> Result<ChaosRe
     })
 }
 
+/// Whether a subject of this plan tells an asker of an end only when its log has it.
+fn acknowledges(plan: &Plan) -> bool {
+    let of = &plan.protocol;
+    plan.workload == asked::WORKLOAD && of.durability != LogSync::None && of.ack == LogAck::After
+}
+
 /// Runs the scenarios that were asked for and that the record has not, and writes the record after each.
 fn series(
-    (store, home): (&Store, &HomeConfig),
+    (store, home, acknowledges): (&Store, &HomeConfig, bool),
     record: &mut ChaosRecord,
     progress: ProgressMode,
     err: &mut dyn Write,
@@ -154,6 +159,7 @@ fn series(
         store: dir.join(SUBJECTS),
         dir: &dir,
         home: home.clone(),
+        acknowledges,
     };
     for scenario in &record.asked.clone() {
         if setting.stopped() || has(record, scenario) {

@@ -95,7 +95,7 @@ pub(super) fn told(fault: &Fault, k: u32, of: u32, trial: &Trial) -> String {
 
 /// The scenarios with their faults, and what this host can do of them.
 pub(super) fn list(
-    scenarios: &[Scenario],
+    (scenarios, root): (&[Scenario], &Path),
     dry: bool,
     format: PageFormat,
     out: &mut dyn Write,
@@ -113,8 +113,9 @@ pub(super) fn list(
     };
     let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let launcher = Launcher { program, args: vec!["chaos-helper".to_owned()] };
-    let host =
-        Host::find(launcher, &std::env::temp_dir()).map_err(|error| failed(error.to_string()))?;
+    // What a run would find there, if it is not there yet: where it would be made.
+    let there = root.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("."));
+    let host = Host::find(launcher, there).map_err(|error| failed(error.to_string()))?;
     if dry {
         for scenario in scenarios {
             writeln!(out, "{}: {}", scenario.name, scenario.about)?;

@@ -47,6 +47,8 @@ pub(super) struct Setting<'a> {
     pub(super) store: PathBuf,
     /// A subject's second process, but for its secret and its address.
     pub(super) home: HomeConfig,
+    /// Whether a subject tells an asker of an end only when its log has it, as its plan says.
+    pub(super) acknowledges: bool,
 }
 
 impl Setting<'_> {
@@ -271,6 +273,11 @@ impl<'a> Stage<'a> {
         self.running.as_ref().map(|running| running.subject.process())
     }
 
+    /// Whether it runs: one that has ended and was not waited for holds nothing, and does not say so.
+    pub(super) fn lives(&mut self) -> bool {
+        self.running.as_mut().is_some_and(|of| matches!(of.subject.ends_within(0), Ok(None)))
+    }
+
     /// What it said, when it has ended.
     pub(super) fn ended(&mut self) -> Option<Ended> {
         let running = self.running.as_mut()?;
@@ -313,15 +320,17 @@ impl<'a> Stage<'a> {
         Ok((status.to_string(), Check::seen(name, holds, text)))
     }
 
-    /// Has it drain, seal and report.
-    pub(super) fn stop(&mut self) -> Result<Ended, String> {
+    /// Has it drain, seal and report: what came of it, and what it said.
+    pub(super) fn stop(&mut self) -> Result<(ExitStatus, Ended), String> {
         let running = self.running.as_mut().ok_or("it had ended before")?;
         running.subject.process().signal(Signal::INT).map_err(|error| error.to_string())?;
         let until_ns = clock::monotonic_ns() + END_NS;
         while clock::monotonic_ns() < until_ns {
             let running = self.running.as_mut().ok_or("it had ended before")?;
-            if running.subject.ends_within(100).map_err(|error| error.to_string())?.is_some() {
-                return self.take().ok_or_else(|| "it had ended before".to_owned());
+            let status = running.subject.ends_within(100).map_err(|error| error.to_string())?;
+            if let Some(status) = status {
+                let ended = self.take().ok_or_else(|| "it had ended before".to_owned())?;
+                return Ok((status, ended));
             }
         }
         self.kill()?;

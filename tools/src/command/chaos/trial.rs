@@ -1,7 +1,7 @@
 //! One injection: at an instant of its own, held, taken back, and watched until the service is back.
 
 use tailbeam_harness::chaos::board::{Defence, Knob};
-use tailbeam_harness::chaos::corrupt::{copied, examine, plant};
+use tailbeam_harness::chaos::corrupt::{copied, examine, missed, plant};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::record::{Bite, Check, OpenAtEnd, Trial};
@@ -73,7 +73,10 @@ impl Scene<'_, '_> {
         }
         match &fault.act {
             Act::Corrupt(damage) => self.corrupt(*damage, draw),
-            act if act.restarts() => self.restart(fault, draw),
+            act if act.restarts() => match self.stage.ended() {
+                Some(ended) => self.died(&said(&ended)),
+                None => self.restart(fault, draw),
+            },
             _ => self.hold(fault),
         }
     }
@@ -207,17 +210,47 @@ impl Scene<'_, '_> {
         })
     }
 
+    /// What the subject did by itself is no fault of ours, and no proof of one: it had died of something before.
+    fn died(&mut self, said: &str) -> Result<Trial, String> {
+        let at_ns = self.stage.now_ns();
+        let mut checks = vec![Check::seen("the subject lives until it is ended", false, said)];
+        let started = self.stage.start(self.journal, true, None);
+        if started.is_err() && self.stage.setting.stopped() {
+            return Err(STOPPED.to_owned());
+        }
+        let text = started.as_ref().err().map_or("requests are due again", String::as_str);
+        checks.push(Check::seen("another process goes on", started.is_ok(), text));
+        let span = Span { injected_ns: at_ns, reverted_ns: at_ns, until_ns: self.stage.now_ns() };
+        self.stage.opened = Some(checks::open(self.stage));
+        Ok(Trial {
+            span,
+            open: None,
+            levels: None,
+            bites: Vec::new(),
+            reverted: Ok(()),
+            recovery: None,
+            checks,
+        })
+    }
+
     /// A copy of each log is damaged and read.
     fn corrupt(&mut self, damage: Damage, draw: u64) -> Result<Trial, String> {
         let injected_ns = self.stage.now_ns();
         let (mut checks, mut planted) = (Vec::new(), 0);
-        for (_, dir) in self.stage.logs() {
+        let logs = self.stage.logs();
+        let all = logs.len();
+        for (core, dir) in logs {
+            // Before the copy: what is durable by then is in it.
+            let durable = self.stage.board.durable(core);
             let before = copied(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
             let mut after = before.clone();
             let Some(place) = plant(&mut after, self.stage.log_key(), damage, draw) else {
                 continue;
             };
             planted += 1;
+            if damage == Damage::TruncatedTail {
+                checks.push(missed(&after, self.stage.log_key(), durable, &place));
+            }
             let blind = self.stage.board.is_off(Defence::Checksum);
             checks.extend(examine((&before, &after), self.stage.log_key(), &place, blind));
         }
@@ -228,8 +261,12 @@ impl Scene<'_, '_> {
         checks.sort_by_key(|check: &Check| check.holds != Some(false));
         checks.dedup_by(|a, b| a.name == b.name);
         let until_ns = self.stage.now_ns();
+        let source = match planted == all as u64 {
+            true => format!("damaged, of {all} logs"),
+            false => format!("damaged, of {all} logs (the others have too few records)"),
+        };
         let bites = vec![Bite {
-            source: "damaged".to_owned(),
+            source,
             unit: "copies".to_owned(),
             before: Some(0),
             after: Some(planted),

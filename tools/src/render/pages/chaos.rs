@@ -183,7 +183,7 @@ fn held(checks: &[Check]) -> String {
 
 fn took(took: Took) -> String {
     match took {
-        Took::Ns(0) => "was not away".to_owned(),
+        Took::Ns(0) => "within 100 ms".to_owned(),
         Took::Ns(ns) => time(ns),
         Took::MoreThan(ns) => format!("> {}", time(ns)),
     }
@@ -205,7 +205,11 @@ fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
             .iter()
             .map(|of| pick(of))
             .max_by_key(|took| (took.at_least_ns(), matches!(took, Took::MoreThan(_))));
-        longest.map_or_else(none, took)
+        let away = found.iter().any(|of| of.onset_ns.is_some());
+        longest.map_or_else(none, |longest| match longest {
+            Took::Ns(0) if !away => "was not away".to_owned(),
+            longest => took(longest),
+        })
     };
     let p99 = |pick: fn(&Recovery) -> Option<u64>| {
         found.iter().filter_map(|of| pick(of)).max().map_or_else(none, time)

@@ -40,7 +40,10 @@ impl Injector {
             Self::ThreadHold { .. } => return thread_hold(host, &groups),
             Self::DiskThrottle { dir, .. } => {
                 group(Controller::Io)?;
-                disk_of(dir)?;
+                // None yet: of a disk that is still to be made.
+                if !dir.as_os_str().is_empty() {
+                    disk_of(dir)?;
+                }
             }
             Self::LoopDisk { disk } | Self::FillDisk { disk } | Self::PowerCut { disk } => {
                 loop_disk(host, disk.bytes)?;

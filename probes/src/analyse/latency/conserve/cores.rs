@@ -249,13 +249,20 @@ impl Core<'_> {
     /// the wake-up, 11.3 us before the switch. By the records of switches that time is time blocked, so it is the
     /// most that the charge may be above the task clock, and no more than `SWITCH_NS` a switch: a core that never
     /// sleeps, or whose switches are not counted, is allowed nothing.
+    ///
+    /// It may be below by what of each switch is in the task clock and in the time off the CPU, where it was measured to
+    /// be: the charge ends with the record of the switch. Beside a TCP peer on the same core, 9,400 switches a second, the
+    /// charge was 1.29 us a switch below the task clock, and 1.87 us of each were in both (2026-11-27).
     fn run_time(&self) -> Check {
         let what = What::RunTime { shard: self.shard };
         self.compare(what, (false, Some(LAG_NS)), |tick| {
             let (run, clock) = (known(tick.run_ns, SCHEDSTAT)?, task_clock(tick)?);
-            let switches = SWITCH_NS * counted(tick, SWITCHED).unwrap_or(0.0);
-            let most = clock + known(tick.blocked_ns, SWITCHES)?.min(switches);
-            Ok((run, run.clamp(clock, most)))
+            let blocked = known(tick.blocked_ns, SWITCHES)?;
+            let switches = counted(tick, SWITCHED).unwrap_or(0.0);
+            let most = clock + blocked.min(SWITCH_NS * switches);
+            let off = blocked + known(tick.preempted_ns, SWITCHES)?;
+            let both = (clock + off - wall_ns(tick)).clamp(0.0, BOTH_NS * switches);
+            Ok((run, run.clamp(clock - both, most)))
         })
     }
 

@@ -1,0 +1,139 @@
+//! Gates on percentiles: judged by the requests above the limit, with those that nobody saw the end of.
+
+use tailbeam_probes::stats::{Block, Judgement, judge_percentile};
+
+use super::build::{Material, ReportError, blocks, from_blocks, percent};
+use crate::evidence::records::{EndRecord, SecondRecord};
+use crate::load::Series;
+use crate::plan::Arrivals;
+use crate::verdict::{Gate, GateResult};
+
+/// Judges a percentile.
+///
+/// # Errors
+/// The run did not count requests above this limit.
+pub(super) fn percentile(
+    gate: &Gate,
+    m: &Material<'_>,
+    q: f64,
+    limit_ns: u64,
+) -> Result<GateResult, ReportError> {
+    let limits = &m.run.manifest.limits_ns;
+    let Some(index) = limits.iter().position(|limit| *limit == limit_ns) else {
+        let ms = |ns: &u64| format!("{} ms", *ns as f64 / 1e6);
+        let counted = limits.iter().map(ms).collect::<Vec<_>>().join(", ");
+        return Err(ReportError::NotCounted {
+            limit_ms: limit_ns as f64 / 1e6,
+            counted: if counted.is_empty() { "none".to_owned() } else { counted },
+        });
+    };
+    let blocks = blocks(m, |counts| (counts.judged, counts.over[index]));
+    let (judgement, estimate) = judge_percentile(&blocks, 1.0 - q);
+    let open = endless(&m.seconds, m.run.end.as_ref());
+    let closed = m.run.plan.shape.arrivals == Arrivals::Closed;
+    let judgement = doubted(judgement, (&blocks, &open), 1.0 - q, closed);
+    let value = m.run.histograms[Series::System as usize].quantile(q);
+    let measured =
+        value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
+    let above = || format!("{measured}, {} above", percent(estimate.p));
+    let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
+    Ok(from_blocks(gate, judgement, &estimate, measured))
+}
+
+/// Requests of each second whose latency nobody will know: open when its epoch was cut, or when the run was stopped.
+fn endless(seconds: &[&SecondRecord], end: Option<&EndRecord>) -> Vec<u64> {
+    let mut open: Vec<u64> =
+        seconds.iter().map(|second| if second.cut { second.open_end } else { 0 }).collect();
+    if let (Some(at), Some(second)) = (open.last_mut(), seconds.last()) {
+        let unsealed = if second.cut { 0 } else { second.open_end };
+        *at += end.map_or(unsealed, |end| end.open_at_stop);
+    }
+    open
+}
+
+/// A PASS that those would take away whose end nobody saw, if all were above the limit, is none. Nor is one of a closed
+/// loop: it asks a slow system less, so that the slow requests that it spared are in no figure.
+fn doubted(
+    judgement: Judgement,
+    (blocks, open): (&[Block], &[u64]),
+    allowed: f64,
+    closed: bool,
+) -> Judgement {
+    if judgement != Judgement::Pass {
+        return judgement;
+    }
+    if closed {
+        let reason = "it would pass, but the loop was closed: a slow system is asked less, and what it was not asked is \
+                      in no figure; record one with a schedule (--arrivals regular)";
+        return Judgement::Undecided { reason: reason.to_owned(), needed_s: None };
+    }
+    let all: u64 = open.iter().sum();
+    let worst = |(block, &open): (&Block, &u64)| Block {
+        n: block.n + open,
+        k: block.k + open,
+        len_s: block.len_s,
+    };
+    let worst: Vec<Block> = blocks.iter().zip(open).map(worst).collect();
+    if all == 0 || judge_percentile(&worst, allowed).0 == Judgement::Pass {
+        return judgement;
+    }
+    let reason = format!(
+        "it would pass, but not if the {all} requests that were open when the run was cut or stopped were above the limit"
+    );
+    Judgement::Undecided { reason, needed_s: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::SecondCounts;
+
+    /// An hour in which 0.5 % of 100 requests a second are above the limit.
+    fn hour() -> Vec<Block> {
+        (0..3_600).map(|at| Block { n: 100, k: at % 2, len_s: 1.0 }).collect()
+    }
+
+    #[test]
+    fn requests_without_an_end_take_a_pass_away_that_they_could_turn() {
+        let blocks = hour();
+        let judged = judge_percentile(&blocks, 0.01).0;
+        assert_eq!(judged, Judgement::Pass);
+        let doubt = |cut: u64, closed| {
+            let mut open = vec![0; blocks.len()];
+            (open[1_000], open[3_599]) = (cut, cut);
+            doubted(judged.clone(), (&blocks, &open), 0.01, closed)
+        };
+        assert_eq!(doubt(0, false), Judgement::Pass);
+        assert_eq!(doubt(20, false), Judgement::Pass, "all late, and it would still hold");
+        // Twice 1,200 of 360,000 beside 1,800.
+        let Judgement::Undecided { reason, .. } = doubt(1_200, false) else { panic!("a PASS") };
+        assert!(reason.contains("2400 requests that were open"), "{reason}");
+        assert!(matches!(doubt(0, true), Judgement::Undecided { .. }), "a closed loop");
+        let bad: Vec<Block> = blocks.iter().map(|block| Block { k: 2, ..*block }).collect();
+        let judged = judge_percentile(&bad, 0.01).0;
+        assert_eq!(doubted(judged, (&bad, &[]), 0.01, true), Judgement::Fail, "a FAIL is one");
+    }
+
+    #[test]
+    fn what_was_open_at_a_cut_and_at_the_stop_has_no_end() {
+        let second = |cut, open_end| SecondRecord {
+            from_ns: 0,
+            len_ns: 1_000_000_000,
+            counts: SecondCounts::default(),
+            live_agents: 2,
+            open_sum: 0,
+            open_samples: 0,
+            oldest_open_ns: 0,
+            open_end,
+            open_age_ns: 0,
+            issuing: true,
+            cut,
+        };
+        let seconds = [second(false, 9), second(true, 7), second(false, 5)];
+        let seconds: Vec<&SecondRecord> = seconds.iter().collect();
+        assert_eq!(endless(&seconds, None), [0, 7, 5], "never sealed");
+        let end = EndRecord { open_at_stop: 3, ..EndRecord::finished(3_000_000_000) };
+        assert_eq!(endless(&seconds, Some(&end)), [0, 7, 3]);
+        assert_eq!(endless(&seconds[..2], None), [0, 7]);
+    }
+}
