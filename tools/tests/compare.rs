@@ -121,6 +121,38 @@ fn stored_runs_compare_as_well(store: &Path, pairs: &[Value]) {
     assert_eq!(found["seed"], Value::Null);
     let caveats = found["caveats"].to_string();
     assert!(caveats.contains("stored before"), "{caveats}");
+    let uneven = run(store, &format!("compare {a} {} {KEEP} --format json", id(0, "b")));
+    assert_eq!(uneven.status.code(), Some(2), "{}", text(&uneven.stderr));
+    assert!(text(&uneven.stderr).contains("2 runs on side A and 1 on side B"));
+}
+
+/// The baseline is compared at its best, whoever names it; its waits follow its law, and the sums of both close.
+#[test]
+fn the_polling_baseline_is_swept_also_when_a_file_names_it() {
+    if !has_rings() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("poll.toml");
+    fs::write(&file, "workload = \"wait_for_messages\"\n").unwrap();
+    let load = "--agents 300 --duration 3s --cool-down 0ms --progress none --format json";
+    let line = format!(
+        "compare elicitation {} --pairs 2 --aa 0 --sweep 200ms,100ms {KEEP} {load} -- \
+         --think 100ms..500ms --delay 0ms --timeout 2s",
+        file.display()
+    );
+    let found = data(dir.path(), "compare", &run(dir.path(), &line));
+    let points = found["sweep"]["points"].as_array().unwrap();
+    assert_eq!(points.len(), 3, "the long-poll, and two intervals: {found}");
+    for (point, interval_ms) in points[1..].iter().zip([200.0, 100.0]) {
+        let law = &point["law"];
+        let mean_ms = law["mean_ns"].as_f64().unwrap_or_else(|| panic!("{point}")) / 1e6;
+        assert!((mean_ms / interval_ms - 0.5).abs() < 0.1, "{interval_ms} ms: {law}");
+    }
+    assert!(found["sweep"]["chosen"].is_string() || found["verdict"] == "INCONCLUSIVE", "{found}");
+    for side in found["outcomes"].as_array().unwrap() {
+        assert_eq!((&side["closed"], &side["runs"]), (&true.into(), &2.into()), "{side}");
+    }
 }
 
 #[test]

@@ -194,7 +194,7 @@ pub fn compare(recipe: &Recipe, differences: Vec<Difference>, sources: &Sources<
         .collect();
     let outcomes = vec![side_sum(Role::A, &sides), side_sum(Role::B, &sides)];
     let sweep = super::sweep::sweep(&recipe.sweep, recipe.chosen.as_deref(), sources);
-    let verdict = verdict(&metrics, &outcomes);
+    let verdict = verdict(&metrics, &outcomes, is_baseline_unfit(recipe));
     Comparison {
         id: recipe.id.clone(),
         started: recipe.started.clone(),
@@ -274,6 +274,12 @@ fn caveats(
     outcomes: &[SideSum],
 ) -> Vec<String> {
     let mut caveats = Vec::new();
+    if is_baseline_unfit(recipe) {
+        caveats.push(format!(
+            "no setting of the sweep meets the criterion ({}): what runs is as shipped, and no better than any other",
+            super::sweep::criterion()
+        ));
+    }
     if recipe.stopped {
         caveats.push("the comparison was stopped before its last pair".to_owned());
     }
@@ -304,11 +310,16 @@ fn caveats(
     caveats
 }
 
+/// Whether a side was to be compared at its best setting, and none was fit to be.
+const fn is_baseline_unfit(recipe: &Recipe) -> bool {
+    !recipe.sweep.is_empty() && recipe.chosen.is_none()
+}
+
 /// B is worse somewhere, nowhere, or that cannot be said. Sums that do not close make it INCONCLUSIVE: a figure
-/// of requests that were lost from sight compares nothing.
-fn verdict(metrics: &[MetricResult], outcomes: &[SideSum]) -> Overall {
+/// of requests that were lost from sight compares nothing. So does a side of which no setting was fit.
+fn verdict(metrics: &[MetricResult], outcomes: &[SideSum], unfit: bool) -> Overall {
     let any = |judged| metrics.iter().any(|metric| metric.judged == judged);
-    if outcomes.iter().any(|side| !side.closed) {
+    if unfit || outcomes.iter().any(|side| !side.closed) {
         Overall::Inconclusive
     } else if any(Judged::Worse) {
         Overall::NoGo

@@ -67,6 +67,24 @@ fn figures(id: &str) -> Measured<RunFigures> {
 }
 
 #[test]
+fn a_baseline_of_which_no_setting_is_fit_compares_nothing() {
+    let mut recipe = recipe(8);
+    assert_eq!(compared(&recipe, &figures).verdict, Overall::NoGo);
+    recipe.sweep.push(super::super::sweep::SweepRun {
+        setting: "every 1s".to_owned(),
+        args: Vec::new(),
+        interval_ns: Some(1_000_000_000),
+        run: Measured::Known("s".to_owned()),
+        looks: 1,
+    });
+    let found = compared(&recipe, &figures);
+    assert_eq!(found.verdict, Overall::Inconclusive);
+    assert!(found.caveats[0].contains("no setting of the sweep"), "{:?}", found.caveats);
+    recipe.chosen = Some("every 1s".to_owned());
+    assert_eq!(compared(&recipe, &figures).verdict, Overall::NoGo);
+}
+
+#[test]
 fn pairs_are_judged_and_the_document_survives_the_way_to_disk() {
     let recipe = recipe(6);
     let back: Recipe = serde_json::from_str(&serde_json::to_string(&recipe).unwrap()).unwrap();

@@ -18,10 +18,12 @@ use tailbeam_harness::compare::{
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, read_run, rfc3339};
 use tailbeam_harness::load::{AnyWorkload, Series};
+use tailbeam_harness::plan::PollPlan;
 use tailbeam_harness::report::{self, Measured};
 use tailbeam_probes::clock;
 use tailbeam_probes::stats::Histogram;
 
+use super::chaos::subject_plan;
 use super::child::{Launcher, merged};
 use super::{Outcome, Watch};
 use crate::Failure;
@@ -71,11 +73,11 @@ pub(super) fn run(
         stopped: false,
     };
     let code = if let (Some(a), Some(b)) = (&a.stored, &b.stored) {
-        recipe.trials = stored_trials(a, b);
+        recipe.trials = stored_trials(a, b)?;
         save(&store, &recipe)?;
         None
     } else {
-        measure(args, &store, &mut recipe, err)?
+        measure(args, (workloads, &store), &mut recipe, err)?
     };
     let shown = show(&store, &recipe, args.shared.format, out)?;
     if args.shared.progress != ProgressMode::None {
@@ -171,7 +173,15 @@ fn id_of(store: &Store, name: &str) -> Result<String, tailbeam_harness::evidence
 }
 
 /// Stored runs, paired in their order.
-fn stored_trials(a: &[String], b: &[String]) -> Vec<Trial> {
+fn stored_trials(a: &[String], b: &[String]) -> Result<Vec<Trial>, Failure> {
+    if a.len() != b.len() {
+        let text = format!(
+            "{} runs on side A and {} on side B\n  cause: they are paired in their order, and some would be in no figure\n  remedy: name as many on both sides",
+            a.len(),
+            b.len()
+        );
+        return Err(Failure::new(2, text));
+    }
     let run = |role, id: &String| TrialRun {
         role,
         run: Measured::Known(id.clone()),
@@ -181,7 +191,7 @@ fn stored_trials(a: &[String], b: &[String]) -> Vec<Trial> {
         seed: 0,
         runs: vec![run(Role::A, a), run(Role::B, b)],
     };
-    a.iter().zip(b).map(pair).collect()
+    Ok(a.iter().zip(b).map(pair).collect())
 }
 
 /// What every run has: nothing is measured beside the requests, and nothing gated but what closes the sums.
@@ -214,7 +224,7 @@ pub(super) fn flags(
 /// Runs until there are as many pairs as were asked for; `Some` is the code of a signal that stopped it.
 fn measure(
     args: &CompareArgs,
-    store: &Store,
+    (workloads, store): (&[&'static dyn AnyWorkload], &Store),
     recipe: &mut Recipe,
     err: &mut dyn Write,
 ) -> Result<Option<u8>, Failure> {
@@ -233,6 +243,7 @@ fn measure(
     save(store, recipe)?;
     let mut session = Session {
         args,
+        workloads,
         store,
         book: Book::new(store),
         launcher,
@@ -250,6 +261,7 @@ fn measure(
 /// The runs of one comparison.
 struct Session<'a> {
     args: &'a CompareArgs,
+    workloads: &'a [&'static dyn AnyWorkload],
     store: &'a Store,
     book: Book<'a>,
     launcher: Launcher<'a>,
@@ -305,20 +317,35 @@ impl Session<'_> {
         Ok((ran.run, ran.steal))
     }
 
+    /// Whether a side polls at an interval that nobody has chosen: by its plan, whether a name, a preset or a file says it.
+    fn is_to_sweep(&self, side: &Side) -> bool {
+        let named = |arg: &String| arg.starts_with("--poll-interval") || arg == "--long-poll";
+        if side.args.iter().chain(&self.args.shared.flags).any(named) {
+            return false;
+        }
+        let flags = flags(&self.args.shared, self.args.agents, self.args.shared.seed, &side.args);
+        match subject_plan(&flags, self.workloads) {
+            Ok(plan) => {
+                let (poll, shipped) = (plan.protocol.poll, PollPlan::default());
+                let chosen = poll.long || poll.interval_ns != shipped.interval_ns;
+                plan.workload == POLLS && !chosen
+            }
+            // Another build may have other flags: its runs say what is wrong with them.
+            Err(_) => side.args.iter().any(|arg| arg == POLLS),
+        }
+    }
+
     /// Where a side polls: a run per setting, and the best one is what is compared.
     fn sweep(&mut self, recipe: &mut Recipe, err: &mut dyn Write) -> Result<(), Failure> {
-        let polls = |side: &Side| side.args.iter().any(|arg| arg == POLLS);
-        let fixed = |side: &Side| {
-            side.args.iter().any(|arg| arg.starts_with("--poll-interval") || arg == "--long-poll")
-        };
         if self.args.sweep == "off" {
             return Ok(());
         }
         for role in [Role::A, Role::B] {
             let side = if role == Role::A { recipe.a.clone() } else { recipe.b.clone() };
-            if !polls(&side) || fixed(&side) {
+            if !self.is_to_sweep(&side) {
                 continue;
             }
+            let from = recipe.sweep.len();
             self.say(err, "sweep of the polling interval");
             for (setting, interval_ns, args) in settings(&self.args.sweep)? {
                 if self.stopping() {
@@ -329,23 +356,23 @@ impl Session<'_> {
                 recipe.sweep.push(SweepRun { setting, args, interval_ns, run, looks: LOOKS });
                 save(self.store, recipe)?;
             }
-            self.settle(recipe, role, err);
+            self.settle(recipe, (role, from), err);
         }
         Ok(())
     }
 
-    fn settle(&self, recipe: &mut Recipe, role: Role, err: &mut dyn Write) {
-        let figures: Vec<Measured<RunFigures>> = recipe
-            .sweep
+    /// Takes the best setting of a side, whose runs begin at `from`.
+    fn settle(&self, recipe: &mut Recipe, (role, from): (Role, usize), err: &mut dyn Write) {
+        let figures: Vec<Measured<RunFigures>> = recipe.sweep[from..]
             .iter()
             .map(|run| match &run.run {
                 Measured::Known(id) => self.book.figures(id),
                 Measured::Unknown { unknown, remedy } => Measured::unknown(unknown, remedy),
             })
             .collect();
-        let Some(best) = choose(&figures).map(|place| &recipe.sweep[place]) else {
-            self.say(err, "  no setting meets the criterion; the shipped one is compared");
-            return;
+        let Some(best) = choose(&figures).map(|place| &recipe.sweep[from + place]) else {
+            let text = "  no setting meets the criterion; the shipped one runs, and nothing is claimed";
+            return self.say(err, text);
         };
         self.say(err, &format!("  compared is {}", best.setting));
         recipe.chosen = Some(best.setting.clone());

@@ -153,8 +153,8 @@ pub(super) fn planned(
     })
 }
 
-/// The plan that a subject makes of its flags.
-pub(super) fn subject_plan(
+/// The plan that a `soak` makes of its flags.
+pub(in crate::command) fn subject_plan(
     flags: &[String],
     workloads: &[&'static dyn AnyWorkload],
 ) -> Result<Plan, Failure> {

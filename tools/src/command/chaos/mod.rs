@@ -41,7 +41,8 @@ use crate::Failure;
 use crate::args::ProgressMode;
 use crate::chaos_args::ChaosArgs;
 use crate::render::pages;
-use asked::{chosen, planned, subject_plan};
+pub(super) use asked::subject_plan;
+use asked::{chosen, planned};
 use stage::{Setting, Stage};
 use trial::Scene;
 
