@@ -59,6 +59,9 @@ pub(crate) struct Cli {
     /// Files that may hold settings, the weakest first.
     #[arg(skip)]
     pub(crate) files: Vec<PathBuf>,
+    /// What was typed, the program first.
+    #[arg(skip)]
+    pub(crate) words: Vec<OsString>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -413,9 +416,11 @@ pub(crate) fn parse(
     let settings = config::read(&files, config::named(&args).as_deref(), &command);
     let settings = settings.map_err(Unparsed::Config)?;
     let command = config::apply(command, &settings);
+    let words = args.clone();
     let args = presets::expand(args, &command)
         .map_err(|text| clap::Error::raw(ErrorKind::Io, format!("{text}\n")))?;
     let mut cli = Cli::from_arg_matches(&command.clone().try_get_matches_from(args)?)?;
+    cli.words = words;
     if let Command::Config(_) = cli.command {
         cli.settings = config::effective(&command, &settings);
         cli.files = files;

@@ -18,7 +18,7 @@ use std::ffi::{OsStr, OsString};
 use toml::de::{DeTable, DeValue};
 
 /// Keys that a scenario cannot have: they name the file, or have nothing to do with the load.
-const NOT_HERE: [&str; 3] = ["scenario", "help", "store"];
+const NOT_HERE: [&str; 4] = ["scenario", "help", "store", "print-systemd-run"];
 
 /// The file that a command line names.
 pub(crate) fn named(args: &[OsString]) -> Option<OsString> {

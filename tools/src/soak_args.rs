@@ -42,13 +42,17 @@ pub(crate) struct SoakArgs {
     /// Go on with a run whose process died, by its own plan: id, unique prefix, @last, @last~N or @TAG
     #[arg(long, value_name = "RUN")]
     pub(crate) resume: Option<String>,
+    /// Print the systemd-run line that runs this as a unit of its own, which outlives the terminal, and stop
+    #[arg(long)]
+    pub(crate) print_systemd_run: bool,
     #[command(flatten)]
     pub(crate) soak: Soak,
 }
 
 /// Flags that a run which is continued takes; every other is in its plan.
-pub(crate) const RESUMABLE: [&str; 10] = [
+pub(crate) const RESUMABLE: [&str; 11] = [
     "resume",
+    "print_systemd_run",
     "listen",
     "listen_public",
     "board",

@@ -6,7 +6,10 @@ use super::build::{Material, ReportError, blocks, from_blocks, percent};
 use crate::evidence::records::{EndRecord, SecondRecord};
 use crate::load::Series;
 use crate::plan::Arrivals;
-use crate::verdict::{Gate, GateResult};
+use crate::verdict::{Gate, GateResult, GateVerdict};
+
+/// An hour, s.
+const HOUR_S: f64 = 3_600.0;
 
 /// Judges a percentile.
 ///
@@ -37,7 +40,37 @@ pub(super) fn percentile(
         value.map_or_else(|| "unknown".to_owned(), |ns| format!("{:.3} ms", ns as f64 / 1e6));
     let above = || format!("{measured}, {} above", percent(estimate.p));
     let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
-    Ok(from_blocks(gate, judgement, &estimate, measured))
+    let mut result = from_blocks(gate, judgement, &estimate, measured);
+    if let Some((hour, above)) = bad_hour(&blocks, 1.0 - q) {
+        result.verdict = GateVerdict::Fail;
+        result.needs_more_s = None;
+        result.reason = format!(
+            "in hour {hour} of the measured time {} were above, and surely more than twice the {} that are allowed: many good hours do not hide one",
+            percent(above),
+            percent(1.0 - q)
+        );
+    }
+    Ok(result)
+}
+
+/// The first hour of measured time, from 1, that surely has more than twice the budget above the limit, and what it has.
+/// A budget over all of a run of days would let an hour be lost (statistics of error budgets: Beyer et al., "The Site
+/// Reliability Workbook", 2018, chapter 5).
+fn bad_hour(blocks: &[Block], allowed: f64) -> Option<(usize, f64)> {
+    let mut hours: Vec<Vec<Block>> = Vec::new();
+    let mut length_s = HOUR_S;
+    for block in blocks {
+        if length_s >= HOUR_S {
+            length_s -= HOUR_S;
+            hours.push(Vec::new());
+        }
+        hours.last_mut().into_iter().for_each(|hour| hour.push(*block));
+        length_s += block.len_s;
+    }
+    hours.iter().enumerate().find_map(|(at, hour)| {
+        let (judgement, estimate) = judge_percentile(hour, 2.0 * allowed);
+        (judgement == Judgement::Fail).then_some((at + 1, estimate.p))
+    })
 }
 
 /// Requests of each second whose latency nobody will know: open when its epoch was cut, or when the run was stopped.
@@ -112,6 +145,26 @@ mod tests {
         let bad: Vec<Block> = blocks.iter().map(|block| Block { k: 2, ..*block }).collect();
         let judged = judge_percentile(&bad, 0.01).0;
         assert_eq!(doubted(judged, (&bad, &[]), 0.01, true), Judgement::Fail, "a FAIL is one");
+    }
+
+    #[test]
+    fn an_hour_that_is_lost_is_not_hidden_by_good_ones() {
+        let hours = |of: &[u64]| -> Vec<Block> {
+            of.iter()
+                .flat_map(|&k| {
+                    (0..3_600).map(move |at| Block { n: 100, k: k + at % 2, len_s: 1.0 })
+                })
+                .collect()
+        };
+        let good = [0; 71];
+        let one_bad = hours(&[&good[..36], &[20], &good[36..]].concat());
+        let whole = judge_percentile(&one_bad, 0.01).1;
+        assert!(whole.p < 0.01, "{whole:?}");
+        assert_eq!(bad_hour(&one_bad, 0.01).map(|(hour, p)| (hour, p > 0.2)), Some((37, true)));
+        assert_eq!(bad_hour(&hours(&good), 0.01), None);
+        // 1.5 % is above the budget and not above twice of it.
+        assert_eq!(bad_hour(&hours(&[1, 1, 1]), 0.01), None);
+        assert_eq!(bad_hour(&[], 0.01), None);
     }
 
     #[test]

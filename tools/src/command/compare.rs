@@ -371,7 +371,8 @@ impl Session<'_> {
             })
             .collect();
         let Some(best) = choose(&figures).map(|place| &recipe.sweep[from + place]) else {
-            let text = "  no setting meets the criterion; the shipped one runs, and nothing is claimed";
+            let text =
+                "  no setting meets the criterion; the shipped one runs, and nothing is claimed";
             return self.say(err, text);
         };
         self.say(err, &format!("  compared is {}", best.setting));

@@ -20,9 +20,11 @@ mod runs;
 mod scale;
 mod second;
 mod setup;
+mod systemd;
 mod target;
 mod top;
 
+use std::ffi::OsString;
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -55,7 +57,7 @@ pub(crate) fn run(
     let root = store_root(cli.store);
     match cli.command {
         Command::Demo(args) => demo::run(&args, workloads, (&root, given), out, err),
-        Command::Soak(args) => soak(&args, workloads, &root, out, err),
+        Command::Soak(args) => soak((&args, &cli.words), workloads, &root, out, err),
         Command::Attack(args) => attack::run(&args, &root, out, err),
         Command::Record(args) => record::run(&args, &root, err),
         Command::Report(args) => report::run(&args, &root, out, err),
@@ -170,14 +172,18 @@ fn say_preset(args: &Soak, err: &mut dyn Write) -> Result<(), Failure> {
 }
 
 fn soak(
-    args: &SoakArgs,
+    (args, words): (&SoakArgs, &[OsString]),
     workloads: &[&'static dyn AnyWorkload],
     root: &Path,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
+    let asked = args.print_systemd_run.then_some((words, args.soak.timeout));
     if let Some(run) = &args.resume {
-        return resume::run(run, &args.soak, (workloads, root), out, err);
+        return match asked {
+            Some(asked) => systemd::print(asked, root, out),
+            None => resume::run(run, &args.soak, (workloads, root), out, err),
+        };
     }
     let args = &args.soak;
     say_preset(args, err)?;
@@ -188,6 +194,9 @@ fn soak(
         Failure::new(2, format!("no workload {name:?}\n  cause: this program has {}\n  remedy: name one of them", names()))
     })?;
     let plan = plan(args, *workload)?;
+    if let Some(asked) = asked {
+        return systemd::print(asked, root, out);
+    }
     let store = Store::open(root).map_err(|error| Failure::new(1, error))?;
     let ran = drive(&plan, *workload, &store, How::of(args, err)?, err)?;
     told(&ran, args, out, err)
