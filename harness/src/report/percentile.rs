@@ -41,7 +41,8 @@ pub(super) fn percentile(
     let above = || format!("{measured}, {} above", percent(estimate.p));
     let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
     let mut result = from_blocks(gate, judgement, &estimate, measured);
-    if let Some((hour, above)) = bad_hour(&blocks, 1.0 - q) {
+    let fails = result.verdict == GateVerdict::Fail;
+    if let Some((hour, above)) = bad_hour(&blocks, 1.0 - q).filter(|_| !fails) {
         result.verdict = GateVerdict::Fail;
         result.needs_more_s = None;
         result.reason = format!(

@@ -269,27 +269,41 @@ fn whole(
         Ok(healed) => Check::seen("everything is undone", undone.clean() && healed, said),
         Err(error) => Check::unknown("everything is undone", format!("{said}; {error}")),
     });
-    record.residue.push(left(&before, &setting.host.name));
+    record.residue.push(left(&before, (&setting.host.name, dir)));
     Ok(record)
 }
 
 /// What carries this series' name and was not there before; another one may run beside it.
-fn left(before: &Residue, ours: &str) -> Check {
+fn left(before: &Residue, (ours, dir): (&str, &Path)) -> Check {
     let name = "nothing is left on the host";
-    match residue(&[]) {
-        Ok(now) => {
+    let looked = residue(&[]).map_err(|error| error.to_string());
+    match looked.and_then(|now| Ok((now, disks(dir).map_err(|error| error.to_string())?))) {
+        Ok((now, disks)) => {
             let mut left = now.since(before);
             left.retain(|name| name.contains(ours));
+            left.extend(disks);
             let text = if left.is_empty() {
-                "no group, mount, loop device, namespace or process has this series' name"
+                "no group, mount, loop device, namespace or process has this series' name, no disk is in its folder"
                     .to_owned()
             } else {
                 left.join("; ")
             };
             Check::seen(name, left.is_empty(), text)
         }
-        Err(error) => Check::unknown(name, error.to_string()),
+        Err(error) => Check::unknown(name, error),
     }
+}
+
+/// Images and mount points of disks that are in the folder of the series.
+fn disks(dir: &Path) -> std::io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".img") || name.ends_with(".mnt") {
+            found.push(format!("file {name}"));
+        }
+    }
+    Ok(found)
 }
 
 /// Faults by the subject that they are done to: those on disks of their own and of a second process apart, those of a
