@@ -70,7 +70,7 @@ fn figures(id: &str) -> Measured<RunFigures> {
 fn a_baseline_of_which_no_setting_is_fit_compares_nothing() {
     let mut recipe = recipe(8);
     assert_eq!(compared(&recipe, &figures).verdict, Overall::NoGo);
-    recipe.sweep.push(super::super::sweep::SweepRun {
+    recipe.sweep.push(SweepRun {
         setting: "every 1s".to_owned(),
         args: Vec::new(),
         interval_ns: Some(1_000_000_000),

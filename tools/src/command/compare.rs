@@ -570,8 +570,10 @@ mod tests {
     #[test]
     fn stored_runs_are_paired_in_their_order() {
         let ids = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let trials = stored_trials(&ids("a b c"), &ids("x y"));
-        assert_eq!(trials.len(), 2, "one without a partner is no pair");
-        assert_eq!(trials[1].runs[1].run, Measured::Known("y".to_owned()));
+        let trials = stored_trials(&ids("a b"), &ids("x y")).map_err(|refused| refused.text);
+        let second = trials.map(|trials| trials[1].runs[1].run.clone());
+        assert_eq!(second, Ok(Measured::Known("y".to_owned())));
+        let refused = stored_trials(&ids("a b c"), &ids("x y")).map(|trials| trials.len());
+        assert!(refused.is_err_and(|refused| refused.text.contains("3 runs on side A and 2")));
     }
 }
