@@ -10,7 +10,7 @@ use super::series::{self, CertSeries, SeriesGate, SeriesNeed};
 use crate::chaos::series::SeriesError;
 use crate::evidence::{ReadRunError, read_run};
 use crate::plan::{Arrivals, Plan};
-use crate::report::{self, EpochsSection, Report, ReportError, UNBROKEN};
+use crate::report::{self, EpochRow, EpochsSection, Report, ReportError, UNBROKEN};
 use crate::verdict::{Gate, GateResult, GateVerdict, Overall, Validity};
 
 /// Directories of runs and series by the name that the policy has for them.
@@ -266,7 +266,11 @@ fn unlike(need: &Need, report: &Report, plan: &Plan, builds: &[String]) -> Vec<S
                 .to_owned(),
         );
     }
-    if builds.len() > 1 && need.builds == Builds::One {
+    let is_unknown = |row: &EpochRow| row.build_id.known().is_none();
+    let rows = &report.epochs.rows;
+    if need.builds == Builds::One && rows.len() > 1 && rows.iter().any(is_unknown) {
+        lacks.push("which build of the program recorded an epoch of it is not known".to_owned());
+    } else if builds.len() > 1 && need.builds == Builds::One {
         let all = builds.join(", ");
         lacks.push(format!(
             "several builds of the program recorded it ({all}), the policy needs one"

@@ -135,7 +135,12 @@ impl Policy {
         Ok(policy)
     }
 
-    fn read(text: &str) -> Result<Self, PolicyError> {
+    /// Reads a policy whatever it is called: one that a certificate is compared with, such as an earlier version of a
+    /// shipped one.
+    ///
+    /// # Errors
+    /// [`PolicyError`], but for its name.
+    pub fn read(text: &str) -> Result<Self, PolicyError> {
         let failed = |cause: String| PolicyError { cause };
         let policy: Self = toml::from_str(text).map_err(|error| failed(error.to_string()))?;
         policy.check().map_err(failed)?;

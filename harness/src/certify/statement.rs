@@ -81,9 +81,10 @@ pub fn statement(judged: Judged, dirs: &RunDirs, issued: &str) -> Result<Stateme
 
 pub(super) fn subjects(policy: &Policy, dirs: &RunDirs) -> Result<Vec<Subject>, FilesError> {
     let mut subjects = Vec::new();
+    // One run may have two names.
+    let home = policy.home(dirs).and_then(|name| dirs.get(name));
     for (name, dir) in dirs {
-        let home = policy.home(dirs) == Some(name);
-        subjects.extend(hash_files(dir, home)?.into_iter().map(|file| Subject {
+        subjects.extend(hash_files(dir, Some(dir) == home)?.into_iter().map(|file| Subject {
             name: format!("{name}/{}", file.path),
             digest: Digest { sha256: file.sha256 },
         }));

@@ -92,8 +92,17 @@ fn scan_by(
     scanner.finish()
 }
 
-/// Damages a copy at a place that `draw` chooses; `None` when it has too few records for that.
-pub fn plant(log: &mut Segments, key: LogKey, damage: Damage, draw: u64) -> Option<Planted> {
+/// Records of which one is where a tail is cut off: the last that were promised.
+const TAIL: usize = 4_096;
+
+/// Damages a copy, of which everything below `durable` was promised, at a place that `draw` chooses; `None` when it has too
+/// few records for that.
+pub fn plant(
+    log: &mut Segments,
+    (key, durable): (LogKey, u64),
+    damage: Damage,
+    draw: u64,
+) -> Option<Planted> {
     let mut places = Vec::new();
     scan(log, key, |place, _| places.push(place));
     // Not the first and none of the last: they have a damage of their own kind.
@@ -125,14 +134,15 @@ pub fn plant(log: &mut Segments, key: LogKey, damage: Damage, draw: u64) -> Opti
             of(&hit)
         }
         Damage::TruncatedTail => {
-            let last = *places.last()?;
-            log.retain(|number, _| *number <= last.segment);
-            // Any record of the last segment, and all that follow it.
-            let first = places.partition_point(|place| place.segment < last.segment);
-            let gone = &places[first + pick(places.len() - first)..];
-            let cut = gone[0];
-            log.get_mut(&last.segment)?.truncate(cut.from + (cut.to - cut.from) / 2);
-            of(gone)
+            // One that was promised, so that it is missed, and all that follow it.
+            let promised = places.partition_point(|place| place.seq < durable);
+            let first = promised.saturating_sub(TAIL);
+            let gone = &places[first + pick((promised - first).max(1))..];
+            let cut = gone.first().filter(|_| promised > 0)?;
+            log.retain(|number, _| *number <= cut.segment);
+            log.get_mut(&cut.segment)?.truncate(cut.from + (cut.to - cut.from) / 2);
+            let (segment, offset) = (cut.segment, cut.from as u64);
+            Some(Planted { segment, offset, seqs: cut.seq..gone.last()?.seq + 1 })
         }
         Damage::DuplicatedRecord => {
             let last = *places.last()?;
@@ -263,6 +273,17 @@ pub fn promised(log: &Segments, key: LogKey, promised: u64) -> Kept {
     Kept { lost: promised.saturating_sub(below), records, events, answers, scanned }
 }
 
+/// How many of the records that were damaged on purpose say that an elicitation was answered.
+#[must_use]
+pub fn answers_of(log: &Segments, key: LogKey, planted: &Planted) -> u64 {
+    let mut answers = 0;
+    scan(log, key, |place, payload| {
+        let ours = planted.seqs.contains(&place.seq) && place.kind == record::CLOSED;
+        answers += u64::from(ours && is_answer(payload));
+    });
+    answers
+}
+
 /// Whether an event that ends an elicitation says that it was answered.
 fn is_answer(payload: &[u8]) -> bool {
     let event = record::decode(record::CLOSED, payload, &Bounds::default());
@@ -320,7 +341,7 @@ mod tests {
         for damage in ALL {
             for draw in 0..200 {
                 let mut log = whole.clone();
-                let planted = plant(&mut log, KEY, damage, draw * 7_919).unwrap();
+                let planted = plant(&mut log, (KEY, 2_000), damage, draw * 7_919).unwrap();
                 assert_ne!(log, whole);
                 for check in examine((&whole, &log), KEY, &planted, false) {
                     assert_eq!(check.holds, Some(true), "{damage:?} {draw}: {check:?} {planted:?}");
@@ -335,11 +356,15 @@ mod tests {
         let mut lengths = std::collections::BTreeSet::new();
         for draw in 0..200 {
             let mut log = whole.clone();
-            let planted = plant(&mut log, KEY, Damage::TruncatedTail, draw * 7_919).unwrap();
+            let planted =
+                plant(&mut log, (KEY, 2_000), Damage::TruncatedTail, draw * 7_919).unwrap();
             lengths.insert(planted.seqs.end - planted.seqs.start);
             let holds = |durable| missed(&log, KEY, durable, &planted).holds;
             assert_eq!(holds(2_000), Some(true), "{planted:?}");
             assert_eq!(holds(planted.seqs.start), None, "nothing was promised of it");
+            let mut young = whole.clone();
+            let of = plant(&mut young, (KEY, 500), Damage::TruncatedTail, draw * 7_919).unwrap();
+            assert!(of.seqs.start < 500, "cut off behind what was promised: {of:?}");
             let others =
                 Planted { seqs: planted.seqs.start - 1..planted.seqs.end, ..planted.clone() };
             assert_eq!(missed(&log, KEY, 2_000, &others).holds, Some(false), "one more is there");
@@ -351,7 +376,7 @@ mod tests {
     fn a_reader_that_is_told_the_wrong_place_or_loses_more_fails() {
         let whole = made(KEY, 2_000);
         let mut log = whole.clone();
-        let planted = plant(&mut log, KEY, Damage::BitFlip, 99).unwrap();
+        let planted = plant(&mut log, (KEY, 2_000), Damage::BitFlip, 99).unwrap();
         let failed = |log: &Segments, planted: &Planted| {
             examine((&whole, log), KEY, planted, false)
                 .iter()
@@ -361,7 +386,7 @@ mod tests {
         let narrow = planted.seqs.start..planted.seqs.start;
         assert!(failed(&log, &Planted { seqs: narrow, ..planted.clone() }));
         let mut more = log.clone();
-        plant(&mut more, KEY, Damage::BitFlip, 12_345).unwrap();
+        plant(&mut more, (KEY, 2_000), Damage::BitFlip, 12_345).unwrap();
         assert!(failed(&more, &planted), "another record is lost");
         assert!(failed(&whole, &planted), "nothing is found");
     }
@@ -372,7 +397,7 @@ mod tests {
         // A bit of a record's form is seen without them too; most bits are of its contents.
         let found_out = (0..200).filter(|draw| {
             let mut log = whole.clone();
-            let planted = plant(&mut log, KEY, Damage::BitFlip, draw * 7_919).unwrap();
+            let planted = plant(&mut log, (KEY, 2_000), Damage::BitFlip, draw * 7_919).unwrap();
             let checks = examine((&whole, &log), KEY, &planted, true);
             checks.iter().any(|check| check.holds == Some(false))
         });
@@ -403,10 +428,10 @@ mod tests {
     fn what_was_promised_and_is_not_there_is_counted() {
         let mut log = made(KEY, 2_000);
         assert_eq!(promised(&log, KEY, 2_000).lost, 0);
-        plant(&mut log, KEY, Damage::BitFlip, 5).unwrap();
+        plant(&mut log, (KEY, 2_000), Damage::BitFlip, 5).unwrap();
         assert_eq!(promised(&log, KEY, 2_000).lost, 1);
         log.remove(&1);
         assert_eq!(promised(&log, KEY, 2_000).lost, 1_001);
-        assert!(plant(&mut made(KEY, 20), KEY, Damage::BitFlip, 5).is_none());
+        assert!(plant(&mut made(KEY, 20), (KEY, 20), Damage::BitFlip, 5).is_none());
     }
 }

@@ -33,6 +33,9 @@ pub struct Recipe {
     pub sweep: Vec<SweepRun>,
     /// What was chosen, by which criterion.
     pub chosen: Option<String>,
+    /// Sides of which no setting was fit.
+    #[serde(default)]
+    pub unfit: Vec<Role>,
     /// What ran, in its order.
     pub trials: Vec<Trial>,
     /// It was stopped before its end.
@@ -276,7 +279,8 @@ fn caveats(
     let mut caveats = Vec::new();
     if is_baseline_unfit(recipe) {
         caveats.push(format!(
-            "no setting of the sweep meets the criterion ({}): what runs is as shipped, and no better than any other",
+            "no setting of side {:?} meets the criterion ({}): what runs is as shipped, and no better than any other",
+            recipe.unfit[0],
             super::sweep::criterion()
         ));
     }
@@ -312,7 +316,7 @@ fn caveats(
 
 /// Whether a side was to be compared at its best setting, and none was fit to be.
 const fn is_baseline_unfit(recipe: &Recipe) -> bool {
-    !recipe.sweep.is_empty() && recipe.chosen.is_none()
+    !recipe.unfit.is_empty()
 }
 
 /// B is worse somewhere, nowhere, or that cannot be said. Sums that do not close make it INCONCLUSIVE: a figure

@@ -48,6 +48,7 @@ fn recipe(pairs: usize) -> Recipe {
         rules: Rules::default(),
         sweep: Vec::new(),
         chosen: None,
+        unfit: Vec::new(),
         trials: trials.collect(),
         design: Some(drawn),
         stopped: false,
@@ -70,18 +71,10 @@ fn figures(id: &str) -> Measured<RunFigures> {
 fn a_baseline_of_which_no_setting_is_fit_compares_nothing() {
     let mut recipe = recipe(8);
     assert_eq!(compared(&recipe, &figures).verdict, Overall::NoGo);
-    recipe.sweep.push(SweepRun {
-        setting: "every 1s".to_owned(),
-        args: Vec::new(),
-        interval_ns: Some(1_000_000_000),
-        run: Measured::Known("s".to_owned()),
-        looks: 1,
-    });
+    recipe.unfit.push(Role::B);
     let found = compared(&recipe, &figures);
     assert_eq!(found.verdict, Overall::Inconclusive);
-    assert!(found.caveats[0].contains("no setting of the sweep"), "{:?}", found.caveats);
-    recipe.chosen = Some("every 1s".to_owned());
-    assert_eq!(compared(&recipe, &figures).verdict, Overall::NoGo);
+    assert!(found.caveats[0].contains("no setting of side B"), "{:?}", found.caveats);
 }
 
 #[test]

@@ -60,13 +60,16 @@ pub(super) fn percentile(
 fn bad_hour(blocks: &[Block], allowed: f64) -> Option<(usize, f64)> {
     let mut hours: Vec<Vec<Block>> = Vec::new();
     let mut length_s = HOUR_S;
+    // What is left of the last hour belongs to the one before: some seconds are none.
+    let mut left_s: f64 = blocks.iter().map(|block| block.len_s).sum();
     for block in blocks {
-        if length_s >= HOUR_S {
+        if length_s >= HOUR_S && (left_s >= HOUR_S || hours.is_empty()) {
             length_s -= HOUR_S;
             hours.push(Vec::new());
         }
         hours.last_mut().into_iter().for_each(|hour| hour.push(*block));
         length_s += block.len_s;
+        left_s -= block.len_s;
     }
     hours.iter().enumerate().find_map(|(at, hour)| {
         let (judgement, estimate) = judge_percentile(hour, 2.0 * allowed);
@@ -166,6 +169,9 @@ mod tests {
         // 1.5 % is above the budget and not above twice of it.
         assert_eq!(bad_hour(&hours(&[1, 1, 1]), 0.01), None);
         assert_eq!(bad_hour(&[], 0.01), None);
+        let end = (0..45).map(|_| Block { n: 100, k: 5, len_s: 1.0 });
+        let long: Vec<Block> = hours(&[0, 0]).into_iter().chain(end).collect();
+        assert_eq!(bad_hour(&long, 0.01), None, "45 s are no hour");
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl Shard {
                 return (from_ns, false);
             }
             if ring.has_completed() {
-                return (self.clock_ns(), true);
+                let now_ns = self.clock_ns();
+                self.stats.borrow_mut().spun_ns += now_ns - from_ns;
+                return (now_ns, true);
             }
         }
         let ending = &self.own().ending;

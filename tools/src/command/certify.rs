@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use tailbeam_harness::certify::{
-    self, CERTIFICATE, Judged, Policy, RunDirs, SHIPPED, Signer, Verifier,
+    self, CERTIFICATE, Judged, Policy, PolicyError, RunDirs, SHIPPED, Signer, Verifier,
 };
 use tailbeam_harness::evidence::{DOCUMENT, Documents, Store, rfc3339};
 
@@ -58,7 +58,7 @@ pub(crate) fn verify(args: &VerifyArgs, root: &Path, out: &mut dyn Write) -> Out
     let name = name.unwrap_or_else(|| "soak".to_owned());
     let given = args.first.iter().map(|run| (name.clone(), run.clone()));
     let dirs = dirs(given.chain(args.run.iter().cloned()), &args.series, root)?;
-    let wanted = args.policy.as_deref().map(policy).transpose()?;
+    let wanted = args.policy.as_deref().map(|name| policy_as(name, Policy::read)).transpose()?;
     let verified = certify::verify(&envelope, &dirs, &trusted, wanted.as_ref());
     match args.format {
         Format::Table => text::verified(&verified, out)?,
@@ -86,13 +86,17 @@ fn first_name(envelope: &[u8], trusted: &Verifier) -> Option<String> {
 }
 
 fn policy(name: &str) -> Result<Policy, Failure> {
+    policy_as(name, Policy::parse)
+}
+
+fn policy_as(name: &str, read: fn(&str) -> Result<Policy, PolicyError>) -> Result<Policy, Failure> {
     if let Some(policy) = Policy::shipped(name) {
         return Ok(policy);
     }
     let text = fs::read_to_string(name).map_err(|error| {
         Failure::new(2, format!("no policy {name:?}\n  cause: it is none of those shipped ({}), and as a file: {error}\n  remedy: `tailbeam certify --print-policy {}` prints one to begin with", shipped(), SHIPPED[0].0))
     })?;
-    Policy::parse(&text).map_err(|error| Failure::new(2, error))
+    read(&text).map_err(|error| Failure::new(2, error))
 }
 
 fn shipped() -> String {

@@ -69,6 +69,7 @@ pub(super) fn run(
         rules: Rules { steal_max: args.steal_max, others_max: args.others_max },
         sweep: Vec::new(),
         chosen: None,
+        unfit: Vec::new(),
         trials: Vec::new(),
         stopped: false,
     };
@@ -371,6 +372,7 @@ impl Session<'_> {
             })
             .collect();
         let Some(best) = choose(&figures).map(|place| &recipe.sweep[from + place]) else {
+            recipe.unfit.push(role);
             let text =
                 "  no setting meets the criterion; the shipped one runs, and nothing is claimed";
             return self.say(err, text);

@@ -178,7 +178,8 @@ fn soak(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
-    let asked = args.print_systemd_run.then_some((words, args.soak.timeout));
+    let timeout = args.resume.is_none().then_some(args.soak.timeout);
+    let asked = args.print_systemd_run.then_some((words, timeout));
     if let Some(run) = &args.resume {
         return match asked {
             Some(asked) => systemd::print(asked, root, out),

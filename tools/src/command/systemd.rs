@@ -19,13 +19,18 @@ struct Unit<'a> {
     store: &'a Path,
     /// The words of the command line, without the program.
     words: &'a [OsString],
-    /// Deadline of a request, ns.
-    timeout_ns: u64,
+    /// Deadline of a request, ns; none where the run that is continued says it.
+    timeout_ns: Option<u64>,
+    /// What says where settings are, in the environment of who asks.
+    set: &'a [(String, String)],
 }
+
+/// What names files of settings.
+const SET: [&str; 3] = ["HOME", "XDG_CONFIG_HOME", "TAILBEAM_CONFIG"];
 
 /// Prints the line for a soak with these words.
 pub(super) fn print(
-    (words, timeout_ns): (&[OsString], u64),
+    (words, timeout_ns): (&[OsString], Option<u64>),
     root: &Path,
     out: &mut dyn Write,
 ) -> Outcome {
@@ -34,7 +39,9 @@ pub(super) fn print(
     };
     let program = std::env::current_exe().map_err(|e| failed("cannot find this program", e))?;
     let cwd = std::env::current_dir().map_err(|e| failed("there is no working directory", e))?;
+    let set = SET.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     let unit = Unit {
+        set: &set.collect::<Vec<_>>(),
         program: &program,
         cwd: &cwd,
         store: &cwd.join(root),
@@ -47,18 +54,24 @@ pub(super) fn print(
 
 /// Rings and descriptors as many as are wanted; SIGINT has a run drain and seal, and time for that.
 fn line(unit: &Unit<'_>) -> String {
-    let stop_s = unit.timeout_ns.div_ceil(1_000_000_000).saturating_add(SEAL_S);
+    let in_s = |ns: u64| ns.div_ceil(1_000_000_000).saturating_add(SEAL_S).to_string();
+    let stop_s = unit.timeout_ns.map_or_else(|| "infinity".to_owned(), in_s);
     let mut words: Vec<String> = [
         "systemd-run",
         "--unit=tailbeam-soak",
         "--collect",
         "--property=LimitMEMLOCK=infinity",
         "--property=LimitNOFILE=infinity",
+        // The run alone: a second process of it goes when it is told to.
+        "--property=KillMode=mixed",
         "--property=KillSignal=SIGINT",
     ]
     .map(str::to_owned)
     .to_vec();
     words.push(format!("--property=TimeoutStopSec={stop_s}"));
+    for (name, value) in unit.set {
+        words.push(format!("--setenv={}", quoted(OsStr::new(&format!("{name}={value}")))));
+    }
     words.push(format!("--working-directory={}", quoted(unit.cwd.as_os_str())));
     words.push("--".to_owned());
     words.push(quoted(unit.program.as_os_str()));
@@ -94,17 +107,20 @@ mod tests {
                 cwd: Path::new("/home/me"),
                 store: Path::new("/home/me/.tailbeam"),
                 words: &words,
-                timeout_ns: 10_000_000_000,
+                timeout_ns: (!words.contains(&"--resume".into())).then_some(10_000_000_000),
+                set: &[("HOME".to_owned(), "/home/me".to_owned())],
             })
         };
         let typed = ["soak", "--gate", "p99<300ms", FLAG, "--duration", "72h"];
         assert_eq!(
             of(&typed),
             "systemd-run --unit=tailbeam-soak --collect --property=LimitMEMLOCK=infinity --property=LimitNOFILE=infinity \
-             --property=KillSignal=SIGINT --property=TimeoutStopSec=70 --working-directory=/home/me -- \
+             --property=KillMode=mixed --property=KillSignal=SIGINT --property=TimeoutStopSec=70 --setenv=HOME=/home/me \
+             --working-directory=/home/me -- \
              '/opt/it'\\''s/tailbeam' --store /home/me/.tailbeam soak --gate 'p99<300ms' --duration 72h"
         );
         let own = of(&["--store", "there", "soak", FLAG]);
         assert!(own.ends_with("tailbeam' --store there soak"), "{own}");
+        assert!(of(&["soak", "--resume", "@last"]).contains("TimeoutStopSec=infinity"));
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::{CertScenario, CertSeries, SeriesGate, SeriesNeed};
-use crate::chaos::checks::LOST;
+use crate::chaos::checks::{ACKNOWLEDGED, LOST};
 use crate::chaos::record::{Ability, ChaosRecord, Check, FaultRecord, Trial, Verdict};
 use crate::chaos::recovery::{Took, failure_bound};
 use crate::chaos::scenario::{self, How};
@@ -74,7 +74,8 @@ fn unseen(record: &ChaosRecord, faults: &[(String, FaultRecord)]) -> Vec<String>
                 let of = &of.name;
                 gaps.push(format!("{of}: nobody looked at what is left in subject {number}"));
             }
-            if !subject.checks.iter().any(|check| check.name == LOST) {
+            let made = |name: &str| subject.checks.iter().any(|check| check.name == name);
+            if !(made(LOST) && made(ACKNOWLEDGED)) {
                 let of = &of.name;
                 gaps.push(format!("{of}: nobody looked at what subject {number} had promised"));
             }

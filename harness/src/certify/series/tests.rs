@@ -63,6 +63,7 @@ fn subject() -> SubjectRecord {
         Check::seen(checks::NO_DESCRIPTOR, true, "9 before, 9 after"),
         Check::seen("every request has one end", true, "all"),
         Check::seen(checks::LOST, true, "0 of 100"),
+        Check::seen(checks::ACKNOWLEDGED, true, "100 and 100"),
     ];
     SubjectRecord { run: None, quiet: (0, 100), processes: 1, baseline: None, levels: None, checks }
 }

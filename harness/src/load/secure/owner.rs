@@ -91,6 +91,11 @@ fn restored(owner: &mut Owner, records: &[(u16, Box<[u8]>)]) -> Restored {
     all
 }
 
+/// Time that an elicitation is open beyond the delay of its answer, ns: more than a service has that is well.
+const OPEN_NS: u64 = 1_000_000_000;
+/// Open ones that room is made for at most.
+const OPEN_MAX: usize = 1 << 15;
+
 impl Ownership {
     pub(super) fn new(setup: &Setup<Secure>) -> Self {
         let plan = setup.plan();
@@ -103,12 +108,14 @@ impl Ownership {
         let within = |ns: u64| (per_ns * ns as f64) as usize;
         let held = within(2 * plan.timeout_ns);
         let bounds = OwnerConfig::default();
+        // While all is well: what a fault adds may make the table grow, and what nobody could hold is not reserved.
+        let open = within(plan.delay.max_ns.saturating_add(OPEN_NS)).min(OPEN_MAX);
         let config = OwnerConfig {
             core: u16::try_from(setup.shard).expect("at most 255 cores"),
             agents: setup.fleet.agents,
             pending_max: held.max(1 << 16),
             fresh_ns: plan.protocol.fresh_ns,
-            reserve: within(bounds.closed_keep_ns).min(bounds.closed_max) + held,
+            reserve: within(bounds.closed_keep_ns).min(bounds.closed_max) + open,
             ..bounds
         };
         let mut owner = Owner::new(config, core::keys(setup.secret));

@@ -182,9 +182,10 @@ fn acknowledged(stage: &Stage<'_>, answers: u64) -> Check {
     let told: u64 =
         (0..stage.board.shape().slots).map(|slot| stage.board.read(slot).answered()).sum();
     // Ends that were damaged on purpose are not read again.
-    let damaged = stage.flipped.len() as u64;
+    let damaged = stage.answers_flipped;
+    let late = (answers + damaged).saturating_sub(told);
     let text = format!(
-        "{told} requests were answered, the logs have {answers} answers, {damaged} were damaged on purpose"
+        "{told} requests were answered in their time, the logs have {answers} answers, {damaged} were damaged on purpose; of {late} the asker did not hear, or too late: fewer than these could be missing unseen"
     );
     if told == 0 {
         return Check::unknown(name, text);
@@ -338,6 +339,7 @@ fn flip_in(stage: &mut Stage<'_>, (core, dir): (u32, &Path), draw: u64) -> std::
     let Some(flip) = corrupt::flip(&log, stage.log_key(), draw) else { return Ok(false) };
     // Known before it is done: a byte that was written and not synced is damaged all the same.
     stage.flipped.push((core, flip.planted.clone()));
+    stage.answers_flipped += corrupt::answers_of(&log, stage.log_key(), &flip.planted);
     corrupt::flip_on_disk(dir, &flip)?;
     Ok(true)
 }

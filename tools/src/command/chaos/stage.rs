@@ -101,6 +101,8 @@ pub(super) struct Stage<'a> {
     pub(super) refused: Option<Call>,
     /// Events of its logs that were damaged on the disk, and the core of each log.
     pub(super) flipped: Vec<(u32, Planted)>,
+    /// Answers among them.
+    pub(super) answers_flipped: u64,
     running: Option<Running>,
     /// Its second process, where it has one.
     pub(super) peer: Option<Peer>,
@@ -149,6 +151,7 @@ impl<'a> Stage<'a> {
             left: Vec::new(),
             refused: None,
             flipped: Vec::new(),
+            answers_flipped: 0,
             running: None,
             peer: None,
             settled: 0,

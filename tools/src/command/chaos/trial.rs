@@ -244,7 +244,8 @@ impl Scene<'_, '_> {
             let durable = self.stage.board.durable(core);
             let before = copied(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
             let mut after = before.clone();
-            let Some(place) = plant(&mut after, self.stage.log_key(), damage, draw) else {
+            let of = (self.stage.log_key(), durable);
+            let Some(place) = plant(&mut after, of, damage, draw) else {
                 continue;
             };
             planted += 1;
