@@ -101,7 +101,7 @@ fn doubted(
     }
     if closed {
         let reason = "it would pass, but the loop was closed: a slow system is asked less, and what it was not asked is \
-                      in no figure; record one with a schedule (--arrivals regular)";
+                      in no figure; record one with a schedule (--arrivals cycle)";
         return Judgement::Undecided { reason: reason.to_owned(), needed_s: None };
     }
     let all: u64 = open.iter().sum();

@@ -185,7 +185,7 @@ fn acknowledged(stage: &Stage<'_>, answers: u64) -> Check {
     let damaged = stage.answers_flipped;
     let late = (answers + damaged).saturating_sub(told);
     let text = format!(
-        "{told} requests were answered in their time, the logs have {answers} answers, {damaged} were damaged on purpose; of {late} the asker did not hear, or too late: fewer than these could be missing unseen"
+        "{told} requests were answered in their time, the logs have {answers} answers, {damaged} were damaged on purpose; of {late} the asker heard too late or not at all, and as many early ones could hide behind them"
     );
     if told == 0 {
         return Check::unknown(name, text);
