@@ -148,7 +148,10 @@ fn the_way_to_the_second_process_is_a_stage_of_its_own_and_the_sum_holds() {
         let mut stages = band.composition.stages.iter();
         stages.any(|of| of.stage == Stage::Suspended.name() && of.mean_ns > 0.0)
     };
-    assert!(report.bands.iter().all(way), "{:#?}", report.bands);
+    // About half of the requests go there: among 40 none does once in 2^40 runs, but the
+    // slowest band holds five or so, which one stall of this host may have picked.
+    let many: Vec<&Band> = report.bands.iter().filter(|of| of.composition.count >= 40).collect();
+    assert!(many.len() >= 2 && many.iter().all(|of| way(of)), "{:#?}", report.bands);
     assert!(report.conservation.checks.iter().all(|of| of.holds != Holds::Fail), "{report:#?}");
 }
 
