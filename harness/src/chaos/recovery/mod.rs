@@ -6,11 +6,16 @@
 //! latencies above 1.2 times the baseline's P99 or as many as the baseline's worst window, and at least 95 % of the
 //! requests that the plan has due.
 
+mod seek;
+
+pub use seek::Seek;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
 use super::board::Cell;
+use seek::Brief;
 
 /// A slot is available when so much of what was due in it was answered.
 pub const AVAILABLE: f64 = 0.99;
@@ -115,25 +120,22 @@ impl Baseline {
     /// Whether a window is as usual. `expected`: requests that the plan has due in it.
     #[must_use]
     pub fn holds(&self, window: &Cell, expected: f64) -> bool {
-        window.due as f64 >= expected * OFFERED
-            && answered(window) >= self.answered
-            && over(window, self.limit_ns) <= self.over
+        self.is_in_band(&Brief::of(window, self.limit_ns), expected)
+    }
+
+    fn is_in_band(&self, window: &Brief, expected: f64) -> bool {
+        window.due() as f64 >= expected * OFFERED
+            && window.answered() >= self.answered
+            && window.over() <= self.over
     }
 }
 
-fn share(part: u64, whole: u64, of_none: f64) -> f64 {
-    if whole == 0 { of_none } else { part as f64 / whole as f64 }
-}
-
-/// A cancelled request was dealt with as its asker wished: it counts neither for nor against. A refused one got no answer:
-/// what the baseline's worst second refused is in its band, more is not.
 fn answered(cell: &Cell) -> f64 {
-    let asked = cell.due.saturating_sub(cell.fate(super::board::Fate::Cancelled));
-    share(cell.answered(), asked, 0.0)
+    Brief::of(cell, u64::MAX).answered()
 }
 
 fn over(cell: &Cell, limit_ns: u64) -> f64 {
-    share(cell.over(limit_ns), cell.timed(), 1.0)
+    Brief::of(cell, limit_ns).over()
 }
 
 /// Share of a slot's requests that were not answered or were late; of one in which fewer were due than `least`, all.
@@ -192,7 +194,7 @@ pub struct Recovery {
     pub available: usize,
     /// P99 of the requests that were due between injection and revert, ns. `None`: none has a latency.
     pub during_p99_ns: Option<u64>,
-    /// P99 of those in the windows of the return, ns.
+    /// P99 of those in the windows of the return, ns; of a service that was not back, of the last five seconds.
     pub after_p99_ns: Option<u64>,
     /// Requests between injection and return that were due, and that were answered.
     pub due: u64,
@@ -240,8 +242,11 @@ pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
         slots: slots.len(),
         available: slots.filter(there).count(),
         during_p99_ns: axis.sum(from..to).quantile_ns(0.99),
-        after_p99_ns: after
-            .and_then(|at| axis.sum(at..at + RETURN_WINDOWS * axis.second()).quantile_ns(0.99)),
+        after_p99_ns: {
+            let windows = RETURN_WINDOWS * axis.second();
+            let at = after.unwrap_or_else(|| end.saturating_sub(windows).max(to));
+            axis.sum(at..(at + windows).min(end)).quantile_ns(0.99)
+        },
         due: sum.due,
         answered: sum.answered(),
         not_asked: absent.map(missing).sum::<f64>().round() as u64,

@@ -56,6 +56,29 @@ fn an_outage_is_found_to_the_slot() {
     assert_eq!((found.due, found.answered), (71 * 300, 3 * 300));
 }
 
+/// Who looks on while slots become known finds what the judge finds in all of them, and reads each slot once.
+#[test]
+fn a_return_that_is_looked_for_is_that_of_the_judge() {
+    let away = [0..0, 200..201, 200..263, 210..215, 200..640, 595..600, 590..591];
+    for (number, away) in away.into_iter().enumerate() {
+        for late in [0, 8, 300] {
+            let mut axis = usual(66);
+            axis.cells[away.clone()].fill(slot(300, 300 - late % 300, late));
+            let baseline = Baseline::of(&axis, 0..100).unwrap();
+            let mut seek = Seek::new(&axis, baseline, 200 * 100 * MS);
+            let looks = (200..=640).step_by(7);
+            let found = looks.clone().find_map(|until| seek.look(&axis, until * 100 * MS));
+            let judged = match judge(&axis, &baseline, span(150, 200, 640)).from_revert {
+                Took::Ns(ns) => Some(200 + (ns / (100 * MS)) as usize),
+                Took::MoreThan(_) => None,
+            };
+            assert_eq!(found, judged, "case {number}, {late} late");
+            let last = looks.last().unwrap();
+            assert!(found.is_some() || seek.known() == last as usize - 200, "{}", seek.known());
+        }
+    }
+}
+
 #[test]
 fn good_seconds_within_a_fault_are_no_return_from_it() {
     let mut axis = usual(60);

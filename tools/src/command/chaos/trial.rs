@@ -5,8 +5,10 @@ use tailbeam_harness::chaos::corrupt::{copied, examine, missed, plant};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::record::{Bite, Check, OpenAtEnd, Trial};
-use tailbeam_harness::chaos::recovery::{Baseline, Span, Took, judge};
+use tailbeam_harness::chaos::recovery::{Baseline, Seek, Span, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
+use tailbeam_probes::Unavailable;
+use tailbeam_probes::collect::process::cpu_time_ns;
 
 use super::act::Force;
 use super::checks::{self, Flips};
@@ -15,8 +17,8 @@ use super::stage::{Stage, said};
 
 /// Why a fault that was cut off has no more injections.
 pub(super) const STOPPED: &str = "the series was stopped";
-/// Time between two looks for the return, ns.
-const LOOK_NS: u64 = 200_000_000;
+/// Time between two looks for the return, ns. It says when the watch ends; the slots say when the service was back.
+const LOOK_NS: u64 = 1_000_000_000;
 /// Largest delay before an injection, ns.
 const PHASE_NS: u64 = 1_000_000_000;
 
@@ -31,6 +33,17 @@ fn ended(status: &str) -> Bite {
     }
 }
 
+/// Subjects began, as many as were to.
+fn began(before: u64, after: u64, wanted: u64) -> Bite {
+    Bite {
+        source: "subjects that began".to_owned(),
+        unit: "processes".to_owned(),
+        before: Some(before),
+        after: Some(after),
+        bit: after == before + wanted,
+    }
+}
+
 /// A core was told to end.
 fn told_to_end(before: u64, after: u64) -> Bite {
     Bite {
@@ -39,6 +52,30 @@ fn told_to_end(before: u64, after: u64) -> Bite {
         before: Some(before),
         after: Some(after),
         bit: after > before,
+    }
+}
+
+/// What this process may take of a core while it looks on: it runs on the cores of the service, and is not there while
+/// the baseline is taken.
+const LOOKING_MAX: f64 = 0.02;
+
+/// Whether looking on was cheap enough to be believed.
+fn looking_on(
+    before: Result<u64, Unavailable>,
+    after: Result<u64, Unavailable>,
+    length_ns: u64,
+) -> Check {
+    let name = "looking on takes less than 2 % of a core";
+    let (before, after) = match (before, after) {
+        (Ok(before), Ok(after)) => (before, after),
+        (Err(gone), _) | (_, Err(gone)) => return Check::unknown(name, gone.cause),
+    };
+    let share = after.saturating_sub(before) as f64 / length_ns.max(1) as f64;
+    let text = format!("{:.2} % of a core for {:.1} s", share * 100.0, length_ns as f64 / 1e9);
+    match share < LOOKING_MAX {
+        true => Check::seen(name, true, text),
+        // It may have been the cause of what it saw.
+        false => Check::unknown(name, text),
     }
 }
 
@@ -91,7 +128,7 @@ impl Scene<'_, '_> {
         let bites = force.bites(self.stage);
         let reverted = force.revert(self.stage, self.journal);
         let reverted_ns = self.stage.now_ns();
-        let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
+        let (span, own) = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
         let alive = self.stage.ended();
         let lives = alive.is_none() && process.is_some() && self.stage.process() == process;
         let text = match &alive {
@@ -99,7 +136,7 @@ impl Scene<'_, '_> {
             None if lives => "it lives".to_owned(),
             None => "it had ended before".to_owned(),
         };
-        let mut checks = vec![Check::seen("the subject lives", lives, text)];
+        let mut checks = vec![Check::seen("the subject lives", lives, text), own];
         if fault.act.fills_mailboxes() {
             checks.push(checks::bounded(mail, self.stage.board.mail()));
         }
@@ -119,16 +156,26 @@ impl Scene<'_, '_> {
         Some(judge(&self.stage.axis, self.baseline.as_ref()?, span))
     }
 
-    /// Looks until the service is back, or the patience is over; up to when everything is known.
-    fn watch(&mut self, mut span: Span) -> Span {
+    /// Looks until the service is back, or the patience is over; up to when everything is known, and what looking took.
+    fn watch(&mut self, span: Span) -> (Span, Check) {
+        let (cpu_ns, from_ns) = (cpu_time_ns(), self.stage.now_ns());
+        let span = self.look_until_back(span);
+        let length_ns = self.stage.now_ns().saturating_sub(from_ns);
+        (span, looking_on(cpu_ns, cpu_time_ns(), length_ns))
+    }
+
+    fn look_until_back(&mut self, mut span: Span) -> Span {
         let plan = self.stage.setting.plan;
         let until_ns = span.reverted_ns + plan.patience_ns + plan.settle_ns;
+        let axis = &self.stage.axis;
+        let mut seek = self.baseline.map(|baseline| Seek::new(axis, baseline, span.reverted_ns));
         loop {
             self.stage.read(plan.open_ns());
             let now_ns = self.stage.now_ns();
             span.until_ns = now_ns.saturating_sub(plan.settle_ns).max(span.reverted_ns);
-            let back =
-                self.recovery(span).is_none_or(|found| matches!(found.from_revert, Took::Ns(_)));
+            let back = seek
+                .as_mut()
+                .is_none_or(|seek| seek.look(&self.stage.axis, span.until_ns).is_some());
             if back || now_ns >= until_ns || !self.stage.setting.wait(LOOK_NS) {
                 return span;
             }
@@ -190,15 +237,10 @@ impl Scene<'_, '_> {
             checks.push(checks::restored(kept.saturating_sub(flips), self.stage.board.restored()));
             checks.extend(checks::damage_named(self.stage));
         }
-        let span = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
+        let (span, own) = self.watch(Span { injected_ns, reverted_ns, until_ns: reverted_ns });
+        checks.push(own);
         self.stage.opened = Some(checks::open(self.stage));
-        bites.push(Bite {
-            source: "subjects that began".to_owned(),
-            unit: "processes".to_owned(),
-            before: Some(begun),
-            after: Some(self.stage.board.begun().1),
-            bit: self.stage.board.begun().1 == begun + others + 1,
-        });
+        bites.push(began(begun, self.stage.board.begun().1, others + 1));
         Ok(Trial {
             span,
             open,

@@ -6,7 +6,6 @@ use std::path::Path;
 use tailbeam_probes::Unavailable;
 use tailbeam_probes::clock::monotonic_ns;
 
-use super::super::cgroups::Controller;
 use super::super::counters::Counter;
 use super::super::failure::{self, Failure};
 use super::super::network;
@@ -136,7 +135,7 @@ impl Injector {
                 ("times the memory limit was reached", "times", counter(Counter::MemoryHits)?)
             }
             Self::Ballast { .. } => ("memory of the ballast", "bytes", resident(on.helper)?),
-            Self::DiskThrottle { dir, .. } => ("bytes moved", "bytes", moved(on, dir)?),
+            Self::DiskThrottle { dir, .. } => ("bytes moved", "bytes", moved(dir)?),
             Self::LoopDisk { disk } | Self::FillDisk { disk } | Self::PowerCut { disk } => {
                 return self.of_disk(&disk.dir);
             }
@@ -211,17 +210,20 @@ fn spent(helper: Option<Process>) -> Result<u64, Unavailable> {
     helper.map_or(Ok(0), |hog| of(hog).ok_or_else(|| unavailable("the hog has ended")))
 }
 
-/// By the disk of `disk_dir`, and by no other one. In version 1 the kernel counts from the first throttle of a device:
-/// before it nothing was moved under one.
-fn moved(on: &On<'_>, disk_dir: &Path) -> Result<u64, Unavailable> {
-    let disk = disk_of(disk_dir)?;
-    let (dir, version) = on.groups.place(Controller::Io)?;
-    let limits = ["write", "read"].map(|way| dir.join(format!("blkio.throttle.{way}_bps_device")));
-    let none = limits.iter().all(|file| failure::text(file).is_ok_and(|text| text.is_empty()));
-    match on.groups.counter_of(Counter::IoBytes, &disk) {
-        Err(_) if version == 1 && none => Ok(0),
-        other => other,
-    }
+/// By the disk of `disk_dir`, and by no other one: what it has done, read and written. The group's own counter has what
+/// waits for its turn too, in version 1, where a bio counts when it is submitted: 16 MiB of a segment's zeros that were
+/// queued looked as if nothing had held them back.
+fn moved(disk_dir: &Path) -> Result<u64, Unavailable> {
+    let path = format!("/sys/dev/block/{}/stat", disk_of(disk_dir)?);
+    let text = failure::text(Path::new(&path)).map_err(|f| unavailable(f.to_string()))?;
+    done(&text).ok_or_else(|| unavailable(format!("{path} has no sectors")))
+}
+
+/// Bytes of the sectors that were read and written (Documentation/block/stat.rst: the third and the seventh word, of
+/// 512 bytes whatever the disk's own are).
+fn done(stat: &str) -> Option<u64> {
+    let word = |at: usize| stat.split_whitespace().nth(at)?.parse::<u64>().ok();
+    Some((word(2)? + word(6)?) * 512)
 }
 
 /// A ballast that was not started has none.
@@ -329,6 +331,13 @@ mod tests {
         assert!(holds(Bite::Reaches(5), 4, 6) && !holds(Bite::Reaches(5), 4, 4));
         assert!(!holds(Bite::Reaches(5), 5, 6), "it was so before");
         assert!(holds(Bite::Ends, 1, 0) && !holds(Bite::Ends, 0, 0) && !holds(Bite::Ends, 1, 1));
+    }
+
+    #[test]
+    fn a_disk_has_moved_what_it_has_done() {
+        let stat = " 100 0 8 5 200 1 32 9 3 40 50 7 0 999 4 2 1\n";
+        assert_eq!(done(stat), Some((8 + 32) * 512), "and nothing that was discarded or flushed");
+        assert_eq!(done("1 2 3"), None);
     }
 
     #[test]

@@ -1,0 +1,106 @@
+//! The return of a service, looked for while it is watched. A look costs what has become known since the one before:
+//! who looks on runs on the cores of the service, and one that read all slots again at each look would take the more of
+//! them the longer a return took, until there was none.
+
+use super::super::board::{Cell, Fate};
+use super::{Axis, Baseline, RETURN_WINDOWS};
+
+/// What a slot has for the band.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Brief {
+    due: u64,
+    answered: u64,
+    cancelled: u64,
+    timed: u64,
+    over: u64,
+}
+
+impl Brief {
+    pub(super) fn of(cell: &Cell, limit_ns: u64) -> Self {
+        Self {
+            due: cell.due,
+            answered: cell.answered(),
+            cancelled: cell.fate(Fate::Cancelled),
+            timed: cell.timed(),
+            over: cell.over(limit_ns),
+        }
+    }
+
+    fn sum(slots: &[Self]) -> Self {
+        slots.iter().fold(Self::default(), |sum, of| Self {
+            due: sum.due + of.due,
+            answered: sum.answered + of.answered,
+            cancelled: sum.cancelled + of.cancelled,
+            timed: sum.timed + of.timed,
+            over: sum.over + of.over,
+        })
+    }
+
+    /// A cancelled request was dealt with as its asker wished: it counts neither for nor against. A refused one got no
+    /// answer: what the baseline's worst second refused is in its band, more is not.
+    pub(super) fn answered(&self) -> f64 {
+        share(self.answered, self.due.saturating_sub(self.cancelled), 0.0)
+    }
+
+    pub(super) fn over(&self) -> f64 {
+        share(self.over, self.timed, 1.0)
+    }
+
+    pub(super) const fn due(&self) -> u64 {
+        self.due
+    }
+}
+
+fn share(part: u64, whole: u64, of_none: f64) -> f64 {
+    if whole == 0 { of_none } else { part as f64 / whole as f64 }
+}
+
+/// Looks for the return from a fault.
+#[derive(Debug)]
+pub struct Seek {
+    baseline: Baseline,
+    /// First slot.
+    from: usize,
+    /// It and those behind it, as far as they were known at the last look.
+    known: Vec<Brief>,
+    /// The first of them that may still be the begin of a return.
+    next: usize,
+}
+
+impl Seek {
+    /// From `reverted_ns` on, the instant at which the fault was taken back.
+    #[must_use]
+    pub fn new(axis: &Axis, baseline: Baseline, reverted_ns: u64) -> Self {
+        Self { baseline, from: axis.slots(reverted_ns), known: Vec::new(), next: 0 }
+    }
+
+    /// Slots that were read.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> usize {
+        self.known.len()
+    }
+
+    /// First slot from which five windows of a second follow that are in the band, as far as `until_ns`, up to where
+    /// whatever was due is known; each slot is read once.
+    pub fn look(&mut self, axis: &Axis, until_ns: u64) -> Option<usize> {
+        let end = axis.slots(until_ns).min(axis.cells.len());
+        let from = self.from + self.known.len();
+        if from < end {
+            let limit_ns = self.baseline.limit_ns;
+            self.known.extend(axis.cells[from..end].iter().map(|cell| Brief::of(cell, limit_ns)));
+        }
+        let second = axis.second();
+        let expected = axis.expected * second as f64;
+        while self.next + RETURN_WINDOWS * second <= self.known.len() {
+            let holds = |n: usize| {
+                let at = self.next + n * second;
+                self.baseline.is_in_band(&Brief::sum(&self.known[at..at + second]), expected)
+            };
+            if (0..RETURN_WINDOWS).all(holds) {
+                return Some(self.from + self.next);
+            }
+            self.next += 1;
+        }
+        None
+    }
+}
