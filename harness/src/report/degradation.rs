@@ -8,7 +8,7 @@ use super::epochs::covered;
 use super::{Measured, figures};
 use crate::evidence::records::WindowRecord;
 use crate::evidence::{Epoch, RunFrames};
-use crate::verdict::degradation::{Degradation, Judged, Worse, judge};
+use crate::verdict::degradation::{Degradation, Judged, Worse, judge, judgeable};
 use crate::verdict::{Gate, GateResult, GateVerdict};
 
 /// Margin of the rows where no gate names one.
@@ -42,29 +42,44 @@ pub(super) fn margin(gates: &[Gate]) -> f64 {
 
 /// Every series of every epoch: a line through a restart would be one of two programs.
 pub(super) fn rows(run: &RunFrames, margin: f64) -> Vec<DegradationRow> {
-    let several = run.epochs.len() > 1;
-    let mut from = 0;
-    let parts = run.epochs.iter().map(|epoch| {
-        let part = from..(from + epoch.windows as usize).min(run.windows.len());
-        from = part.end;
-        of_epoch(run, part, several.then_some(epoch.number), margin)
-    });
-    parts.flatten().collect()
+    let mut series: Vec<Series> =
+        parts(run).flat_map(|(epoch, part)| of_epoch(run, part, epoch)).collect();
+    // Each that can be judged is one more chance to be wrong.
+    let family = series.iter().filter(|of| judgeable(&of.points)).count();
+    series
+        .drain(..)
+        .map(|of| DegradationRow {
+            epoch: of.epoch,
+            series: of.name.to_owned(),
+            unit: of.unit.to_owned(),
+            worse: of.worse,
+            found: judge(&of.points, of.worse, margin, family),
+        })
+        .collect()
 }
 
-fn of_epoch(
-    run: &RunFrames,
-    part: Range<usize>,
+/// The windows of each epoch, with its number where there are several.
+pub(super) fn parts(run: &RunFrames) -> impl Iterator<Item = (Option<u32>, Range<usize>)> {
+    let several = run.epochs.len() > 1;
+    let mut from = 0;
+    run.epochs.iter().map(move |epoch| {
+        let part = from..(from + epoch.windows as usize).min(run.windows.len());
+        from = part.end;
+        (several.then_some(epoch.number), part)
+    })
+}
+
+/// A series before it is judged.
+struct Series {
     epoch: Option<u32>,
-    margin: f64,
-) -> Vec<DegradationRow> {
-    let row = |series: &str, unit: &str, worse, points: &[(f64, f64)]| DegradationRow {
-        epoch,
-        series: series.to_owned(),
-        unit: unit.to_owned(),
-        worse,
-        found: judge(points, worse, margin),
-    };
+    name: &'static str,
+    unit: &'static str,
+    worse: Worse,
+    points: Vec<(f64, f64)>,
+}
+
+fn of_epoch(run: &RunFrames, part: Range<usize>, epoch: Option<u32>) -> [Series; 4] {
+    let of = |name, unit, worse, points| Series { epoch, name, unit, worse, points };
     let windows = &run.windows[part.clone()];
     let latencies = run.window_latency.get(part).unwrap_or_default();
     let quantile = |take: fn(&crate::evidence::WindowLatency) -> Option<u64>| {
@@ -73,11 +88,11 @@ fn of_epoch(
             .filter_map(|(window, latency)| Some((hours(run, window)?, take(latency)? as f64)))
             .collect::<Vec<_>>()
     };
-    vec![
-        row("p50", "ns", Worse::Higher, &quantile(|latency| latency.p50_ns)),
-        row("p99", "ns", Worse::Higher, &quantile(|latency| latency.p99_ns)),
-        row("throughput", "per_s", Worse::Lower, &throughput(run, windows)),
-        row("cpu_per_request", "ns", Worse::Higher, &cpu(run, windows)),
+    [
+        of("p50", "ns", Worse::Higher, quantile(|latency| latency.p50_ns)),
+        of("p99", "ns", Worse::Higher, quantile(|latency| latency.p99_ns)),
+        of("throughput", "per_s", Worse::Lower, throughput(run, windows)),
+        of("cpu_per_request", "ns", Worse::Higher, cpu(run, windows)),
     ]
 }
 
@@ -87,7 +102,7 @@ fn whole(window: &WindowRecord) -> bool {
 }
 
 /// Middle of a window, h since the start.
-fn hours(run: &RunFrames, window: &WindowRecord) -> Option<f64> {
+pub(super) fn hours(run: &RunFrames, window: &WindowRecord) -> Option<f64> {
     let (first, last) = (window.seconds.first()?, window.seconds.last()?);
     let middle = first.from_ns.midpoint(last.from_ns.saturating_add(last.len_ns));
     Some(middle.saturating_sub(run.manifest.start_ns) as f64 / HOUR_NS)
@@ -206,6 +221,7 @@ mod tests {
                 p: Some(0.5),
                 changes: Vec::new(),
                 needs_more_h: Some(2.0),
+                family: 1,
             },
         }
     }

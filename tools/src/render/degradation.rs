@@ -16,6 +16,12 @@ pub(super) fn degradation(rows: &[DegradationRow], out: &mut dyn Write) -> io::R
     writeln!(out, "\nDegradation (block means; slope per day and steps, above 0 is worse)")?;
     let header = ["series", "level", "windows", "block", "per day [95 %]", "p", "steps", "result"];
     writeln!(out, "{}", table(&header, rows.iter().map(row), 1))?;
+    if let Some(family) = rows.iter().map(|row| row.found.family).max().filter(|of| *of > 1) {
+        writeln!(
+            out,
+            "  {family} series are tested together: a trend or a step of one needs a p {family} times as small as it would alone"
+        )?;
+    }
     for row in rows.iter().filter(|row| row.found.judged != Judged::Stable) {
         writeln!(out, "  {}: {}", name(row), row.found.reason)?;
     }

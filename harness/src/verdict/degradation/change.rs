@@ -8,8 +8,10 @@ use crate::load::{Draw, Stream};
 const SEGMENT_MIN: usize = 10;
 /// Steps that are looked for.
 const CHANGES_MAX: usize = 8;
-/// Permutations that a step is compared with.
-const PERMUTATIONS: u64 = 999;
+/// Permutations that a step is compared with, at least and at most.
+const PERMUTATIONS: (u64, u64) = (999, 99_999);
+/// So many of them may reach a step at the level: a level of 2.5 % takes 1,000 orders.
+const RESOLUTION: f64 = 25.0;
 /// Of the draws that permute.
 const SEED: u64 = 0x7374_6570;
 
@@ -43,7 +45,7 @@ pub(super) fn changes(blocks: &[(f64, f64)], level: f64, margin: f64) -> Vec<Cha
         if cuts.len() >= CHANGES_MAX || shift.abs() <= margin {
             continue;
         }
-        let p = permuted(part, best, from as u64);
+        let p = permuted(part, best, from as u64, level);
         if p <= level {
             cuts.push((from + at, p));
             waiting.extend([(from, from + at), (from + at, to)]);
@@ -101,12 +103,13 @@ fn best_split(values: &[f64]) -> Option<(usize, f64)> {
 }
 
 /// Share of the permutations whose best split is at least as good, the order seen counted as one.
-fn permuted(values: &[f64], statistic: f64, stream: u64) -> f64 {
+fn permuted(values: &[f64], statistic: f64, stream: u64, level: f64) -> f64 {
+    let permutations = permutations(level);
     let mut shuffled = values.to_vec();
     let draw = Draw::new(SEED, stream);
     let mut k = 0;
     let mut reached = 1;
-    for round in 0..PERMUTATIONS {
+    for round in 0..permutations {
         for last in (1..shuffled.len()).rev() {
             let with = draw.below(k, Stream::Content, last as u64 + 1);
             k += 1;
@@ -114,9 +117,16 @@ fn permuted(values: &[f64], statistic: f64, stream: u64) -> f64 {
         }
         reached += u64::from(best_split(&shuffled).is_some_and(|(_, other)| other >= statistic));
         // Twenty times as many as a significant step may have: it will not become one.
-        if reached > PERMUTATIONS.div_ceil(2) && round > 100 {
-            break;
+        if reached as f64 > 20.0 * RESOLUTION {
+            return reached as f64 / (round + 2) as f64;
         }
     }
-    reached as f64 / (PERMUTATIONS + 1) as f64
+    reached as f64 / (permutations + 1) as f64
+}
+
+/// How many it takes to tell a step at `level` from chance.
+fn permutations(level: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded below")]
+    let asked = (RESOLUTION / level.max(1e-9)) as u64;
+    asked.saturating_sub(1).clamp(PERMUTATIONS.0, PERMUTATIONS.1)
 }

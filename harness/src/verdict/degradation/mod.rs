@@ -8,6 +8,10 @@
 //! 4. **Steps**: the best split of the block means against permutations of the blocks (`change`), with the time
 //!    of its onset. A step up by more than the margin that is not taken back is a degradation.
 //!
+//! A run has several series, and a restart doubles them: each of a **family** of `n` is tested at the `n`-th part of the
+//! level (Bonferroni; the two tests of a series and those of all series depend on each other in ways nobody knows), so
+//! that the level is that of a run. That a series is stable needs no correction: a run passes when all of them are.
+//!
 //! Everything is relative to the median level, so a margin of 0.05 is 5 % per day, or 5 % for a step.
 //! Rates of error and power are tested at the bottom of `tests.rs`.
 
@@ -29,7 +33,7 @@ use change::changes;
 pub const WINDOWS_MIN: usize = 120;
 /// Most and fewest blocks.
 const BLOCKS: (usize, usize) = (200, 20);
-/// Level of each of the two tests, on one side: both together stay below 5 %.
+/// Level of each of the two tests, on one side, for a whole family: both together stay below 5 %.
 const LEVEL: f64 = 0.025;
 const DAY_H: f64 = 24.0;
 
@@ -78,6 +82,20 @@ pub struct Degradation {
     pub changes: Vec<Change>,
     /// How much longer the series must be, h, when that can be told.
     pub needs_more_h: Option<f64>,
+    /// Series that are tested together: a test of this one is at this part of the level. Older reports have 1.
+    #[serde(default = "alone")]
+    pub family: usize,
+}
+
+const fn alone() -> usize {
+    1
+}
+
+impl Degradation {
+    /// Level of each of the two tests of one series.
+    fn level_of_test(&self) -> f64 {
+        LEVEL / self.family.max(1) as f64
+    }
 }
 
 /// A slope with its interval.
@@ -93,9 +111,17 @@ pub struct Slope {
     pub wanders: bool,
 }
 
-/// Judges `(hours, value)` in order of time against a `margin` (0.05: 5 % per day, or 5 % for a step).
+/// Whether a series is long enough to be tested at all; others are no part of a family.
 #[must_use]
-pub fn judge(points: &[(f64, f64)], worse: Worse, margin: f64) -> Degradation {
+pub fn judgeable(points: &[(f64, f64)]) -> bool {
+    let values: Vec<f64> = points.iter().map(|p| p.1).collect();
+    points.len() - warm_up(&values) >= WINDOWS_MIN
+}
+
+/// Judges `(hours, value)` in order of time against a `margin` (0.05: 5 % per day, or 5 % for a step), as one of a
+/// `family` of series.
+#[must_use]
+pub fn judge(points: &[(f64, f64)], worse: Worse, margin: f64, family: usize) -> Degradation {
     let values: Vec<f64> = points.iter().map(|p| p.1).collect();
     let cut = warm_up(&values);
     let level = median(&values[cut..]);
@@ -110,6 +136,7 @@ pub fn judge(points: &[(f64, f64)], worse: Worse, margin: f64) -> Degradation {
         p: None,
         changes: Vec::new(),
         needs_more_h: None,
+        family: family.max(1),
     };
     let length_h = |points: &[(f64, f64)]| match (points.first(), points.last()) {
         (Some(first), Some(last)) => last.0 - first.0,
@@ -142,7 +169,7 @@ pub fn judge(points: &[(f64, f64)], worse: Worse, margin: f64) -> Degradation {
         found.needs_more_h = Some(missing * block_h);
         return found;
     }
-    found.changes = changes(&blocks, LEVEL, margin);
+    found.changes = changes(&blocks, found.level_of_test(), margin);
     found.p = mann_kendall(&blocks.iter().map(|b| b.1).collect::<Vec<_>>()).map(|k| k.p);
     found.per_day = trend(&scaled).map(|t| Slope {
         slope: t.slope * DAY_H,
@@ -156,8 +183,9 @@ pub fn judge(points: &[(f64, f64)], worse: Worse, margin: f64) -> Degradation {
 
 fn conclude(found: &mut Degradation, blocks: &[(f64, f64)], margin: f64, length_h: f64) {
     let Some(slope) = found.per_day else { return };
+    let level = found.level_of_test();
     let rising =
-        slope.low > 0.0 && slope.slope > margin && found.p.is_some_and(|p| p < 2.0 * LEVEL);
+        slope.low > 0.0 && slope.slope > margin && found.p.is_some_and(|p| p < 2.0 * level);
     let step = last_level(&found.changes).filter(|rise| *rise > margin);
     let stepped = step.is_some() && steps_fit_better(blocks, &found.changes);
     if let (true, Some(rise)) = (stepped, step) {
