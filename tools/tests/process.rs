@@ -395,6 +395,42 @@ fn a_full_store_is_refused_at_the_start_and_named_when_it_fills_up() {
     assert_eq!((&data["run"]["end"], &data["run"]["windows"]), (&"unsealed".into(), &1.into()));
 }
 
+/// On a disk, whose room can be held, the same does a run no harm.
+#[test]
+fn a_disk_that_others_fill_does_a_run_no_harm() {
+    if !can("unshare", &["-m", "true"]) || !has_rings() {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let script = "truncate -s 128M \"$PLACE/image\" && mkfs.ext4 -q -m 0 \"$PLACE/image\" && \
+        mkdir \"$PLACE/disk\" && mount -o loop \"$PLACE/image\" \"$PLACE/disk\" || exit 99; \
+        (sleep 12; head -c 200m /dev/zero > \"$PLACE/disk/other\") 2> /dev/null & \
+        \"$PROGRAM\" --store \"$PLACE/disk\" soak --agents 2000 --progress none --duration 33s > /dev/null; \
+        code=$?; stat -c %s \"$PLACE/disk/other\" > \"$PLACE/other\"; \
+        \"$PROGRAM\" --store \"$PLACE/disk\" report @last --format json; exit $code";
+    let mut shell = Command::new("unshare");
+    shell.args(["-m", "sh", "-c", script]).env("PROGRAM", PROGRAM).env("PLACE", place.path());
+    let output = shell.stdin(Stdio::null()).output().unwrap();
+    let err = text(&output.stderr);
+    if exit_code(&output) == 99 {
+        return skip("no loop file can be mounted here");
+    }
+    let other = fs::read_to_string(place.path().join("other")).unwrap();
+    let other: u64 = other.trim().parse().unwrap();
+    assert!(other < 200 << 20, "the disk was full after {other} bytes");
+    let data = data(&output);
+    assert_eq!(
+        (&data["run"]["end"], &data["run"]["windows"]),
+        (&"finished".into(), &4.into()),
+        "{err}"
+    );
+    assert!(
+        data["memory"]["disk_held"].as_u64().is_some_and(|held| held > 0),
+        "{}",
+        data["memory"]
+    );
+}
+
 #[test]
 fn too_few_descriptors_and_too_little_memory_get_one_clear_error() {
     if !has_rings() {

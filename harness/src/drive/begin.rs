@@ -5,17 +5,20 @@ use std::path::Path;
 use tailbeam_probes::clock;
 use tailbeam_probes::collect::heap::live;
 use tailbeam_probes::collect::host::Host;
+use tailbeam_probes::collect::room::disk_bytes;
 use tailbeam_probes::collect::{build, host, process};
 
 use super::controller::Controller;
 use super::heap::Heap;
 use super::latency::{matrix, stamps};
 use super::readings::{Carried, no_pss, reading};
+use super::reserve::Reserve;
 use super::resume::Resume;
+use super::room;
 use super::windows::Readings;
 use super::writer::RunWriter;
 use super::{DriveError, Progress};
-use crate::evidence::records::{Manifest, Unknown};
+use crate::evidence::records::{Manifest, Reading, Unknown};
 use crate::evidence::{Began, Store};
 use crate::load::Workload;
 use crate::load::latency::BOUND_NS;
@@ -67,6 +70,7 @@ pub(super) fn began(host: &Host, start_ns: u64) -> Began {
         build_id: build::build_id().ok(),
         pid: std::process::id(),
         host: crate::host::one_line(host),
+        disk_held: None,
     }
 }
 
@@ -78,7 +82,7 @@ impl<W: Workload> Controller<'_, W> {
         progress: &mut dyn FnMut(&Progress),
     ) -> Result<RunWriter, DriveError> {
         let host = host::describe();
-        let began = began(&host, start_ns);
+        let mut began = began(&host, start_ns);
         let unknowns = self.observe()?;
         let units = self.units()?;
         let (id, writer) = match target {
@@ -89,12 +93,18 @@ impl<W: Workload> Controller<'_, W> {
                 resume.keep_heap()?;
                 let (heap, _) = Heap::start(resume.dir(), self.plan, began.unix_ns);
                 self.heap = Some(heap);
-                (id, resume.begin(began)?)
+                let (reserve, held) = self.hold(resume.root(), resume.dir())?;
+                began.disk_held = Some(held);
+                let mut writer = resume.begin(began)?;
+                writer.reserve = reserve;
+                (id, writer)
             }
             Target::New(store) => {
                 let (id, dir) = store.create_run(began.unix_ns)?;
                 let (heap, no_heap) = Heap::start(&dir, self.plan, began.unix_ns);
                 self.heap = Some(heap);
+                let (reserve, held) = self.hold(store.root(), &dir)?;
+                began.disk_held = Some(held);
                 let manifest = Manifest {
                     id: id.clone(),
                     recorded_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -113,13 +123,39 @@ impl<W: Workload> Controller<'_, W> {
                     units,
                     began: Some(began),
                 };
-                (id, RunWriter::create(&dir, self.plan, manifest, &crate::host::json(&host))?)
+                let host = crate::host::json(&host);
+                let mut writer = RunWriter::create(&dir, self.plan, manifest, &host)?;
+                writer.reserve = reserve;
+                (id, writer)
             }
         };
         self.tell_run(&id);
         let event = Some(format!("run {id}"));
         progress(&Progress { phase: "measure", event, ..Progress::default() });
         Ok(writer)
+    }
+
+    /// Holds room for what the run will write at most, and says how much, or why none.
+    fn hold(&self, root: &Path, dir: &Path) -> Result<(Option<Reserve>, Reading), DriveError> {
+        if self.control.board.is_some() {
+            let unknown = "faults of chaos fill the disk of their subject: it holds no room";
+            let remedy = "record it with `tailbeam soak`";
+            return Ok((None, Reading::missing(unknown, remedy)));
+        }
+        let of = [Some(dir), self.logs.dir()].into_iter().flatten().map(Path::to_owned).collect();
+        let (needed, slack) = room::to_hold(self.plan, self.shards as u64);
+        match Reserve::hold(root, of, (needed, slack)) {
+            Ok(reserve) => {
+                let held = Reading::Value(reserve.held());
+                Ok((Some(reserve), held))
+            }
+            // The free space that was looked at before is not to be had: somebody was faster, or a quota is in force.
+            Err(why) if why.full => {
+                let available = disk_bytes(root).unwrap_or(0);
+                Err(DriveError::StoreFull { needed, available })
+            }
+            Err(why) => Ok((None, Reading::missing(why.cause, why.remedy))),
+        }
     }
 
     pub(super) fn write_window(&mut self, writer: &mut RunWriter) -> Result<(), DriveError> {

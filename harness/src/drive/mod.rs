@@ -27,6 +27,7 @@ mod middles;
 mod occupancy;
 mod readings;
 mod replay;
+mod reserve;
 mod resume;
 mod room;
 mod saturate;

@@ -91,6 +91,7 @@ fn began(boot: &str, off_s: u64) -> Began {
         build_id: None,
         pid: std::process::id(),
         host: crate::host::one_line(&host::describe()),
+        disk_held: None,
     }
 }
 

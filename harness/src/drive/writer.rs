@@ -9,6 +9,7 @@ use tailbeam_probes::record::SegmentWriter;
 use tailbeam_probes::record::latency::LatencyWindow;
 
 use super::error::DriveError;
+use super::reserve::Reserve;
 use super::resume::lock;
 use crate::evidence::EpochRecord;
 use crate::evidence::records::{EndRecord, FRAME_VERSION, Manifest, WindowRecord, kind, per_agent};
@@ -38,6 +39,8 @@ pub(super) struct RunWriter {
     pub(super) segment_max: u64,
     /// Windows are synced. Without, a power cut must show what it takes.
     pub(super) syncs: bool,
+    /// Room that is held for what is still to be written; none where it cannot be.
+    pub(super) reserve: Option<Reserve>,
     /// Whoever else would write to the run is refused as long as it is open.
     _lock: fs::File,
 }
@@ -63,6 +66,7 @@ impl RunWriter {
             number: 0,
             segment_max: SEGMENT_BYTES_MAX,
             syncs: true,
+            reserve: None,
             _lock: lock,
         };
         let start_ns = manifest.start_ns;
@@ -83,7 +87,8 @@ impl RunWriter {
         record: &EpochRecord,
     ) -> Result<Self, DriveError> {
         let segment_max = SEGMENT_BYTES_MAX;
-        let mut writer = Self { dir, segment, number, segment_max, syncs: true, _lock: lock };
+        let (syncs, reserve) = (true, None);
+        let mut writer = Self { dir, segment, number, segment_max, syncs, reserve, _lock: lock };
         writer.json(kind::EPOCH, record.began.start_ns, record)?;
         writer.sync()?;
         Ok(writer)
@@ -135,7 +140,14 @@ impl RunWriter {
         }
         self.json(kind::WINDOW, mono_ns, record)?;
         self.sync()?;
+        self.follow()?;
         self.rotate()
+    }
+
+    /// Gives back of the held room what is written by now.
+    fn follow(&mut self) -> Result<(), DriveError> {
+        let followed = self.reserve.as_mut().map_or(Ok(()), Reserve::follow);
+        followed.map_err(|error| failed(&self.dir, format!("give reserved room back: {error}")))
     }
 
     fn rotate(&mut self) -> Result<(), DriveError> {
@@ -160,6 +172,8 @@ impl RunWriter {
         agents: &PerAgent,
         end: &EndRecord,
     ) -> Result<(), DriveError> {
+        // It was held for this.
+        self.reserve = None;
         let counts = [
             (per_agent::ATTEMPTS, &agents.attempts),
             (per_agent::COMPLETIONS, &agents.completions),

@@ -13,7 +13,7 @@
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::record::latency::LatencyWindow;
 
-use super::records::{Manifest, WindowRecord};
+use super::records::{Manifest, Reading, WindowRecord};
 
 /// When and by whom an epoch was begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Began {
     pub pid: u32,
     /// Kernel and CPU in one line.
     pub host: String,
+    /// Bytes of the store's disk that it held from its start, or why none; older runs do not say.
+    #[serde(default)]
+    pub disk_held: Option<Reading>,
 }
 
 /// How an epoch ended that has no end record.
@@ -253,6 +256,7 @@ mod tests {
             build_id: None,
             pid: 1,
             host: String::new(),
+            disk_held: None,
         }
     }
 

@@ -227,7 +227,7 @@ pub struct CoreRecord {
 }
 
 /// A figure that may be missing, with the reason.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Reading {
     /// Read.
@@ -242,6 +242,11 @@ pub enum Reading {
 }
 
 impl Reading {
+    /// Not read, and why.
+    pub(crate) fn missing(unknown: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self::Missing { unknown: unknown.into(), remedy: remedy.into() }
+    }
+
     /// The value of a field that older runs do not have.
     fn not_recorded() -> Self {
         Self::Missing {
