@@ -5,10 +5,11 @@ use std::path::Path;
 use tailbeam_probes::record::DamageKind;
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction};
 
+use super::leaks::Heaps;
 use super::percentile::percentile;
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    degradation, epochs, figures, latency, leaks,
+    degradation, epochs, figures, growth, latency,
 };
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
@@ -88,9 +89,14 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     let degradation = degradation::rows(&run, degradation::margin(gates));
     let epochs = epochs::section(&run);
     let mut results = Vec::new();
+    let mut own = growth::unjudged();
     for gate in gates {
         results.push(match gate {
-            Gate::Leaks { below } => leaks::gate(gate, *below, dir, &run),
+            Gate::Leaks { below } => {
+                let heaps = Heaps::read(dir, &run, *below);
+                own = growth::own(heaps.reports());
+                heaps.gate(gate, &run)
+            }
             Gate::Conservation {} => verdict::conservation(gate, conserved.as_ref()),
             Gate::Degradation { .. } => degradation::gate(gate, &degradation, &run.epochs),
             gate => judge(gate, &material, little.known().cloned())?,
@@ -117,7 +123,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         littles_law: little,
         cores: material.cores,
         stalls: super::stalls::section(&run),
-        memory: figures::memory(&run, material.whole_s, outcomes.ok + outcomes.declined),
+        memory: figures::memory(&run, material.whole_s, outcomes.ok + outcomes.declined, own),
         degradation,
         gates: results,
         validity,

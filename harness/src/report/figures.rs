@@ -7,7 +7,9 @@
 
 use tailbeam_probes::stats::Histogram;
 
-use super::{CoreRow, LatencyRow, LittleSection, Measured, MemorySection, Spread};
+use super::{
+    CoreRow, LatencyRow, LittleSection, Measured, MemorySection, OwnMemory, Spread, growth,
+};
 use crate::evidence::RunFrames;
 use crate::evidence::records::{CoreRecord, Reading, SecondRecord, WindowRecord};
 use crate::load::{SecondCounts, Series};
@@ -212,7 +214,12 @@ pub(super) fn measured(reading: Option<&Reading>) -> Measured<u64> {
 }
 
 /// Memory over the windows; `answered`: terminal replies.
-pub(super) fn memory(run: &RunFrames, length_s: f64, answered: u64) -> MemorySection {
+pub(super) fn memory(
+    run: &RunFrames,
+    length_s: f64,
+    answered: u64,
+    own: Measured<OwnMemory>,
+) -> MemorySection {
     let (first, last) = (run.windows.first(), run.windows.last());
     let largest =
         run.windows.iter().filter_map(|w| measured(Some(&w.rss_bytes)).known().copied()).max();
@@ -225,6 +232,10 @@ pub(super) fn memory(run: &RunFrames, length_s: f64, answered: u64) -> MemorySec
             .map_or_else(|| measured(last.map(|w| &w.rss_bytes)), Measured::Known),
         pss_last_bytes: measured(last.map(|w| &w.pss_bytes)),
         live_last_bytes: measured(last.map(|w| &w.live_bytes)),
+        rss_growth: growth::slope(run, |w| &w.rss_bytes),
+        live_growth: growth::slope(run, |w| &w.live_bytes),
+        own,
+        disk_held: disk_held(run),
         cpu_share: over(cpu.clone(), 1e9, length_s * cores),
         cpu_per_request_ns: match cpu {
             // That of a process is no whole of what two have done.
@@ -239,6 +250,15 @@ pub(super) fn memory(run: &RunFrames, length_s: f64, answered: u64) -> MemorySec
             Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
         },
         housekeeping_share: over(housekeeping_ns(last), 1e9, length_s * cores),
+    }
+}
+
+/// What was held of the disk for the last epoch: that of one before it went with its process.
+fn disk_held(run: &RunFrames) -> Measured<u64> {
+    let began = run.epochs.last().and_then(|epoch| epoch.began.as_ref());
+    match began.and_then(|began| began.disk_held.as_ref()) {
+        Some(held) => measured(Some(held)),
+        None => Measured::unknown("the run does not say", "record a new run"),
     }
 }
 

@@ -28,89 +28,110 @@ pub fn leak_config(plan: &Plan, below: f64) -> LeakConfig {
     }
 }
 
-/// Judges the heap of the run in `dir`.
-pub(super) fn gate(gate: &Gate, below: f64, dir: &Path, run: &RunFrames) -> GateResult {
-    let result = GateResult {
-        gate: gate.name(),
-        requirement: gate.requirement(),
-        measured: "unknown".to_owned(),
-        n: 0,
-        blocks: None,
-        verdict: GateVerdict::Inconclusive,
-        reason: String::new(),
-        needs_more_s: None,
-        latency: false,
-    };
-    if let Some(why) = &run.manifest.no_heap {
-        let reason = format!("the heap was not sampled: {}; {}", why.unknown, why.remedy);
-        return GateResult { reason, ..result };
-    }
-    let epochs = run.epochs.iter().map(|epoch| epoch.number).max().unwrap_or(1);
-    let of = |epoch: u32| {
-        let name = heap_state(epoch, epochs);
-        match heap_file::read(&dir.join(&name)) {
-            Ok(snapshot) => {
-                let report = analyse(&snapshot, &leak_config(&run.plan, below));
-                let taken = snapshot.sampler.taken;
-                (judged(result.clone(), &report, taken), Some(report))
-            }
-            Err(error) => {
-                (GateResult { reason: format!("{name}: {error}"), ..result.clone() }, None)
-            }
-        }
-    };
-    if epochs == 1 {
-        return of(1).0;
-    }
-    let each: Vec<(u32, GateResult, Option<LeakReport>)> = (1..=epochs)
-        .map(|epoch| {
-            let (result, report) = of(epoch);
-            (epoch, result, report)
-        })
-        .collect();
-    over_epochs(result, &each, &run.epochs, below)
+/// A heap that was judged, with the samples that were taken, or why none was.
+type Found = Result<(LeakReport, u64), String>;
+
+/// The heaps of a run's epochs, each judged against a limit.
+pub(super) struct Heaps {
+    below: f64,
+    /// By epoch.
+    each: Vec<(u32, Found)>,
 }
 
-/// The gate over several processes. Each has a heap of its own and a slope of its own: they are pooled by the inverse
-/// of their variances, and no line goes through a restart.
-fn over_epochs(
-    result: GateResult,
-    each: &[(u32, GateResult, Option<LeakReport>)],
-    epochs: &[Epoch],
-    below: f64,
-) -> GateResult {
-    let reports = || each.iter().filter_map(|(_, _, report)| report.as_ref());
-    let rates: Vec<Interval> = reports().filter_map(|report| report.gate.rate).collect();
-    let pooled = pooled(&rates);
-    let count = |verdict| reports().map(|report| report.count(verdict)).sum::<usize>();
-    let growth = growth(pooled);
-    let (leaks, suspects) = (count(Verdict::Leak), count(Verdict::Suspect));
-    let passes = |number: u32| {
-        let own = each.iter().find(|(epoch, ..)| *epoch == number);
-        own.is_some_and(|(_, result, _)| result.verdict == GateVerdict::Pass)
-    };
-    let failed = each.iter().any(|(_, result, _)| result.verdict == GateVerdict::Fail);
-    let verdict = if failed || pooled.is_some_and(|rate| rate.low > below) {
-        GateVerdict::Fail
-    } else if covered(epochs, passes) && pooled.is_some_and(|rate| rate.high < below) {
-        GateVerdict::Pass
-    } else {
-        GateVerdict::Inconclusive
-    };
-    let said =
-        each.iter().map(|(epoch, of, _)| format!("epoch {epoch}: {}, {}", of.measured, of.reason));
-    GateResult {
-        measured: format!("{growth} over {} epochs, {leaks} LEAK, {suspects} SUSPECT", each.len()),
-        n: each.iter().map(|(_, of, _)| of.n).sum(),
-        verdict,
-        reason: said.collect::<Vec<_>>().join("; "),
-        needs_more_s: each.last().and_then(|(_, of, _)| of.needs_more_s),
-        ..result
+impl Heaps {
+    /// Reads and judges the heaps of the run in `dir` against `below` bytes/h; none when none was sampled.
+    pub(super) fn read(dir: &Path, run: &RunFrames, below: f64) -> Self {
+        let epochs = run.epochs.iter().map(|epoch| epoch.number).max().unwrap_or(1);
+        let of = |epoch: u32| {
+            let name = heap_state(epoch, epochs);
+            let snapshot =
+                heap_file::read(&dir.join(&name)).map_err(|error| format!("{name}: {error}"))?;
+            let taken = snapshot.sampler.taken;
+            Ok((analyse(&snapshot, &leak_config(&run.plan, below)), taken))
+        };
+        let sampled = if run.manifest.no_heap.is_none() { epochs } else { 0 };
+        Self { below, each: (1..=sampled).map(|epoch| (epoch, of(epoch))).collect() }
+    }
+
+    /// Those that could be read.
+    pub(super) fn reports(&self) -> impl Iterator<Item = &LeakReport> {
+        self.each.iter().filter_map(|(_, found)| Some(&found.as_ref().ok()?.0))
+    }
+
+    /// Judges them by `gate`.
+    pub(super) fn gate(&self, gate: &Gate, run: &RunFrames) -> GateResult {
+        let result = GateResult {
+            gate: gate.name(),
+            requirement: gate.requirement(),
+            measured: "unknown".to_owned(),
+            n: 0,
+            blocks: None,
+            verdict: GateVerdict::Inconclusive,
+            reason: String::new(),
+            needs_more_s: None,
+            latency: false,
+        };
+        if let Some(why) = &run.manifest.no_heap {
+            let reason = format!("the heap was not sampled: {}; {}", why.unknown, why.remedy);
+            return GateResult { reason, ..result };
+        }
+        let of = |found: &Found| match found {
+            Ok((report, taken)) => judged(result.clone(), report, *taken),
+            Err(reason) => GateResult { reason: reason.clone(), ..result.clone() },
+        };
+        match &self.each[..] {
+            [(_, one)] => of(one),
+            several => {
+                let each: Vec<(u32, GateResult)> =
+                    several.iter().map(|(epoch, found)| (*epoch, of(found))).collect();
+                self.over_epochs(result, &each, &run.epochs)
+            }
+        }
+    }
+
+    /// The gate over several processes. Each has a heap of its own and a slope of its own: they are pooled by the
+    /// inverse of their variances, and no line goes through a restart.
+    fn over_epochs(
+        &self,
+        result: GateResult,
+        each: &[(u32, GateResult)],
+        epochs: &[Epoch],
+    ) -> GateResult {
+        let rates: Vec<Interval> = self.reports().filter_map(|report| report.gate.rate).collect();
+        let pooled = pooled(&rates);
+        let count = |verdict| self.reports().map(|report| report.count(verdict)).sum::<usize>();
+        let growth = growth(pooled);
+        let (leaks, suspects) = (count(Verdict::Leak), count(Verdict::Suspect));
+        let passes = |number: u32| {
+            let own = each.iter().find(|(epoch, _)| *epoch == number);
+            own.is_some_and(|(_, result)| result.verdict == GateVerdict::Pass)
+        };
+        let failed = each.iter().any(|(_, result)| result.verdict == GateVerdict::Fail);
+        let verdict = if failed || pooled.is_some_and(|rate| rate.low > self.below) {
+            GateVerdict::Fail
+        } else if covered(epochs, passes) && pooled.is_some_and(|rate| rate.high < self.below) {
+            GateVerdict::Pass
+        } else {
+            GateVerdict::Inconclusive
+        };
+        let said =
+            each.iter().map(|(epoch, of)| format!("epoch {epoch}: {}, {}", of.measured, of.reason));
+        GateResult {
+            measured: format!(
+                "{growth} over {} epochs, {leaks} LEAK, {suspects} SUSPECT",
+                each.len()
+            ),
+            n: each.iter().map(|(_, of)| of.n).sum(),
+            verdict,
+            reason: said.collect::<Vec<_>>().join("; "),
+            needs_more_s: each.last().and_then(|(_, of)| of.needs_more_s),
+            ..result
+        }
     }
 }
 
 /// Weighted by the inverse of their variances; of widths alone, as each is a 95 % interval.
-fn pooled(rates: &[Interval]) -> Option<Interval> {
+pub(super) fn pooled(rates: &[Interval]) -> Option<Interval> {
     let weighed = rates.iter().filter_map(|rate| {
         let half = (rate.high - rate.low) / 2.0;
         (half > 0.0 && half.is_finite()).then(|| (1.0 / (half * half), rate.estimate))

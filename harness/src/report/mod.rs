@@ -11,6 +11,7 @@ mod curve;
 mod degradation;
 mod epochs;
 mod figures;
+mod growth;
 pub mod latency;
 mod leaks;
 mod percentile;
@@ -23,6 +24,7 @@ pub use cost::{CostModel, CostSection, LoweredStep, OwnCost, SaturatedSection, S
 pub use curve::Curve;
 pub use degradation::DegradationRow;
 pub use epochs::{EpochEnd, EpochRow, EpochsSection, UNBROKEN};
+pub use growth::{Growth, OwnMemory};
 pub use leaks::leak_config;
 pub use stalls::{StallRow, StallsSection};
 pub use timeline::{CoreLine, CoreMap, Event, LatencyLine, LoadLine, MemoryLine, Timeline};
@@ -66,6 +68,11 @@ impl<T> Measured<T> {
             Self::Unknown { .. } => None,
         }
     }
+}
+
+/// A figure that older documents do not have.
+fn unsaid<T>() -> Measured<T> {
+    Measured::unknown("the document does not say", "write it anew")
 }
 
 /// Everything a reader of one run may want to see.
@@ -308,6 +315,18 @@ pub struct MemorySection {
     pub pss_last_bytes: Measured<u64>,
     /// Allocator live bytes at the last window.
     pub live_last_bytes: Measured<u64>,
+    /// Slope of the resident set.
+    #[serde(default = "unsaid")]
+    pub rss_growth: Measured<Growth>,
+    /// Slope of what lives in the allocator.
+    #[serde(default = "unsaid")]
+    pub live_growth: Measured<Growth>,
+    /// What of the heap no agent owns.
+    #[serde(default = "unsaid")]
+    pub own: Measured<OwnMemory>,
+    /// Bytes of the store's disk that were held for the run from the start of its last epoch.
+    #[serde(default = "unsaid")]
+    pub disk_held: Measured<u64>,
     /// CPU time of the process over the run / wall time x cores.
     pub cpu_share: Measured<f64>,
     /// CPU time of the process per terminal reply, ns.

@@ -8,7 +8,9 @@
 use std::io::{self, Write};
 
 use comfy_table::{CellAlignment, Table, presets};
-use tailbeam_harness::report::{LatencyRow, LittleSection, Measured, Report, RunEnd, Spread};
+use tailbeam_harness::report::{
+    Growth, LatencyRow, LittleSection, Measured, MemorySection, OwnMemory, Report, RunEnd, Spread,
+};
 use tailbeam_harness::verdict::{GateResult, GateVerdict, Outcomes, Overall};
 
 use super::latency as why;
@@ -20,6 +22,37 @@ pub(super) fn figure<T>(measured: &Measured<T>, text: impl FnOnce(&T) -> String)
         Measured::Known(value) => text(value),
         Measured::Unknown { unknown, remedy } => format!("unknown ({unknown}; {remedy})"),
     }
+}
+
+/// How fast it grows, what is nobody's, and what is held of the disk.
+fn growth(memory: &MemorySection, out: &mut dyn Write) -> io::Result<()> {
+    let slope = |of: &Growth| {
+        let walk = if of.wanders { ", wanders as a random walk does" } else { "" };
+        format!("{} from {} windows{walk}", per_hour((of.per_hour, of.low, of.high)), of.windows)
+    };
+    writeln!(out, "          RSS grows by {}", figure(&memory.rss_growth, slope))?;
+    writeln!(out, "          allocator live grows by {}", figure(&memory.live_growth, slope))?;
+    let own = |of: &OwnMemory| {
+        let grows = of.per_hour.map_or_else(
+            || "too young to tell a rate".to_owned(),
+            |rate| format!("grows by {}", per_hour(rate)),
+        );
+        format!(
+            "{} at {} call sites, {} LEAK, {} SUSPECT, {grows}",
+            bytes(of.bytes),
+            of.sites,
+            of.leaks,
+            of.suspects
+        )
+    };
+    writeln!(out, "          of no agent, our own among it: {}", figure(&memory.own, own))?;
+    let held = |held: &u64| format!("{} held from the start", bytes(*held as f64));
+    writeln!(out, "Disk      {}", figure(&memory.disk_held, held))
+}
+
+fn per_hour((at, low, high): (f64, f64, f64)) -> String {
+    let mb = |bytes: f64| bytes / 1e6;
+    format!("{:+.3} MB/h [{:+.3}, {:+.3}]", mb(at), mb(low), mb(high))
 }
 
 /// The same in a table's cell, where only the word fits.
@@ -331,6 +364,7 @@ fn cores_and_memory(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )?;
     writeln!(out, "          PSS {} last", figure(&memory.pss_last_bytes, size))?;
     writeln!(out, "          allocator live {} last", figure(&memory.live_last_bytes, size))?;
+    growth(memory, out)?;
     writeln!(
         out,
         "CPU       {} of the cores, housekeeping {} of them",
