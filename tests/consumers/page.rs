@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tailbeam::render::leaks::{Leaks, json};
 use tailbeam::render::page;
-use tailbeam::render::pages::{self, Page, Part, Sheet};
+use tailbeam::render::pages::{self, Cell, Page, Part, Picture, Sheet};
 
 use super::Made;
 use super::latency_fixture::Run;
@@ -193,7 +193,14 @@ fn a_page_of_lines_and_tables_holds_whatever_its_names_are() {
     let dir = tempfile::tempdir().unwrap();
     let sheet = Sheet {
         head: vec!["metric".to_owned(), "A".to_owned(), HOSTILE.to_owned()],
-        rows: vec![vec![HOSTILE.to_owned(), "88.0 us".to_owned(), "-".to_owned()]; 2],
+        rows: vec![
+            vec![
+                HOSTILE.to_owned().into(),
+                Cell { text: "88.0 us".to_owned(), at: Some("/p99".to_owned()) },
+                "-".to_owned().into(),
+            ];
+            2
+        ],
         words: 1,
     };
     let of = Page {
@@ -207,10 +214,11 @@ fn a_page_of_lines_and_tables_holds_whatever_its_names_are() {
             Part::Caveat(HOSTILE.to_owned()),
             Part::Table(sheet),
             Part::Heading("Pairs".to_owned()),
-            Part::Chart(vec![format!("10 |### {HOSTILE}")]),
+            Part::Chart(Picture { lines: vec![format!("10 |### {HOSTILE}")], drawn: None }),
         ],
     };
-    let document = serde_json::json!({"schema": "tailbeam.comparison", "data": HOSTILE});
+    let document =
+        serde_json::json!({"schema": "tailbeam.comparison", "data": HOSTILE, "p99": 88_000});
     let (page, json) = (dir.path().join("page.html"), dir.path().join("document.json"));
     let mut html = Vec::new();
     pages::html(&of, &document, &mut html).unwrap();
@@ -219,6 +227,7 @@ fn a_page_of_lines_and_tables_holds_whatever_its_names_are() {
     let Some(seen) = open(&page, &json) else { return };
     holds(&seen);
     let text = seen["text"].as_str().unwrap();
+    assert_eq!(seen["figures"], 4, "two of each table");
     for said in ["NO-GO", "<script>alert(1)</script>", "88.0 us", "10 |###"] {
         assert!(text.contains(said), "{said}");
     }

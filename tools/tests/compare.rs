@@ -272,6 +272,22 @@ fn is_one_html_file(store: &Path, command: &str, data: &Value) {
         }
     }
     assert!(rows >= 4 && cells > 20, "{rows} rows, {cells} cells: {plain}");
+    let figures = figures(&html);
+    assert!(figures.len() > 10, "{} figures", figures.len());
+    for (at, value) in figures {
+        let known = embedded.pointer(at).and_then(Value::as_f64);
+        assert_eq!(known, value.parse().ok(), "{at} says {value}");
+    }
+    assert!(html.contains("<svg role=\"img\""), "a picture is drawn");
+}
+
+/// Pointers into the document, and what the page gives as their values.
+fn figures(html: &str) -> Vec<(&str, &str)> {
+    let tag = |piece| {
+        let (value, rest) = str::split_once(piece, "\" data-at=\"")?;
+        Some((rest.split_once('"')?.0, value))
+    };
+    html.split("<data value=\"").skip(1).filter_map(tag).collect()
 }
 
 /// A meminfo of a small host, seen by the series only: the large fleet is unknown, with its cause.

@@ -11,6 +11,19 @@ pub enum Chart {
     Bars(Bars),
     /// Rows of cells over time.
     Heat(Heat),
+    /// Intervals of ratios around the line at 1.
+    Forest(Forest),
+}
+
+/// What the x axis of lines is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Across {
+    /// Time, s.
+    Time,
+    /// A share of requests, drawn by what is above it.
+    Ranks,
+    /// A number of things, drawn by its logarithm.
+    Many,
 }
 
 /// Lines.
@@ -24,8 +37,8 @@ pub struct Lines {
     pub x: Vec<(f64, f64)>,
     /// JSON pointers of begins and ends.
     pub x_at: (String, String),
-    /// x is a share of requests, drawn by what is above it.
-    pub ranks: bool,
+    /// What x is.
+    pub across: Across,
     /// y is drawn by its logarithm.
     pub log: bool,
     /// Unit of y.
@@ -106,6 +119,79 @@ pub struct Heat {
     pub extent: (f64, f64),
     /// Rows: name, and the cells, 0 to 1.
     pub rows: Vec<(String, Vec<Option<f64>>)>,
+}
+
+/// Intervals of ratios, one below the other, on a logarithmic axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forest {
+    /// Title.
+    pub title: String,
+    /// In words.
+    pub about: String,
+    /// Rows; each of positive numbers.
+    pub rows: Vec<Ratio>,
+}
+
+/// A ratio with its interval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ratio {
+    /// Of what.
+    pub name: String,
+    /// Estimate.
+    pub at: f64,
+    /// Lower bound.
+    pub low: f64,
+    /// Upper bound.
+    pub high: f64,
+    /// Ratios between its inverse and itself are no difference.
+    pub band: f64,
+    /// The estimate and what it is worth, in words.
+    pub said: String,
+}
+
+impl Ratio {
+    /// Whether it can be drawn.
+    #[must_use]
+    pub fn is_drawable(&self) -> bool {
+        [self.at, self.low, self.high, self.band].iter().all(|v| v.is_finite() && *v > 0.0)
+    }
+}
+
+impl Forest {
+    /// Ratios at both ends of the axis.
+    #[must_use]
+    pub fn extent(&self) -> (f64, f64) {
+        let ends = self.rows.iter().flat_map(|row| [row.low, row.high, row.band, row.band.recip()]);
+        let (low, high) =
+            ends.fold((1.0f64, 1.0f64), |(low, high), end| (low.min(end), high.max(end)));
+        // A little room at both ends, and an axis even where nothing differs.
+        let room = ((high / low).ln() * 0.05).max(0.01).exp();
+        (low / room, high * room)
+    }
+
+    /// Place of a ratio between 0 and 1.
+    #[must_use]
+    pub fn place(&self, ratio: f64) -> f64 {
+        let (low, high) = self.extent();
+        ((ratio / low).ln() / (high / low).ln()).clamp(0.0, 1.0)
+    }
+
+    /// Ratios with a tick: 1, and others that are not too near to each other.
+    #[must_use]
+    pub fn ticks(&self) -> Vec<f64> {
+        let (low, high) = self.extent();
+        let decades = (-6i32..=6).map(|power| 10f64.powi(power));
+        let near = [0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 1.01, 1.02, 1.05, 1.1, 1.25, 2.0, 5.0, 0.2];
+        let mut ticks = vec![1.0];
+        for tick in decades.chain(near).filter(|tick| (low..=high).contains(tick)) {
+            let far = |other: &f64| (self.place(*other) - self.place(tick)).abs() > 0.09;
+            if ticks.iter().all(far) {
+                ticks.push(tick);
+            }
+        }
+        ticks.sort_by(f64::total_cmp);
+        ticks
+    }
 }
 
 /// Where an axis begins and ends, and its ticks.
@@ -212,6 +298,31 @@ pub(super) fn clock(s: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forest_has_room_for_its_rows_and_a_tick_at_one() {
+        let row = |at, low, high| Ratio {
+            name: "p50".to_owned(),
+            at,
+            low,
+            high,
+            band: 1.05,
+            said: String::new(),
+        };
+        let of = |rows| Forest { title: String::new(), about: String::new(), rows };
+        let wide = of(vec![row(0.01, 0.009, 0.011), row(1.2, 1.1, 1.3)]);
+        let (low, high) = wide.extent();
+        assert!(low < 0.009 && high > 1.3, "{low} {high}");
+        assert!(wide.place(0.01) < wide.place(1.0) && wide.place(1.0) < wide.place(1.2));
+        let ticks = wide.ticks();
+        assert!([0.01, 0.1, 1.0].iter().all(|tick| ticks.contains(tick)), "{ticks:?}");
+        assert!(ticks.windows(2).all(|two| wide.place(two[1]) - wide.place(two[0]) > 0.09));
+        let same = of(vec![row(1.0, 1.0, 1.0)]);
+        assert!((same.place(1.0) - 0.5).abs() < 1e-9);
+        assert!(same.ticks().contains(&1.0) && same.ticks().len() >= 3, "{:?}", same.ticks());
+        assert!(of(Vec::new()).extent().0 < 1.0);
+        assert!(!row(f64::NAN, 1.0, 1.0).is_drawable() && !row(1.0, 0.0, 1.0).is_drawable());
+    }
 
     #[test]
     fn axes_hold_what_they_must() {

@@ -214,7 +214,7 @@ impl<'a> Doc<'a> {
 }
 
 /// Cause and remedy of what was not measured.
-fn unknown(value: &Value) -> Option<String> {
+pub(crate) fn unknown(value: &Value) -> Option<String> {
     let cause = value.get("unknown")?.as_str()?;
     let remedy = value.get("remedy").and_then(Value::as_str);
     Some(remedy.map_or_else(|| cause.to_owned(), |remedy| format!("{cause}; remedy: {remedy}")))

@@ -202,7 +202,7 @@ impl Kind {
                 spread(&heat.title, "row", Unit::Share, rows)
             }
             // Its figures are in the table that follows it.
-            Chart::Bars(_) => return Ok(()),
+            Chart::Bars(_) | Chart::Forest(_) => return Ok(()),
         };
         self.table(&table, out)
     }

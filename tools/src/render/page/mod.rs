@@ -18,7 +18,8 @@ use std::borrow::Cow;
 
 use serde_json::Value;
 
-pub use chart::{Area, Bars, Chart, Heat, Line, Lines, Part, Row};
+pub use chart::{Across, Area, Bars, Chart, Forest, Heat, Line, Lines, Part, Ratio, Row};
+pub(crate) use doc::unknown;
 pub use doc::{Doc, Figure, Unit};
 pub use html::{SCRIPT, html, script_hash};
 pub use markdown::{markdown, plain};

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use maud::{Markup, html};
 
 use super::chart::{Axis, clock, rank_place, summary};
-use super::{Bars, Chart, Heat, Line, Lines, Part, Unit};
+use super::{Across, Bars, Chart, Forest, Heat, Line, Lines, Part, Ratio, Unit};
 
 const WIDTH: f64 = 760.0;
 const LEFT: f64 = 66.0;
@@ -27,6 +27,7 @@ pub(super) fn chart(chart: &Chart, id: &str) -> Markup {
         Chart::Lines(lines) => figure(id, &lines.title, &lines.about, &self::lines(lines, id)),
         Chart::Bars(bars) => figure(id, &bars.title, &bars.about, &self::bars(bars, id)),
         Chart::Heat(heat) => figure(id, &heat.title, &heat.about, &self::heat(heat, id)),
+        Chart::Forest(of) => figure(id, &of.title, &of.about, &forest(of, id)),
     }
 }
 
@@ -108,7 +109,16 @@ fn pieces(lines: &Lines, line: &Line, end: f64, y: &Axis) -> Vec<Vec<(f64, f64)>
 }
 
 fn place_x(lines: &Lines, x: f64, end: f64) -> f64 {
-    let place = if lines.ranks { rank_place(x, end) } else { (x / end).clamp(0.0, 1.0) };
+    let place = match lines.across {
+        Across::Time => (x / end).clamp(0.0, 1.0),
+        Across::Ranks => rank_place(x, end),
+        Across::Many => {
+            let begin = lines.x.first().map_or(1.0, |(from, _)| *from);
+            let decades = (end / begin).ln();
+            // One point has no axis.
+            if decades > 0.0 { ((x / begin).ln() / decades).clamp(0.0, 1.0) } else { 0.5 }
+        }
+    };
     LEFT + place * (WIDTH - LEFT - RIGHT)
 }
 
@@ -163,7 +173,7 @@ fn lines(lines: &Lines, id: &str) -> Markup {
         }
         line.cursor x1="0" x2="0" y1=(px(TOP)) y2=(px(HEIGHT - BOTTOM)) {}
     };
-    let hover = !lines.ranks && lines.lines.iter().all(|line| line.x.is_none());
+    let hover = lines.across == Across::Time && lines.lines.iter().all(|line| line.x.is_none());
     html! {
         (legend(lines))
         @if hover {
@@ -180,13 +190,21 @@ fn lines(lines: &Lines, id: &str) -> Markup {
 
 fn grid(lines: &Lines, y: &Axis, end: f64) -> Markup {
     let ranks = [0.0, 0.5, 0.9, 0.99, 0.999, 0.999_9, 0.999_99, 0.999_999];
-    let x = match lines.ranks {
-        true => ranks.into_iter().filter(|rank| *rank <= end).collect(),
-        false => Axis::time(end).ticks,
+    let x = match lines.across {
+        Across::Ranks => ranks.into_iter().filter(|rank| *rank <= end).collect(),
+        Across::Time => Axis::time(end).ticks,
+        Across::Many => {
+            let begin = lines.x.first().map_or(1.0, |(from, _)| *from);
+            (0..=12)
+                .map(|power| 10f64.powi(power))
+                .filter(|of| (begin..=end).contains(of))
+                .collect()
+        }
     };
-    let name = |value: f64| match lines.ranks {
-        true => format!("{} %", px_free(value * 100.0)),
-        false => clock(value),
+    let name = |value: f64| match lines.across {
+        Across::Ranks => format!("{} %", px_free(value * 100.0)),
+        Across::Time => clock(value),
+        Across::Many => Unit::Count.write(value),
     };
     html! {
         @for value in &y.ticks {
@@ -207,9 +225,9 @@ fn grid(lines: &Lines, y: &Axis, end: f64) -> Markup {
     }
 }
 
-/// A percentage without zeros at its end.
-fn px_free(percent: f64) -> String {
-    let text = format!("{percent:.4}");
+/// A number of few digits without zeros at its end.
+fn px_free(value: f64) -> String {
+    let text = format!("{value:.6}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
@@ -234,7 +252,7 @@ fn legend(lines: &Lines) -> Markup {
             caption.hidden { "Lines of " (lines.title) }
             thead { tr {
                 th scope="col" { "line" }
-                @if !lines.ranks {
+                @if lines.across != Across::Ranks {
                     @for name in ["smallest", "median", "largest"] { th.n scope="col" { (name) } }
                 }
             } }
@@ -248,7 +266,7 @@ fn legend(lines: &Lines) -> Markup {
                             (line.name)
                         }
                         @match summary(&line.points) {
-                            _ if lines.ranks => {}
+                            _ if lines.across == Across::Ranks => {}
                             Some((low, middle, high)) => {
                                 @for value in [low, middle, high] { td.n { (lines.unit.write(value)) } }
                             }
@@ -303,6 +321,36 @@ fn bars(bars: &Bars, id: &str) -> Markup {
             }
         }
     }
+}
+
+/// Each ratio with its interval, over the zone in which it would be no difference.
+fn forest(of: &Forest, id: &str) -> Markup {
+    let (left, right, step) = (104.0, 190.0, 30.0);
+    let wide = WIDTH - left - right;
+    let bottom = 8.0 + step * of.rows.len() as f64;
+    let x = |ratio: f64| left + of.place(ratio) * wide;
+    let row = |index: usize, row: &Ratio| {
+        let middle = 8.0 + step * (index as f64 + 0.5);
+        let (from, to) = (x(row.band.recip()), x(row.band));
+        html! {
+            rect.band x=(px(from)) y=(px(middle - step / 2.0)) width=(px((to - from).max(0.4))) height=(px(step)) {}
+            text.y x=(px(left - 10.0)) y=(px(middle + 4.0)) { (row.name) }
+            path class="l s0" d={ "M" (px(x(row.low))) " " (px(middle)) "L" (px(x(row.high))) " " (px(middle)) } {}
+            rect class="d s0" x=(px(x(row.at) - 4.0)) y=(px(middle - 4.0)) width="8" height="8" {
+                title { (row.name) " " (row.said) }
+            }
+            text.whole x=(px(WIDTH - right + 8.0)) y=(px(middle + 4.0)) { (row.said) }
+        }
+    };
+    let inner = html! {
+        @for (index, of) in of.rows.iter().enumerate() { (row(index, of)) }
+        line.mark x1=(px(x(1.0))) x2=(px(x(1.0))) y1="4" y2=(px(bottom)) {}
+        @for tick in of.ticks() {
+            line.tick x1=(px(x(tick))) x2=(px(x(tick))) y1=(px(bottom)) y2=(px(bottom + 4.0)) {}
+            text.x x=(px(x(tick))) y=(px(bottom + 18.0)) { "x " (px_free(tick)) }
+        }
+    };
+    canvas(id, (WIDTH, bottom + 26.0), &html! {}, &inner)
 }
 
 /// Parts that have any share, with their begin and width.
@@ -418,7 +466,7 @@ mod tests {
             about: "a".to_owned(),
             x: (0..4u32).map(|at| (f64::from(at), f64::from(at) + 1.0)).collect(),
             x_at: ("/f".to_owned(), "/t".to_owned()),
-            ranks: false,
+            across: Across::Time,
             log: false,
             unit: Unit::Number,
             lines: vec![line],
@@ -444,6 +492,27 @@ mod tests {
         let drawn = chart(&Chart::Heat(heat), "x").into_string();
         assert_eq!(drawn.matches("<path").count(), 3, "{drawn}");
         assert!(drawn.contains("<path class=\"h4\""));
+    }
+
+    #[test]
+    fn an_interval_lies_where_its_bounds_are_and_names_stay_text() {
+        let row = |name: &str, at, low, high| Ratio {
+            name: name.to_owned(),
+            at,
+            low,
+            high,
+            band: 1.05,
+            said: "+1 %".to_owned(),
+        };
+        let of = Forest {
+            title: "t".to_owned(),
+            about: "a".to_owned(),
+            rows: vec![row("p50", 0.5, 0.25, 1.0), row("</svg><script>", 1.0, 0.9, 1.1)],
+        };
+        let drawn = chart(&Chart::Forest(of), "x").into_string();
+        assert_eq!(drawn.matches("class=\"l s0\"").count(), 2, "{drawn}");
+        assert_eq!(drawn.matches("<rect class=\"band\"").count(), 2);
+        assert!(drawn.contains("x 1<") && !drawn.contains("<script"), "{drawn}");
     }
 
     #[test]

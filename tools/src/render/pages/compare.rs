@@ -7,7 +7,9 @@ use tailbeam_harness::compare::{
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::verdict::Overall;
 
-use super::{Page, cell};
+use super::forest::forest;
+use super::{Cell, Page, cell};
+use crate::render::page::Ratio;
 use crate::render::text::{attempts, overall};
 use crate::render::units::{count, time};
 
@@ -81,20 +83,43 @@ fn ratio(ratio: f64) -> String {
     }
 }
 
+/// A ratio with its interval.
+fn interval(e: &Effect) -> String {
+    format!("{} [{}, {}]", ratio(e.ratio), ratio(e.low), ratio(e.high))
+}
+
+/// A metric in the picture.
+fn drawn(m: &MetricResult) -> Option<Ratio> {
+    let effect = m.effect.known()?;
+    Some(Ratio {
+        name: m.metric.name().to_owned(),
+        at: effect.ratio,
+        low: effect.low,
+        high: effect.high,
+        band: m.band,
+        said: format!("{}, {}", ratio(effect.ratio), judged(m.judged)),
+    })
+}
+
 fn metrics(of: &Comparison, page: &mut Page) {
-    let row = |m: &MetricResult| {
-        let interval =
-            |e: &Effect| format!("{} [{}, {}]", ratio(e.ratio), ratio(e.low), ratio(e.high));
+    let row = |(index, m): (usize, &MetricResult)| {
+        let at = format!("/data/metrics/{index}");
+        let of = |text: String, key: &str| Cell::of(text, &at, key);
+        // Of what is not known the document says why in the place of the whole.
+        let effect = |text: String, key: &str| match m.effect.known() {
+            Some(_) => of(text, &format!("effect/{key}")),
+            None => of(text, "effect"),
+        };
         vec![
-            m.metric.name().to_owned(),
-            cell(&m.a, |v| value(m.metric, *v)),
-            cell(&m.b, |v| value(m.metric, *v)),
-            cell(&m.effect, interval),
-            format!("+- {:.1} %", (m.band - 1.0) * 100.0),
-            cell(&m.effect, |e| ratio(e.detectable)),
-            cell(&m.floor, |floor| ratio(*floor)),
-            m.drift_p.map_or_else(|| "-".to_owned(), |p| format!("{p:.2}")),
-            judged(m.judged).to_owned(),
+            m.metric.name().to_owned().into(),
+            of(cell(&m.a, |v| value(m.metric, *v)), "a"),
+            of(cell(&m.b, |v| value(m.metric, *v)), "b"),
+            effect(cell(&m.effect, interval), "ratio"),
+            of(format!("+- {:.1} %", (m.band - 1.0) * 100.0), "band"),
+            effect(cell(&m.effect, |e| ratio(e.detectable)), "detectable"),
+            of(cell(&m.floor, |floor| ratio(*floor)), "floor"),
+            of(m.drift_p.map_or_else(|| "-".to_owned(), |p| format!("{p:.2}")), "drift_p"),
+            judged(m.judged).to_owned().into(),
         ]
     };
     let head = [
@@ -108,7 +133,12 @@ fn metrics(of: &Comparison, page: &mut Page) {
         "drift p",
         "verdict",
     ];
-    page.table(&head, 1, of.metrics.iter().map(row).collect());
+    page.table(&head, 1, of.metrics.iter().enumerate().map(row).collect());
+    page.parts.push(forest(
+        "B / A of each metric",
+        "The square is the ratio, the line its 95 % interval; the zone around the line at 1 is the band in which the two are equivalent. Logarithmic.",
+        of.metrics.iter().filter_map(drawn).collect(),
+    ));
     for m in of.metrics.iter().filter(|m| !m.reason.is_empty()) {
         page.line(format!("{}: {}", m.metric.name(), m.reason));
     }
@@ -130,43 +160,52 @@ fn swept(sweep: &Sweep, page: &mut Page) {
     page.heading("Sweep of the setting");
     let chosen = sweep.chosen.as_deref().unwrap_or("none: no setting meets the criterion");
     page.line(format!("compared is {chosen}: {}", sweep.criterion));
-    let row = |point: &SweepPoint| {
+    let row = |(index, point): (usize, &SweepPoint)| {
         let f = &point.figures;
-        let with = |text: fn(&RunFigures) -> String| cell(f, text);
+        let at = format!("/data/sweep/points/{index}/figures");
+        let with = |key: &str, text: fn(&RunFigures) -> String| match f {
+            Measured::Known(f) => Cell::of(text(f), &at, key),
+            Measured::Unknown { .. } => Cell { text: "unknown".to_owned(), at: Some(at.clone()) },
+        };
         vec![
-            point.setting.clone(),
-            with(|f| cell(&f.p50_ns, |v| time(*v))),
-            with(|f| cell(&f.p99_ns, |v| time(*v))),
-            with(|f| cell(&f.throughput_per_s, |v| format!("{v:.0}/s"))),
-            with(|f| cell(&f.cpu_per_op_ns, |v| time(*v))),
-            with(|f| cell(&f.delivery, |v| format!("{:.4} %", v * 100.0))),
+            point.setting.clone().into(),
+            with("p50_ns", |f| cell(&f.p50_ns, |v| time(*v))),
+            with("p99_ns", |f| cell(&f.p99_ns, |v| time(*v))),
+            with("throughput_per_s", |f| cell(&f.throughput_per_s, |v| format!("{v:.0}/s"))),
+            with("cpu_per_op_ns", |f| cell(&f.cpu_per_op_ns, |v| time(*v))),
+            with("delivery", |f| cell(&f.delivery, |v| format!("{:.4} %", v * 100.0))),
         ]
     };
     let head = ["setting", "p50", "p99", "throughput", "cpu per op", "delivery"];
-    page.table(&head, 1, sweep.points.iter().map(row).collect());
+    page.table(&head, 1, sweep.points.iter().enumerate().map(row).collect());
     laws(sweep, page);
 }
 
 fn laws(sweep: &Sweep, page: &mut Page) {
     page.heading("The law of a sleep-poll: a message waits U(0, T) for the look that finds it");
-    let polls: Vec<&SweepPoint> =
-        sweep.points.iter().filter(|point| point.interval_ns.is_some()).collect();
-    let row = |point: &&SweepPoint| match &point.law {
-        Measured::Known(law) => vec![
-            point.setting.clone(),
-            count(law.n),
-            time(law.mean_ns),
-            time(law.law_mean_ns),
-            time(law.p99_ns as f64),
-            time(law.law_p99_ns),
-            format!("{:.4}", law.distance),
-            format!("{:.4}", law.bound),
-            if law.holds { "holds" } else { "BROKEN" }.to_owned(),
-        ],
+    let points = sweep.points.iter().enumerate();
+    let polls: Vec<(usize, &SweepPoint)> =
+        points.filter(|(_, point)| point.interval_ns.is_some()).collect();
+    let row = |(index, point): &(usize, &SweepPoint)| match &point.law {
+        Measured::Known(law) => {
+            let at = format!("/data/sweep/points/{index}/law");
+            let of = |text: String, key: &str| Cell::of(text, &at, key);
+            vec![
+                point.setting.clone().into(),
+                of(count(law.n), "n"),
+                of(time(law.mean_ns), "mean_ns"),
+                of(time(law.law_mean_ns), "law_mean_ns"),
+                of(time(law.p99_ns as f64), "p99_ns"),
+                of(time(law.law_p99_ns), "law_p99_ns"),
+                of(format!("{:.4}", law.distance), "distance"),
+                of(format!("{:.4}", law.bound), "bound"),
+                if law.holds { "holds" } else { "BROKEN" }.to_owned().into(),
+            ]
+        }
         Measured::Unknown { unknown, .. } => {
-            let mut row = vec![point.setting.clone()];
-            row.extend(std::iter::repeat_n("-".to_owned(), 7));
-            row.push(format!("unknown: {unknown}"));
+            let mut row: Vec<Cell> = vec![point.setting.clone().into()];
+            row.extend(std::iter::repeat_n(Cell::from("-".to_owned()), 7));
+            row.push(format!("unknown: {unknown}").into());
             row
         }
     };
@@ -182,7 +221,7 @@ fn laws(sweep: &Sweep, page: &mut Page) {
         "law",
     ];
     page.table(&head, 1, polls.iter().map(row).collect());
-    let slack = polls.iter().find_map(|point| point.law.known()).map(|law| law.slack_ns);
+    let slack = polls.iter().find_map(|(_, point)| point.law.known()).map(|law| law.slack_ns);
     if let Some(slack) = slack {
         page.line(format!(
             "bound: 1.63 / sqrt(n) + slack / T + 0.011; slack {} is the long-poll's own P99",

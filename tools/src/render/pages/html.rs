@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::{Page, Part, Sheet};
+use super::{Cell, Page, Part, Sheet};
 use crate::render::page::{self, Block, Figure, Section, Table};
 
 /// Writes a page as HTML, with its document for whoever wants the figures.
@@ -13,13 +13,13 @@ use crate::render::page::{self, Block, Figure, Section, Table};
 /// # Errors
 /// Those of `out`.
 pub fn html(of: &Page, document: &Value, out: &mut dyn Write) -> io::Result<()> {
-    page::html(&whole(of), document, out)
+    page::html(&whole(of, document), document, out)
 }
 
 /// Where what comes before the first heading is.
 const FIRST: &str = "Overview";
 
-fn whole(of: &Page) -> page::Page {
+fn whole(of: &Page, document: &Value) -> page::Page {
     let (kind, title) = of.title.split_once("  ").unwrap_or(("Document", &of.title));
     let mut sections = vec![section(0, FIRST)];
     let mut caveats = Vec::new();
@@ -30,10 +30,16 @@ fn whole(of: &Page) -> page::Page {
             Part::Caveat(caveat) => caveats.push(caveat.clone()),
             other => {
                 let last = sections.last_mut().expect("the first is always there");
-                last.blocks.extend(block(other, &last.title));
+                last.blocks.extend(block(other, &last.title, document));
             }
         }
     }
+    let pointers = of.parts.iter().flat_map(|part| match part {
+        Part::Table(sheet) => &sheet.rows[..],
+        _ => &[],
+    });
+    let pointers = pointers.flatten().filter_map(|cell| cell.at.clone());
+    let lost = pointers.filter(|at| document.pointer(at).is_none()).collect();
     sections[0].command.clone_from(&of.again);
     page::Page {
         kind: kind.to_owned(),
@@ -44,7 +50,7 @@ fn whole(of: &Page) -> page::Page {
         caveats,
         sections,
         glossary: Vec::new(),
-        lost: Vec::new(),
+        lost,
     }
 }
 
@@ -58,17 +64,20 @@ fn section(number: usize, title: &str) -> Section {
     }
 }
 
-fn block(part: &Part, title: &str) -> Option<Block> {
+fn block(part: &Part, title: &str, document: &Value) -> Option<Block> {
     match part {
         Part::Line(line) => Some(Block::Text(line.clone())),
-        Part::Table(sheet) => Some(Block::Table(table(sheet, title))),
-        Part::Chart(lines) => Some(Block::Code(lines.join("\n"))),
+        Part::Table(sheet) => Some(Block::Table(table(sheet, title, document))),
+        Part::Chart(of) => Some(match &of.drawn {
+            Some(chart) => Block::Chart(chart.clone()),
+            None => Block::Code(of.lines.join("\n")),
+        }),
         Part::Heading(_) | Part::Caveat(_) => None,
     }
 }
 
-fn table(sheet: &Sheet, title: &str) -> Table {
-    let row = |cells: &Vec<String>| cells.iter().map(Figure::text).collect();
+fn table(sheet: &Sheet, title: &str, document: &Value) -> Table {
+    let row = |cells: &Vec<Cell>| cells.iter().map(|cell| figure(cell, document)).collect();
     Table {
         caption: title.to_owned(),
         columns: sheet.head.clone(),
@@ -77,11 +86,27 @@ fn table(sheet: &Sheet, title: &str) -> Table {
     }
 }
 
+/// What a cell says, with the number that it is of.
+fn figure(cell: &Cell, document: &Value) -> Figure {
+    let said = Figure::text(&cell.text);
+    match cell.at.as_ref().and_then(|at| Some((at, document.pointer(at)?))) {
+        Some((at, Value::Number(number))) => {
+            Figure { at: Some(at.clone()), raw: Some(number.to_string()), ..said }
+        }
+        // Why it is not known stands below the table.
+        Some((_, of @ Value::Object(_))) => match page::unknown(of) {
+            Some(why) => Figure { why: Some(why), tone: page::Tone::Unknown, ..said },
+            None => said,
+        },
+        _ => said,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use super::super::text;
+    use super::super::{Picture, text};
     use super::*;
 
     const HOSTILE: &str = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&|`#";
@@ -99,7 +124,8 @@ mod tests {
             page.caveat(format!("caveat {part} {HOSTILE}"));
             page.line(HOSTILE);
             page.table(&["name", HOSTILE], 1, vec![vec![HOSTILE.to_owned(), "88.0 us".to_owned()]]);
-            page.parts.push(Part::Chart(vec![format!("10 |## {HOSTILE}"), "20 |#".to_owned()]));
+            let lines = vec![format!("10 |## {HOSTILE}"), "20 |#".to_owned()];
+            page.parts.push(Part::Chart(Picture { lines, drawn: None }));
         }
         page
     }
@@ -150,6 +176,26 @@ mod tests {
         let embedded: Value =
             serde_json::from_str(embedded.split_once("</script>").unwrap().0).unwrap();
         assert_eq!(embedded, json!({"data": HOSTILE}));
+    }
+
+    #[test]
+    fn a_figure_is_that_of_the_document_and_a_pointer_that_leads_nowhere_is_told() {
+        let mut page = page();
+        let of = |text: &str, key: &str| Cell::of(text.to_owned(), "/data", key);
+        let row = vec![of("88.0 us", "p99"), of("unknown", "cpu"), of("7", "nowhere")];
+        page.table(&["p99", "cpu", "n"], 0, vec![row]);
+        let why = json!({"unknown": "no reply", "remedy": "longer"});
+        let document = json!({"data": {"p99": 88_000, "cpu": why}});
+        let whole = whole(&page, &document);
+        assert_eq!(whole.lost, ["/data/nowhere"]);
+        let mut out = Vec::new();
+        html(&page, &document, &mut out).unwrap();
+        let html = String::from_utf8(out).unwrap();
+        assert!(
+            html.contains("value=\"88000\"") && html.contains("data-at=\"/data/p99\""),
+            "{html}"
+        );
+        assert!(html.contains("no reply; remedy: longer"), "{html}");
     }
 
     /// Two parts of one name are two places.

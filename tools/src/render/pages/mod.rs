@@ -3,6 +3,7 @@
 
 mod chaos;
 mod compare;
+mod forest;
 mod html;
 mod scale;
 
@@ -13,6 +14,7 @@ pub use compare::{brief, comparison};
 pub use html::html;
 pub use scale::series;
 
+use super::page::Chart;
 use super::text;
 use tailbeam_harness::report::Measured;
 
@@ -25,7 +27,7 @@ pub const SCALE_SCHEMA: &str = include_str!("../../../schemas/scale.schema.json"
 pub const CHAOS_SCHEMA: &str = include_str!("../../../schemas/chaos.schema.json");
 
 /// A page.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
     /// What it is, two blanks, and of what.
     pub title: String,
@@ -38,7 +40,7 @@ pub struct Page {
 }
 
 /// A part of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Part {
     /// A heading.
     Heading(String),
@@ -48,8 +50,39 @@ pub enum Part {
     Caveat(String),
     /// A table.
     Table(Sheet),
+    /// A picture.
+    Chart(Picture),
+}
+
+/// A picture, for those who read text and for those who see it drawn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
     /// Lines in which every column counts.
-    Chart(Vec<String>),
+    pub lines: Vec<String>,
+    /// The same drawn; without it the lines are shown.
+    pub drawn: Option<Chart>,
+}
+
+/// What a cell says, and where in the document its figure is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// What it says.
+    pub text: String,
+    /// JSON pointer of its figure; none where it says several, or none.
+    pub at: Option<String>,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text, at: None }
+    }
+}
+
+impl Cell {
+    /// A figure that is in the document.
+    fn of(text: String, at: &str, key: &str) -> Self {
+        Self { text, at: Some(format!("{at}/{key}")) }
+    }
 }
 
 /// A table.
@@ -58,7 +91,7 @@ pub struct Sheet {
     /// Column heads.
     pub head: Vec<String>,
     /// Rows, as long as the head.
-    pub rows: Vec<Vec<String>>,
+    pub rows: Vec<Vec<Cell>>,
     /// Columns at the left that hold words; the others are figures and lie at the right.
     pub words: usize,
 }
@@ -76,8 +109,10 @@ impl Page {
         self.parts.push(Part::Caveat(text.into()));
     }
 
-    fn table(&mut self, head: &[&str], words: usize, rows: Vec<Vec<String>>) {
+    fn table<C: Into<Cell>>(&mut self, head: &[&str], words: usize, rows: Vec<Vec<C>>) {
         let head = head.iter().map(|&text| text.to_owned()).collect();
+        let row = |cells: Vec<C>| cells.into_iter().map(Into::into).collect();
+        let rows = rows.into_iter().map(row).collect();
         self.parts.push(Part::Table(Sheet { head, rows, words }));
     }
 }
@@ -98,10 +133,11 @@ pub fn text(page: &Page, out: &mut dyn Write) -> io::Result<()> {
             Part::Heading(heading) => writeln!(out, "\n{heading}")?,
             Part::Line(line) => writeln!(out, "  {line}")?,
             Part::Caveat(caveat) => writeln!(out, "  ! {caveat}")?,
-            Part::Chart(lines) => lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?,
+            Part::Chart(of) => of.lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?,
             Part::Table(sheet) => {
                 let head: Vec<&str> = sheet.head.iter().map(String::as_str).collect();
-                writeln!(out, "{}", text::table(&head, sheet.rows.iter().cloned(), sheet.words))?;
+                let said = |cells: &Vec<Cell>| cells.iter().map(|cell| cell.text.clone()).collect();
+                writeln!(out, "{}", text::table(&head, sheet.rows.iter().map(said), sheet.words))?;
             }
         }
     }
@@ -119,20 +155,23 @@ pub fn markdown(page: &Page, out: &mut dyn Write) -> io::Result<()> {
             Part::Heading(heading) => writeln!(out, "\n## {}\n", escaped(heading))?,
             Part::Line(line) => writeln!(out, "{}  ", escaped(line))?,
             Part::Caveat(caveat) => writeln!(out, "- **note** {}", escaped(caveat))?,
-            Part::Chart(lines) => {
+            Part::Chart(of) => {
                 writeln!(out, "\n```text")?;
-                lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+                of.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
                 writeln!(out, "```")?;
             }
             Part::Table(sheet) => {
-                let row = |cells: &[String]| {
-                    let cells: Vec<String> = cells.iter().map(|cell| escaped(cell)).collect();
-                    format!("| {} |", cells.join(" | "))
+                let row = |cells: &mut dyn Iterator<Item = &str>| {
+                    format!("| {} |", cells.map(escaped).collect::<Vec<_>>().join(" | "))
                 };
                 let rule = |column| if column < sheet.words { "---" } else { "---:" };
                 let rules: Vec<&str> = (0..sheet.head.len()).map(rule).collect();
-                writeln!(out, "\n{}\n| {} |", row(&sheet.head), rules.join(" | "))?;
-                sheet.rows.iter().try_for_each(|cells| writeln!(out, "{}", row(cells)))?;
+                let head = row(&mut sheet.head.iter().map(String::as_str));
+                writeln!(out, "\n{head}\n| {} |", rules.join(" | "))?;
+                for cells in &sheet.rows {
+                    let cells = row(&mut cells.iter().map(|cell| cell.text.as_str()));
+                    writeln!(out, "{cells}")?;
+                }
                 writeln!(out)?;
             }
         }
@@ -168,7 +207,8 @@ mod tests {
         page.heading("rows");
         page.caveat("stopped");
         page.table(&["name", "n"], 1, vec![vec!["x|y".to_owned(), "7".to_owned()]]);
-        page.parts.push(Part::Chart(vec!["10 |##".to_owned()]));
+        let lines = vec!["10 |##".to_owned()];
+        page.parts.push(Part::Chart(Picture { lines, drawn: None }));
         let written = |write: fn(&Page, &mut dyn Write) -> io::Result<()>| {
             let mut out = Vec::new();
             write(&page, &mut out).unwrap();

@@ -3,7 +3,8 @@
 use tailbeam_harness::compare::scale::{Cost, Point, Series};
 use tailbeam_harness::report::Measured;
 
-use super::{Page, Part, cell};
+use super::{Cell, Page, Part, Picture, cell};
+use crate::render::page::{Across, Chart, Line, Lines, Unit};
 use crate::render::units::{bytes, count, time};
 
 /// Columns of the chart's bars.
@@ -34,26 +35,35 @@ pub fn series(of: &Series) -> Page {
 }
 
 fn table(of: &Series, page: &mut Page) {
-    let row = |point: &Point| {
-        let with = |text: fn(&Cost) -> String| cell(&point.cost, text);
+    let row = |(index, point): (usize, &Point)| {
+        let at = format!("/data/points/{index}");
+        let with = |key: &str, text: fn(&Cost) -> String| match &point.cost {
+            Measured::Known(cost) => Cell::of(text(cost), &at, &format!("cost/{key}")),
+            Measured::Unknown { .. } => Cell::of("unknown".to_owned(), &at, "cost"),
+        };
         vec![
-            count(point.agents),
-            with(|c| format!("{:.0}/s", c.planned_per_s)),
-            with(|c| cell(&c.figures.throughput_per_s, |v| format!("{v:.0}/s"))),
-            with(|c| cell(&c.figures.delivery, |v| format!("{:.3} %", v * 100.0))),
-            with(|c| cell(&c.figures.p50_ns, |v| time(*v))),
-            with(|c| cell(&c.figures.p99_ns, |v| time(*v))),
-            with(|c| cell(&c.figures.cpu_per_op_ns, |v| time(*v))),
-            with(|c| cell(&c.core_max, |v| format!("{:.0} %", v * 100.0))),
-            with(|c| cell(&c.bytes_per_agent, |v| bytes(*v))),
-            with(|c| cell(&c.rss_per_agent, |v| bytes(*v))),
-            with(|c| cell(&c.live_min, |v| count(*v))),
+            Cell::of(count(point.agents), &at, "agents"),
+            with("planned_per_s", |c| format!("{:.0}/s", c.planned_per_s)),
+            with("figures/throughput_per_s", |c| {
+                cell(&c.figures.throughput_per_s, |v| format!("{v:.0}/s"))
+            }),
+            with("figures/delivery", |c| {
+                cell(&c.figures.delivery, |v| format!("{:.3} %", v * 100.0))
+            }),
+            with("figures/p50_ns", |c| cell(&c.figures.p50_ns, |v| time(*v))),
+            with("figures/p99_ns", |c| cell(&c.figures.p99_ns, |v| time(*v))),
+            with("figures/cpu_per_op_ns", |c| cell(&c.figures.cpu_per_op_ns, |v| time(*v))),
+            with("core_max", |c| cell(&c.core_max, |v| format!("{:.0} %", v * 100.0))),
+            with("bytes_per_agent", |c| cell(&c.bytes_per_agent, |v| bytes(*v))),
+            with("rss_per_agent", |c| cell(&c.rss_per_agent, |v| bytes(*v))),
+            with("live_min", |c| cell(&c.live_min, |v| count(*v))),
             match &point.behind {
                 Measured::Known(why) if why.is_empty() => "keeps up",
                 Measured::Known(_) => "behind",
                 Measured::Unknown { .. } => "unknown",
             }
-            .to_owned(),
+            .to_owned()
+            .into(),
         ]
     };
     let head = [
@@ -70,14 +80,14 @@ fn table(of: &Series, page: &mut Page) {
         "live",
         "pace",
     ];
-    page.table(&head, 0, of.points.iter().map(row).collect());
+    page.table(&head, 0, of.points.iter().enumerate().map(row).collect());
 }
 
 /// A bar per point on a logarithmic axis, in which a tenfold is the same everywhere.
 fn bars(
     points: &[Point],
     figure: impl Fn(&Cost) -> Option<f64>,
-    text: fn(f64) -> String,
+    text: impl Fn(f64) -> String,
 ) -> Vec<String> {
     let values: Vec<(u64, Option<f64>)> = points
         .iter()
@@ -107,22 +117,47 @@ fn bars(
         .collect()
 }
 
+/// A figure of a fleet.
+type Of = fn(&Cost) -> Option<f64>;
+
 fn chart(of: &Series, page: &mut Page) {
-    let known = |figure: &Measured<f64>| figure.known().copied();
-    let mut draw = |title: &str, lines: Vec<String>| {
-        page.heading(title);
-        page.parts.push(Part::Chart(lines));
-    };
-    draw("P99 over agents (log)", bars(&of.points, |c| known(&c.figures.p99_ns), time));
-    draw(
-        "CPU per request over agents (log)",
-        bars(&of.points, |c| known(&c.figures.cpu_per_op_ns), time),
-    );
-    let rate = |v: f64| format!("{v:.0}/s");
-    draw(
-        "Requests served over agents (log)",
-        bars(&of.points, |c| known(&c.figures.throughput_per_s), rate),
-    );
+    let curves: [(&str, Of, Unit); 3] = [
+        ("P99", |c| c.figures.p99_ns.known().copied(), Unit::Ns),
+        ("CPU per request", |c| c.figures.cpu_per_op_ns.known().copied(), Unit::Ns),
+        ("Requests served", |c| c.figures.throughput_per_s.known().copied(), Unit::PerSecond),
+    ];
+    for (name, figure, unit) in curves {
+        page.heading(format!("{name} over agents (log)"));
+        let text = |value: f64| match unit {
+            Unit::Ns => time(value),
+            _ => format!("{value:.0}/s"),
+        };
+        let lines = bars(&of.points, figure, text);
+        page.parts.push(Part::Chart(Picture { lines, drawn: curve(of, (name, figure, unit)) }));
+    }
+}
+
+/// A figure over the number of agents; none where no two points are known.
+fn curve(of: &Series, (name, figure, unit): (&str, Of, Unit)) -> Option<Chart> {
+    let value = |point: &Point| point.cost.known().and_then(figure).filter(|value| *value > 0.0);
+    let points: Vec<Option<f64>> = of.points.iter().map(value).collect();
+    let x: Vec<(f64, f64)> =
+        of.points.iter().map(|point| (point.agents as f64, point.agents as f64)).collect();
+    (points.iter().flatten().count() > 1).then(|| {
+        Chart::Lines(Lines {
+            title: format!("{name} over agents"),
+            about: "One run for each point; both axes are logarithmic.".to_owned(),
+            x,
+            x_at: (String::new(), String::new()),
+            across: Across::Many,
+            log: true,
+            unit,
+            lines: vec![Line { name: name.to_owned(), at: String::new(), points, x: None }],
+            band: None,
+            end: 0.0,
+            marks: Vec::new(),
+        })
+    })
 }
 
 fn conclusions(of: &Series, page: &mut Page) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::data;
 use crate::render::page::{
-    Area, Block, Chart, Doc, Figure, Heat, Line, Lines, Section, Table, Tone, Unit,
+    Across, Area, Block, Chart, Doc, Fact, Figure, Heat, Line, Lines, Section, Table, Tone, Unit,
 };
 
 /// Curves are drawn from this rank on.
@@ -45,7 +45,7 @@ fn picture(doc: &Doc<'_>, what: &Picture<'_>, marks: &[(f64, String)], end: f64)
         about: what.about.to_owned(),
         x: spans(doc, what.of),
         x_at: (at("from_s"), at("to_s")),
-        ranks: false,
+        across: Across::Time,
         log: what.log,
         unit: what.unit,
         lines: lines.collect(),
@@ -98,6 +98,40 @@ const PICTURES: [Picture<'_>; 4] = [
     },
 ];
 
+/// How fast its memory grows, what of it is nobody's, and what is held of the disk.
+fn growth(doc: &Doc<'_>) -> Vec<Fact> {
+    let slope = |title: &str, of: &str| {
+        let at = data(&format!("/memory/{of}"));
+        if !doc.is_known(&at) {
+            return Fact::new(title, [doc.figure(&at, Unit::BytesPerHour)]);
+        }
+        let part = |key: &str| doc.figure(&format!("{at}/{key}"), Unit::BytesPerHour);
+        let text = Figure::text;
+        let interval = [part("per_hour"), text(" ["), part("low"), text(", "), part("high")];
+        Fact::new(title, interval.into_iter().chain([text("]")]).collect::<Vec<_>>())
+    };
+    let own = data("/memory/own");
+    let owned = if doc.is_known(&own) {
+        let part = |key: &str, unit| doc.figure(&format!("{own}/{key}"), unit);
+        let (leaks, suspects) = (part("leaks", Unit::Count), part("suspects", Unit::Count));
+        let text = Figure::text;
+        let sites = [part("bytes", Unit::Bytes), text(" at "), part("sites", Unit::Count)];
+        let judged = [text(" call sites, "), leaks, text(" LEAK, "), suspects, text(" SUSPECT")];
+        sites.into_iter().chain(judged).collect()
+    } else {
+        vec![doc.figure(&own, Unit::Bytes)]
+    };
+    vec![
+        slope("Resident memory grows by", "rss_growth"),
+        slope("Allocator live grows by", "live_growth"),
+        Fact::new("Heap of no agent, our own among it", owned),
+        Fact::new(
+            "Disk held from the start",
+            [doc.figure(&data("/memory/disk_held"), Unit::Bytes)],
+        ),
+    ]
+}
+
 /// The run over time.
 pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
     let mut blocks = Vec::new();
@@ -117,6 +151,7 @@ pub(super) fn section(doc: &Doc<'_>, run: &str) -> Section {
         if !missing.is_empty() {
             blocks.push(Block::List(missing));
         }
+        blocks.push(Block::Facts(growth(doc)));
         blocks.push(events(doc));
     } else {
         blocks.push(Block::Text(why(doc, "/timeline")));
@@ -193,7 +228,7 @@ pub(super) fn curves(doc: &Doc<'_>) -> Option<Block> {
             about: "To the right are the slowest requests: each step of the axis has a tenth of the requests above it. A line begins at the 10th percentile and ends where only its maximum would be left. First and last part are there to look at; whether a run became slower is a gate's business.".to_owned(),
             x: Vec::new(),
             x_at: (String::new(), String::new()),
-            ranks: true,
+            across: Across::Ranks,
             log: true,
             unit: Unit::Ns,
             lines,
