@@ -18,7 +18,7 @@ use clap::error::{ContextKind, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use tailbeam_harness::load::AnyWorkload;
 use tailbeam_harness::plan::{
-    Plant, SlowPlant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
+    Kind, Plant, SlowPlant, Span, bytes as size, bytes_per_h as rate, parse_decoy, parse_plant,
     parse_slow,
 };
 
@@ -528,6 +528,20 @@ pub(crate) fn sample_bytes(text: &str) -> Result<u32, String> {
 pub(crate) fn span(text: &str) -> Result<Span, String> {
     let (min, max) = text.split_once("..").unwrap_or((text, text));
     Ok(Span { min_ns: duration(min)?, max_ns: duration(max)? })
+}
+
+/// What `--kinds` takes.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Kinds(pub(crate) Vec<Kind>);
+
+pub(crate) fn kinds(text: &str) -> Result<Kinds, String> {
+    let one = |part: &str| {
+        let (share, delay) = part.trim().split_once(':').ok_or_else(|| {
+            format!("{part:?} is no share and delay: write 70%:30ms, and a comma between two")
+        })?;
+        Ok::<_, String>(Kind { share: crate::protocol_args::share(share)?, delay: span(delay)? })
+    };
+    text.split(',').map(one).collect::<Result<Vec<_>, _>>().map(Kinds)
 }
 
 pub(crate) fn cores(text: &str) -> Result<CoreList, String> {

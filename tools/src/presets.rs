@@ -50,8 +50,8 @@ pub(crate) const PRESETS: [Preset; 14] = [
     },
     Preset {
         name: "realistic",
-        about: "think 2 s +- 50 %, answers within 30 to 200 ms, one in ten declined, sessions of 300 s in the mean",
-        flags: "--agents 1200 --think 1s..3s --delay 30ms..200ms --timeout 10s --decline 10% --session 300s",
+        about: "think 2 s +- 50 %, answers after 30 ms (70 %), 80 ms (20 %) or 200 ms, one in ten declined, sessions of 300 s",
+        flags: "--agents 1200 --think 1s..3s --kinds 70%:30ms,20%:80ms,10%:200ms --timeout 10s --decline 10% --session 300s",
     },
     Preset {
         name: "churn",

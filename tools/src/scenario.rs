@@ -15,10 +15,14 @@
 
 use std::ffi::{OsStr, OsString};
 
+use clap::ArgAction;
+use serde_json::{Map, Value, json};
 use toml::de::{DeTable, DeValue};
 
+use crate::presets;
+
 /// Keys that a scenario cannot have: they name the file, or have nothing to do with the load.
-const NOT_HERE: [&str; 4] = ["scenario", "help", "store", "print-systemd-run"];
+const NOT_HERE: [&str; 5] = ["scenario", "help", "store", "print-systemd-run", "scenario-schema"];
 
 /// The file that a command line names.
 pub(crate) fn named(args: &[OsString]) -> Option<OsString> {
@@ -62,6 +66,14 @@ pub(crate) fn flags(
             .map_err(|error| format!("{}: {error}", place(key.span().start)))?;
         let values = values(text, value.get_ref(), value.span())
             .map_err(|error| format!("{}: {error}", place(value.span().start)))?;
+        if values.len() > 1 && !matches!(known.get_action(), ArgAction::Append) {
+            return Err(format!(
+                "{}: {} takes one value\n  cause: there are {} in its list\n  remedy: leave one of them",
+                place(value.span().start),
+                key.get_ref(),
+                values.len()
+            ));
+        }
         for value_text in values {
             let one = one(known, &value_text);
             check(command, &one).map_err(|cause| {
@@ -75,6 +87,55 @@ pub(crate) fn flags(
         }
     }
     Ok(flags)
+}
+
+/// The JSON Schema of scenario files, for editors: keys, what they are, and which words they take. What a text must be
+/// like beyond that, as a time with its unit, is looked at when it is read.
+pub(crate) fn schema(command: &clap::Command) -> Value {
+    let here = |arg: &&clap::Arg| arg.get_long().is_some_and(|long| !NOT_HERE.contains(&long));
+    let properties: Map<String, Value> = command
+        .get_arguments()
+        .filter(here)
+        .map(|arg| (arg.get_long().unwrap_or_default().to_owned(), property(arg)))
+        .collect();
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tailbeam scenario",
+        "description": "Flags of `tailbeam soak`, without their dashes",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": properties,
+    })
+}
+
+fn property(arg: &clap::Arg) -> Value {
+    let words: Vec<String> = match arg.get_id().as_str() {
+        "preset" => presets::PRESETS.iter().map(|preset| preset.name.to_owned()).collect(),
+        _ => arg.get_possible_values().iter().map(|of| of.get_name().to_owned()).collect(),
+    };
+    let one = match words.is_empty() {
+        true => json!({"type": ["string", "number"]}),
+        false => json!({"enum": words}),
+    };
+    let of = match arg.get_action() {
+        ArgAction::SetTrue => json!({"type": "boolean"}),
+        ArgAction::Append => {
+            let list = json!({"type": "array", "items": one.clone()});
+            json!({"anyOf": [one, list]})
+        }
+        _ => one,
+    };
+    let mut of = of.as_object().cloned().unwrap_or_default();
+    let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+    of.insert("description".to_owned(), help.into());
+    // What is taken without it, in the words of the command line.
+    if let [default] = arg.get_default_values() {
+        let default = default.to_string_lossy().into_owned();
+        if !matches!(arg.get_action(), ArgAction::SetTrue) {
+            of.insert("default".to_owned(), default.into());
+        }
+    }
+    of.into()
 }
 
 /// The flag that a key names.
@@ -181,6 +242,42 @@ mod tests {
         assert_eq!(read("").unwrap(), "");
     }
 
+    /// What is read is valid, and what is refused for its key, its kind or its word is not.
+    #[test]
+    fn the_schema_says_what_is_read() {
+        let cli = Cli::command();
+        let schema = schema(cli.find_subcommand("soak").expect("a command"));
+        let validator = jsonschema::validator_for(&schema).unwrap();
+        let valid = |text: &str| {
+            let value: toml::Value = toml::from_str(text).unwrap();
+            validator.is_valid(&serde_json::to_value(value).unwrap())
+        };
+        for text in [
+            "",
+            "preset = \"compare\"\nagents = 20_000\nlong-poll = true\nkeep-log = false\ndecline = 0.05",
+            "gate = [\"p99<300ms\", \"outcomes\"]\nthink = \"1s..5s\"",
+            "kinds = \"70%:30ms, 30%:80ms..90ms\"",
+            "gate = \"outcomes\"\ndurability = \"per-event\"\nworkload = \"elicitation\"",
+        ] {
+            assert!(valid(text) && read(text).is_ok(), "{text}: {:?}", read(text));
+        }
+        for text in [
+            "agnets = 5",
+            "durability = \"sometimes\"",
+            "agents = { n = 5 }",
+            "long-poll = 5",
+            "scenario = \"x\"",
+            "agents = [1, 2]",
+        ] {
+            assert!(!valid(text) && read(text).is_err(), "{text}: {:?}", read(text));
+        }
+        // Each key is a flag, with words of its own, and each preset is one of them.
+        let properties = schema["properties"].as_object().unwrap();
+        assert!(properties.len() > 40 && properties.values().all(|of| of["description"] != ""));
+        assert_eq!(properties["preset"]["enum"].as_array().unwrap().len(), presets::PRESETS.len());
+        assert_eq!(properties["agents"]["default"], "10k");
+    }
+
     #[test]
     fn what_it_cannot_mean_is_refused_with_its_place() {
         for (text, place, says) in [
@@ -191,6 +288,8 @@ mod tests {
             ("[load]\nagents = 5", "file.toml:1:", "unknown key \"load\""),
             ("agents = { n = 5 }", "file.toml:1:10", "a scenario is flat"),
             ("long-poll = 5", "file.toml:1:13", "cause:"),
+            ("kinds = \"70%:30ms,30%\"", "file.toml:1:9", "write 70%:30ms"),
+            ("agents = [1, 2]", "file.toml:1:10", "takes one value"),
             ("scenario = \"x\"", "file.toml:1:1", "unknown key"),
             ("agents = 1\nagents = 2", "file.toml:2:1", "duplicate"),
         ] {

@@ -6,7 +6,8 @@ use clap::{Args, ValueEnum};
 use tailbeam_harness::plan::{CostPlan, Plant, SlowPlant, Span};
 
 use crate::args::{
-    CoreList, Format, ProgressMode, cores, count, decoy, duration, plant, sample_bytes, slow, span,
+    CoreList, Format, Kinds, ProgressMode, cores, count, decoy, duration, kinds, plant,
+    sample_bytes, slow, span,
 };
 use crate::protocol_args::ProtocolArgs;
 use crate::serve::Address;
@@ -45,6 +46,9 @@ pub(crate) struct SoakArgs {
     /// Print the systemd-run line that runs this as a unit of its own, which outlives the terminal, and stop
     #[arg(long)]
     pub(crate) print_systemd_run: bool,
+    /// Print the JSON Schema of files for --scenario, by which editors complete and check them, and stop
+    #[arg(long)]
+    pub(crate) scenario_schema: bool,
     #[command(flatten)]
     pub(crate) soak: Soak,
 }
@@ -81,6 +85,9 @@ pub(crate) struct Soak {
     /// Responder's planned delay, a range; the workload's own when not given
     #[arg(long, value_parser = span)]
     pub(crate) delay: Option<Span>,
+    /// Kinds of requests with a delay each, such as 70%:30ms,20%:80ms,10%:100ms..300ms
+    #[arg(long, value_name = "KINDS", value_parser = kinds, overrides_with = "delay")]
+    pub(crate) kinds: Option<Kinds>,
     /// Deadline of a request
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub(crate) timeout: u64,

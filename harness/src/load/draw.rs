@@ -26,6 +26,8 @@ pub enum Stream {
     Sample = 6,
     /// Length of the session that begins before request k.
     Session = 7,
+    /// Of which kind request k is.
+    Kind = 8,
 }
 
 /// The draws of one agent.
@@ -75,10 +77,24 @@ impl Draw {
         span.min_ns + self.below(k, stream, span.max_ns - span.min_ns + 1)
     }
 
+    /// Planned delay of request `k`, ns: that of its kind, where the plan has kinds.
+    #[must_use]
+    pub fn delay_ns(self, k: u64, plan: &Plan) -> u64 {
+        let Some((last, others)) = plan.kinds.split_last() else {
+            return self.span_ns(k, Stream::Delay, plan.delay);
+        };
+        let mut left = self.unit(k, Stream::Kind);
+        let found = others.iter().find(|kind| {
+            left -= kind.share;
+            left < 0.0
+        });
+        self.span_ns(k, Stream::Delay, found.unwrap_or(last).delay)
+    }
+
     /// Cycle k, think + delay, ns: the distance from intended instant k to k + 1.
     #[must_use]
-    pub const fn cycle_ns(self, k: u64, think: Span, delay: Span) -> u64 {
-        self.span_ns(k, Stream::Think, think) + self.span_ns(k, Stream::Delay, delay)
+    pub fn cycle_ns(self, k: u64, plan: &Plan) -> u64 {
+        self.span_ns(k, Stream::Think, plan.think) + self.delay_ns(k, plan)
     }
 
     /// From intended instant k to k + 1 as the plan's shape says, ns.
@@ -86,7 +102,7 @@ impl Draw {
     pub fn distance_ns(self, k: u64, plan: &Plan) -> u64 {
         match plan.shape.arrivals {
             Arrivals::Poisson => self.exponential_ns((k, Stream::Think), plan.think.mean_ns()),
-            Arrivals::Cycle | Arrivals::Closed => self.cycle_ns(k, plan.think, plan.delay),
+            Arrivals::Cycle | Arrivals::Closed => self.cycle_ns(k, plan),
         }
     }
 
@@ -99,7 +115,7 @@ impl Draw {
             Arrivals::Poisson => {
                 self.exponential_ns((u64::MAX, Stream::Think), plan.think.mean_ns())
             }
-            Arrivals::Cycle => self.first_ns(plan.think, plan.delay),
+            Arrivals::Cycle => self.first_ns(plan),
             Arrivals::Closed => 0,
         }
     }
@@ -120,14 +136,14 @@ impl Draw {
     /// cycle that covers the start is drawn in proportion to its length (rejection against the longest
     /// cycle), the start falls uniformly in it. So the rate is level from the first second.
     #[must_use]
-    pub fn first_ns(self, think: Span, delay: Span) -> u64 {
-        let longest = (think.max_ns + delay.max_ns).max(1) as f64;
+    pub fn first_ns(self, plan: &Plan) -> u64 {
+        let longest = (plan.think.max_ns + plan.delay.max_ns).max(1) as f64;
         // 64 tries: each accepts with probability mean/longest (>= 1/2 for any span), so the last
-        // resort is taken once in 2^64.
+        // resort is taken once in 2^64; of kinds with delays far apart somewhat more often.
         for attempt in 0..64u64 {
             // Cycles before the start use counters from the far end, which no request reaches.
             let k = u64::MAX - attempt;
-            let cycle = self.cycle_ns(k, think, delay) as f64;
+            let cycle = self.cycle_ns(k, plan) as f64;
             if self.unit(2 * attempt, Stream::Start) < cycle / longest {
                 return (cycle * self.unit(2 * attempt + 1, Stream::Start)) as u64;
             }
@@ -139,9 +155,7 @@ impl Draw {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const THINK: Span = Span::ms(1_000, 5_000);
-    const DELAY: Span = Span::ms(100, 500);
+    use crate::plan::Kind;
 
     #[test]
     fn a_draw_depends_on_every_key() {
@@ -159,25 +173,54 @@ mod tests {
 
     #[test]
     fn the_rate_is_level_from_the_first_second() {
+        level(&Plan::soak("elicit"));
+        let kind = |share, ms| Kind { share, delay: Span::ms(ms, ms) };
+        let mut plan = Plan::soak("elicit");
+        plan.think = Span::ms(100, 1_900);
+        plan.kinds = vec![kind(0.7, 30), kind(0.2, 80), kind(0.1, 4_000)];
+        plan.delay = Kind::hull(&plan.kinds).unwrap();
+        level(&plan);
+    }
+
+    fn level(plan: &Plan) {
         let agents = 20_000u64;
         let mut per_second = [0u64; 12];
         for agent in 0..agents {
             let draw = Draw::new(7, agent);
-            let mut at = draw.first_ns(THINK, DELAY);
+            let mut at = draw.first_ns(plan);
             let mut k = 0;
             while let Some(slot) =
                 usize::try_from(at / 1_000_000_000).ok().and_then(|s| per_second.get_mut(s))
             {
                 *slot += 1;
-                at += draw.cycle_ns(k, THINK, DELAY);
+                at += draw.cycle_ns(k, plan);
                 k += 1;
             }
         }
-        let expected = agents as f64 / 3.3;
+        let expected = agents as f64 * 1e9 / plan.cycle_ns();
         for (second, &count) in per_second.iter().enumerate() {
             // Five standard deviations of a Poisson count, an upper bound for this renewal process.
             let off = (count as f64 - expected).abs();
             assert!(off < 5.0 * expected.sqrt(), "second {second}: {count} against {expected}");
+        }
+    }
+
+    #[test]
+    fn kinds_have_their_shares_and_their_delays() {
+        let kind = |share, ms| Kind { share, delay: Span::ms(ms, ms + 1) };
+        let mut plan = Plan::soak("elicit");
+        plan.kinds = vec![kind(0.7, 30), kind(0.2, 80), kind(0.1, 200)];
+        plan.delay = Kind::hull(&plan.kinds).unwrap();
+        let mut seen = [0u32; 3];
+        for k in 0..20_000 {
+            let ms = Draw::new(5, 9).delay_ns(k, &plan) / 1_000_000;
+            let of = [30, 80, 200].iter().position(|from| (*from..=from + 1).contains(&ms));
+            seen[of.expect("a delay of one of them")] += 1;
+        }
+        for (seen, share) in seen.into_iter().zip([0.7, 0.2, 0.1]) {
+            // Five standard deviations.
+            let off = (f64::from(seen) - 20_000.0 * share).abs();
+            assert!(off < 5.0 * (20_000.0 * share * (1.0 - share)).sqrt(), "{seen} for {share}");
         }
     }
 

@@ -311,7 +311,7 @@ impl<W: Workload> Hosted<W> {
             intended_ns: self.next_ns,
             sent_ns: now_ns,
             deadline_ns: self.next_ns + plan.timeout_ns,
-            planned_ns: self.draw().span_ns(k, Stream::Delay, plan.delay),
+            planned_ns: self.draw().delay_ns(k, plan),
             local: self.local,
             responder: target,
             drawn: self.fleet.draws.of(self.draw(), k),

@@ -52,6 +52,27 @@ impl Span {
     }
 }
 
+/// A kind of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    /// Share of the requests; those of all kinds add up to 1.
+    pub share: f64,
+    /// Their planned delay.
+    pub delay: Span,
+}
+
+impl Kind {
+    /// From the shortest to the longest delay of all; `None` of no kinds.
+    #[must_use]
+    pub fn hull(kinds: &[Self]) -> Option<Span> {
+        Some(Span {
+            min_ns: kinds.iter().map(|kind| kind.delay.min_ns).min()?,
+            max_ns: kinds.iter().map(|kind| kind.delay.max_ns).max()?,
+        })
+    }
+}
+
 /// Every parameter of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,8 +87,12 @@ pub struct Plan {
     pub duration_ns: u64,
     /// Think time between two intended instants of an agent, without the delay.
     pub think: Span,
-    /// Planned delay of the responder; part of the cycle, not of the system latency.
+    /// Planned delay of the responder; part of the cycle, not of the system latency. Of several kinds of requests, from
+    /// the shortest to the longest.
     pub delay: Span,
+    /// Kinds of requests, each with a delay of its own; none when all are alike.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<Kind>,
     /// Deadline of a request from its intended instant, ns.
     pub timeout_ns: u64,
     /// Open requests an agent may have; one more is a counted refusal.
@@ -145,6 +170,7 @@ impl Plan {
             duration_ns: 60_000_000_000,
             think: Span::ms(1_000, 5_000),
             delay: Span::ms(100, 500),
+            kinds: Vec::new(),
             timeout_ns: 10_000_000_000,
             open_max: 16,
             pending_max: 64,
@@ -167,10 +193,19 @@ impl Plan {
 
     /// Mean time between two requests of an agent, ns.
     #[must_use]
-    pub const fn cycle_ns(&self) -> f64 {
+    pub fn cycle_ns(&self) -> f64 {
         match self.shape.arrivals {
             Arrivals::Poisson => self.think.mean_ns(),
-            Arrivals::Cycle | Arrivals::Closed => self.think.mean_ns() + self.delay.mean_ns(),
+            Arrivals::Cycle | Arrivals::Closed => self.think.mean_ns() + self.delay_mean_ns(),
+        }
+    }
+
+    /// Mean planned delay, ns.
+    #[must_use]
+    pub fn delay_mean_ns(&self) -> f64 {
+        match &self.kinds[..] {
+            [] => self.delay.mean_ns(),
+            kinds => kinds.iter().map(|kind| kind.share * kind.delay.mean_ns()).sum(),
         }
     }
 
@@ -201,6 +236,7 @@ impl Plan {
             within_s(name, span.max_ns, (0, SPAN_MAX_NS))?;
         }
         within_s("--think", self.think.max_ns, (1_000_000, SPAN_MAX_NS))?;
+        self.check_kinds()?;
         within(
             "--open-max",
             u64::from(self.open_max),
@@ -237,7 +273,28 @@ impl Plan {
     }
 }
 
+/// Kinds of requests at most.
+const KINDS_MAX: usize = 16;
+
 impl Plan {
+    fn check_kinds(&self) -> Result<(), PlanError> {
+        let kinds = &self.kinds;
+        let sum: f64 = kinds.iter().map(|kind| kind.share).sum();
+        let good = |kind: &Kind| kind.share > 0.0 && kind.delay.min_ns <= kind.delay.max_ns;
+        let whole = (sum - 1.0).abs() < 1e-6 && kinds.iter().all(good);
+        let known = kinds.len() <= KINDS_MAX && Kind::hull(kinds).is_none_or(|of| of == self.delay);
+        if kinds.is_empty() || whole && known {
+            return Ok(());
+        }
+        Err(PlanError::OutOfRange {
+            name: "--kinds",
+            value: format!("{} kinds that make {:.4} %", kinds.len(), sum * 100.0),
+            min: "1 kind".to_owned(),
+            max: format!("{KINDS_MAX} kinds that make 100 %"),
+            remedy: "write shares that add up, as in 70%:30ms,20%:80ms,10%:200ms",
+        })
+    }
+
     fn check_protocol(&self) -> Result<(), PlanError> {
         let (protocol, poll) = (&self.protocol, &self.protocol.poll);
         within(
@@ -354,6 +411,21 @@ mod tests {
     }
 
     #[test]
+    fn kinds_of_requests_make_the_mean_delay_and_the_rate() {
+        let kind = |share, ms| Kind { share, delay: Span::ms(ms, ms) };
+        let mut plan = Plan::soak("elicit");
+        plan.kinds = vec![kind(0.7, 30), kind(0.2, 80), kind(0.1, 200)];
+        plan.delay = Kind::hull(&plan.kinds).unwrap();
+        assert_eq!(plan.delay, Span::ms(30, 200));
+        assert!(plan.check().is_ok(), "{:?}", plan.check());
+        assert!((plan.delay_mean_ns() - 57e6).abs() < 1.0, "{}", plan.delay_mean_ns());
+        assert!((plan.cycle_ns() - 3.057e9).abs() < 1.0);
+        let text = toml::to_string(&plan).unwrap();
+        assert_eq!(toml::from_str::<Plan>(&text).unwrap(), plan);
+        assert!(!toml::to_string(&Plan::soak("elicit")).unwrap().contains("kinds"));
+    }
+
+    #[test]
     fn absurd_values_are_refused_with_a_remedy() {
         for change in [
             (|p: &mut Plan| p.agents = 0) as fn(&mut Plan),
@@ -367,6 +439,8 @@ mod tests {
             |p| p.open_max = 0,
             |p| p.pending_max = 0,
             |p| p.shape.session_ns = Some(1),
+            |p| p.kinds = vec![Kind { share: 0.9, delay: p.delay }],
+            |p| p.kinds = vec![Kind { share: 1.0, delay: Span::ms(1, 2) }],
             |p| {
                 p.shape.session_ns = Some(1_000_000_000);
                 p.slow = vec![SlowPlant { kind: SlowKind::Compute, ns: 5_000, agent: 1, every: 1 }];

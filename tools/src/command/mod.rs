@@ -37,12 +37,12 @@ use signal_hook::iterator::Signals;
 use tailbeam_harness::drive::{Control, DriveError, DriveErrorKind, Progress};
 use tailbeam_harness::evidence::Store;
 use tailbeam_harness::load::AnyWorkload;
-use tailbeam_harness::plan::{HeapPlan, Plan, ProtocolPlan};
+use tailbeam_harness::plan::{HeapPlan, Kind, Plan, ProtocolPlan};
 use tailbeam_harness::verdict::{Gate, Overall, parse_gates};
 
 use crate::args::{Cli, Command, Format, ProgressMode, ReportFormat, Soak, SoakArgs};
 use crate::progress::Shown;
-use crate::{Failure, presets, render};
+use crate::{Failure, presets, render, scenario};
 use how::How;
 
 type Outcome = Result<u8, Failure>;
@@ -107,7 +107,9 @@ fn plan(args: &Soak, workload: &dyn AnyWorkload) -> Result<Plan, Failure> {
     plan.cores.clone_from(&args.cores.0);
     plan.duration_ns = args.duration;
     plan.think = args.think;
-    plan.delay = args.delay.unwrap_or_else(|| workload.default_delay());
+    plan.kinds = args.kinds.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
+    let delay = || args.delay.unwrap_or_else(|| workload.default_delay());
+    plan.delay = Kind::hull(&plan.kinds).unwrap_or_else(delay);
     plan.timeout_ns = args.timeout;
     plan.open_max = args.open_max;
     plan.pending_max = args.pending_max;
@@ -178,6 +180,13 @@ fn soak(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Outcome {
+    if args.scenario_schema {
+        let cli = <Cli as clap::CommandFactory>::command();
+        let schema = scenario::schema(cli.find_subcommand("soak").expect("a command of ours"));
+        serde_json::to_writer_pretty(&mut *out, &schema).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+        return Ok(0);
+    }
     let timeout = args.resume.is_none().then_some(args.soak.timeout);
     let asked = args.print_systemd_run.then_some((words, timeout));
     if let Some(run) = &args.resume {
