@@ -421,6 +421,7 @@ fn no_room(stage: &Stage<'_>) -> Proof {
         name: "segments of the subject's logs that got no room (ENOSPC)",
         unit: "times",
         value: stage.board.no_rooms(),
+        asked: None,
         at_ns: clock::monotonic_ns(),
     }
 }
@@ -431,6 +432,7 @@ fn refused_descriptors(stage: &Stage<'_>) -> Proof {
         name: "connections of the subject that got no descriptor (EMFILE)",
         unit: "times",
         value: stage.board.descriptors_refused(),
+        asked: None,
         at_ns: clock::monotonic_ns(),
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use tailbeam_probes::Unavailable;
 use tailbeam_probes::clock::monotonic_ns;
 
+use super::super::cgroups::Controller;
 use super::super::counters::Counter;
 use super::super::failure::{self, Failure};
 use super::super::network;
@@ -27,6 +28,8 @@ pub struct Proof {
     pub unit: &'static str,
     /// The value.
     pub value: u64,
+    /// What was asked for by then, where that is counted apart from what was done.
+    pub asked: Option<u64>,
     /// When it was read, `CLOCK_MONOTONIC`, ns.
     pub at_ns: u64,
 }
@@ -40,7 +43,7 @@ pub enum Bite {
     Becomes(u64),
     /// A reading that is this or more during the fault and was less before.
     Reaches(u64),
-    /// A counter that rises, by at most this per second and a quarter of it more, and by at least a half of it.
+    /// A counter that rises by at most this per second and a quarter of it more, where a half of it or more was asked for.
     RisesAtMost(u64),
     /// A counter that rises by at least this per second.
     RisesAtLeast(u64),
@@ -69,10 +72,13 @@ impl Bite {
             Self::RisesAtMost(per_s) => {
                 let ns = u128::from(after.at_ns - before.at_ns);
                 let most = u128::from(per_s) * 5 / 4 * ns / 1_000_000_000;
-                // A subject that moves far less than the limit was not held by it.
+                // A subject that asks for far less than the limit was not held by it.
                 let least = u128::from(per_s) / 2 * ns / 1_000_000_000;
-                let moved = u128::from(to.saturating_sub(from));
-                moved > 0 && (least..=most).contains(&moved)
+                let rise = |from: u64, to: u64| u128::from(to.saturating_sub(from));
+                let (moved, both) = (rise(from, to), before.asked.zip(after.asked));
+                // What waits for its turn was asked for, and is not done.
+                let asked = both.map_or(moved, |(from, to)| rise(from, to).max(moved));
+                asked > 0 && asked >= least && moved <= most
             }
         }
     }
@@ -86,7 +92,11 @@ impl Injector {
     /// The counter is not here: the fault then proves nothing.
     pub fn proof(&self, on: &On<'_>) -> Result<Proof, Unavailable> {
         let (name, unit, value) = self.read(on)?;
-        Ok(Proof { name, unit, value, at_ns: monotonic_ns() })
+        let asked = match self {
+            Self::DiskThrottle { dir, .. } => Some(asked(on, dir)?),
+            _ => None,
+        };
+        Ok(Proof { name, unit, value, asked, at_ns: monotonic_ns() })
     }
 
     /// Whether two readings show that it bit.
@@ -210,9 +220,21 @@ fn spent(helper: Option<Process>) -> Result<u64, Unavailable> {
     helper.map_or(Ok(0), |hog| of(hog).ok_or_else(|| unavailable("the hog has ended")))
 }
 
-/// By the disk of `disk_dir`, and by no other one: what it has done, read and written. The group's own counter has what
-/// waits for its turn too, in version 1, where a bio counts when it is submitted: 16 MiB of a segment's zeros that were
-/// queued looked as if nothing had held them back.
+/// What the group has asked of the disk of `disk_dir`, and of no other one. In version 1 a bio counts when it is
+/// submitted, so that 16 MiB of a segment's zeros which wait for their turn are in it. The kernel counts from the first
+/// throttle of a device: before it nothing was asked under one.
+fn asked(on: &On<'_>, disk_dir: &Path) -> Result<u64, Unavailable> {
+    let disk = disk_of(disk_dir)?;
+    let (dir, version) = on.groups.place(Controller::Io)?;
+    let limits = ["write", "read"].map(|way| dir.join(format!("blkio.throttle.{way}_bps_device")));
+    let none = limits.iter().all(|file| failure::text(file).is_ok_and(|text| text.is_empty()));
+    match on.groups.counter_of(Counter::IoBytes, &disk) {
+        Err(_) if version == 1 && none => Ok(0),
+        other => other,
+    }
+}
+
+/// What the disk of `disk_dir` has done, read and written.
 fn moved(disk_dir: &Path) -> Result<u64, Unavailable> {
     let path = format!("/sys/dev/block/{}/stat", disk_of(disk_dir)?);
     let text = failure::text(Path::new(&path)).map_err(|f| unavailable(f.to_string()))?;
@@ -318,7 +340,7 @@ mod tests {
     use super::*;
 
     fn proof(value: u64, at_s: u64) -> Proof {
-        Proof { name: "x", unit: "y", value, at_ns: at_s * 1_000_000_000 }
+        Proof { name: "x", unit: "y", value, asked: None, at_ns: at_s * 1_000_000_000 }
     }
 
     #[test]
@@ -346,6 +368,13 @@ mod tests {
         let moved = |bytes: u64| bite.holds(&proof(0, 0), &proof(bytes, 2));
         assert!(moved(2_000) && moved(2_500));
         assert!(!moved(2_501) && !moved(0));
+        // Much was asked for and little done: it waits. Little was asked for: nothing holds it.
+        let asked = |asked: u64, done: u64| {
+            let at = |asked, done, at_s| Proof { asked: Some(asked), ..proof(done, at_s) };
+            bite.holds(&at(70, 5, 0), &at(70 + asked, 5 + done, 2))
+        };
+        assert!(asked(17_000, 250) && asked(2_000, 2_000) && asked(0, 2_000));
+        assert!(!asked(17_000, 17_000) && !asked(900, 250) && !asked(0, 0));
     }
 
     #[test]
