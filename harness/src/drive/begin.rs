@@ -87,24 +87,26 @@ impl<W: Workload> Controller<'_, W> {
         let units = self.units()?;
         let (id, writer) = match target {
             Target::Resumed(resume) => {
+                // Before anything of the run is touched: a refusal must leave it as it is.
+                let (reserve, held) = self.hold(resume.root(), &resume.dir().join("seg"))?;
+                began.disk_held = Some(held);
                 self.windows.number = resume.window();
                 self.carried = Carried::of(resume.last_window());
                 let id = resume.id().to_owned();
                 resume.keep_heap()?;
                 let (heap, _) = Heap::start(resume.dir(), self.plan, began.unix_ns);
                 self.heap = Some(heap);
-                let (reserve, held) = self.hold(resume.root(), resume.dir())?;
-                began.disk_held = Some(held);
                 let mut writer = resume.begin(began)?;
                 writer.reserve = reserve;
                 (id, writer)
             }
             Target::New(store) => {
+                // Nothing of it is written yet.
+                let (reserve, held) = self.hold(store.root(), &store.root().join("none"))?;
+                began.disk_held = Some(held);
                 let (id, dir) = store.create_run(began.unix_ns)?;
                 let (heap, no_heap) = Heap::start(&dir, self.plan, began.unix_ns);
                 self.heap = Some(heap);
-                let (reserve, held) = self.hold(store.root(), &dir)?;
-                began.disk_held = Some(held);
                 let manifest = Manifest {
                     id: id.clone(),
                     recorded_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -135,21 +137,25 @@ impl<W: Workload> Controller<'_, W> {
         Ok(writer)
     }
 
-    /// Holds room for what the run will write at most, and says how much, or why none.
-    fn hold(&self, root: &Path, dir: &Path) -> Result<(Option<Reserve>, Reading), DriveError> {
+    /// Holds room for the windows of the run and its end, of which `seg` has some, and says how much, or why none.
+    fn hold(
+        &self,
+        root: &Path,
+        seg: &Path,
+    ) -> Result<(Option<(Reserve, u64)>, Reading), DriveError> {
         if self.control.board.is_some() {
             let unknown = "faults of chaos fill the disk of their subject: it holds no room";
             let remedy = "record it with `tailbeam soak`";
             return Ok((None, Reading::missing(unknown, remedy)));
         }
-        let of = [Some(dir), self.logs.dir()].into_iter().flatten().map(Path::to_owned).collect();
-        let (needed, slack) = room::to_hold(self.plan, self.shards as u64);
-        match Reserve::hold(root, of, (needed, slack)) {
+        let cores = self.shards as u64;
+        let needed = room::to_hold(self.plan, cores);
+        match Reserve::hold(root, seg, needed) {
             Ok(reserve) => {
                 let held = Reading::Value(reserve.held());
-                Ok((Some(reserve), held))
+                Ok((Some((reserve, room::of_a_window(self.plan, cores))), held))
             }
-            // The free space that was looked at before is not to be had: somebody was faster, or a quota is in force.
+            // The free space that was looked at before is not to be had: somebody was faster.
             Err(why) if why.full => {
                 let available = disk_bytes(root).unwrap_or(0);
                 Err(DriveError::StoreFull { needed, available })

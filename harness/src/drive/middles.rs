@@ -25,7 +25,7 @@ use crate::plan::{LogAck, LogSync, Plan};
 use crate::protocol::elicitation::RunSecret;
 
 /// Bytes of a log's segment: two are there at any time, and each is filled with zeros before it is used.
-pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+const SEGMENT_BYTES: u64 = 16 << 20;
 /// How long a log may take to begin its first segment, and a middle to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -45,11 +45,6 @@ pub(super) struct Logs {
 }
 
 impl Logs {
-    /// Where they lie; none of a workload without.
-    pub(super) fn dir(&self) -> Option<&std::path::Path> {
-        self.dir.as_deref()
-    }
-
     /// How many there are.
     pub(super) const fn count(&self) -> usize {
         self.logs.len()

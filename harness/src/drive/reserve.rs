@@ -1,15 +1,17 @@
 //! Room on the disk that a run holds from its start, so that files of others cannot end it after two days.
 //!
 //! It is a file without a name on the file system of the store: it goes with its process, however that ends, and is
-//! no evidence. It shrinks as the run's own files grow. What may be written between two looks is not held: whoever
-//! writes it finds it free.
+//! no evidence. It is as large as all windows that are still to come and the end of the run, and gives the room of a
+//! window back just before that is written. Event logs and states of the heap have files of fixed size that they make
+//! ahead; room for those is looked at before a run begins, and not held.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{FallocateFlags, Mode, OFlags, fallocate, fstatfs, ftruncate, open};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of linux/magic.h: their room is memory, which is written when it is held.
 const IN_MEMORY: [u64; 2] = [0x0102_1994, 0x8584_58f6];
@@ -29,23 +31,16 @@ pub(super) struct NotHeld {
 #[derive(Debug)]
 pub(super) struct Reserve {
     file: File,
-    /// Directories whose files take it up.
-    of: Vec<PathBuf>,
-    /// What they will hold at most, bytes.
+    /// What the run will write at most, with what it has written, bytes.
     needed: u64,
-    /// What may be written between two looks, bytes.
-    slack: u64,
     held: u64,
 }
 
 impl Reserve {
-    /// Holds what the directories `of` will need on the file system of `root` and do not have yet.
-    pub(super) fn hold(
-        root: &Path,
-        of: Vec<PathBuf>,
-        (needed, slack): (u64, u64),
-    ) -> Result<Self, NotHeld> {
-        let held = left(needed, slack, used(&of));
+    /// Holds what a run still has to write on the file system of `root`, of `needed` bytes in all, of which `dir` has
+    /// some.
+    pub(super) fn hold(root: &Path, dir: &Path, needed: u64) -> Result<Self, NotHeld> {
+        let held = needed.saturating_sub(blocks(dir));
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let file = open(root, flags, Mode::RUSR | Mode::WUSR).map_err(not_held)?;
         let kind = fstatfs(&file).map_err(not_held)?.f_type;
@@ -56,15 +51,24 @@ impl Reserve {
                 full: false,
             });
         }
+        // Beyond it the kernel would send SIGXFSZ, which ends a program.
+        if getrlimit(Resource::Fsize).current.is_some_and(|most| most < held) {
+            return Err(NotHeld {
+                cause: format!("RLIMIT_FSIZE lets no file have {held} bytes"),
+                remedy: "raise it, with ulimit -f unlimited",
+                full: false,
+            });
+        }
         if held > 0 {
             fallocate(&file, FallocateFlags::empty(), 0, held).map_err(not_held)?;
         }
-        Ok(Self { file: file.into(), of, needed, slack, held })
+        Ok(Self { file: file.into(), needed, held })
     }
 
-    /// Gives back what the directories have taken meanwhile. Some `stat` calls; not on a core with agents.
-    pub(super) fn follow(&mut self) -> Result<(), Errno> {
-        let left = left(self.needed, self.slack, used(&self.of));
+    /// Before `bytes` at most are written to `dir`: gives them back, with what was written there since the last time.
+    /// Some `stat` calls; not on a core with agents.
+    pub(super) fn give(&mut self, dir: &Path, bytes: u64) -> Result<(), Errno> {
+        let left = self.needed.saturating_sub(blocks(dir)).saturating_sub(bytes);
         if left < self.held {
             ftruncate(&self.file, left)?;
             self.held = left;
@@ -78,24 +82,16 @@ impl Reserve {
     }
 }
 
-const fn left(needed: u64, slack: u64, used: u64) -> u64 {
-    needed.saturating_sub(used).saturating_sub(slack)
-}
-
 fn not_held(error: Errno) -> NotHeld {
-    let full = error == Errno::NOSPC || error == Errno::DQUOT || error == Errno::FBIG;
-    NotHeld {
-        cause: format!("the file system of the store refuses to reserve room: {error}"),
-        remedy: "put the store on ext4, XFS or btrfs, with --store",
-        full,
-    }
+    let cause = format!("the file system of the store refuses to reserve room: {error}");
+    let remedy = match error {
+        Errno::DQUOT => "raise the quota of this user, or put the store elsewhere, with --store",
+        _ => "put the store on ext4, XFS or btrfs, with --store",
+    };
+    NotHeld { cause, remedy, full: error == Errno::NOSPC }
 }
 
-/// Bytes of the blocks that files of `dirs` take.
-fn used(dirs: &[PathBuf]) -> u64 {
-    dirs.iter().map(|dir| blocks(dir)).sum()
-}
-
+/// Bytes of the blocks that the files below `dir` take.
 fn blocks(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     entries
@@ -122,40 +118,40 @@ mod tests {
     }
 
     #[test]
-    fn room_is_held_shrinks_with_what_is_written_and_leaves_no_name() {
+    fn room_is_held_and_given_back_before_it_is_written_and_leaves_no_name() {
         let root = disk();
-        let run = root.path().join("run");
-        fs::create_dir_all(run.join("seg")).unwrap();
-        let held = Reserve::hold(root.path(), vec![run.clone()], (64 * MIB, 4 * MIB));
-        let mut reserve = match held {
+        let seg = root.path().join("seg");
+        fs::create_dir_all(&seg).unwrap();
+        let mut reserve = match Reserve::hold(root.path(), &seg, 64 * MIB) {
             Ok(reserve) => reserve,
             Err(why) => return assert!(!why.full && !why.cause.is_empty(), "{why:?}"),
         };
         let on_disk = |of: &Reserve| of.file.metadata().unwrap().blocks() * STAT_BLOCK;
-        assert_eq!(reserve.held(), 60 * MIB);
-        assert!(on_disk(&reserve) >= 60 * MIB, "it is room, not a hole");
-        let mut file = File::create(run.join("seg/0000.log")).unwrap();
-        file.write_all(&vec![1; 10 << 20]).unwrap();
+        assert_eq!(reserve.held(), 64 * MIB);
+        assert!(on_disk(&reserve) >= 64 * MIB, "it is room, not a hole");
+        reserve.give(&seg, 4 * MIB).unwrap();
+        assert_eq!(reserve.held(), 60 * MIB, "before it is written");
+        let mut file = File::create(seg.join("0000.log")).unwrap();
+        file.write_all(&vec![1; 3 << 20]).unwrap();
         file.sync_all().unwrap();
-        reserve.follow().unwrap();
+        reserve.give(&seg, 4 * MIB).unwrap();
         let left = reserve.held();
-        assert!(left <= 50 * MIB && left > 49 * MIB && on_disk(&reserve) <= left + MIB, "{left}");
-        // What was taken away is not taken again: somebody else may have it by now.
+        assert!(left <= 57 * MIB && left > 56 * MIB && on_disk(&reserve) <= left + MIB, "{left}");
+        // What was given is not taken again: somebody else may have it by now.
         file.set_len(0).unwrap();
-        reserve.follow().unwrap();
+        reserve.give(&seg, 0).unwrap();
         assert_eq!(reserve.held(), left);
-        let names = fs::read_dir(root.path()).unwrap().count();
-        assert_eq!(names, 1, "only the run has a name");
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the run has a name");
     }
 
     #[test]
     fn what_cannot_be_held_says_why() {
         let root = disk();
-        let asked = Reserve::hold(root.path(), Vec::new(), (1 << 60, 0));
+        let asked = Reserve::hold(root.path(), root.path(), 1 << 60);
         let why = asked.expect_err("an exbibyte");
         assert!(why.cause.contains("refuses to reserve"), "{why:?}");
         if let Ok(memory) = tempfile::tempdir_in("/dev/shm") {
-            let why = Reserve::hold(memory.path(), Vec::new(), (MIB, 0)).expect_err("memory");
+            let why = Reserve::hold(memory.path(), memory.path(), MIB).expect_err("memory");
             assert!(why.cause.contains("memory") && !why.full, "{why:?}");
         }
     }

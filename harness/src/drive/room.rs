@@ -39,12 +39,7 @@ const EVENTS_BYTES: f64 = 320.0;
 fn log_needed(plan: &Plan) -> u64 {
     let kept_ns = super::replay::KEEP_NS.saturating_add(plan.timeout_ns);
     let kept_ns = if plan.protocol.keep_log { u64::MAX } else { kept_ns };
-    log_in(plan, plan.duration_ns.min(kept_ns))
-}
-
-/// What the event logs grow by in so many ns, bytes.
-fn log_in(plan: &Plan, length_ns: u64) -> u64 {
-    let kept_s = length_ns as f64 / 1e9;
+    let kept_s = plan.duration_ns.min(kept_ns) as f64 / 1e9;
     let each = EVENTS_BYTES + f64::from(plan.protocol.message_bytes);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
     let bytes = (plan.rate_per_s() * kept_s * each * 1.2) as u64;
@@ -91,19 +86,17 @@ fn disk_needed(plan: &Plan, cores: u64) -> u64 {
         .saturating_add(log_needed(plan))
 }
 
-/// What a run holds of the disk from its start: what it needs at most, and what it may write between two looks, which
-/// are a window apart; twice that, as a window may be late.
-pub(super) fn to_hold(plan: &Plan, cores: u64) -> (u64, u64) {
-    let window_ns = plan.observe.window_ns();
-    let copy = if plan.heap.sample_bytes == 0 { 0 } else { HEAP_BYTES };
-    let log = log_in(plan, window_ns);
-    let segments = if log > 0 { cores.saturating_mul(super::middles::SEGMENT_BYTES) } else { 0 };
-    let window = window_needed(plan)
+/// What a run holds of the disk from its start: its windows, what its agents did, its end.
+pub(super) fn to_hold(plan: &Plan, cores: u64) -> u64 {
+    disk_needed(plan, cores).saturating_sub(heap_needed(plan)).saturating_sub(log_needed(plan))
+}
+
+/// What is written at most with one window and behind it.
+pub(super) fn of_a_window(plan: &Plan, cores: u64) -> u64 {
+    window_needed(plan)
         .saturating_mul(cores)
-        .saturating_add(WINDOW_BYTES + copy)
+        .saturating_add(WINDOW_BYTES)
         .saturating_add(plan.agents.saturating_mul(SO_FAR_PER_AGENT_BYTES))
-        .saturating_add(log);
-    (disk_needed(plan, cores), window.saturating_mul(2).saturating_add(segments))
 }
 
 /// Refuses a plan that memory cannot hold. What could not be read does not refuse.
@@ -141,11 +134,8 @@ mod tests {
         assert!(check_disk(&plan, 2, Some(disk)).is_ok());
         let refused = check_disk(&plan, 2, Some(disk - 1)).unwrap_err().to_string();
         assert!(refused.contains("free space") && refused.contains("remedy:"), "{refused}");
-        let (needed, slack) = to_hold(&plan, 2);
-        assert!(needed == disk && slack < disk, "{slack} of {needed} are not held");
-        let days = Plan { duration_ns: 72 * 3_600_000_000_000, ..plan.clone() };
-        let (needed, slack) = to_hold(&days, 2);
-        assert!(slack * 20 < needed, "nearly all is held of a long run: {slack} of {needed}");
+        let (held, window) = (to_hold(&plan, 2), of_a_window(&plan, 2));
+        assert!(held < disk && window * 3 < held, "{window} of {held}");
         let absurd = Plan { agents: u64::MAX, duration_ns: u64::MAX, ..plan };
         assert!(check_memory(&absurd, Some(u64::MAX - 1)).is_err());
     }

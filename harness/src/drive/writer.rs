@@ -39,8 +39,8 @@ pub(super) struct RunWriter {
     pub(super) segment_max: u64,
     /// Windows are synced. Without, a power cut must show what it takes.
     pub(super) syncs: bool,
-    /// Room that is held for what is still to be written; none where it cannot be.
-    pub(super) reserve: Option<Reserve>,
+    /// Room that is held for what is still to be written, and what a window takes of it; none where it cannot be.
+    pub(super) reserve: Option<(Reserve, u64)>,
     /// Whoever else would write to the run is refused as long as it is open.
     _lock: fs::File,
 }
@@ -120,6 +120,7 @@ impl RunWriter {
         sets: &[SeriesSet],
         latency: &[LatencyWindow],
     ) -> Result<(), DriveError> {
+        self.give()?;
         for (core, set) in sets.iter().enumerate() {
             let core = u16::try_from(core).unwrap_or(u16::MAX);
             for (series, histogram) in (0u8..).zip(set) {
@@ -140,14 +141,14 @@ impl RunWriter {
         }
         self.json(kind::WINDOW, mono_ns, record)?;
         self.sync()?;
-        self.follow()?;
         self.rotate()
     }
 
-    /// Gives back of the held room what is written by now.
-    fn follow(&mut self) -> Result<(), DriveError> {
-        let followed = self.reserve.as_mut().map_or(Ok(()), Reserve::follow);
-        followed.map_err(|error| failed(&self.dir, format!("give reserved room back: {error}")))
+    /// Gives back of the held room what a window takes, just before it is written.
+    fn give(&mut self) -> Result<(), DriveError> {
+        let Some((reserve, window)) = self.reserve.as_mut() else { return Ok(()) };
+        let given = reserve.give(&self.dir.join("seg"), *window);
+        given.map_err(|error| failed(&self.dir, format!("give reserved room back: {error}")))
     }
 
     fn rotate(&mut self) -> Result<(), DriveError> {

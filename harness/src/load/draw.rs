@@ -6,7 +6,7 @@
     reason = "rounded and bounded just before; Rust casts of floats saturate"
 )]
 
-use crate::plan::{Arrivals, Plan, Span};
+use crate::plan::{Arrivals, Kind, Plan, Span};
 
 /// Which number of a request is drawn; one stream per purpose keeps them independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,29 +133,46 @@ impl Draw {
     }
 
     /// First intended instant, ns after the start, from the stationary residual of the cycle: the
-    /// cycle that covers the start is drawn in proportion to its length (rejection against the longest
-    /// cycle), the start falls uniformly in it. So the rate is level from the first second.
+    /// cycle that covers the start is drawn in proportion to its length (its kind by share and mean, then by rejection
+    /// against the longest cycle of that kind), the start falls uniformly in it. So the rate is level from the first
+    /// second.
     #[must_use]
     pub fn first_ns(self, plan: &Plan) -> u64 {
-        let longest = (plan.think.max_ns + plan.delay.max_ns).max(1) as f64;
+        let delay = self.first_delay(plan);
+        let longest = (plan.think.max_ns + delay.max_ns).max(1) as f64;
         // 64 tries: each accepts with probability mean/longest (>= 1/2 for any span), so the last
-        // resort is taken once in 2^64; of kinds with delays far apart somewhat more often.
-        for attempt in 0..64u64 {
+        // resort is taken once in 2^64.
+        for attempt in 0..ATTEMPTS {
             // Cycles before the start use counters from the far end, which no request reaches.
             let k = u64::MAX - attempt;
-            let cycle = self.cycle_ns(k, plan) as f64;
+            let cycle = self.span_ns(k, Stream::Think, plan.think);
+            let cycle = (cycle + self.span_ns(k, Stream::Delay, delay)) as f64;
             if self.unit(2 * attempt, Stream::Start) < cycle / longest {
                 return (cycle * self.unit(2 * attempt + 1, Stream::Start)) as u64;
             }
         }
         (longest / 2.0) as u64
     }
+
+    /// The delay of the kind whose cycle covers the start: of kinds with long cycles more do.
+    fn first_delay(self, plan: &Plan) -> Span {
+        let weight = |kind: &Kind| kind.share * (plan.think.mean_ns() + kind.delay.mean_ns());
+        let whole: f64 = plan.kinds.iter().map(weight).sum();
+        let mut left = self.unit(2 * ATTEMPTS, Stream::Start) * whole;
+        let found = plan.kinds.iter().find(|kind| {
+            left -= weight(kind);
+            left < 0.0
+        });
+        found.or(plan.kinds.last()).map_or(plan.delay, |kind| kind.delay)
+    }
 }
+
+/// Tries for the cycle that covers the start.
+const ATTEMPTS: u64 = 64;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Kind;
 
     #[test]
     fn a_draw_depends_on_every_key() {
@@ -178,6 +195,11 @@ mod tests {
         let mut plan = Plan::soak("elicit");
         plan.think = Span::ms(100, 1_900);
         plan.kinds = vec![kind(0.7, 30), kind(0.2, 80), kind(0.1, 4_000)];
+        plan.delay = Kind::hull(&plan.kinds).unwrap();
+        level(&plan);
+        // Far apart: of one in a hundred the cycle is a hundred times as long as that of the others.
+        plan.think = Span::ms(100, 500);
+        plan.kinds = vec![kind(0.99, 30), kind(0.01, 25_000)];
         plan.delay = Kind::hull(&plan.kinds).unwrap();
         level(&plan);
     }

@@ -94,7 +94,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
         results.push(match gate {
             Gate::Leaks { below } => {
                 let heaps = Heaps::read(dir, &run, *below);
-                own = growth::own(heaps.reports());
+                own = growth::own(&heaps, &run);
                 heaps.gate(gate, &run)
             }
             Gate::Conservation {} => verdict::conservation(gate, conserved.as_ref()),

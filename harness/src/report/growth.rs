@@ -6,7 +6,7 @@ use tailbeam_probes::analyse::leak::{Interval, LeakReport, Spread, Verdict};
 use tailbeam_probes::stats::trend;
 
 use super::degradation::{hours, parts};
-use super::leaks::pooled;
+use super::leaks::{Heaps, pooled};
 use super::{Measured, figures};
 use crate::evidence::RunFrames;
 use crate::evidence::records::{Reading, WindowRecord};
@@ -27,7 +27,8 @@ pub struct Growth {
     pub windows: u64,
 }
 
-/// What of the heap no agent owns: Tailbeam's own, and what the program has made outside its agents.
+/// What of the heap no agent owns: Tailbeam's own, and what the program has made outside its agents. Of a run of several
+/// epochs, in its last one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct OwnMemory {
     /// Estimated bytes that live at the end.
@@ -93,31 +94,25 @@ fn of_epoch(
     })
 }
 
-/// What no agent owns, by the judged heaps of a run's epochs in their order.
-pub(super) fn own<'a>(heaps: impl Iterator<Item = &'a LeakReport>) -> Measured<OwnMemory> {
-    let mut own: Option<OwnMemory> = None;
-    let mut rates = Vec::new();
-    for heap in heaps {
-        let sites = || heap.sites.iter().filter(|site| site.spread == Spread::Untagged);
-        let count = |of| sites().filter(|site| site.finding.verdict == of).count() as u64;
-        let before = own.map_or((0, 0), |own| (own.leaks, own.suspects));
-        own = Some(OwnMemory {
-            bytes: sites().map(|site| site.survivors.bytes.estimate).sum(),
-            sites: sites().count() as u64,
-            leaks: before.0 + count(Verdict::Leak),
-            suspects: before.1 + count(Verdict::Suspect),
-            per_hour: None,
-        });
-        rates.extend(sum(sites().filter_map(|site| site.finding.rate)));
+/// What no agent owns in the heap of the last epoch, whose objects are those that live at the end.
+pub(super) fn own(heaps: &Heaps, run: &RunFrames) -> Measured<OwnMemory> {
+    if let Some((unknown, remedy)) = heaps.why_none(run) {
+        return Measured::Unknown { unknown, remedy };
     }
-    let per_hour = match &rates[..] {
-        [one] => Some(*one),
-        several => pooled(several),
-    };
-    own.map_or_else(unjudged, |own| {
-        let per_hour = per_hour.map(|of| (of.estimate, of.low, of.high));
-        Measured::Known(OwnMemory { per_hour, ..own })
-    })
+    heaps.reports().last().map_or_else(unjudged, |heap| Measured::Known(of_heap(heap)))
+}
+
+fn of_heap(heap: &LeakReport) -> OwnMemory {
+    let sites = || heap.sites.iter().filter(|site| site.spread == Spread::Untagged);
+    let count = |of| sites().filter(|site| site.finding.verdict == of).count() as u64;
+    OwnMemory {
+        bytes: sites().map(|site| site.survivors.bytes.estimate).sum(),
+        sites: sites().count() as u64,
+        leaks: count(Verdict::Leak),
+        suspects: count(Verdict::Suspect),
+        per_hour: sum(sites().filter_map(|site| site.finding.rate))
+            .map(|of| (of.estimate, of.low, of.high)),
+    }
 }
 
 /// Nobody asked for a verdict on the heap.
@@ -151,10 +146,5 @@ mod tests {
         assert!((of.estimate - 3.0).abs() < 1e-9, "{of:?}");
         assert!((of.low + 2.0).abs() < 1e-9 && (of.high - 8.0).abs() < 1e-9, "{of:?}");
         assert!(sum(std::iter::empty()).is_none());
-    }
-
-    #[test]
-    fn what_was_not_judged_is_unknown() {
-        assert!(matches!(own(std::iter::empty()), Measured::Unknown { .. }));
     }
 }

@@ -53,6 +53,15 @@ impl Heaps {
         Self { below, each: (1..=sampled).map(|epoch| (epoch, of(epoch))).collect() }
     }
 
+    /// Why there is nothing to say of the last epoch's heap; none where there is.
+    pub(super) fn why_none(&self, run: &RunFrames) -> Option<(String, String)> {
+        if let Some(why) = &run.manifest.no_heap {
+            return Some((why.unknown.clone(), why.remedy.clone()));
+        }
+        let error = self.each.last()?.1.as_ref().err()?;
+        Some((error.clone(), "see `tailbeam runs fsck`".to_owned()))
+    }
+
     /// Those that could be read.
     pub(super) fn reports(&self) -> impl Iterator<Item = &LeakReport> {
         self.each.iter().filter_map(|(_, found)| Some(&found.as_ref().ok()?.0))
@@ -130,11 +139,12 @@ impl Heaps {
     }
 }
 
-/// Weighted by the inverse of their variances; of widths alone, as each is a 95 % interval.
+/// Weighted by the inverse of their variances; of widths alone, as each is a 95 % interval. A series that did not move has
+/// no width, and is known to a byte per hour.
 pub(super) fn pooled(rates: &[Interval]) -> Option<Interval> {
     let weighed = rates.iter().filter_map(|rate| {
-        let half = (rate.high - rate.low) / 2.0;
-        (half > 0.0 && half.is_finite()).then(|| (1.0 / (half * half), rate.estimate))
+        let half = ((rate.high - rate.low) / 2.0).max(1.0);
+        half.is_finite().then(|| (1.0 / (half * half), rate.estimate))
     });
     let (weights, sum) =
         weighed.fold((0.0, 0.0), |(w, s), (weight, at)| (w + weight, s + weight * at));
@@ -192,5 +202,10 @@ mod tests {
         let found = pooled(&[rate(0.1, 0.1), rate(90.0, 100.0)]).unwrap();
         assert!((found.estimate - 0.1).abs() < 0.001, "{found:?}");
         assert!(pooled(&[]).is_none() && pooled(&[rate(1.0, f64::INFINITY)]).is_none());
+        // Nothing moved: that is known, and counts.
+        let flat = pooled(&[rate(0.0, 0.0), rate(0.0, 0.0)]).unwrap();
+        assert!(flat.estimate.abs() < 1e-9 && flat.high < 1.0, "{flat:?}");
+        let one = pooled(&[rate(0.0, 0.0), rate(1e6, 1e5)]).unwrap();
+        assert!(one.estimate < 1.0, "{one:?}");
     }
 }

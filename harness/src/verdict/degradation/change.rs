@@ -32,9 +32,9 @@ pub struct Change {
     pub p: f64,
 }
 
-/// The steps in `(hours, mean)` of blocks, in their order: binary splits, each significant at `level` and larger
-/// than `margin`, with ten blocks at least on either side.
-pub(super) fn changes(blocks: &[(f64, f64)], level: f64, margin: f64) -> Vec<Change> {
+/// The steps in `(hours, mean)` of blocks, in their order: binary splits, each significant at the first of `levels` and
+/// larger than `margin`, with ten blocks at least on either side. Their probabilities can be compared with the second.
+pub(super) fn changes(blocks: &[(f64, f64)], levels: (f64, f64), margin: f64) -> Vec<Change> {
     let values: Vec<f64> = blocks.iter().map(|b| b.1).collect();
     let mut cuts: Vec<(usize, f64)> = Vec::new();
     let mut waiting = vec![(0, values.len())];
@@ -45,8 +45,8 @@ pub(super) fn changes(blocks: &[(f64, f64)], level: f64, margin: f64) -> Vec<Cha
         if cuts.len() >= CHANGES_MAX || shift.abs() <= margin {
             continue;
         }
-        let p = permuted(part, best, from as u64, level);
-        if p <= level {
+        let p = permuted(part, best, from as u64, levels.1);
+        if p <= levels.0 {
             cuts.push((from + at, p));
             waiting.extend([(from, from + at), (from + at, to)]);
         }

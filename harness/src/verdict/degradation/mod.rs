@@ -10,7 +10,8 @@
 //!
 //! A run has several series, and a restart doubles them: each of a **family** of `n` is tested at the `n`-th part of the
 //! level (Bonferroni; the two tests of a series and those of all series depend on each other in ways nobody knows), so
-//! that the level is that of a run. That a series is stable needs no correction: a run passes when all of them are.
+//! that the level is that of a run. That a series is stable needs no correction, and has none: a run passes when all of
+//! them are, and a step at the whole level keeps a series from it.
 //!
 //! Everything is relative to the median level, so a margin of 0.05 is 5 % per day, or 5 % for a step.
 //! Rates of error and power are tested at the bottom of `tests.rs`.
@@ -169,7 +170,7 @@ pub fn judge(points: &[(f64, f64)], worse: Worse, margin: f64, family: usize) ->
         found.needs_more_h = Some(missing * block_h);
         return found;
     }
-    found.changes = changes(&blocks, found.level_of_test(), margin);
+    found.changes = changes(&blocks, (LEVEL, found.level_of_test()), margin);
     found.p = mann_kendall(&blocks.iter().map(|b| b.1).collect::<Vec<_>>()).map(|k| k.p);
     found.per_day = trend(&scaled).map(|t| Slope {
         slope: t.slope * DAY_H,
@@ -187,7 +188,9 @@ fn conclude(found: &mut Degradation, blocks: &[(f64, f64)], margin: f64, length_
     let rising =
         slope.low > 0.0 && slope.slope > margin && found.p.is_some_and(|p| p < 2.0 * level);
     let step = last_level(&found.changes).filter(|rise| *rise > margin);
-    let stepped = step.is_some() && steps_fit_better(blocks, &found.changes);
+    // What a series of its own would be called degrading for leaves one of several undecided: it is not stable.
+    let sure = found.changes.iter().any(|change| change.by > 0.0 && change.p <= level);
+    let stepped = step.is_some() && sure && steps_fit_better(blocks, &found.changes);
     if let (true, Some(rise)) = (stepped, step) {
         let onset = found.changes.iter().rfind(|c| c.by > 0.0).map_or(0.0, |c| c.at_h);
         found.judged = Judged::Degrades;

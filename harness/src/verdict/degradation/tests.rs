@@ -90,6 +90,21 @@ fn a_family_of_any_size_can_still_be_failed() {
     }
 }
 
+/// A correction must not make it easier to pass: what one series would degrade for is not stable among many.
+#[test]
+fn a_step_that_is_not_sure_among_many_is_no_stability() {
+    let mut unsure = 0;
+    for seed in 0..60 {
+        let stepped = series(seed, 4_000, (0.6, 30.0), |hours| if hours < 8.0 { 0.0 } else { 7.0 });
+        let alone = judge(&stepped, Worse::Higher, 0.05, 1);
+        let among = judge(&stepped, Worse::Higher, 0.05, 40);
+        assert_eq!(alone.judged == Judged::Stable, among.judged == Judged::Stable, "{among:?}");
+        unsure +=
+            usize::from(alone.judged == Judged::Degrades && among.judged == Judged::Undecided);
+    }
+    assert!(unsure > 0, "none of 60 lies between the levels");
+}
+
 /// And the power, as one of four series: 10 % per day are found, within a day of noise of 5 % that remembers, and
 /// within 4,000 windows.
 #[test]
