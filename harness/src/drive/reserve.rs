@@ -2,7 +2,8 @@
 //!
 //! It is a file without a name on the file system of the store: it goes with its process, however that ends, and is
 //! no evidence. It is as large as all windows that are still to come and the end of the run, and gives the room of a
-//! window back just before that is written. Event logs and states of the heap have files of fixed size that they make
+//! window back just before that is written: who fills the disk does it no harm, but one who writes at that very moment may
+//! still be faster. Event logs and states of the heap have files of fixed size that they make
 //! ahead; room for those is looked at before a run begins, and not held.
 
 use std::fs::{self, File};
@@ -31,8 +32,6 @@ pub(super) struct NotHeld {
 #[derive(Debug)]
 pub(super) struct Reserve {
     file: File,
-    /// What the run will write at most, with what it has written, bytes.
-    needed: u64,
     held: u64,
 }
 
@@ -62,13 +61,13 @@ impl Reserve {
         if held > 0 {
             fallocate(&file, FallocateFlags::empty(), 0, held).map_err(not_held)?;
         }
-        Ok(Self { file: file.into(), needed, held })
+        Ok(Self { file: file.into(), held })
     }
 
-    /// Before `bytes` at most are written to `dir`: gives them back, with what was written there since the last time.
-    /// Some `stat` calls; not on a core with agents.
-    pub(super) fn give(&mut self, dir: &Path, bytes: u64) -> Result<(), Errno> {
-        let left = self.needed.saturating_sub(blocks(dir)).saturating_sub(bytes);
+    /// Before `bytes` at most are written: gives so many back. All of them each time: what a write left of them somebody
+    /// else may have by now.
+    pub(super) fn give(&mut self, bytes: u64) -> Result<(), Errno> {
+        let left = self.held.saturating_sub(bytes);
         if left < self.held {
             ftruncate(&self.file, left)?;
             self.held = left;
@@ -129,18 +128,19 @@ mod tests {
         let on_disk = |of: &Reserve| of.file.metadata().unwrap().blocks() * STAT_BLOCK;
         assert_eq!(reserve.held(), 64 * MIB);
         assert!(on_disk(&reserve) >= 64 * MIB, "it is room, not a hole");
-        reserve.give(&seg, 4 * MIB).unwrap();
-        assert_eq!(reserve.held(), 60 * MIB, "before it is written");
+        for window in 1..=3 {
+            reserve.give(4 * MIB).unwrap();
+            assert_eq!(reserve.held(), (64 - 4 * window) * MIB, "whatever was written before");
+            assert!(on_disk(&reserve) <= reserve.held() + MIB);
+        }
+        reserve.give(u64::MAX).unwrap();
+        assert_eq!(reserve.held(), 0);
+        // A run that goes on holds what it has not written yet.
         let mut file = File::create(seg.join("0000.log")).unwrap();
         file.write_all(&vec![1; 3 << 20]).unwrap();
         file.sync_all().unwrap();
-        reserve.give(&seg, 4 * MIB).unwrap();
-        let left = reserve.held();
-        assert!(left <= 57 * MIB && left > 56 * MIB && on_disk(&reserve) <= left + MIB, "{left}");
-        // What was given is not taken again: somebody else may have it by now.
-        file.set_len(0).unwrap();
-        reserve.give(&seg, 0).unwrap();
-        assert_eq!(reserve.held(), left);
+        let left = Reserve::hold(root.path(), &seg, 64 * MIB).unwrap().held();
+        assert!(left <= 61 * MIB && left > 60 * MIB, "{left}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the run has a name");
     }
 

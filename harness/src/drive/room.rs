@@ -91,12 +91,9 @@ pub(super) fn to_hold(plan: &Plan, cores: u64) -> u64 {
     disk_needed(plan, cores).saturating_sub(heap_needed(plan)).saturating_sub(log_needed(plan))
 }
 
-/// What is written at most with one window and behind it.
+/// What is written at most with one window.
 pub(super) fn of_a_window(plan: &Plan, cores: u64) -> u64 {
-    window_needed(plan)
-        .saturating_mul(cores)
-        .saturating_add(WINDOW_BYTES)
-        .saturating_add(plan.agents.saturating_mul(SO_FAR_PER_AGENT_BYTES))
+    window_needed(plan).saturating_mul(cores).saturating_add(WINDOW_BYTES)
 }
 
 /// Refuses a plan that memory cannot hold. What could not be read does not refuse.

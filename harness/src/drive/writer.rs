@@ -120,7 +120,7 @@ impl RunWriter {
         sets: &[SeriesSet],
         latency: &[LatencyWindow],
     ) -> Result<(), DriveError> {
-        self.give()?;
+        self.give(self.reserve.as_ref().map_or(0, |(_, window)| *window))?;
         for (core, set) in sets.iter().enumerate() {
             let core = u16::try_from(core).unwrap_or(u16::MAX);
             for (series, histogram) in (0u8..).zip(set) {
@@ -144,10 +144,10 @@ impl RunWriter {
         self.rotate()
     }
 
-    /// Gives back of the held room what a window takes, just before it is written.
-    fn give(&mut self) -> Result<(), DriveError> {
-        let Some((reserve, window)) = self.reserve.as_mut() else { return Ok(()) };
-        let given = reserve.give(&self.dir.join("seg"), *window);
+    /// Gives so much of the held room back, just before it is written.
+    fn give(&mut self, bytes: u64) -> Result<(), DriveError> {
+        let Some((reserve, _)) = self.reserve.as_mut() else { return Ok(()) };
+        let given = reserve.give(bytes);
         given.map_err(|error| failed(&self.dir, format!("give reserved room back: {error}")))
     }
 
@@ -208,6 +208,8 @@ impl RunWriter {
         let place = (narrow(shard), narrow(shards));
         let from = u32::try_from(from).unwrap_or(u32::MAX);
         let payload = so_far::payload(place, from, attempts, completions);
+        // With the frame's own head.
+        self.give(payload.len() as u64 + 64)?;
         self.frame(kind::SO_FAR, mono_ns, &payload)
     }
 

@@ -143,7 +143,8 @@ impl Heaps {
 /// no width, and is known to a byte per hour.
 pub(super) fn pooled(rates: &[Interval]) -> Option<Interval> {
     let weighed = rates.iter().filter_map(|rate| {
-        let half = ((rate.high - rate.low) / 2.0).max(1.0);
+        let half = (rate.high - rate.low) / 2.0;
+        let half = if half > 0.0 { half } else { 1.0 };
         half.is_finite().then(|| (1.0 / (half * half), rate.estimate))
     });
     let (weights, sum) =
