@@ -119,7 +119,7 @@ fn of_heap(heap: &LeakReport) -> OwnMemory {
 pub(super) fn unjudged() -> Measured<OwnMemory> {
     Measured::unknown(
         "the heap was not judged for this report",
-        "record with --gate leaks<2MB/h, or see `tailbeam leaks`",
+        "record with --gate 'leaks<2MB/h', or see `tailbeam leaks`",
     )
 }
 
