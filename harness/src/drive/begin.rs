@@ -156,10 +156,14 @@ impl<W: Workload> Controller<'_, W> {
                 Ok((Some((reserve, room::of_a_window(self.plan, cores))), held))
             }
             // The free space that was looked at before is not to be had: somebody was faster.
-            Err(why) if why.full => {
-                let available = disk_bytes(root).unwrap_or(0);
-                Err(DriveError::StoreFull { needed, available })
-            }
+            Err(why) if why.full => Err(match disk_bytes(root) {
+                Ok(available) => DriveError::StoreFull { needed, available },
+                Err(gone) => {
+                    let cause =
+                        format!("{}; how much is free is unknown: {}", why.cause, gone.cause);
+                    DriveError::Record { path: root.display().to_string(), cause }
+                }
+            }),
             Err(why) => Ok((None, Reading::missing(why.cause, why.remedy))),
         }
     }

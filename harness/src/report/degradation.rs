@@ -42,12 +42,12 @@ pub(super) fn margin(gates: &[Gate]) -> f64 {
 
 /// Every series of every epoch: a line through a restart would be one of two programs.
 pub(super) fn rows(run: &RunFrames, margin: f64) -> Vec<DegradationRow> {
-    let mut series: Vec<Series> =
+    let series: Vec<Series> =
         parts(run).flat_map(|(epoch, part)| of_epoch(run, part, epoch)).collect();
     // Each that can be judged is one more chance to be wrong.
     let family = series.iter().filter(|of| judgeable(&of.points)).count();
     series
-        .drain(..)
+        .into_iter()
         .map(|of| DegradationRow {
             epoch: of.epoch,
             series: of.name.to_owned(),

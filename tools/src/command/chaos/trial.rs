@@ -327,3 +327,22 @@ impl Scene<'_, '_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_looks_on_for_too_much_of_a_core_is_not_believed() {
+        let of = |ms: u64| looking_on(Ok(5), Ok(5 + ms * 1_000_000), 10_000_000_000);
+        assert_eq!((of(10).holds, of(500).holds), (Some(true), None));
+        assert!(of(500).text.contains("5.00 % of a core for 10.0 s"), "{:?}", of(500));
+        let gone = Unavailable {
+            source: "clock",
+            cause: "no such clock".to_owned(),
+            remedy: "none".to_owned(),
+        };
+        let unknown = looking_on(Ok(5), Err(gone), 1);
+        assert!(unknown.holds.is_none() && unknown.text.contains("no such clock"), "{unknown:?}");
+    }
+}

@@ -134,7 +134,7 @@ fn metrics(of: &Comparison, page: &mut Page) {
         "verdict",
     ];
     page.table(&head, 1, of.metrics.iter().enumerate().map(row).collect());
-    page.parts.push(forest(
+    page.parts.extend(forest(
         "B / A of each metric",
         "The square is the ratio, the line its 95 % interval; the zone around the line at 1 is the band in which the two are equivalent. Logarithmic.",
         of.metrics.iter().filter_map(drawn).collect(),

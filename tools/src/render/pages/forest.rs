@@ -6,12 +6,14 @@ use crate::render::page::{Chart, Forest, Ratio};
 /// Columns of an interval.
 const WIDTH: usize = 48;
 
-/// The picture of ratios; none of them is left out but those that have no logarithm.
-pub(super) fn forest(title: &str, about: &str, rows: Vec<Ratio>) -> Part {
-    let rows = rows.into_iter().filter(Ratio::is_drawable).collect();
+/// The picture of ratios, but of those that have no logarithm; `None` without any.
+pub(super) fn forest(title: &str, about: &str, rows: Vec<Ratio>) -> Option<Part> {
+    let rows: Vec<Ratio> = rows.into_iter().filter(Ratio::is_drawable).collect();
+    if rows.is_empty() {
+        return None;
+    }
     let of = Forest { title: title.to_owned(), about: about.to_owned(), rows };
-    let lines = lines(&of);
-    Part::Chart(Picture { lines, drawn: (!of.rows.is_empty()).then_some(Chart::Forest(of)) })
+    Some(Part::Chart(Picture { lines: lines(&of), drawn: Some(Chart::Forest(of)) }))
 }
 
 /// The column of a ratio.
@@ -38,10 +40,8 @@ fn lines(of: &Forest) -> Vec<String> {
         format!("{:>names$}  {drawn}  {}", row.name, row.said)
     };
     let mut lines: Vec<String> = of.rows.iter().map(line).collect();
-    if !of.rows.is_empty() {
-        lines.push(format!("{:names$}  {}", "", scale(of).trim_end()));
-        lines.push("o B / A, - its 95 % interval, | no difference, . within the band".to_owned());
-    }
+    lines.push(format!("{:names$}  {}", "", scale(of).trim_end()));
+    lines.push("o B / A, - its 95 % interval, | no difference, . within the band".to_owned());
     lines
 }
 
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn each_row_shows_its_interval_and_where_nothing_differs() {
         let rows = vec![row("p50", 0.1, 0.09, 0.12), row("delivery", 1.0, 1.0, 1.0)];
-        let Part::Chart(picture) = forest("t", "a", rows) else { panic!("a picture") };
+        let Some(Part::Chart(picture)) = forest("t", "a", rows) else { panic!("a picture") };
         let [p50, delivery, scale, _] = &picture.lines[..] else { panic!("{:?}", picture.lines) };
         assert!(p50.starts_with("     p50  ") && p50.contains("-o-"), "{p50}");
         assert!(p50.find('o') < p50.find('|') && p50.ends_with("said"), "{p50}");
@@ -84,9 +84,6 @@ mod tests {
 
     #[test]
     fn nothing_to_draw_is_no_picture() {
-        let Part::Chart(picture) = forest("t", "a", vec![row("x", f64::NAN, 1.0, 1.0)]) else {
-            panic!("a picture")
-        };
-        assert!(picture.lines.is_empty() && picture.drawn.is_none());
+        assert!(forest("t", "a", vec![row("x", f64::NAN, 1.0, 1.0)]).is_none());
     }
 }
