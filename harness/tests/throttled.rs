@@ -160,8 +160,10 @@ fn a_cpu_quota_is_the_named_cause_of_the_half_that_it_held_and_of_no_other() {
         of.caveats.iter().any(|text| text.starts_with("the CPU quota of the process"))
     };
     assert!(caveat(&held), "{:?}", held.caveats);
-    let upper = &held.bands[1..];
-    assert!(!upper.is_empty());
+    // Above p99.9 there is a single request: the core may have been held between two turns, which nobody writes down.
+    let upper = held.bands[1..].iter().filter(|band| band.composition.count >= 5);
+    let upper: Vec<&Band> = upper.collect();
+    assert!(upper.len() >= 2, "{:?}", held.bands);
     for band in upper {
         let (of, mean_ns) = (causes(band), *band.composition.mean_ns.known().unwrap());
         let throttled = of.throttled.as_ref().map_or(0.0, |part| part.mean);

@@ -5,6 +5,7 @@
 //! job on that thread. A tick comes with a pass of the shard when its time has come: one comparison per pass
 //! otherwise, and no thread of its own. Fixed room everywhere; what found none is counted.
 
+mod longest;
 mod notes;
 mod sources;
 mod spent;

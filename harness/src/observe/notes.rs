@@ -1,12 +1,10 @@
-//! The notes of a window on one core: fixed room, and what found none is summed. Of times off the CPU the longest are
-//! kept: a core that is throttled, or shares its CPU, has thousands of short ones.
-
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+//! The notes of a window on one core: fixed room, and what found none is summed. Of times off the CPU, long turns and
+//! late wake-ups the longest are kept: a core that is throttled, or shares its CPU, has thousands of short ones.
 
 use tailbeam_probes::collect::perf::{OffCpu, Support};
 use tailbeam_probes::record::latency::{LateWake, LatencyWindow, LongTurn, Off, TurnOff};
 
+use super::longest::Longest;
 use super::tick::{Raw, Switched};
 
 /// Off-CPU intervals that are kept, from this length on, ns.
@@ -19,35 +17,20 @@ const LONG_MAX: usize = 128;
 /// Parks between two drains.
 const PARKS_MAX: usize = 1_024;
 
-/// Time off the CPU by its length; of equals the earlier one is the longer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Kept {
-    len_ns: Reverse<u64>,
-    from_ns: u64,
-    preempted: bool,
-}
-
-impl Kept {
-    const fn record(self) -> Off {
-        let Self { len_ns: Reverse(len_ns), from_ns, preempted } = self;
-        Off { from_ns, to_ns: from_ns + len_ns, preempted }
-    }
-}
-
 /// What one core noted.
 #[derive(Debug)]
 pub(crate) struct Notes {
     ticks: Vec<Raw>,
     ticks_max: usize,
-    /// The shortest on top.
-    off: BinaryHeap<Kept>,
-    off_left_out: (u64, u64),
-    long: Vec<LongTurn>,
-    long_left_out: (u64, u64),
-    turn_off: Vec<TurnOff>,
+    /// Whether they were preemptions.
+    off: Longest<bool>,
+    /// Of these agents, and what of them was off the CPU.
+    long: Longest<(u32, Option<TurnOff>)>,
     turns_read: bool,
-    late: Vec<LateWake>,
-    late_left_out: (u64, u64),
+    /// Of each the time that it was ready to run.
+    late: Longest<Option<u64>>,
+    /// The last one; others may come of the same park.
+    waking: Option<LateWake>,
     self_ns: u64,
 }
 
@@ -57,14 +40,11 @@ impl Notes {
         Self {
             ticks: Vec::with_capacity(ticks),
             ticks_max: ticks.max(1),
-            off: BinaryHeap::with_capacity(OFF_MAX),
-            off_left_out: (0, 0),
-            long: Vec::with_capacity(LONG_MAX),
-            long_left_out: (0, 0),
-            turn_off: Vec::with_capacity(LONG_MAX),
+            off: Longest::new(OFF_MAX),
+            long: Longest::new(LONG_MAX),
             turns_read: false,
-            late: Vec::with_capacity(LATE_MAX),
-            late_left_out: (0, 0),
+            late: Longest::new(LATE_MAX),
+            waking: None,
             self_ns: 0,
         }
     }
@@ -73,11 +53,10 @@ impl Notes {
         self.ticks.clear();
         self.off.clear();
         self.long.clear();
-        self.turn_off.clear();
         self.turns_read = false;
         self.late.clear();
-        self.late_left_out = (0, 0);
-        (self.off_left_out, self.long_left_out, self.self_ns) = ((0, 0), (0, 0), 0);
+        self.waking = None;
+        self.self_ns = 0;
     }
 
     /// Keeps a tick. Without room the last one gets longer.
@@ -94,23 +73,12 @@ impl Notes {
         self.self_ns += ns;
     }
 
-    /// Keeps time off the CPU that is long, and no park; without room the shortest is only summed.
+    /// Keeps time off the CPU that is long, and no park.
     fn off(&mut self, off: &OffCpu) {
         let OffCpu { from_ns, to_ns, preempted, .. } = *off;
-        let len_ns = to_ns - from_ns;
-        if len_ns < OFF_NS {
-            return;
+        if to_ns - from_ns >= OFF_NS {
+            self.off.keep(from_ns, to_ns - from_ns, preempted);
         }
-        let mut one = Kept { len_ns: Reverse(len_ns), from_ns, preempted };
-        if self.off.len() < OFF_MAX {
-            return self.off.push(one);
-        }
-        if let Some(mut shortest) = self.off.peek_mut()
-            && one < *shortest
-        {
-            std::mem::swap(&mut *shortest, &mut one);
-        }
-        add(&mut self.off_left_out, one.len_ns.0);
     }
 
     /// Says that long turns are looked at for time off the CPU.
@@ -120,46 +88,56 @@ impl Notes {
 
     /// Keeps a late wake-up. All that one park came late for is one, from the first of it on.
     pub(super) fn late_wake(&mut self, wake: LateWake) {
-        if let Some(last) = self.late.last_mut().filter(|last| last.to_ns == wake.to_ns) {
-            if wake.from_ns < last.from_ns {
-                *last = wake;
+        match &mut self.waking {
+            Some(last) if last.to_ns == wake.to_ns => {
+                if wake.from_ns < last.from_ns {
+                    *last = wake;
+                }
             }
-        } else if self.late.len() < LATE_MAX {
-            self.late.push(wake);
-        } else {
-            add(&mut self.late_left_out, wake.to_ns - wake.from_ns);
+            last => {
+                if let Some(before) = last.replace(wake) {
+                    keep_wake(&mut self.late, before);
+                }
+            }
         }
     }
 
     /// Keeps a turn that took long, and how much of it was off the CPU.
     pub(super) fn long_turn(&mut self, turn: LongTurn, off: Option<TurnOff>) {
-        if self.long.len() < LONG_MAX {
-            self.long.push(turn);
-            self.turn_off.extend(off);
-        } else {
-            add(&mut self.long_left_out, turn.len_ns);
-        }
+        self.long.keep(turn.from_ns, turn.len_ns, (turn.agent, off));
     }
 
     /// Writes them down. Allocates: not on the core.
     pub(crate) fn write(&self, support: Option<&Support>, into: &mut LatencyWindow) {
         into.ticks = self.ticks.iter().map(|raw| raw.record(support)).collect();
-        into.off = self.off.iter().map(|kept| kept.record()).collect();
-        into.off.sort_unstable_by_key(|off| off.from_ns);
-        into.off_left_out = self.off_left_out;
-        into.long_turns.clone_from(&self.long);
-        into.long_turns_left_out = self.long_left_out;
-        into.more.turn_off.clone_from(&self.turn_off);
+        let off = self.off.in_order();
+        let record =
+            |(from_ns, len_ns, preempted)| Off { from_ns, to_ns: from_ns + len_ns, preempted };
+        into.off = off.into_iter().map(record).collect();
+        into.off_left_out = self.off.left_out();
+        let turns = self.long.in_order();
+        let record = |&(from_ns, len_ns, (agent, _))| LongTurn { agent, from_ns, len_ns };
+        into.long_turns = turns.iter().map(record).collect();
+        into.long_turns_left_out = self.long.left_out();
+        into.more.turn_off = turns.into_iter().filter_map(|(_, _, (_, off))| off).collect();
         into.more.turns_read = self.turns_read;
-        into.more.late_wakes.clone_from(&self.late);
-        into.more.late_wakes_left_out = self.late_left_out;
+        (into.more.late_wakes, into.more.late_wakes_left_out) = self.late_wakes();
         into.self_ns = self.self_ns;
+    }
+
+    fn late_wakes(&self) -> (Vec<LateWake>, (u64, u64)) {
+        let mut late = self.late.clone();
+        if let Some(last) = self.waking {
+            keep_wake(&mut late, last);
+        }
+        let record =
+            |(from_ns, len_ns, ready_ns)| LateWake { from_ns, to_ns: from_ns + len_ns, ready_ns };
+        (late.in_order().into_iter().map(record).collect(), late.left_out())
     }
 }
 
-fn add(left_out: &mut (u64, u64), ns: u64) {
-    left_out.0 += ns;
-    left_out.1 += 1;
+fn keep_wake(late: &mut Longest<Option<u64>>, wake: LateWake) {
+    late.keep(wake.from_ns, wake.to_ns - wake.from_ns, wake.ready_ns);
 }
 
 /// Parks and switches since the last drain of the ring. A park is off the CPU too, and is no news.
@@ -254,31 +232,47 @@ mod tests {
         assert_eq!(parks.take(), Switched::default());
     }
 
+    /// A core with a hundred turns of 2 ms and one of 90 ms, which the quota held, must be able to say what was behind.
     #[test]
-    fn without_room_the_longest_times_off_the_cpu_are_kept() {
+    fn without_room_the_longest_turns_are_kept_with_their_time_off_the_cpu() {
         let mut notes = Notes::new(1);
-        let (many, most) = (3 * OFF_MAX as u64, OFF_MAX as u64);
-        // Every third one is long; lengths all differ.
-        let len_ns = |i: u64| if i.is_multiple_of(3) { 1_000_000 + i } else { OFF_NS + i };
+        let many = 3 * LONG_MAX as u64;
         for i in 0..many {
-            let from_ns = i * 2_000_000;
-            notes.off(&off(from_ns, from_ns + len_ns(i), true));
+            let long = i.is_multiple_of(3);
+            let turn = LongTurn { agent: i as u32, from_ns: i, len_ns: if long { 90 } else { 2 } };
+            let off = TurnOff { from_ns: i, off_ns: 80, ready_ns: None };
+            notes.long_turn(turn, long.then_some(off));
         }
         let mut window = LatencyWindow::default();
         notes.write(None, &mut window);
-        let kept: Vec<u64> = window.off.iter().map(|off| off.to_ns - off.from_ns).collect();
-        let long: Vec<u64> = (0..many).filter(|i| i.is_multiple_of(3)).map(len_ns).collect();
-        assert_eq!(kept, long, "in order of time");
-        let short: u64 = (0..many).filter(|i| !i.is_multiple_of(3)).map(len_ns).sum();
-        assert_eq!(window.off_left_out, (short, many - most));
+        let from: Vec<u64> = (0..many).filter(|i| i.is_multiple_of(3)).collect();
+        assert!(window.long_turns.iter().map(|turn| turn.from_ns).eq(from.iter().copied()));
+        assert!(window.more.turn_off.iter().map(|off| off.from_ns).eq(from));
+        assert_eq!(window.long_turns_left_out, (4 * LONG_MAX as u64, 2 * LONG_MAX as u64));
+    }
+
+    #[test]
+    fn of_one_park_there_is_one_late_wake_and_the_longest_are_kept() {
+        let mut notes = Notes::new(1);
+        let late = |from_ns, to_ns| LateWake { from_ns, to_ns, ready_ns: Some(from_ns) };
+        for i in 0..2 * LATE_MAX as u64 {
+            let at = i * 1_000;
+            notes.late_wake(late(at + 100, at + 200));
+            notes.late_wake(late(at + 100 - i.min(90), at + 200));
+        }
+        let mut window = LatencyWindow::default();
+        notes.write(None, &mut window);
+        let (kept, left) = (&window.more.late_wakes, window.more.late_wakes_left_out);
+        assert_eq!((kept.len(), left.1), (LATE_MAX, LATE_MAX as u64));
+        // 166 have the greatest length: of these the earlier ones.
+        assert_eq!((kept[0], kept[LATE_MAX - 1].to_ns), (late(90_010, 90_200), 217_200));
     }
 
     #[test]
     fn what_finds_no_room_is_summed_and_never_grows_it() {
         let mut notes = Notes::new(2);
-        let room = |of: &Notes| {
-            [of.ticks.capacity(), of.off.capacity(), of.long.capacity(), of.turn_off.capacity()]
-        };
+        let room =
+            |of: &Notes| [of.ticks.capacity(), of.off.room(), of.long.room(), of.late.room()];
         let before = room(&notes);
         for i in 0..1_000u64 {
             notes.keep(Raw { from_ns: i, to_ns: i + 1, turns: 1, ..Raw::default() });

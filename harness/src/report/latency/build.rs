@@ -432,7 +432,7 @@ fn caveats(intervals: &Intervals, gathered: &Gathered, range: &Range) -> Vec<Str
     });
     count(
         turns,
-        "long turns were not written down: no room; a request may wait behind one unnamed",
+        "long turns were not written down, the shorter ones: no room; a request may wait behind one unnamed",
     );
     count(off, "times off the CPU were not written down, the shorter ones: no room");
     count(lost, "records of switches were lost: times off the CPU are lower bounds");
