@@ -61,6 +61,9 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
     let (able, not): (Vec<_>, Vec<_>) =
         chosen.into_iter().partition(|(_, row)| !row.contains("no: "));
     not.iter().for_each(|(_, row)| eprintln!("SKIPPED: {}", row.trim()));
+    if rules().is_none() {
+        eprintln!("SKIPPED: rules of packets are not compared: nft cannot be run here");
+    }
     assert!(able.len() > 3, "what the subject does itself needs nothing of this host: {list}");
     // Beside each other: each has names of its own. What has no name of ours shows in the host as it was before.
     for faults in able.chunks(ABREAST) {
@@ -78,7 +81,8 @@ fn a_supervisor_that_is_killed_in_the_middle_of_a_fault_leaves_nothing() {
 
 /// Rules of packets in the host's own namespace, where `nft` is here to list them.
 fn rules() -> Option<Vec<u8>> {
-    Command::new("nft").args(["list", "ruleset"]).output().ok().map(|listed| listed.stdout)
+    let listed = Command::new("nft").args(["list", "ruleset"]).output().ok()?;
+    listed.status.success().then_some(listed.stdout)
 }
 
 /// What a fault, or what it is done to, must be seen to have made, so that its absence afterwards shows something.

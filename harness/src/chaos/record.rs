@@ -292,8 +292,10 @@ fn of_check(check: &Check) -> Judged {
     }
 }
 
-fn of_recovery(took: Took) -> Judged {
+fn of_recovery(recovery: &Recovery) -> Judged {
+    let took = recovery.from_revert;
     let ns = took.at_least_ns();
+    let lacked = recovery.outside.map(|of| format!(": {}", of.text())).unwrap_or_default();
     match took {
         Took::Ns(_) if ns < PASS_NS => {
             Judged::new(Verdict::Pass, format!("back {} after the revert", seconds(ns)))
@@ -305,12 +307,15 @@ fn of_recovery(took: Took) -> Judged {
             Judged::new(Verdict::Fail, format!("back only {} after the revert", seconds(ns)))
         }
         Took::MoreThan(_) if ns >= PASS_NS => {
-            Judged::new(Verdict::Fail, format!("not back {} after the revert", seconds(ns)))
+            Judged::new(Verdict::Fail, format!("not back {} after the revert{lacked}", seconds(ns)))
         }
         // Nobody looked for long enough.
         Took::MoreThan(_) => Judged::new(
             Verdict::Inconclusive,
-            format!("not back {} after the revert, when it was looked at last", seconds(ns)),
+            format!(
+                "not back {} after the revert, when it was looked at last{lacked}",
+                seconds(ns)
+            ),
         ),
     }
 }
@@ -321,7 +326,7 @@ impl Trial {
             Some(recovery) => {
                 let share =
                     recovery.answered as f64 / (recovery.due + recovery.not_asked).max(1) as f64;
-                let mut judged = of_recovery(recovery.from_revert);
+                let mut judged = of_recovery(recovery);
                 if let Some(least) = fault.answered_min.filter(|least| share < *least) {
                     let text = format!(
                         "{:.2} % of what was due was answered, not {:.2} %",

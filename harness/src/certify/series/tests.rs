@@ -34,6 +34,7 @@ fn recovery(took: Took) -> Recovery {
         available: 49,
         during_p99_ns: Some(20_000_000),
         after_p99_ns: Some(3_000_000),
+        outside: None,
         due: 10_000,
         answered: 9_999,
         not_asked: 0,

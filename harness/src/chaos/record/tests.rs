@@ -14,6 +14,7 @@ fn recovery(took: Took) -> Recovery {
         available: 10,
         during_p99_ns: Some(200_000_000),
         after_p99_ns: Some(3_000_000),
+        outside: None,
         due: 1_000,
         answered: 900,
         not_asked: 0,

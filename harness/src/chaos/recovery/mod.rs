@@ -4,10 +4,13 @@
 //! requests that were due meanwhile among its unanswered ones. The baseline says what is usual: a window is *in the
 //! band* when it answers as many of its requests as the baseline's worst window did or 99.9 %, has at most 1 % of its
 //! latencies above 1.2 times the baseline's P99 or as many as the baseline's worst window, and at least 95 % of the
-//! requests that the plan has due.
+//! requests that the plan has due. A return is five of these in a row that are also together as good as any five in a row
+//! of the baseline: one bad second of it is no excuse for five.
 
+mod outside;
 mod seek;
 
+pub use outside::Outside;
 pub use seek::Seek;
 
 use std::ops::Range;
@@ -86,8 +89,19 @@ pub struct Baseline {
     pub over: f64,
     /// Smallest share of answered requests in a window in the band.
     pub answered: f64,
+    /// Largest share of latencies above the limit in the windows of a return together.
+    #[serde(default = "one")]
+    pub return_over: f64,
+    /// Smallest share of answered requests in them.
+    #[serde(default)]
+    pub return_answered: f64,
     /// Largest share of requests of a slot that were not answered, or late, in the baseline.
     pub slot_bad: f64,
+}
+
+/// Series that were recorded before returns had a bound of their own have none, until they are judged again.
+const fn one() -> f64 {
+    1.0
 }
 
 impl Baseline {
@@ -109,12 +123,24 @@ impl Baseline {
         if windows.len() < 2 || all.timed() < BASELINE_MIN || !well {
             return None;
         }
-        let over = windows.iter().map(|cell| over(cell, limit_ns)).fold(OVER, f64::max);
-        let answered = windows.iter().map(answered).fold(ANSWERED, f64::min);
+        let windows: Vec<Brief> = windows.iter().map(|cell| Brief::of(cell, limit_ns)).collect();
+        let over = |of: &[Brief]| of.iter().map(Brief::over).fold(OVER, f64::max);
+        let answered = |of: &[Brief]| of.iter().map(Brief::answered).fold(ANSWERED, f64::min);
+        let together = windows.windows(windows.len().min(RETURN_WINDOWS));
+        let together: Vec<Brief> = together.map(Brief::sum).collect();
         let bad = |at: usize| bad(&axis.cells[at], limit_ns, 0.0);
         let slot_bad = slots.filter(|&at| at < axis.cells.len()).map(bad).fold(0.0, f64::max);
-        let timed = all.timed();
-        Some(Self { windows: windows.len(), timed, p99_ns, limit_ns, over, answered, slot_bad })
+        Some(Self {
+            windows: windows.len(),
+            timed: all.timed(),
+            p99_ns,
+            limit_ns,
+            over: over(&windows),
+            answered: answered(&windows),
+            return_over: over(&together),
+            return_answered: answered(&together),
+            slot_bad,
+        })
     }
 
     /// Whether a window is as usual. `expected`: requests that the plan has due in it.
@@ -128,14 +154,18 @@ impl Baseline {
             && window.answered() >= self.answered
             && window.over() <= self.over
     }
+
+    /// Whether so many windows in a row are a return.
+    fn is_return(&self, windows: [Brief; RETURN_WINDOWS], expected: f64) -> bool {
+        let together = Brief::sum(&windows);
+        windows.iter().all(|window| self.is_in_band(window, expected))
+            && together.answered() >= self.return_answered
+            && together.over() <= self.return_over
+    }
 }
 
 fn answered(cell: &Cell) -> f64 {
     Brief::of(cell, u64::MAX).answered()
-}
-
-fn over(cell: &Cell, limit_ns: u64) -> f64 {
-    Brief::of(cell, limit_ns).over()
 }
 
 /// Share of a slot's requests that were not answered or were late; of one in which fewer were due than `least`, all.
@@ -196,6 +226,9 @@ pub struct Recovery {
     pub during_p99_ns: Option<u64>,
     /// P99 of those in the windows of the return, ns; of a service that was not back, of the last five seconds.
     pub after_p99_ns: Option<u64>,
+    /// Of a service that was not back: what its seconds lacked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<Outside>,
     /// Requests between injection and return that were due, and that were answered.
     pub due: u64,
     /// Answered ones of these.
@@ -247,6 +280,7 @@ pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
             let at = after.unwrap_or_else(|| end.saturating_sub(windows).max(to));
             axis.sum(at..(at + windows).min(end)).quantile_ns(0.99)
         },
+        outside: after.is_none().then(|| Outside::of(axis, baseline, to..end)),
         due: sum.due,
         answered: sum.answered(),
         not_asked: absent.map(missing).sum::<f64>().round() as u64,
@@ -269,9 +303,11 @@ fn onset(axis: &Axis, baseline: &Baseline, from: usize, end: usize) -> Option<us
 fn back(axis: &Axis, baseline: &Baseline, from: usize, end: usize) -> Option<usize> {
     let second = axis.second();
     let expected = axis.expected * second as f64;
-    let holds = |at: usize| baseline.holds(&axis.sum(at..at + second), expected);
+    let window = |at: usize| Brief::of(&axis.sum(at..at + second), baseline.limit_ns);
+    let returns =
+        |at: usize| baseline.is_return(std::array::from_fn(|n| window(at + n * second)), expected);
     let last = end.checked_sub(RETURN_WINDOWS * second)?;
-    (from..=last).find(|&at| (0..RETURN_WINDOWS).all(|n| holds(at + n * second)))
+    (from..=last).find(|&at| returns(at))
 }
 
 /// Upper bound of the probability that one injection fails, when none of `trials` did, at 95 % (the rule of three,

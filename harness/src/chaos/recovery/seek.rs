@@ -26,7 +26,7 @@ impl Brief {
         }
     }
 
-    fn sum(slots: &[Self]) -> Self {
+    pub(super) fn sum(slots: &[Self]) -> Self {
         slots.iter().fold(Self::default(), |sum, of| Self {
             due: sum.due + of.due,
             answered: sum.answered + of.answered,
@@ -93,11 +93,11 @@ impl Seek {
         let second = axis.second();
         let expected = axis.expected * second as f64;
         while self.next + RETURN_WINDOWS * second <= self.known.len() {
-            let holds = |n: usize| {
+            let window = |n: usize| {
                 let at = self.next + n * second;
-                self.baseline.is_in_band(&Brief::sum(&self.known[at..at + second]), expected)
+                Brief::sum(&self.known[at..at + second])
             };
-            if (0..RETURN_WINDOWS).all(holds) {
+            if self.baseline.is_return(std::array::from_fn(window), expected) {
                 return Some(self.from + self.next);
             }
             self.next += 1;

@@ -165,6 +165,46 @@ fn a_noisy_baseline_is_its_own_band() {
     assert_eq!(judge(&axis, &baseline, span(150, 200, 400)).from_revert, Took::Ns(10 * SECOND));
 }
 
+/// One bad second of the baseline is the band of one second, and no excuse for five of them in a row.
+#[test]
+fn a_service_that_stays_as_bad_as_the_worst_second_is_not_back() {
+    let mut axis = usual(60);
+    // One second in fifteen has 10 % late ones, or 1 % unanswered.
+    for (bad, late) in [(slot(300, 300, 30), true), (slot(300, 297, 0), false)] {
+        axis.cells.fill(slot(300, 300, 0));
+        axis.cells[70..80].fill(bad.clone());
+        axis.cells[200..300].fill(bad.clone());
+        // Then one of five, as in the baseline: back.
+        axis.cells[320..330].fill(bad);
+        let baseline = Baseline::of(&axis, 0..150).unwrap();
+        assert!(baseline.holds(&axis.sum(200..210), 3_000.0), "each second is in the band");
+        let found = judge(&axis, &baseline, span(180, 200, 600));
+        assert_eq!(found.from_revert, Took::Ns(10 * SECOND), "{late}");
+        let found = judge(&axis, &baseline, span(180, 200, 300));
+        assert_eq!(found.from_revert, Took::MoreThan(10 * SECOND));
+        let outside = found.outside.unwrap();
+        assert!(outside.text().contains("no five in a row together"), "{}", outside.text());
+    }
+}
+
+#[test]
+fn what_a_service_lacked_that_was_not_back_is_told() {
+    let mut axis = usual(60);
+    let baseline = Baseline::of(&axis, 0..150).unwrap();
+    axis.cells[200..220].fill(slot(300, 200, 0));
+    axis.cells[240..270].fill(slot(300, 300, 20));
+    axis.cells[280..290].fill(Cell::default());
+    let outside = judge(&axis, &baseline, span(180, 200, 300)).outside.unwrap();
+    // Of a second in which nothing was due nothing was answered either, and nothing known to be in time.
+    let seen = (outside.seconds, outside.few_due, outside.unanswered, outside.late);
+    assert_eq!(seen, (10, 1, 3, 4));
+    assert_eq!(
+        outside.text(),
+        "of 10 seconds 1 had too few requests due, 3 too few answered, 4 too many late"
+    );
+    assert_eq!(judge(&axis, &baseline, span(180, 200, 600)).outside, None);
+}
+
 #[test]
 fn cancelled_requests_count_for_nobody_and_refused_ones_against() {
     let mut cell = slot(300, 270, 0);

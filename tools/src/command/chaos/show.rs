@@ -81,7 +81,11 @@ pub(super) fn told(fault: &Fault, k: u32, of: u32, trial: &Trial) -> String {
     };
     let back = match trial.recovery.map(|found| found.from_revert) {
         Some(Took::Ns(ns)) => format!("back {:.1} s after the revert", s(ns)),
-        Some(Took::MoreThan(ns)) => format!("not back {:.1} s after the revert", s(ns)),
+        Some(Took::MoreThan(ns)) => {
+            let lacked = trial.recovery.and_then(|found| found.outside);
+            let lacked = lacked.map(|of| format!(" ({})", of.text())).unwrap_or_default();
+            format!("not back {:.1} s after the revert{lacked}", s(ns))
+        }
         None => {
             let bad = trial.checks.iter().find(|check| check.holds != Some(true));
             bad.map_or_else(

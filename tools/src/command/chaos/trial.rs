@@ -91,7 +91,7 @@ fn flipped(flips: &Flips) -> Bite {
         }
     };
     let (before, after) = (Some(0), Some(*events));
-    Bite { source, unit: "events".to_owned(), before, after, bit: *events > 0 && failed.is_none() }
+    Bite { source, unit: "events".to_owned(), before, after, bit: *events > 0 && events == logs }
 }
 
 /// What a trial is done to and judged by.
@@ -313,7 +313,7 @@ impl Scene<'_, '_> {
             unit: "copies".to_owned(),
             before: Some(0),
             after: Some(planted),
-            bit: planted > 0,
+            bit: planted == all as u64,
         }];
         let span = Span { injected_ns, reverted_ns: until_ns, until_ns };
         Ok(Trial {
