@@ -156,17 +156,7 @@ impl Resume {
     /// Gives the heap's state and its copies names of the epoch that they are of.
     pub(super) fn keep_heap(&self) -> Result<(), DriveError> {
         let epoch = next_number(&self.epochs) - 1;
-        let entries = fs::read_dir(&self.dir).map_err(|error| self.failed(error))?;
-        for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-            let kept = match name.strip_prefix("heap-at-") {
-                Some(rest) => format!("heap-epoch-{epoch}-at-{rest}"),
-                None if name == HEAP_STATE => heap_state(epoch, epoch + 1),
-                None => continue,
-            };
-            fs::rename(self.dir.join(&name), self.dir.join(kept))
-                .map_err(|error| self.failed(error))?;
-        }
-        Ok(())
+        keep_states(&self.dir, epoch).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: impl ToString) -> DriveError {
@@ -207,6 +197,22 @@ impl Resume {
     }
 }
 
+/// What has the name of the epoch already is its state: what lies beside that was made by a resumption that failed before
+/// an epoch of its own began, and is of none.
+fn keep_states(dir: &Path, epoch: u32) -> std::io::Result<()> {
+    let entries = fs::read_dir(dir)?;
+    for name in entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
+        let kept = match name.strip_prefix("heap-at-") {
+            Some(rest) => format!("heap-epoch-{epoch}-at-{rest}"),
+            None if name == HEAP_STATE => heap_state(epoch, epoch + 1),
+            None => continue,
+        };
+        let (name, kept) = (dir.join(name), dir.join(kept));
+        if kept.exists() { fs::remove_file(name)? } else { fs::rename(name, kept)? }
+    }
+    Ok(())
+}
+
 fn next_number(epochs: &[Epoch]) -> u32 {
     epochs.last().map_or(1, |epoch| epoch.number).saturating_add(1)
 }
@@ -221,4 +227,29 @@ fn refuse_ended(dir: &Path, run: &RunFrames) -> Result<(), DriveError> {
         return Err(not_resumable(dir, cause, "begin a new run with `tailbeam soak`"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_resumption_that_failed_takes_no_state_of_the_epoch_before_away() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path();
+        let write = |name: &str, text: &str| fs::write(dir.join(name), text).unwrap();
+        write(HEAP_STATE, "two days");
+        write("heap-at-3600s.tbh", "an hour");
+        keep_states(dir, 1).unwrap();
+        // It got as far as a state of its own.
+        write(HEAP_STATE, "a second");
+        keep_states(dir, 1).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap();
+        assert_eq!(read(&heap_state(1, 2)), "two days");
+        assert_eq!(read("heap-epoch-1-at-3600s.tbh"), "an hour");
+        assert_eq!(fs::read_dir(dir).unwrap().count(), 2);
+        write(HEAP_STATE, "of the second epoch");
+        keep_states(dir, 2).unwrap();
+        assert_eq!(read(&heap_state(2, 3)), "of the second epoch");
+    }
 }

@@ -239,7 +239,7 @@ mod tests {
         let many = 3 * LONG_MAX as u64;
         for i in 0..many {
             let long = i.is_multiple_of(3);
-            let turn = LongTurn { agent: i as u32, from_ns: i, len_ns: if long { 90 } else { 2 } };
+            let turn = LongTurn { agent: 17, from_ns: i, len_ns: if long { 90 } else { 2 } };
             let off = TurnOff { from_ns: i, off_ns: 80, ready_ns: None };
             notes.long_turn(turn, long.then_some(off));
         }
