@@ -18,4 +18,7 @@ pub mod plan;
 pub mod protocol;
 pub mod remote;
 pub mod report;
+#[cfg(test)]
+#[path = "../tests/common/rings.rs"]
+mod rings;
 pub mod verdict;

@@ -2,15 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test reports by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use tailbeam_harness::certify::{
-    CERTIFICATE, CertifyError, Judged, Policy, RunDirs, Signer, Verified, judge, junit, statement,
-    verify,
+    CERTIFICATE, CertifyError, Judged, Policy, RunDirs, Signer, Verified, judge, junit, schedule,
+    statement, verify,
 };
 use tailbeam_harness::drive::{self, Control};
-use tailbeam_harness::evidence::Store;
+use tailbeam_harness::evidence::{Store, read_run};
 use tailbeam_harness::load::Elicit;
 use tailbeam_harness::plan::{Arrivals, Plan, Span};
 use tailbeam_harness::verdict::{GateVerdict, Overall, parse_gates};
@@ -199,12 +200,48 @@ fn the_certificate_of_another_run_is_covered_and_a_policy_is_what_it_is_called()
     assert!(!found.holds && found.text.contains("may ask for less"), "{found:?}");
 }
 
+/// Sums can be made to fit; the schedule is drawn from the seed.
+#[test]
+fn requests_that_no_schedule_has_are_found() {
+    let store = tempfile::tempdir().unwrap();
+    let dir = record(&store.path().join("a"));
+    let mut run = read_run(&dir).unwrap();
+    let said = schedule(&run).unwrap();
+    assert!(said.contains("that 100 of 100 agents had due by seed"), "{said}");
+    let asked = run.attempts.clone();
+    run.attempts.as_mut().unwrap()[17] += 1;
+    let found = schedule(&run).unwrap_err();
+    assert!(found.starts_with("agent 17 asked "), "{found}");
+    run.attempts = asked.map(|of| of.iter().map(|n| n - n / 20).collect());
+    assert!(schedule(&run).is_err(), "one in twenty is missing");
+    run.attempts = None;
+    assert!(schedule(&run).is_err());
+    run.end.as_mut().unwrap().reason = "interrupted".to_owned();
+    assert!(schedule(&run).unwrap().starts_with("not drawn again: "));
+}
+
 #[test]
 fn a_run_of_another_workload_or_a_closed_loop_is_not_what_a_policy_needs() {
     let store = tempfile::tempdir().unwrap();
     let dir = record(&store.path().join("a"));
     let mut needs = policy("fairness<50", 1);
     assert_eq!(judge(&needs, &runs(&dir)).unwrap().verdict, Overall::Go);
+    // A rate alone is not the load.
+    let wants = |needs: &mut Policy, key: &str, value: u64| {
+        needs.runs[0].plan = BTreeMap::from([(key.to_owned(), value.into())]);
+    };
+    wants(&mut needs, "shape.fan_out", 1);
+    assert_eq!(judge(&needs, &runs(&dir)).unwrap().verdict, Overall::Go);
+    for (key, value, says) in [
+        ("shape.fan_out", 5, "its plan has 1 for shape.fan_out, the policy needs 5"),
+        ("shape.fan_in", 5, "its plan has nothing for shape.fan_in"),
+    ] {
+        wants(&mut needs, key, value);
+        let judged = judge(&needs, &runs(&dir)).unwrap();
+        assert_eq!(judged.verdict, Overall::Inconclusive);
+        assert!(judged.runs[0].lacks[0].contains(says), "{:?}", judged.runs[0]);
+    }
+    needs.runs[0].plan.clear();
     needs.runs[0].workload = Some("elicitation".to_owned());
     let judged = judge(&needs, &runs(&dir)).unwrap();
     assert_eq!(judged.verdict, Overall::Inconclusive);

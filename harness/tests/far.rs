@@ -93,7 +93,9 @@ fn port(count: u16) -> u16 {
 }
 
 fn ready() -> Option<std::sync::MutexGuard<'static, ()>> {
-    tailbeam_runtime::features::probe().ok()?;
+    if !common::rings::has_rings() {
+        return None;
+    }
     Some(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 

@@ -82,7 +82,9 @@ fn run_with<W: Workload>(
     off: Option<Defence>,
     harm: impl FnOnce(&Board) + Send,
 ) -> Option<Ran> {
-    tailbeam_runtime::features::probe().ok()?;
+    if !common::rings::has_rings() {
+        return None;
+    }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (root, board) = (tempfile::tempdir().unwrap(), board());
     board.set(Knob::DefencesOff, off.map_or(0, |defence| defence as u64));

@@ -9,6 +9,13 @@ use serde_json::Value;
 use tailbeam::render::leaks::{Leaks, json};
 use tailbeam::render::page;
 use tailbeam::render::pages::{self, Cell, Page, Part, Picture, Sheet};
+use tailbeam_harness::compare::scale::{Cost, Series, series};
+use tailbeam_harness::compare::{
+    Comparison, Recipe, Role, Rules, RunFigures, Side, Sources, Trial, TrialRun, compare, design,
+};
+use tailbeam_harness::report::Measured;
+use tailbeam_harness::verdict::Outcomes;
+use tailbeam_probes::stats::Histogram;
 
 use super::Made;
 use super::latency_fixture::Run;
@@ -254,5 +261,118 @@ fn the_page_of_a_certificate_and_of_any_document_hold_as_well() {
         holds(&seen);
         assert!(seen["text"].as_str().unwrap().contains(wanted), "{wanted}");
         valid(&page);
+    }
+}
+
+/// Side B at twice the P99 of A, in six pairs and two of A against itself.
+fn comparison() -> Comparison {
+    let run =
+        |role, id: String| TrialRun { role, run: Measured::Known(id), steal: Measured::Known(0.0) };
+    let trials = (0..8).map(|block| {
+        let other = if block < 6 { Role::B } else { Role::A2 };
+        let runs = [Role::A, other].map(|role| run(role, format!("{block}-{role:?}-{HOSTILE}")));
+        Trial { seed: block, runs: runs.to_vec() }
+    });
+    let side =
+        |name: &str| Side { name: format!("{name} {HOSTILE}"), args: Vec::new(), program: None };
+    let recipe = Recipe {
+        version: 1,
+        id: HOSTILE.to_owned(),
+        started: "2026-01-01T00:00:00Z".to_owned(),
+        a: side("elicitation"),
+        b: side("polling"),
+        shared: vec![HOSTILE.to_owned()],
+        design: Some(design(1, 6, 2)),
+        rules: Rules::default(),
+        sweep: Vec::new(),
+        chosen: None,
+        unfit: Vec::new(),
+        trials: trials.collect(),
+        stopped: false,
+    };
+    let level = |id: &str| if id.contains("-B-") { 2.0 } else { 1.0 };
+    let noise = |id: &str| 1.0 + id.bytes().next().map_or(0.0, f64::from) / 1e4;
+    let figures = |id: &str| {
+        let ns = |ns: f64| Measured::Known(ns * level(id) * noise(id));
+        let outcomes = Outcomes { attempts: 10, ok: 10, ..Outcomes::default() };
+        Measured::Known(RunFigures {
+            run: id.to_owned(),
+            workload: HOSTILE.to_owned(),
+            agents: 10_000,
+            seed: 1,
+            p50_ns: ns(1e6),
+            p99_ns: ns(9e6),
+            offered_per_s: Measured::Known(1_000.0),
+            throughput_per_s: Measured::Known(1_000.0),
+            cpu_per_op_ns: Measured::unknown(HOSTILE, HOSTILE),
+            delivery: Measured::Known(1.0),
+            outcomes: Measured::Known(outcomes),
+            finished: true,
+            stall: None,
+            others: Measured::Known(0.0),
+        })
+    };
+    let latency = |id: &str| {
+        let mut all = Histogram::new();
+        let ms = |n: u64| (n as f64 * 1e3 * level(id)).round();
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small")]
+        (1..20_000u64).for_each(|n| all.record(ms(n) as u64));
+        Measured::Known(all)
+    };
+    let waits = |_: &str| Measured::unknown("no sweep", "none is needed");
+    compare(&recipe, Vec::new(), &Sources { figures: &figures, waits: &waits, latency: &latency })
+}
+
+/// What is drawn of ratios, percentiles and fleets.
+#[test]
+fn the_pictures_of_comparisons_and_of_series_hold_as_well() {
+    let of = comparison();
+    assert_eq!(of.pairs.len(), 6);
+    let cost = |agents: u64| {
+        let figures = of.pairs[0].a.clone();
+        let p99_ns = Measured::Known(1e6 * agents as f64);
+        Measured::Known(Cost {
+            figures: RunFigures { agents, p99_ns, ..figures },
+            planned_per_s: 1_000.0,
+            lateness_p99_ns: Measured::Known(1_000),
+            live_min: Measured::Known(agents),
+            bytes_per_agent: Measured::Known(400.0),
+            rss_per_agent: Measured::unknown(HOSTILE, HOSTILE),
+            core_max: Measured::Known(0.5),
+            slowest: Measured::unknown(HOSTILE, HOSTILE),
+            log: None,
+        })
+    };
+    let mut points: Vec<_> = [10, 100, 1_000].map(|agents| (agents, cost(agents))).to_vec();
+    points.push((10_000, Measured::unknown(HOSTILE, HOSTILE)));
+    let identity = (HOSTILE.to_owned(), "2026-01-01T00:00:00Z".to_owned());
+    let series = Series {
+        none_below: Some(HOSTILE.to_owned()),
+        ..series(identity, vec![HOSTILE.to_owned()], 300_000_000, points, false)
+    };
+    let documents = [
+        (pages::comparison(&of), serde_json::json!({"schema": "tailbeam.compare", "data": of}), 80),
+        (
+            pages::series(&series),
+            serde_json::json!({"schema": "tailbeam.scale", "data": series}),
+            30,
+        ),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    for (place, (page, document, figures)) in documents.into_iter().enumerate() {
+        let dir = dir.path().join(place.to_string());
+        fs::create_dir_all(&dir).unwrap();
+        let (file, json) = (dir.join("page.html"), dir.join("document.json"));
+        let mut html = Vec::new();
+        pages::html(&page, &document, &mut html).unwrap();
+        fs::write(&file, html).unwrap();
+        fs::write(&json, document.to_string()).unwrap();
+        let Some(seen) = open(&file, &json) else { return };
+        holds(&seen);
+        assert!(seen["figures"].as_u64().unwrap() >= figures, "{}", seen["figures"]);
+        assert!(seen["text"].as_str().unwrap().contains("<script>alert(1)</script>"));
+        let drawn = fs::read_to_string(&file).unwrap().matches("role=\"img\"").count();
+        assert!(drawn >= 3, "{drawn} pictures");
+        valid(&file);
     }
 }

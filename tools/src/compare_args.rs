@@ -97,7 +97,7 @@ pub(crate) struct ScaleArgs {
     /// Largest fleet
     #[arg(long, default_value = "1m", value_parser = count)]
     pub(crate) to: u64,
-    /// Fleets at equal ratios from 10 on [default: the powers of ten]
+    /// Fleets at equal ratios from 10 on, or the smallest that the plan allows [default: that one and the powers of ten]
     #[arg(long, value_name = "K")]
     pub(crate) points: Option<usize>,
     /// Runs that narrow down where it stops to keep up

@@ -89,6 +89,17 @@ pub fn run_with(workloads: &'static [&'static dyn AnyWorkload]) -> ExitCode {
     ExitCode::from(run(std::env::args_os(), workloads, &mut io::stdout(), &mut io::stderr()))
 }
 
+/// Reads a scenario file as `soak --scenario` does and returns the flags that it stands for; nothing is run. `name` is the
+/// file's, for errors.
+///
+/// # Errors
+/// One text with the line and column, a cause and a remedy.
+pub fn scenario_flags(name: &str, text: &str) -> Result<Vec<OsString>, String> {
+    let cli = <args::Cli as clap::CommandFactory>::command();
+    let soak = cli.find_subcommand("soak").ok_or("this program has no soak")?;
+    scenario::flags(name, text, soak)
+}
+
 /// Runs a command line; results go to `out`, everything else to `err`. Returns the exit code.
 pub fn run(
     args: impl IntoIterator<Item = OsString>,

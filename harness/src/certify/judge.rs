@@ -13,6 +13,9 @@ use crate::plan::{Arrivals, Plan};
 use crate::report::{self, EpochRow, EpochsSection, Report, ReportError, UNBROKEN};
 use crate::verdict::{Gate, GateResult, GateVerdict, Overall, Validity};
 
+/// Share of its plan's requests that a run must have made: below it, it is not the load that it was to be.
+const OFFERED: f64 = 0.95;
+
 /// Directories of runs and series by the name that the policy has for them.
 pub type RunDirs = BTreeMap<String, PathBuf>;
 
@@ -259,6 +262,7 @@ fn unlike(need: &Need, report: &Report, plan: &Plan, builds: &[String]) -> Vec<S
     if let Some(needed) = need.workload.as_ref().filter(|needed| *needed != workload) {
         lacks.push(format!("it was of the workload {workload}, the policy needs {needed}"));
     }
+    lacks.extend(need.unlike(plan));
     if plan.shape.arrivals == Arrivals::Closed {
         lacks.push(
             "its loop was closed: what a slow system is not asked is in no figure, and a policy needs a schedule that \
@@ -304,6 +308,12 @@ fn cert_run(need: &Need, report: &Report, plan: &Plan, plan_sha256: String) -> C
         lacks.push(format!(
             "it offered {planned_per_s:.0}/s of the {}/s that the policy needs",
             need.offered_per_s_min
+        ));
+    }
+    let asked = report.load.outcomes.known().map(|all| all.attempts as f64 / run.measured_s);
+    if let Some(asked_per_s) = asked.filter(|asked| *asked < OFFERED * planned_per_s) {
+        lacks.push(format!(
+            "{asked_per_s:.0} requests a second were made of the {planned_per_s:.0}/s that its plan has"
         ));
     }
     let broken = report.validity.iter().find(|check| check.name == UNBROKEN && !check.holds);

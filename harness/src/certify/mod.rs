@@ -3,7 +3,7 @@
 //! A certificate is an [in-toto](https://in-toto.io) statement v1 in a DSSE envelope, signed with Ed25519. Its
 //! subjects are all files of its runs and of its series of faults by SHA-256; its predicate is what [`judge`] made of them under a policy.
 //! [`verify()`] believes nothing of it: it checks the signature against a key that it is given, every file
-//! against its hash, and judges the runs anew. A figure in the predicate is never read by anything but the
+//! against its hash, judges the runs anew, and draws the schedule of their agents again from the seed. A figure in the predicate is never read by anything but the
 //! comparison.
 //!
 //! GO: every gate of the policy passes. A gate that was not measured, on a run that is missing or too short, is
@@ -14,6 +14,7 @@ mod files;
 mod judge;
 mod junit;
 mod policy;
+mod schedule;
 mod series;
 mod statement;
 mod verify;
@@ -21,8 +22,9 @@ mod verify;
 pub use dsse::{Envelope, EnvelopeError, PAYLOAD_TYPE, SignError, Signed, Signer, Verifier};
 pub use files::{FileHash, FilesError, hash_files};
 pub use judge::{CertGate, CertRun, CertifyError, Judged, RunDirs, judge};
-pub use junit::junit;
+pub use junit::{junit, junit_of_run};
 pub use policy::{Builds, Continuity, Need, Policy, PolicyError, PolicyGate, SHIPPED};
+pub use schedule::schedule;
 pub use series::{CertScenario, CertSeries, SeriesGate, SeriesNeed};
 pub use statement::{
     Digest, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement, Subject, statement,

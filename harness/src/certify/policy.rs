@@ -1,9 +1,13 @@
 //! Policies: what a certificate requires, as a file that people read and version.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::judge::RunDirs;
 use super::series::{SeriesGate, SeriesNeed};
+use crate::plan::Plan;
 use crate::verdict::{Gate, parse_gates};
 
 /// A policy.
@@ -49,6 +53,25 @@ pub struct Need {
     /// Whether it may have been cut and continued.
     #[serde(default, skip_serializing_if = "Continuity::is_strict")]
     pub continuity: Continuity,
+    /// What its plan must say, by the keys of `plan.toml` with dots between them: a rate alone does not make a load the one
+    /// that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub plan: BTreeMap<String, Value>,
+}
+
+impl Need {
+    /// What a plan has otherwise, in words.
+    #[must_use]
+    pub fn unlike(&self, plan: &Plan) -> Vec<String> {
+        let found = serde_json::to_value(plan).unwrap_or_default();
+        let other = |(key, wanted): (&String, &Value)| {
+            let value = found.pointer(&format!("/{}", key.replace('.', "/")));
+            let has = value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            (value != Some(wanted))
+                .then(|| format!("its plan has {has} for {key}, the policy needs {wanted}"))
+        };
+        self.plan.iter().filter_map(other).collect()
+    }
 }
 
 /// What a run that was cut and continued counts for.

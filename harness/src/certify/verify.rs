@@ -5,7 +5,9 @@ use serde::Serialize;
 use super::dsse::Verifier;
 use super::judge::{Judged, RunDirs, judge};
 use super::policy::Policy;
+use super::schedule::schedule;
 use super::statement::{PREDICATE_TYPE, STATEMENT_TYPE, Statement, Subject, subjects};
+use crate::evidence::read_run;
 use crate::verdict::Overall;
 
 /// One thing that was checked.
@@ -61,6 +63,7 @@ pub fn verify(
     note(&mut verified.findings, "policy", policy(signed, wanted));
     files(&statement, dirs, &mut verified.findings);
     verified.recomputed = recomputed(&statement, dirs, &mut verified.findings);
+    schedules(&statement, dirs, &mut verified.findings);
     verified.statement = Some(statement);
     verified
 }
@@ -180,6 +183,17 @@ fn recomputed(
     };
     note(findings, "figures", result);
     Some(judged)
+}
+
+/// The requests of each run are those that its seed has due.
+fn schedules(statement: &Statement, dirs: &RunDirs, findings: &mut Vec<Finding>) {
+    for need in &statement.predicate.judged.policy.runs {
+        let Some(dir) = dirs.get(&need.name) else { continue };
+        let found = read_run(dir).map_err(|error| error.to_string());
+        let found = found.and_then(|run| schedule(&run));
+        let named = |text: String| format!("run {}: {text}", need.name);
+        note(findings, "schedule", found.map(named).map_err(named));
+    }
 }
 
 /// A judgement as whoever reads it from a statement has it: serde_json may read a number one bit beside the one it wrote.

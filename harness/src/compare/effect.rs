@@ -266,6 +266,10 @@ pub(super) fn judge(metric: Metric, pairs: &[Two<'_>], aa: &[Two<'_>]) -> Metric
         judged: Judged::Inconclusive,
         reason: String::new(),
     };
+    if let Some(dead) = dead(metric, pairs) {
+        (result.judged, result.reason) = dead;
+        return result;
+    }
     if d.len() < pairs.len() {
         let missing = pairs.iter().find_map(|(a, b)| cause(a).or_else(|| cause(b)));
         result.reason = format!(
@@ -278,6 +282,22 @@ pub(super) fn judge(metric: Metric, pairs: &[Two<'_>], aa: &[Two<'_>]) -> Metric
     }
     conclude(&mut result, &d);
     result
+}
+
+/// A side that has nothing of what more is better of, in each of six pairs or more, while the other has: no ratio says so.
+fn dead(metric: Metric, pairs: &[Two<'_>]) -> Option<(Judged, String)> {
+    let all = |is: fn(f64, f64) -> bool| {
+        let known = |(a, b): &Two<'_>| Some((*a.known()?, *b.known()?));
+        pairs.iter().all(|pair| known(pair).is_some_and(|(a, b)| is(a, b)))
+    };
+    if pairs.len() < PAIRS_MIN || !metric.more_is_better() {
+        return None;
+    }
+    let told = |side: &str| format!("side {side} has none in any of {} pairs", pairs.len());
+    if all(|a, b| a > 0.0 && b <= 0.0) {
+        return Some((Judged::Worse, told("B")));
+    }
+    all(|a, b| a <= 0.0 && b > 0.0).then(|| (Judged::Better, told("A")))
 }
 
 fn positive(pair: &Two<'_>) -> Option<(f64, f64)> {

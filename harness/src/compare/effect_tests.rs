@@ -125,6 +125,22 @@ fn what_a_claim_lacks_is_said() {
 }
 
 #[test]
+fn a_side_that_has_nothing_at_all_is_worse() {
+    let side = |a: f64, b: f64, n| vec![(Measured::Known(a), Measured::Known(b)); n];
+    let of = |metric, pairs: &[Owned]| judged(metric, pairs, &[]);
+    let dead = of(Metric::Throughput, &side(1_000.0, 0.0, 6));
+    assert!(dead.judged == Judged::Worse && dead.reason.contains("side B has none"), "{dead:?}");
+    assert_eq!(of(Metric::Delivery, &side(0.0, 1.0, 6)).judged, Judged::Better);
+    // Fewer pairs, one that has something, or a figure of which less is better, say nothing.
+    assert_eq!(of(Metric::Throughput, &side(1_000.0, 0.0, 5)).judged, Judged::Inconclusive);
+    let mut one = side(1_000.0, 0.0, 6);
+    one[3].1 = Measured::Known(1.0);
+    assert_eq!(of(Metric::Throughput, &one).judged, Judged::Inconclusive);
+    assert_eq!(of(Metric::P99, &side(1_000.0, 0.0, 6)).judged, Judged::Inconclusive);
+    assert_eq!(of(Metric::Throughput, &side(0.0, 0.0, 6)).judged, Judged::Inconclusive);
+}
+
+#[test]
 fn a_drift_widens_the_interval_to_its_extremes() {
     let at = |d: f64| (Measured::Known(1.0), Measured::Known(d.exp()));
     let mut rng = Rng(6);

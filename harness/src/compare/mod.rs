@@ -17,6 +17,7 @@ pub mod effect;
 pub mod figures;
 pub mod law;
 mod outcome;
+mod percentiles;
 pub mod scale;
 pub mod sweep;
 
@@ -27,6 +28,7 @@ pub use figures::{Exclusion, Rules, RunFigures};
 pub use outcome::{
     Comparison, Difference, Excluded, Pair, Recipe, SideSum, Sources, Trial, TrialRun, compare,
 };
+pub use percentiles::Percentile;
 
 /// Name of the JSON document of a comparison.
 pub const SCHEMA: &str = "tailbeam.compare";

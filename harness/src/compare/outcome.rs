@@ -6,6 +6,7 @@ use tailbeam_probes::stats::Histogram;
 use super::design::{Design, Role, Side};
 use super::effect::{Judged, Metric, MetricResult, Two, judge};
 use super::figures::{Exclusion, Rules, RunFigures};
+use super::percentiles::Percentile;
 use super::sweep::{Sweep, SweepRun};
 use crate::report::Measured;
 use crate::verdict::{Outcomes, Overall};
@@ -85,6 +86,9 @@ pub struct Comparison {
     pub pairs: Vec<Pair>,
     /// A against A.
     pub aa: Vec<Pair>,
+    /// Latency by percentile, of all pairs together.
+    #[serde(default = "not_said")]
+    pub percentiles: Measured<Vec<Percentile>>,
     /// The rules of exclusion in words.
     pub rules: Vec<String>,
     /// The runs that were left out, each with its rule.
@@ -97,6 +101,10 @@ pub struct Comparison {
     pub sweep: Option<Sweep>,
     /// GO: B is nowhere worse; NO-GO: B is worse somewhere; INCONCLUSIVE: neither can be said.
     pub verdict: Overall,
+}
+
+fn not_said() -> Measured<Vec<Percentile>> {
+    Measured::unknown("the document does not say", "compute it anew: --from")
 }
 
 /// Two runs that are compared.
@@ -155,12 +163,14 @@ struct Counted {
 }
 
 /// Where the runs of a comparison are read from, by their ids.
-#[expect(missing_debug_implementations, reason = "two functions")]
+#[expect(missing_debug_implementations, reason = "functions")]
 pub struct Sources<'a> {
     /// The figures of a run, or why there are none.
     pub figures: &'a dyn Fn(&str) -> Measured<RunFigures>,
     /// How long its messages waited for a look.
     pub waits: &'a dyn Fn(&str) -> Measured<Histogram>,
+    /// The system latency of its requests.
+    pub latency: &'a dyn Fn(&str) -> Measured<Histogram>,
 }
 
 /// Computes the comparison.
@@ -197,7 +207,14 @@ pub fn compare(recipe: &Recipe, differences: Vec<Difference>, sources: &Sources<
         .collect();
     let outcomes = vec![side_sum(Role::A, &sides), side_sum(Role::B, &sides)];
     let sweep = super::sweep::sweep(&recipe.sweep, recipe.chosen.as_deref(), sources);
-    let verdict = verdict(&metrics, &outcomes, is_baseline_unfit(recipe));
+    let law_broken = sweep.as_ref().is_some_and(Sweep::is_law_broken);
+    let verdict = verdict(&metrics, &outcomes, is_baseline_unfit(recipe) || law_broken);
+    let mut caveats = caveats(recipe, &pairs, &counted, &outcomes);
+    if law_broken {
+        caveats.push(
+            "the setting that was compared does not wait as its interval says: nothing is claimed of it".to_owned(),
+        );
+    }
     Comparison {
         id: recipe.id.clone(),
         started: recipe.started.clone(),
@@ -205,8 +222,9 @@ pub fn compare(recipe: &Recipe, differences: Vec<Difference>, sources: &Sources<
         b: recipe.b.clone(),
         shared: recipe.shared.clone(),
         seed: recipe.design.as_ref().map(|design| design.seed),
-        caveats: caveats(recipe, &pairs, &counted, &outcomes),
+        caveats,
         metrics,
+        percentiles: super::percentiles::percentiles(&pairs, sources),
         pairs,
         aa,
         rules: recipe.rules.text(),
@@ -320,7 +338,8 @@ const fn is_baseline_unfit(recipe: &Recipe) -> bool {
 }
 
 /// B is worse somewhere, nowhere, or that cannot be said. Sums that do not close make it INCONCLUSIVE: a figure
-/// of requests that were lost from sight compares nothing. So does a side of which no setting was fit.
+/// of requests that were lost from sight compares nothing. So does a side of which no setting was fit, or the one that was
+/// taken is not what it is called.
 fn verdict(metrics: &[MetricResult], outcomes: &[SideSum], unfit: bool) -> Overall {
     let any = |judged| metrics.iter().any(|metric| metric.judged == judged);
     if unfit || outcomes.iter().any(|side| !side.closed) {

@@ -56,8 +56,8 @@ fn recipe(pairs: usize) -> Recipe {
 }
 
 fn compared(recipe: &Recipe, figures: &dyn Fn(&str) -> Measured<RunFigures>) -> Comparison {
-    let waits = |_: &str| Measured::unknown("not asked for", "ask for it");
-    compare(recipe, Vec::new(), &Sources { figures, waits: &waits })
+    let none = |_: &str| Measured::unknown("not asked for", "ask for it");
+    compare(recipe, Vec::new(), &Sources { figures, waits: &none, latency: &none })
 }
 
 /// P99 of B is twice that of A, with a little noise that differs by run.

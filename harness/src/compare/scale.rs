@@ -46,6 +46,9 @@ pub struct Series {
     pub capacity: Capacity,
     /// What limits.
     pub limit: Measured<Limit>,
+    /// Why no smaller fleet than the first can be planned, where that is above 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub none_below: Option<String>,
     /// It was stopped before its end.
     pub stopped: bool,
 }
@@ -81,6 +84,54 @@ pub struct Cost {
     pub core_max: Measured<f64>,
     /// Where the slowest requests spent most of their time.
     pub slowest: Measured<Slowest>,
+    /// What it waited for its event log; none where it has no log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogCost>,
+}
+
+/// What an event log cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LogCost {
+    /// Answers that waited until their event was in it.
+    pub waits: u64,
+    /// How long they did in the mean, ns.
+    pub wait_mean_ns: f64,
+    /// Syncs per second of the measured time.
+    pub syncs_per_s: f64,
+    /// Events per sync; 0 where nothing is synced.
+    pub events_per_sync: f64,
+    /// Requests refused because it was full.
+    pub refused: u64,
+}
+
+impl LogCost {
+    fn of(report: &Report) -> Option<Self> {
+        let count =
+            |name: &str| report.protocol.iter().find(|of| of.name == name).map(|of| of.count);
+        let (events, syncs) = (count("log: events")?, count("log: syncs")?);
+        let waits = count("waits for the log").unwrap_or(0);
+        let full = report.protocol.iter().filter(|of| of.name.ends_with("refused: log full"));
+        let whole = |n: u64| n.max(1) as f64;
+        Some(Self {
+            waits,
+            wait_mean_ns: count("wait for the log, ns").unwrap_or(0) as f64 / whole(waits),
+            syncs_per_s: syncs as f64 / report.run.measured_s.max(1e-9),
+            events_per_sync: if syncs == 0 { 0.0 } else { events as f64 / syncs as f64 },
+            refused: full.map(|of| of.count).sum(),
+        })
+    }
+
+    /// In words, where answers wait for it for half of the median of the latency or more, or are refused for it.
+    fn limits(&self, p50_ns: &Measured<f64>) -> Option<String> {
+        let Self { waits, wait_mean_ns, syncs_per_s, events_per_sync, refused } = *self;
+        let long = p50_ns.known().is_some_and(|p50| waits > 0 && wait_mean_ns >= p50 / 2.0);
+        (long || refused > 0).then(|| {
+            format!(
+                "the sync of the event log: {waits} answers wait {:.1} ms for it in the mean, {syncs_per_s:.0} syncs/s of {events_per_sync:.1} events each, {refused} requests refused because it was full",
+                wait_mean_ns / 1e6
+            )
+        })
+    }
 }
 
 /// The largest stage of the slowest band.
@@ -139,6 +190,7 @@ impl Cost {
             rss_per_agent: report.agents.rss_per_agent.clone(),
             core_max: map(&core_max, |share| share * longer),
             slowest: slowest(bands),
+            log: LogCost::of(report),
         }
     }
 }
@@ -160,23 +212,55 @@ fn slowest(bands: &[Band]) -> Measured<Slowest> {
     )
 }
 
-/// Fleets from 10 to `to`: the powers of ten, or `points` of them at equal ratios; `to` is always the last.
+/// Smallest fleet of a series, unless its plan asks for more.
+pub const FLEET_MIN: u64 = 10;
+
+/// Fleets between `from` and `to`: these, and the powers of ten between them, or `points` at equal ratios.
 #[must_use]
-pub fn fleets(to: u64, points: Option<usize>) -> Vec<u64> {
-    let from = 10u64.min(to);
+pub fn fleets(from: u64, to: u64, points: Option<usize>) -> Vec<u64> {
+    let from = from.min(to);
     let mut fleets: Vec<u64> = match points {
-        None => (1..=19).map(|power| 10u64.pow(power)).take_while(|n| *n < to).collect(),
+        None => {
+            let powers = (1..=19).map(|power| 10u64.pow(power));
+            std::iter::once(from).chain(powers.filter(|n| (from..to).contains(n))).collect()
+        }
         Some(points) => {
             let steps = points.max(2) as f64 - 1.0;
             let ratio = (to as f64 / from as f64).ln() / steps;
             let at = |k: usize| from as f64 * (ratio * k as f64).exp();
-            (0..points.max(2) - 1).map(|k| rounded(at(k))).collect()
+            (0..points.max(2) - 1).map(|k| rounded(at(k)).clamp(from, to)).collect()
         }
     };
     fleets.push(to);
     fleets.sort_unstable();
     fleets.dedup();
     fleets
+}
+
+/// The smallest fleet of 10 or more, up to `to`, that a plan allows, and why none smaller; `refused`: why a plan of so many
+/// agents is none. `Err`: `to` itself is refused.
+///
+/// # Errors
+/// The cause by which `to` is refused.
+pub fn smallest(
+    to: u64,
+    refused: impl Fn(u64) -> Option<String>,
+) -> Result<(u64, Option<String>), String> {
+    if let Some(cause) = refused(to) {
+        return Err(cause);
+    }
+    let mut low = FLEET_MIN.min(to);
+    let Some(mut cause) = refused(low) else { return Ok((low, None)) };
+    // A plan that asks for more agents than there are allows every larger fleet.
+    let mut high = to;
+    while high - low > 1 {
+        let middle = u64::midpoint(low, high);
+        match refused(middle) {
+            Some(why) => (low, cause) = (middle, why),
+            None => high = middle,
+        }
+    }
+    Ok((high, Some(cause)))
 }
 
 /// To two digits: a fleet is a number that people can repeat.
@@ -245,7 +329,8 @@ pub fn series(
         .collect();
     let (knee, capacity) = (knee(&points), capacity(&points));
     let limit = limit(&points, capacity);
-    Series { id, started, shared, limit_ns, points, knee, capacity, limit, stopped }
+    let none_below = None;
+    Series { id, started, shared, limit_ns, points, knee, capacity, limit, none_below, stopped }
 }
 
 /// How far the points keep up.
@@ -296,7 +381,8 @@ fn limit(points: &[Point], capacity: Capacity) -> Measured<Limit> {
         return Measured::unknown("no fleet could run", "see the points' causes");
     };
     let cost = point.cost.known().expect("only points that ran are looked at");
-    let mut causes = Vec::new();
+    let waits = cost.log.and_then(|log| log.limits(&cost.figures.p50_ns));
+    let mut causes: Vec<String> = waits.into_iter().collect();
     let percent = |share: &f64| format!("{:.0} %", share * 100.0);
     match cost.core_max.known() {
         Some(share) if *share >= SATURATED => {

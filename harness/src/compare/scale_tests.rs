@@ -17,6 +17,7 @@ fn cost(p99_ms: f64, delivery: f64) -> Cost {
             stage: "run queue".to_owned(),
             share: 0.8,
         }),
+        log: None,
     }
 }
 
@@ -66,6 +67,31 @@ fn a_flat_curve_has_no_knee_and_a_point_that_could_not_run_is_unknown() {
     assert!(of(Vec::new()).limit.known().is_none());
 }
 
+/// A log that syncs each event is what limits, and is called so before the core that waits for it.
+#[test]
+fn a_log_that_is_waited_for_is_the_limit() {
+    let limits = |log: LogCost| {
+        let mut slow = cost(400.0, 1.0);
+        slow.log = Some(log);
+        let found = of(vec![(10, Measured::Known(slow))]);
+        found.limit.known().unwrap().causes[0].clone()
+    };
+    // Its P50 is some share of 400 ms.
+    let log = LogCost {
+        waits: 9_000,
+        wait_mean_ns: 390e6,
+        syncs_per_s: 900.0,
+        events_per_sync: 1.0,
+        refused: 0,
+    };
+    let said = limits(log);
+    assert!(said.starts_with("the sync of the event log: 9000 answers wait 390.0 ms"), "{said}");
+    assert!(limits(LogCost { wait_mean_ns: 1e3, ..log }).starts_with("CPU"));
+    assert!(
+        limits(LogCost { wait_mean_ns: 1e3, refused: 1, ..log }).contains("1 requests refused")
+    );
+}
+
 #[test]
 fn each_way_to_fall_behind_is_named() {
     let why = |change: fn(&mut Cost)| {
@@ -92,8 +118,21 @@ fn each_way_to_fall_behind_is_named() {
 
 #[test]
 fn fleets_reach_from_ten_to_the_last() {
-    assert_eq!(fleets(1_000_000, None), [10, 100, 1_000, 10_000, 100_000, 1_000_000]);
-    assert_eq!(fleets(250_000, None).last(), Some(&250_000));
-    assert_eq!(fleets(1_000, Some(5)), [10, 32, 100, 320, 1_000]);
-    assert_eq!(fleets(5, None), [5]);
+    assert_eq!(fleets(10, 1_000_000, None), [10, 100, 1_000, 10_000, 100_000, 1_000_000]);
+    assert_eq!(fleets(10, 250_000, None).last(), Some(&250_000));
+    assert_eq!(fleets(10, 1_000, Some(5)), [10, 32, 100, 320, 1_000]);
+    assert_eq!(fleets(10, 5, None), [5]);
+    assert_eq!(fleets(202, 100_000, None), [202, 1_000, 10_000, 100_000]);
+    assert_eq!(fleets(202, 10_000, Some(3)), [202, 1_400, 10_000]);
+}
+
+/// The compare preset has 101 agents that all others ask.
+#[test]
+fn a_plan_that_needs_more_agents_than_ten_begins_where_it_can() {
+    let refused = |least: u64| move |n: u64| (n < least).then(|| format!("{n} of {least}"));
+    assert_eq!(smallest(1_000, refused(2)), Ok((10, None)));
+    assert_eq!(smallest(1_000, refused(202)), Ok((202, Some("201 of 202".to_owned()))));
+    assert_eq!(smallest(1_000, refused(1_000)), Ok((1_000, Some("999 of 1000".to_owned()))));
+    assert_eq!(smallest(1_000, refused(1_001)), Err("1000 of 1001".to_owned()));
+    assert_eq!(smallest(5, refused(2)), Ok((5, None)));
 }

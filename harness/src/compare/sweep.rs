@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::RunFigures;
+use super::figures::{Exclusion, RunFigures};
 use super::law::{LawCheck, check};
 use super::outcome::Sources;
 use crate::report::Measured;
@@ -27,6 +27,9 @@ pub struct SweepRun {
     pub run: Measured<String>,
     /// How often a request waits for a look: once, or for its answer too.
     pub looks: u32,
+    /// The rule by which it does not count; another run of its setting follows, if that many were allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<Exclusion>,
 }
 
 /// A sweep.
@@ -51,6 +54,21 @@ pub struct SweepPoint {
     pub figures: Measured<RunFigures>,
     /// Whether it waits as its interval says.
     pub law: Measured<LawCheck>,
+    /// The rule by which its run does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<Exclusion>,
+}
+
+impl Sweep {
+    /// Whether the setting that was compared waits otherwise than its interval says: then it is no sleep-poll, or the
+    /// figures are not those of one.
+    #[must_use]
+    pub fn is_law_broken(&self) -> bool {
+        let compared = |point: &&SweepPoint| self.chosen.as_ref() == Some(&point.setting);
+        let counts = |point: &&SweepPoint| compared(point) && point.excluded.is_none();
+        let broken = |point: &SweepPoint| point.law.known().is_some_and(|law| !law.holds);
+        self.points.iter().filter(counts).any(broken)
+    }
 }
 
 /// The criterion in words.
@@ -76,6 +94,7 @@ pub(super) fn sweep(
         interval_ns: run.interval_ns,
         figures: read(&run.run, sources.figures),
         law: law(run, &slack, sources),
+        excluded: run.excluded.clone(),
     };
     (!runs.is_empty()).then(|| Sweep {
         criterion: criterion(),
@@ -94,7 +113,8 @@ fn read<T>(run: &Measured<String>, source: &dyn Fn(&str) -> Measured<T>) -> Meas
 /// What the system takes besides the sleep: the 99th percentile of the wait where an append wakes the receiver.
 fn slack_ns(runs: &[SweepRun], sources: &Sources<'_>) -> Measured<u64> {
     let none = || Measured::unknown("no setting without a sleep ran", "sweep the long-poll too");
-    runs.iter().find(|run| run.interval_ns.is_none()).map_or_else(none, |run| {
+    let mut counted = runs.iter().filter(|run| run.excluded.is_none());
+    counted.find(|run| run.interval_ns.is_none()).map_or_else(none, |run| {
         match read(&run.run, sources.waits) {
             Measured::Known(waits) => waits.quantile(0.99).map_or_else(none, Measured::Known),
             Measured::Unknown { unknown, remedy } => Measured::Unknown { unknown, remedy },
@@ -166,5 +186,39 @@ mod tests {
         let gone = Measured::unknown("it failed", "see why");
         assert_eq!(choose(&[Measured::Known(slow), gone]), None);
         assert_eq!(choose(&[]), None);
+    }
+
+    #[test]
+    fn only_the_setting_that_was_compared_must_be_what_it_is_called() {
+        let law = |holds| LawCheck {
+            n: 5_000,
+            interval_ns: 1_000_000_000,
+            looks: 1,
+            slack_ns: 0,
+            distance: 0.3,
+            bound: 0.1,
+            mean_ns: 2e8,
+            law_mean_ns: 5e8,
+            p99_ns: 1,
+            law_p99_ns: 1.0,
+            holds,
+        };
+        let point = |setting: &str, holds| SweepPoint {
+            setting: setting.to_owned(),
+            interval_ns: Some(1_000_000_000),
+            figures: Measured::Known(run("x", 5e6)),
+            law: Measured::Known(law(holds)),
+            excluded: None,
+        };
+        let broken = |chosen: &str| Sweep {
+            criterion: criterion(),
+            points: vec![point("every 1s", false), point("every 2s", true)],
+            chosen: Some(chosen.to_owned()),
+        };
+        assert!(broken("every 1s").is_law_broken() && !broken("every 2s").is_law_broken());
+        let mut left_out = broken("every 1s");
+        left_out.points[0].excluded =
+            Some(Exclusion { rule: "steal".to_owned(), seen: "9 %".to_owned() });
+        assert!(!left_out.is_law_broken());
     }
 }

@@ -26,7 +26,7 @@ fn plan(seconds: u64) -> Plan {
 
 /// The findings with this hole; none on a host without io_uring.
 fn found(hole: Option<Hole>, attacks: &[&str]) -> Option<Attacked> {
-    if tailbeam_runtime::features::probe().is_err() {
+    if !crate::rings::has_rings() {
         return None;
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use tailbeam_runtime::{Config, Cores, NoObserver, Runtime, clock, features};
+use tailbeam_runtime::{Config, Cores, NoObserver, Runtime, clock};
 
 use super::super::core::{Ack, Durability};
 use super::super::{LogKey, recover_dir};
 use super::*;
 use crate::chaos::board::{Knob, Shape};
+use crate::rings::has_rings;
 
 const KEY: LogKey = LogKey([6; 16]);
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +24,7 @@ fn config(durability: Durability) -> LogConfig {
 /// Appends `count` events of 200 bytes, 32 at a time, and stops the runtime; their receipts. [`None`] on a
 /// machine without a ring.
 fn append(dir: &Path, config: LogConfig, next: (u64, u32), count: usize) -> Option<Vec<Receipt>> {
-    if features::probe().is_err() {
+    if !has_rings() {
         return None;
     }
     let cores = Config { cores: Cores::Auto, ..Config::default() };
@@ -115,7 +116,9 @@ const LANES: u8 = 8;
 
 impl Rig {
     fn start(dir: &Path, board: &Arc<Board>) -> Option<Self> {
-        features::probe().ok()?;
+        if !has_rings() {
+            return None;
+        }
         let runtime = Runtime::start(Config::default(), |_| NoObserver).unwrap();
         let (config, dir) = (config(Durability::Batch { wait_ns: 0 }), dir.to_owned());
         let config = LogConfig { rest_ns: (2_000_000, 20_000_000), ..config };

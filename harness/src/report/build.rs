@@ -9,7 +9,7 @@ use super::leaks::Heaps;
 use super::percentile::percentile;
 use super::{
     AgentsSection, CoreRow, LittleSection, LoadSection, Measured, Report, RunEnd, RunIdentity,
-    degradation, epochs, figures, growth, latency,
+    budget, degradation, epochs, figures, growth, latency,
 };
 use crate::evidence::records::{PlantedRecord, SecondRecord};
 use crate::evidence::{ReadRunError, RunFrames, read_run, rfc3339};
@@ -106,6 +106,7 @@ pub fn build(dir: &Path, gates: Option<&[Gate]>) -> Result<Report, ReportError> 
     validity.extend(epochs::unbroken(&epochs));
     let verdict = verdict::combine(&mut results, &validity);
     Ok(Report {
+        budgets: budget::rows(gates, &material),
         run: identity(&material),
         caveats: [epochs::caveats(&run, &epochs), caveats(&material)].concat(),
         epochs,
@@ -200,6 +201,10 @@ fn caveats(m: &Material<'_>) -> Vec<String> {
             caveats.push(format!("{n} {text}"));
         }
     };
+    count(
+        m.outcomes.refused,
+        "requests were refused by a limit: no latency and no delivery has them",
+    );
     count(
         m.total.refused_open_bound,
         "requests were refused because their agent had its bound of open requests",
@@ -426,6 +431,10 @@ fn judge(
         Gate::Expired { below } => {
             outcome_fraction(gate, &fraction_blocks(m, |o| o.expired), *below)
         }
+        Gate::Refused { below } => {
+            let blocks = blocks(m, |counts| (counts.outcomes.sum(), counts.outcomes.refused));
+            outcome_fraction(gate, &blocks, *below)
+        }
         Gate::Throughput { at_least_per_s } => {
             verdict::throughput(gate, *at_least_per_s, &rates(m))
         }
@@ -490,7 +499,7 @@ fn taken(cores: &[CoreRow]) -> f64 {
 
 /// Answered and unanswered requests per second. One that was lost was closed in no second; it counts
 /// against the last. One that was open before its deadline when the run was stopped is neither.
-fn delivery_blocks(m: &Material<'_>) -> Vec<Block> {
+pub(super) fn delivery_blocks(m: &Material<'_>) -> Vec<Block> {
     let mut blocks = blocks(m, |counts| {
         let o = &counts.outcomes;
         let bad = o.expired + o.error + o.cancelled + o.lost;
@@ -505,7 +514,7 @@ fn delivery_blocks(m: &Material<'_>) -> Vec<Block> {
 
 /// Requests with an outcome in each second, and those among them that `bad` counts; a lost one counts against
 /// the last second, as it was closed in none.
-fn fraction_blocks(m: &Material<'_>, bad: impl Fn(&Outcomes) -> u64) -> Vec<Block> {
+pub(super) fn fraction_blocks(m: &Material<'_>, bad: impl Fn(&Outcomes) -> u64) -> Vec<Block> {
     let mut blocks = blocks(m, |counts| {
         let o = &counts.outcomes;
         (o.sum() - o.refused, bad(o))

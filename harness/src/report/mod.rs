@@ -4,6 +4,7 @@
 //! was not measured is [`Measured::Unknown`] with its cause and remedy, never 0. Rendering is the
 //! command line's business.
 
+mod budget;
 mod build;
 mod cost;
 pub mod counters;
@@ -19,6 +20,7 @@ mod stalls;
 mod timeline;
 mod whole;
 
+pub use budget::{BudgetRow, Burn};
 pub use build::{ReportError, build};
 pub use cost::{CostModel, CostSection, LoweredStep, OwnCost, SaturatedSection, Signed, cost};
 pub use curve::Curve;
@@ -114,6 +116,9 @@ pub struct Report {
     pub degradation: Vec<DegradationRow>,
     /// Gates, in the order asked for.
     pub gates: Vec<GateResult>,
+    /// What of the gates' budgets was spent, and how fast.
+    #[serde(default)]
+    pub budgets: Vec<BudgetRow>,
     /// Validity checks.
     pub validity: Vec<Validity>,
     /// GO / NO-GO / INCONCLUSIVE.

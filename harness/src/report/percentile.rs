@@ -1,6 +1,6 @@
 //! Gates on percentiles: judged by the requests above the limit, with those that nobody saw the end of.
 
-use tailbeam_probes::stats::{Block, Judgement, judge_percentile};
+use tailbeam_probes::stats::{Block, Judgement, judge_percentile, so_far};
 
 use super::build::{Material, ReportError, blocks, from_blocks, percent};
 use crate::evidence::records::{EndRecord, SecondRecord};
@@ -41,6 +41,17 @@ pub(super) fn percentile(
     let above = || format!("{measured}, {} above", percent(estimate.p));
     let measured = if estimate.n == 0 { "unknown".to_owned() } else { above() };
     let mut result = from_blocks(gate, judgement, &estimate, measured);
+    if let (GateVerdict::Inconclusive, Some(found)) = (result.verdict, so_far(&blocks))
+        && let (Some(lower), Some(upper)) = (found.lower95, found.upper95)
+    {
+        let bounds = format!(
+            "; so far, by blocks of {:.0} s, 95 % bounds {} and {}",
+            found.block_s,
+            percent(lower),
+            percent(upper)
+        );
+        result.reason.push_str(&bounds);
+    }
     let fails = result.verdict == GateVerdict::Fail;
     if let Some((hour, above)) = bad_hour(&blocks, 1.0 - q).filter(|_| !fails) {
         result.verdict = GateVerdict::Fail;

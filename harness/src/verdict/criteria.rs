@@ -35,6 +35,11 @@ pub enum Gate {
         /// Fraction.
         below: f64,
     },
+    /// Less than this fraction of requests is refused by a limit: of the asker's rate, of its open requests, of the log.
+    Refused {
+        /// Fraction.
+        below: f64,
+    },
     /// At least as many terminal replies per second.
     Throughput {
         /// Per second.
@@ -71,7 +76,7 @@ pub enum Gate {
     Conservation {},
 }
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 18] = [
     "p50",
     "p90",
     "p95",
@@ -81,6 +86,7 @@ const NAMES: [&str; 17] = [
     "delivery",
     "errors",
     "expired",
+    "refused",
     "throughput",
     "outcomes",
     "littles_law",
@@ -116,6 +122,8 @@ pub fn default_gates() -> Vec<Gate> {
     vec![
         Gate::Percentile { q: 0.99, limit_ns: 300_000_000 },
         Gate::Delivery { at_least: 0.999 },
+        // They are in no latency and in no delivery, so too many of them would make both look good.
+        Gate::Refused { below: 0.001 },
         Gate::Outcomes {},
         Gate::LittlesLaw { within: 0.05 },
         Gate::Fairness { max_over_min: 2.0 },
@@ -184,6 +192,7 @@ fn parse(text: &str) -> Result<Gate, String> {
         }),
         "errors" => wants("<").and_then(|()| Ok(Gate::Errors { below: fraction(value)? })),
         "expired" => wants("<").and_then(|()| Ok(Gate::Expired { below: fraction(value)? })),
+        "refused" => wants("<").and_then(|()| Ok(Gate::Refused { below: fraction(value)? })),
         "throughput" => wants(">=").and_then(|()| {
             let per_s = value
                 .strip_suffix("/s")
@@ -241,6 +250,7 @@ impl Gate {
             Self::Delivery { .. } => "delivery".to_owned(),
             Self::Errors { .. } => "errors".to_owned(),
             Self::Expired { .. } => "expired".to_owned(),
+            Self::Refused { .. } => "refused".to_owned(),
             Self::Throughput { .. } => "throughput".to_owned(),
             Self::Outcomes {} => "outcomes".to_owned(),
             Self::LittlesLaw { .. } => "littles_law".to_owned(),
@@ -260,7 +270,7 @@ impl Gate {
                 format!("system latency < {} ms", trimmed(*limit_ns as f64 / 1e6))
             }
             Self::Delivery { at_least } => format!(">= {} %", trimmed(at_least * 100.0)),
-            Self::Errors { below } | Self::Expired { below } => {
+            Self::Errors { below } | Self::Expired { below } | Self::Refused { below } => {
                 format!("< {} %", trimmed(below * 100.0))
             }
             Self::Throughput { at_least_per_s } => format!(">= {}/s", trimmed(*at_least_per_s)),

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+pub(crate) mod rings;
+
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -94,7 +96,7 @@ pub(crate) fn run_with<W: Workload>(plan: &Plan) -> Option<Ran> {
 
 /// The same while `beside` is done on a thread of its own.
 pub(crate) fn run_as<W: Workload>(plan: &Plan, beside: impl FnOnce() + Send) -> Option<Ran> {
-    if tailbeam_runtime::features::probe().is_err() {
+    if !rings::has_rings() {
         return None;
     }
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);

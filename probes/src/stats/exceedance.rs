@@ -130,7 +130,8 @@ fn lag1(blocks: &[Block]) -> Option<f64> {
         blocks.iter().map(|b| if b.n == 0 { 0.0 } else { b.k as f64 / b.n as f64 }).collect();
     let mean = fractions.iter().sum::<f64>() / fractions.len() as f64;
     let variance: f64 = fractions.iter().map(|f| (f - mean).powi(2)).sum();
-    if variance == 0.0 {
+    // Blocks that are all alike differ by rounding, which depends on itself.
+    if variance <= f64::EPSILON * mean * mean {
         return Some(0.0);
     }
     Some(fractions.windows(2).map(|w| (w[0] - mean) * (w[1] - mean)).sum::<f64>() / variance)
@@ -168,7 +169,12 @@ fn judge(seconds: &[Block], allowed: f64, pass_block_s: u32) -> (Judgement, Exce
         return (undecided(reason, Some((full_s - length_s).max(estimate.block_s))), estimate);
     }
     if estimate.upper95.is_some_and(|upper| upper <= allowed) {
-        return (Judgement::Pass, estimate);
+        let Some(lag) = dependence(&estimate) else { return (Judgement::Pass, estimate) };
+        let reason = format!(
+            "it would pass, but blocks of {:.0} s depend on each other (lag-1 autocorrelation {lag:.2}): their spread says too little, and longer blocks need a longer run",
+            estimate.block_s
+        );
+        return (undecided(reason, Some(length_s)), estimate);
     }
     let needed = needed_s(&estimate, allowed, length_s);
     (undecided("the interval straddles the limit".to_owned(), needed), estimate)
@@ -204,6 +210,25 @@ fn lengthened(seconds: &[Block], block_s: u32) -> Exceedance {
         estimate = exceedance(seconds, length);
     }
     estimate
+}
+
+/// The lag-1 autocorrelation of blocks that cannot be longer and are surely no independent ones: it is above 0.1, and above
+/// 1.645 / sqrt(blocks), which that of independent ones is in 5 of 100 runs (Bartlett 1946).
+fn dependence(estimate: &Exceedance) -> Option<f64> {
+    let chance = 1.645 / (estimate.blocks as f64).sqrt();
+    estimate.lag1.filter(|lag| *lag >= LAG1_MAX.max(chance))
+}
+
+/// What a run that is too short for a verdict says so far: by the longest blocks up to those of a PASS of which there are 10
+/// or more; `None` when there are not, or nothing was judged.
+#[must_use]
+pub fn so_far(seconds: &[Block]) -> Option<Exceedance> {
+    let lengths = std::iter::successors(Some(1), |length| Some(length * 2));
+    lengths
+        .take_while(|length| *length <= PASS_BLOCK_S)
+        .map(|length| exceedance(seconds, length))
+        .take_while(|estimate| estimate.blocks >= FAIL_BLOCKS && estimate.n > 0)
+        .last()
 }
 
 /// T x (t SE / |allowed - p|)^2, from SE falling as the square root of the time.
@@ -280,6 +305,40 @@ mod tests {
                 Block { n: 30, k, len_s: 1.0 }
             })
             .collect()
+    }
+
+    #[test]
+    fn blocks_that_depend_on_each_other_are_no_pass() {
+        let mut rng = Rng(45);
+        let mut undecided = 0;
+        for _ in 0..100 {
+            // A level that stays for five minutes: 60-s blocks of half an hour are six values.
+            let levels: Vec<f64> = (0..6).map(|_| 0.003 + 0.006 * rng.unit()).collect();
+            let seconds: Vec<Block> =
+                levels.iter().flat_map(|&p| run(&mut rng, 300, 100, p)).collect();
+            match judge_percentile(&seconds, 0.01).0 {
+                Judgement::Undecided { reason, needed_s } => {
+                    assert!(reason.contains("depend on each other"), "{reason}");
+                    assert_eq!(needed_s, Some(1_800.0));
+                    undecided += 1;
+                }
+                Judgement::Pass => {}
+                Judgement::Fail => panic!("a FAIL"),
+            }
+        }
+        assert!(undecided > 90, "{undecided} of 100");
+    }
+
+    #[test]
+    fn a_short_run_says_its_bounds_so_far() {
+        let mut rng = Rng(46);
+        let found = so_far(&run(&mut rng, 60, 100, 0.005)).unwrap();
+        assert_eq!((found.blocks, found.block_s), (15, 4.0));
+        assert!(found.lower95.unwrap() < 0.005 && found.upper95.unwrap() > 0.005, "{found:?}");
+        let found = so_far(&run(&mut rng, 1_800, 10, 0.005)).unwrap();
+        assert_eq!((found.blocks, found.block_s), (56, 32.0));
+        assert_eq!(so_far(&run(&mut rng, 9, 100, 0.005)), None);
+        assert_eq!(so_far(&run(&mut rng, 60, 0, 0.0)), None);
     }
 
     #[test]

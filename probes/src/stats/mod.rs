@@ -4,6 +4,8 @@ mod exceedance;
 mod histogram;
 mod trend;
 
-pub use exceedance::{Block, Exceedance, Judgement, exceedance, judge_fraction, judge_percentile};
+pub use exceedance::{
+    Block, Exceedance, Judgement, exceedance, judge_fraction, judge_percentile, so_far,
+};
 pub use histogram::{DecodeError, Histogram};
 pub use trend::{Trend, trend};

@@ -31,6 +31,8 @@ pub(crate) enum ExportFormat {
     Parquet,
     /// Latency of all windows as an HdrHistogram percentile distribution, ms
     Hgrm,
+    /// The run's gates as JUnit XML: what shows test results
+    Junit,
 }
 
 impl ExportFormat {
@@ -46,12 +48,13 @@ impl ExportFormat {
             Self::Jsonl => "jsonl",
             Self::Parquet => "parquet",
             Self::Hgrm => "hgrm",
+            Self::Junit => "junit",
         }
     }
 }
 
 impl ExportFormat {
-    /// Whether it is of latency and not of the heap.
+    /// Whether it is of a run's load and latency, and not of a heap or a program.
     pub(crate) const fn is_latency(self) -> bool {
         matches!(
             self,
@@ -62,6 +65,7 @@ impl ExportFormat {
                 | Self::Jsonl
                 | Self::Parquet
                 | Self::Hgrm
+                | Self::Junit
         )
     }
 

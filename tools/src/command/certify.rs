@@ -282,3 +282,31 @@ fn sign(judged: &Judged, dirs: &RunDirs, dir: &Path, signer: &Signer) -> Result<
         path.display()
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use tailbeam_harness::certify::Policy;
+
+    use crate::command::chaos::subject_plan;
+
+    /// The runs of the shipped policy are called as the presets that they are to be.
+    #[test]
+    fn the_shipped_policy_needs_the_presets_that_it_names() {
+        let policy = Policy::shipped("lighthouse-sla").unwrap();
+        for need in &policy.runs {
+            assert!(need.plan.len() > 5, "{need:?}");
+            let of = |flags: &[&str]| {
+                let preset = ["--preset", need.name.as_str(), "--workload", "elicitation"];
+                let flags: Vec<String> =
+                    preset.iter().chain(flags).map(ToString::to_string).collect();
+                let plan = subject_plan(&flags, crate::workloads![crate::Secure]);
+                need.unlike(&plan.map_err(|failure| failure.text).unwrap())
+            };
+            assert_eq!(of(&[]), Vec::<String>::new());
+            for other in ["--limits stock", "--delay 0ms", "--targets ring"] {
+                let other: Vec<&str> = other.split(' ').collect();
+                assert!(!of(&other).is_empty(), "{other:?}");
+            }
+        }
+    }
+}

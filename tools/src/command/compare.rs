@@ -1,5 +1,7 @@
 //! `compare`: runs the blocks of a design, keeps the recipe, and computes the comparison from the runs.
 
+mod sweep;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::Write;
@@ -10,7 +12,6 @@ use std::time::Duration;
 
 use signal_hook::consts::SIGTERM;
 use tailbeam_harness::compare::design::PAIRS_MAX;
-use tailbeam_harness::compare::sweep::{SweepRun, choose};
 use tailbeam_harness::compare::{
     Comparison, Recipe, Role, Rules, RunFigures, SCHEMA, Side, Sources, Trial, TrialRun, VERSION,
     compare, design, differences,
@@ -18,23 +19,16 @@ use tailbeam_harness::compare::{
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, read_run, rfc3339};
 use tailbeam_harness::load::{AnyWorkload, Series};
-use tailbeam_harness::plan::PollPlan;
 use tailbeam_harness::report::{self, Measured};
 use tailbeam_probes::clock;
 use tailbeam_probes::stats::Histogram;
 
-use super::chaos::subject_plan;
 use super::child::{Launcher, merged};
 use super::{Outcome, Watch};
 use crate::Failure;
-use crate::args::{ProgressMode, duration};
+use crate::args::ProgressMode;
 use crate::compare_args::{CompareArgs, PageFormat, Shared};
 use crate::render::{json, pages};
-
-/// The workload whose setting is swept before it is compared.
-const POLLS: &str = "wait_for_messages";
-/// How often its requests wait for a look until they are taken.
-const LOOKS: u32 = 1;
 
 pub(super) fn run(
     args: &CompareArgs,
@@ -318,73 +312,6 @@ impl Session<'_> {
         Ok((ran.run, ran.steal))
     }
 
-    /// Whether a side polls at an interval that nobody has chosen: by its plan, whether a name, a preset or a file says it.
-    fn is_to_sweep(&self, side: &Side) -> bool {
-        let named = |arg: &String| arg.starts_with("--poll-interval") || arg == "--long-poll";
-        if side.args.iter().chain(&self.args.shared.flags).any(named) {
-            return false;
-        }
-        let flags = flags(&self.args.shared, self.args.agents, self.args.shared.seed, &side.args);
-        match subject_plan(&flags, self.workloads) {
-            Ok(plan) => {
-                let (poll, shipped) = (plan.protocol.poll, PollPlan::default());
-                let chosen = poll.long || poll.interval_ns != shipped.interval_ns;
-                plan.workload == POLLS && !chosen
-            }
-            // Another build may have other flags: its runs say what is wrong with them.
-            Err(_) => side.args.iter().any(|arg| arg == POLLS),
-        }
-    }
-
-    /// Where a side polls: a run per setting, and the best one is what is compared.
-    fn sweep(&mut self, recipe: &mut Recipe, err: &mut dyn Write) -> Result<(), Failure> {
-        if self.args.sweep == "off" {
-            return Ok(());
-        }
-        for role in [Role::A, Role::B] {
-            let side = if role == Role::A { recipe.a.clone() } else { recipe.b.clone() };
-            if !self.is_to_sweep(&side) {
-                continue;
-            }
-            let from = recipe.sweep.len();
-            self.say(err, "sweep of the polling interval");
-            for (setting, interval_ns, args) in settings(&self.args.sweep)? {
-                if self.stopping() {
-                    return Ok(());
-                }
-                let of = (self.args.shared.seed, args.as_slice());
-                let (run, _) = self.one(&side, of, (&setting, err))?;
-                recipe.sweep.push(SweepRun { setting, args, interval_ns, run, looks: LOOKS });
-                save(self.store, recipe)?;
-            }
-            self.settle(recipe, (role, from), err);
-        }
-        Ok(())
-    }
-
-    /// Takes the best setting of a side, whose runs begin at `from`.
-    fn settle(&self, recipe: &mut Recipe, (role, from): (Role, usize), err: &mut dyn Write) {
-        let figures: Vec<Measured<RunFigures>> = recipe.sweep[from..]
-            .iter()
-            .map(|run| match &run.run {
-                Measured::Known(id) => self.book.figures(id),
-                Measured::Unknown { unknown, remedy } => Measured::unknown(unknown, remedy),
-            })
-            .collect();
-        let Some(best) = choose(&figures).map(|place| &recipe.sweep[from + place]) else {
-            recipe.unfit.push(role);
-            let text =
-                "  no setting meets the criterion; the shipped one runs, and nothing is claimed";
-            return self.say(err, text);
-        };
-        self.say(err, &format!("  compared is {}", best.setting));
-        recipe.chosen = Some(best.setting.clone());
-        let (args, name) = (best.args.clone(), best.setting.clone());
-        let side = if role == Role::A { &mut recipe.a } else { &mut recipe.b };
-        side.args.extend(args);
-        side.name = format!("{} {name}", side.name);
-    }
-
     fn blocks(&mut self, recipe: &mut Recipe, err: &mut dyn Write) -> Result<(), Failure> {
         let Some(design) = recipe.design.clone() else { return Ok(()) };
         for (k, block) in design.blocks.iter().enumerate() {
@@ -418,24 +345,6 @@ impl Session<'_> {
         }
         Ok(())
     }
-}
-
-/// A setting of the sweep: name, interval, flags.
-type Setting = (String, Option<u64>, Vec<String>);
-
-/// Settings of the sweep. The long-poll is always one.
-fn settings(list: &str) -> Result<Vec<Setting>, Failure> {
-    // Its first call begins within an interval; with a short one it is there from the start.
-    let long = ["--long-poll", "--poll-interval", "1ms"].map(str::to_owned).to_vec();
-    let mut settings = vec![("long-poll".to_owned(), None, long)];
-    for text in list.split(',').map(str::trim).filter(|text| !text.is_empty()) {
-        let ns = duration(text).ok().filter(|ns| *ns > 0).ok_or_else(|| {
-            Failure::new(2, format!("--sweep cannot be {list:?}\n  cause: {text:?} is no interval\n  remedy: write times such as 1s,100ms, or off"))
-        })?;
-        let flags = vec!["--poll-interval".to_owned(), text.to_owned()];
-        settings.push((format!("every {text}"), Some(ns), flags));
-    }
-    Ok(settings)
 }
 
 fn save(store: &Store, recipe: &Recipe) -> Result<(), Failure> {
@@ -485,14 +394,14 @@ fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// How long the messages of a run waited for a look.
-fn waits_of(store: &Store, id: &str) -> Measured<Histogram> {
+/// A histogram of a run: how long its messages waited for a look, or the latency of its requests.
+fn histogram_of(store: &Store, id: &str, series: Series) -> Measured<Histogram> {
     let run = store
         .resolve(id)
         .map_err(|error| error.to_string())
         .and_then(|dir| read_run(&dir).map_err(|error| error.to_string()));
     match run {
-        Ok(mut run) => Measured::Known(run.histograms.swap_remove(Series::RequestPath as usize)),
+        Ok(mut run) => Measured::Known(run.histograms.swap_remove(series as usize)),
         Err(cause) => Measured::unknown(first_line(&cause), "restore the run, or compare again"),
     }
 }
@@ -516,16 +425,18 @@ impl<'a> Book<'a> {
     /// The comparison, from the recipe and the runs in the store.
     fn compared(&self, recipe: &Recipe) -> Comparison {
         let figures = |id: &str| self.figures(id);
-        let waits = |id: &str| waits_of(self.store, id);
-        let sources = Sources { figures: &figures, waits: &waits };
+        let waits = |id: &str| histogram_of(self.store, id, Series::RequestPath);
+        let latency = |id: &str| histogram_of(self.store, id, Series::System);
+        let sources = Sources { figures: &figures, waits: &waits, latency: &latency };
         compare(recipe, differ(self.store, recipe), &sources)
     }
 
     /// Pairs that count so far.
     fn pairs(&self, recipe: &Recipe) -> usize {
         let figures = |id: &str| self.figures(id);
-        let waits = |_: &str| Measured::unknown("not asked for yet", "none is needed");
-        compare(recipe, Vec::new(), &Sources { figures: &figures, waits: &waits }).pairs.len()
+        let none = |_: &str| Measured::unknown("not asked for yet", "none is needed");
+        let sources = Sources { figures: &figures, waits: &none, latency: &none };
+        compare(recipe, Vec::new(), &sources).pairs.len()
     }
 }
 
@@ -559,15 +470,6 @@ fn show(store: &Store, recipe: &Recipe, format: PageFormat, out: &mut dyn Write)
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn settings_are_the_long_poll_and_each_interval() {
-        let found = settings("1s, 30ms").unwrap();
-        let names: Vec<&str> = found.iter().map(|setting| setting.0.as_str()).collect();
-        assert_eq!(names, ["long-poll", "every 1s", "every 30ms"]);
-        assert_eq!(found[2].1, Some(30_000_000));
-        assert!(settings("soon").is_err() && settings("0s").is_err());
-    }
 
     #[test]
     fn stored_runs_are_paired_in_their_order() {

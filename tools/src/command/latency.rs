@@ -4,7 +4,9 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use tailbeam_harness::certify::junit_of_run;
 use tailbeam_harness::evidence::{Interval, Intervals, Store};
+use tailbeam_harness::report;
 use tailbeam_harness::report::counters::{self, Slots};
 use tailbeam_harness::report::latency::{self, Holds, LatencyError, Question, Range};
 
@@ -99,6 +101,7 @@ pub(super) fn export(
             ExportFormat::Timeline => write(&dir, &question, out, timeline::write),
             ExportFormat::Hlog => write(&dir, &question, out, hlog::write),
             ExportFormat::Hgrm => write(&dir, &question, out, hgrm::write),
+            ExportFormat::Junit => gates(&dir, out),
             ExportFormat::Csv | ExportFormat::Jsonl | ExportFormat::Parquet => {
                 table(args, &dir, &question, out)
             }
@@ -115,6 +118,13 @@ fn write(dir: &Path, question: &Question, out: &mut dyn Write, write: Writer) ->
     let mut intervals = Intervals::open(dir).map_err(io::Error::other)?;
     let mut range = Range::of(question, intervals.manifest.start_ns);
     write(&mut intervals, &mut |interval| range.takes(interval), out).map(drop)
+}
+
+/// The gates of a run as JUnit XML.
+fn gates(dir: &Path, out: &mut dyn Write) -> io::Result<()> {
+    let report = report::build(dir, None).map_err(io::Error::other)?;
+    let xml = junit_of_run(&report.run.id, &report.gates, &report.validity);
+    writeln!(out, "{}", xml.map_err(io::Error::other)?)
 }
 
 /// Windows as rows.

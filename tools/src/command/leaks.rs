@@ -295,7 +295,8 @@ fn write(args: &ExportArgs, what: &Export<'_>, out: &mut dyn Write) -> io::Resul
         | ExportFormat::Csv
         | ExportFormat::Jsonl
         | ExportFormat::Parquet
-        | ExportFormat::Hgrm => {
+        | ExportFormat::Hgrm
+        | ExportFormat::Junit => {
             unreachable!("these are of latency")
         }
     }

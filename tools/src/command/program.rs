@@ -160,7 +160,8 @@ fn write(args: &ExportArgs, what: &CpuExport<'_>, out: &mut dyn Write) -> io::Re
         | ExportFormat::Csv
         | ExportFormat::Jsonl
         | ExportFormat::Parquet
-        | ExportFormat::Hgrm => {
+        | ExportFormat::Hgrm
+        | ExportFormat::Junit => {
             unreachable!("these are of latency")
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use signal_hook::consts::SIGTERM;
-use tailbeam_harness::compare::scale::{Cost, Series, fleets, next, series};
+use tailbeam_harness::compare::scale::{Cost, Series, fleets, next, series, smallest};
 use tailbeam_harness::compare::{SCALE_SCHEMA, VERSION};
 use tailbeam_harness::drive::Control;
 use tailbeam_harness::evidence::{Documents, Store, rfc3339};
@@ -18,6 +18,7 @@ use tailbeam_harness::report::Measured;
 use tailbeam_harness::report::latency::{self, Band, Question};
 use tailbeam_probes::clock;
 
+use super::chaos::subject_plan;
 use super::child::Launcher;
 use super::compare::{built, flags};
 use super::{Outcome, Watch};
@@ -39,6 +40,9 @@ struct ScaleRecipe {
     limit_ns: u64,
     /// Fleet and id of its run, or why there is none.
     runs: Vec<(u64, Measured<String>)>,
+    /// Why its plan allows no smaller fleet than the first.
+    #[serde(default)]
+    none_below: Option<String>,
     stopped: bool,
 }
 
@@ -73,14 +77,31 @@ pub(super) fn run(
         shared: flags(&args.shared, None, args.shared.seed, &side),
         limit_ns: args.limit,
         runs: Vec::new(),
+        none_below: None,
         stopped: false,
     };
-    let code = measure(args, &store, &side, &mut recipe, err)?;
+    let refused = |agents| {
+        let flags = flags(&args.shared, Some(agents), args.shared.seed, &side);
+        // What is no matter of usage its run says.
+        subject_plan(&flags, workloads).err().filter(|why| why.code == 2).map(|why| why.text)
+    };
+    let (from, none_below) = smallest(args.to, refused).map_err(|text| Failure::new(2, text))?;
+    recipe.none_below = none_below;
+    let code = measure((args, from), &store, &side, &mut recipe, err)?;
     let shown = show(&store, &recipe, args.shared.format, out)?;
     if args.shared.progress != ProgressMode::None {
         let _ = writeln!(err, "series: {}", recipe.id);
     }
     Ok(code.unwrap_or(shown))
+}
+
+fn unusable(cause: &str) -> Failure {
+    Failure::new(
+        2,
+        format!(
+            "the runs cannot be made\n  cause: {cause}\n  remedy: `tailbeam soak --help` shows the flags of a run"
+        ),
+    )
 }
 
 fn check(args: &ScaleArgs) -> Result<(), Failure> {
@@ -110,7 +131,7 @@ fn check(args: &ScaleArgs) -> Result<(), Failure> {
 
 /// Runs the fleets, then those that narrow down where it stops to keep up.
 fn measure(
-    args: &ScaleArgs,
+    (args, from): (&ScaleArgs, u64),
     store: &Store,
     side: &[String],
     recipe: &mut ScaleRecipe,
@@ -140,12 +161,7 @@ fn measure(
             let _ = writeln!(err, "{agents:>9} agents  {text}");
         }
         if let (true, Measured::Unknown { unknown, .. }) = (ran.usage, &ran.run) {
-            return Err(Failure::new(
-                2,
-                format!(
-                    "the runs cannot be made\n  cause: {unknown}\n  remedy: `tailbeam soak --help` shows the flags of a run"
-                ),
-            ));
+            return Err(unusable(unknown));
         }
         recipe.runs.push((agents, ran.run));
         save(store, recipe)?;
@@ -156,7 +172,7 @@ fn measure(
         Ok(())
     };
     let stopping = || control.stop.load(Ordering::Relaxed);
-    for agents in fleets(args.to, args.points) {
+    for agents in fleets(from, args.to, args.points) {
         if !stopping() {
             one(agents, recipe)?;
         }
@@ -193,7 +209,9 @@ fn bands_of(store: &Store, id: &str) -> Vec<Band> {
 fn computed(store: &Store, recipe: &ScaleRecipe) -> Series {
     let points = recipe.runs.iter().map(|(agents, run)| (*agents, cost_of(store, run))).collect();
     let identity = (recipe.id.clone(), recipe.started.clone());
-    series(identity, recipe.shared.clone(), recipe.limit_ns, points, recipe.stopped)
+    let none_below = recipe.none_below.clone();
+    let series = series(identity, recipe.shared.clone(), recipe.limit_ns, points, recipe.stopped);
+    Series { none_below, ..series }
 }
 
 fn save(store: &Store, recipe: &ScaleRecipe) -> Result<(), Failure> {

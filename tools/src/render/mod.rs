@@ -1,6 +1,7 @@
 //! Rendering: plain values in, text out, over any `Write`.
 
 pub mod attack;
+mod budget;
 pub mod certify;
 mod degradation;
 pub mod demo;

@@ -103,6 +103,7 @@ pub fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     why::matrix(&report.measured, out)?;
     super::epochs::epochs(&report.epochs, out)?;
     gates(report, out)?;
+    super::budget::budgets(&report.budgets, out)?;
     latency(&report.latency, out)?;
     why::short(&report.attribution, out)?;
     why::cost(&report.own_cost, out)?;

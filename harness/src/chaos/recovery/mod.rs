@@ -4,8 +4,8 @@
 //! requests that were due meanwhile among its unanswered ones. The baseline says what is usual: a window is *in the
 //! band* when it answers as many of its requests as the baseline's worst window did or 99.9 %, has at most 1 % of its
 //! latencies above 1.2 times the baseline's P99 or as many as the baseline's worst window, and at least 95 % of the
-//! requests that the plan has due. A return is five of these in a row that are also together as good as any five in a row
-//! of the baseline: one bad second of it is no excuse for five.
+//! requests that the plan has due. A return is five of these in a row that are also together within what five seconds of
+//! the baseline would be in 99 of 100 cases: one bad second of it is no excuse for five.
 
 mod outside;
 mod seek;
@@ -18,6 +18,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::board::Cell;
+use crate::verdict::student::quantile;
 use seek::Brief;
 
 /// A slot is available when so much of what was due in it was answered.
@@ -124,10 +125,11 @@ impl Baseline {
             return None;
         }
         let windows: Vec<Brief> = windows.iter().map(|cell| Brief::of(cell, limit_ns)).collect();
-        let over = |of: &[Brief]| of.iter().map(Brief::over).fold(OVER, f64::max);
-        let answered = |of: &[Brief]| of.iter().map(Brief::answered).fold(ANSWERED, f64::min);
-        let together = windows.windows(windows.len().min(RETURN_WINDOWS));
-        let together: Vec<Brief> = together.map(Brief::sum).collect();
+        let overs: Vec<f64> = windows.iter().map(Brief::over).collect();
+        let answers: Vec<f64> = windows.iter().map(Brief::answered).collect();
+        let over = overs.iter().copied().fold(OVER, f64::max);
+        let answered = answers.iter().copied().fold(ANSWERED, f64::min);
+        let ((mean_over, far_over), (mean_answered, far_answered)) = (far(&overs), far(&answers));
         let bad = |at: usize| bad(&axis.cells[at], limit_ns, 0.0);
         let slot_bad = slots.filter(|&at| at < axis.cells.len()).map(bad).fold(0.0, f64::max);
         Some(Self {
@@ -135,10 +137,10 @@ impl Baseline {
             timed: all.timed(),
             p99_ns,
             limit_ns,
-            over: over(&windows),
-            answered: answered(&windows),
-            return_over: over(&together),
-            return_answered: answered(&together),
+            over,
+            answered,
+            return_over: (mean_over + far_over).clamp(OVER, over),
+            return_answered: (mean_answered - far_answered).clamp(answered, ANSWERED),
             slot_bad,
         })
     }
@@ -162,6 +164,17 @@ impl Baseline {
             && together.answered() >= self.return_answered
             && together.over() <= self.return_over
     }
+}
+
+/// Mean of the windows of a baseline, and how far from it the mean of a return's windows lies in 99 of 100 cases at most on
+/// one side, when it is as they are: Student's prediction interval (Hahn and Meeker, "Statistical Intervals", 1991,
+/// chapter 4).
+fn far(windows: &[f64]) -> (f64, f64) {
+    let n = windows.len() as f64;
+    let mean = windows.iter().sum::<f64>() / n;
+    let variance = windows.iter().map(|of| (of - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let error = (variance * (1.0 / RETURN_WINDOWS as f64 + 1.0 / n)).sqrt();
+    (mean, quantile(0.99, n - 1.0) * error)
 }
 
 fn answered(cell: &Cell) -> f64 {

@@ -115,6 +115,9 @@ impl Ownership {
             agents: setup.fleet.agents,
             pending_max: held.max(1 << 16),
             fresh_ns: plan.protocol.fresh_ns,
+            // Each request, answer and withdrawal has one, and it is kept for as long as its message could be fresh.
+            nonces_max: (3 * within(plan.protocol.fresh_ns.saturating_add(bounds.ahead_ns)))
+                .max(bounds.nonces_max),
             reserve: within(bounds.closed_keep_ns).min(bounds.closed_max) + open,
             ..bounds
         };

@@ -78,6 +78,7 @@ fn page(doc: &Doc<'_>, root: &str, mut facts: Vec<Fact>, more: Vec<Section>) -> 
     if !doc.list(&at("/series")).is_empty() {
         sections.push(series(doc, root));
     }
+    sections.extend(policy(doc, root));
     sections.extend(more);
     Page {
         kind: "Certificate".to_owned(),
@@ -90,6 +91,18 @@ fn page(doc: &Doc<'_>, root: &str, mut facts: Vec<Fact>, more: Vec<Section>) -> 
         glossary: glossary::CERTIFICATE.to_vec(),
         lost: Vec::new(),
     }
+}
+
+/// What was asked for, whole: a name and a version say it to those who have the same program only.
+fn policy(doc: &Doc<'_>, root: &str) -> Option<Section> {
+    let text = serde_json::to_string_pretty(doc.get(&format!("{root}/policy"))?).ok()?;
+    Some(Section {
+        id: "policy".into(),
+        title: "Policy".to_owned(),
+        lead: "What a run must be, and what is required of it.".to_owned(),
+        command: None,
+        blocks: vec![Block::Fold("The whole policy".to_owned(), vec![Block::Code(text)])],
+    })
 }
 
 fn caveats(doc: &Doc<'_>, root: &str) -> Vec<String> {

@@ -2,14 +2,14 @@
 
 use tailbeam_harness::compare::sweep::{Sweep, SweepPoint};
 use tailbeam_harness::compare::{
-    Comparison, Effect, Judged, Metric, MetricResult, Pair, RunFigures, SideSum,
+    Comparison, Effect, Judged, Metric, MetricResult, Pair, Percentile, RunFigures, SideSum,
 };
 use tailbeam_harness::report::Measured;
 use tailbeam_harness::verdict::Overall;
 
 use super::forest::forest;
-use super::{Cell, Page, cell};
-use crate::render::page::Ratio;
+use super::{Cell, Page, Part, Picture, cell};
+use crate::render::page::{Across, Chart, Line, Lines, Ratio, Unit};
 use crate::render::text::{attempts, overall};
 use crate::render::units::{count, time};
 
@@ -25,6 +25,7 @@ pub fn comparison(of: &Comparison) -> Page {
     page.heading(format!("Verdict  {}", verdict(of.verdict)));
     of.caveats.iter().for_each(|caveat| page.caveat(caveat.clone()));
     metrics(of, &mut page);
+    percentiles(of, &mut page);
     outcomes(of, &mut page);
     if let Some(sweep) = &of.sweep {
         swept(sweep, &mut page);
@@ -144,6 +145,57 @@ fn metrics(of: &Comparison, page: &mut Page) {
     }
 }
 
+/// Where in the distribution they differ.
+fn percentiles(of: &Comparison, page: &mut Page) {
+    page.heading("Latency by percentile, all pairs together");
+    let found = match &of.percentiles {
+        Measured::Known(found) => found,
+        Measured::Unknown { unknown, remedy } => {
+            return page.line(format!("unknown ({unknown}; {remedy})"));
+        }
+    };
+    let row = |(index, p): (usize, &Percentile)| {
+        let at = format!("/data/percentiles/{index}");
+        vec![
+            Cell::of(format!("{} %", (p.rank * 1e7).round() / 1e5), &at, "rank"),
+            Cell::of(time(p.a_ns as f64), &at, "a_ns"),
+            Cell::of(time(p.b_ns as f64), &at, "b_ns"),
+            Cell::of(ratio(p.ratio), &at, "ratio"),
+        ]
+    };
+    page.table(&["percentile", "A", "B", "B / A"], 0, found.iter().enumerate().map(row).collect());
+    page.parts.extend(curves(found));
+}
+
+/// Both over the percentiles; none where there are no two points.
+fn curves(found: &[Percentile]) -> Option<Part> {
+    if found.len() < 2 {
+        return None;
+    }
+    let line = |name: &str, ns: fn(&Percentile) -> u64| Line {
+        name: name.to_owned(),
+        at: String::new(),
+        points: found.iter().map(|p| Some(ns(p) as f64)).collect(),
+        x: Some(found.iter().map(|p| p.rank).collect()),
+    };
+    Some(Part::Chart(Picture {
+        lines: Vec::new(),
+        drawn: Some(Chart::Lines(Lines {
+            title: "Latency by percentile (both axes logarithmic)".to_owned(),
+            about: "To the right are the slowest requests: each step of the axis has a tenth of the requests above it. A picture and no claim: what is claimed is claimed of pairs.".to_owned(),
+            x: Vec::new(),
+            x_at: (String::new(), String::new()),
+            across: Across::Ranks,
+            log: true,
+            unit: Unit::Ns,
+            lines: vec![line("A", |p| p.a_ns), line("B", |p| p.b_ns)],
+            band: None,
+            end: 0.0,
+            marks: Vec::new(),
+        })),
+    }))
+}
+
 fn outcomes(of: &Comparison, page: &mut Page) {
     page.heading("Outcomes");
     for SideSum { role, runs, outcomes, closed } in &of.outcomes {
@@ -167,8 +219,11 @@ fn swept(sweep: &Sweep, page: &mut Page) {
             Measured::Known(f) => Cell::of(text(f), &at, key),
             Measured::Unknown { .. } => Cell { text: "unknown".to_owned(), at: Some(at.clone()) },
         };
+        let left_out = point.excluded.as_ref().map(|why| {
+            format!("{}, left out by the rule {}: {}", point.setting, why.rule, why.seen)
+        });
         vec![
-            point.setting.clone().into(),
+            left_out.unwrap_or_else(|| point.setting.clone()).into(),
             with("p50_ns", |f| cell(&f.p50_ns, |v| time(*v))),
             with("p99_ns", |f| cell(&f.p99_ns, |v| time(*v))),
             with("throughput_per_s", |f| cell(&f.throughput_per_s, |v| format!("{v:.0}/s"))),
@@ -253,6 +308,26 @@ fn pairs(title: &str, pairs: &[Pair], page: &mut Page) {
     };
     let head = ["run of A", "run of B", "order", "seed", "p50", "p99", "throughput", "cpu per op"];
     page.table(&head, 3, pairs.iter().map(row).collect());
+    let dots = pairs.iter().enumerate().filter_map(|(index, pair)| dot(index, pair)).collect();
+    page.parts.extend(forest(
+        "P99 of each pair",
+        "The square is the ratio of the pair's two runs; the zone around the line at 1 is the band in which they are equivalent. Logarithmic.",
+        dots,
+    ));
+}
+
+/// A pair's ratio of P99; none where one is not known.
+fn dot(index: usize, pair: &Pair) -> Option<Ratio> {
+    let (a, b) = (*pair.a.p99_ns.known()?, *pair.b.p99_ns.known()?);
+    let at = b / a;
+    Some(Ratio {
+        name: format!("pair {}", index + 1),
+        at,
+        low: at,
+        high: at,
+        band: Metric::P99.band(),
+        said: ratio(at),
+    })
 }
 
 fn left_out(of: &Comparison, page: &mut Page) {

@@ -57,7 +57,7 @@ pub enum Part {
 /// A picture, for those who read text and for those who see it drawn.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Picture {
-    /// Lines in which every column counts.
+    /// Lines in which every column counts; none where a table has all of it.
     pub lines: Vec<String>,
     /// The same drawn; without it the lines are shown.
     pub drawn: Option<Chart>,
@@ -155,6 +155,8 @@ pub fn markdown(page: &Page, out: &mut dyn Write) -> io::Result<()> {
             Part::Heading(heading) => writeln!(out, "\n## {}\n", escaped(heading))?,
             Part::Line(line) => writeln!(out, "{}  ", escaped(line))?,
             Part::Caveat(caveat) => writeln!(out, "- **note** {}", escaped(caveat))?,
+            // What has a table of its own is not drawn in text.
+            Part::Chart(of) if of.lines.is_empty() => {}
             Part::Chart(of) => {
                 writeln!(out, "\n```text")?;
                 of.lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;

@@ -17,6 +17,13 @@ pub fn series(of: &Series) -> Page {
     let again = Some(format!("tailbeam scale --from {}", of.id));
     let mut page = Page { title, again, ..Page::default() };
     page.line(format!("flags of all points  {}", of.shared.join(" ")));
+    if let (Some(cause), Some(first)) = (&of.none_below, of.points.first()) {
+        page.line(format!(
+            "no fleet below {} can be planned: {}",
+            count(first.agents),
+            first_cause(cause)
+        ));
+    }
     if of.stopped {
         page.caveat("the series was stopped before its end");
     }
@@ -32,6 +39,12 @@ pub fn series(of: &Series) -> Page {
     chart(of, &mut page);
     conclusions(of, &mut page);
     page
+}
+
+/// What was refused, of an error with its cause and remedy on lines of their own.
+fn first_cause(text: &str) -> String {
+    let lines = text.lines().map(str::trim).filter(|line| !line.starts_with("remedy:"));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 fn table(of: &Series, page: &mut Page) {

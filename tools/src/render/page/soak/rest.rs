@@ -30,6 +30,7 @@ pub(super) fn load(doc: &Doc<'_>, run: &str) -> Section {
     } else {
         blocks.push(Block::Text(why(doc, "/load/outcomes")));
     }
+    blocks.extend(budgets(doc).map(Block::Table));
     blocks.push(Block::Table(fairness(doc)));
     blocks.push(Block::Facts(little(doc)));
     Section {
@@ -83,6 +84,35 @@ fn fairness(doc: &Doc<'_>) -> Table {
         table.rows.push(row);
     }
     table
+}
+
+/// What of the gates' budgets was spent; none where no gate has one.
+fn budgets(doc: &Doc<'_>) -> Option<Table> {
+    let columns = [
+        "gate",
+        "allowed",
+        "spent",
+        "worst 5 min, multiple of what is allowed",
+        "worst hour",
+        "longest above, s",
+    ];
+    let mut table = Table::new("Error budgets: 1 spends exactly what the gate allows", &columns, 1);
+    for index in 0..doc.list(&data("/budgets")).len() {
+        let at = |key: &str| data(&format!("/budgets/{index}/{key}"));
+        let burn = |key: &str| match doc.is_known(&at(key)) {
+            true => doc.figure(&at(&format!("{key}/rate")), Unit::Number),
+            false => doc.figure(&at(key), Unit::Number),
+        };
+        table.rows.push(vec![
+            doc.figure(&at("gate"), Unit::Text),
+            doc.figure(&at("allowed"), Unit::Share),
+            doc.figure(&at("spent"), Unit::Number),
+            burn("worst_5min"),
+            burn("worst_hour"),
+            doc.figure(&at("longest_over_s"), Unit::Number),
+        ]);
+    }
+    (!table.rows.is_empty()).then_some(table)
 }
 
 fn little(doc: &Doc<'_>) -> Vec<Fact> {

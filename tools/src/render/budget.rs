@@ -1,0 +1,33 @@
+//! What of the gates' error budgets was spent, as lines of a run's report.
+
+use std::io::{self, Write};
+
+use tailbeam_harness::report::{BudgetRow, Burn, Measured};
+
+use super::text::{cell, table};
+use super::units::span;
+
+/// Writes the budgets of a run's gates; nothing when none has one.
+pub(super) fn budgets(rows: &[BudgetRow], out: &mut dyn Write) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nError budgets (1x spends exactly what the gate allows)")?;
+    let header =
+        ["gate", "allowed", "spent", "worst 5 min", "worst hour", "longest above, in 10 s"];
+    writeln!(out, "{}", table(&header, rows.iter().map(row), 1))
+}
+
+fn row(of: &BudgetRow) -> Vec<String> {
+    let burn = |of: &Measured<Burn>| {
+        cell(of, |burn| format!("{:.2}x from {}", burn.rate, span(burn.at_s)))
+    };
+    vec![
+        of.gate.clone(),
+        format!("{:.3} %", of.allowed * 100.0),
+        cell(&of.spent, |spent| format!("{:.1} %", spent * 100.0)),
+        burn(&of.worst_5min),
+        burn(&of.worst_hour),
+        span(of.longest_over_s),
+    ]
+}
