@@ -19,6 +19,6 @@ pub mod protocol;
 pub mod remote;
 pub mod report;
 #[cfg(test)]
-#[path = "../tests/common/rings.rs"]
+#[path = "../../runtime/tests/common/rings.rs"]
 mod rings;
 pub mod verdict;

@@ -7,7 +7,7 @@ use crate::evidence::RunFrames;
 use crate::load::Draw;
 use crate::plan::{Arrivals, Plan};
 
-/// Draws that a check may take: 20 million are half a second.
+/// Draws that a check may take, as far as fewer agents than [`AGENTS_MIN`] are not asked for: a run of days has billions.
 const DRAWS_MAX: u64 = 20_000_000;
 /// Fewest agents that are drawn again, of a run that has as many.
 const AGENTS_MIN: u64 = 100;

@@ -46,7 +46,12 @@ pub(super) fn percentiles(pairs: &[Pair], sources: &Sources<'_>) -> Measured<Vec
         Ok(all)
     };
     match (side(|pair| &pair.a.run), side(|pair| &pair.b.run)) {
-        (Ok(a), Ok(b)) => Measured::Known(of(&a, &b)),
+        (Ok(a), Ok(b)) => match of(&a, &b) {
+            none if none.is_empty() => {
+                Measured::unknown("a side has fewer than a dozen latencies", "record for longer")
+            }
+            found => Measured::Known(found),
+        },
         (Err(why), _) | (_, Err(why)) => why,
     }
 }

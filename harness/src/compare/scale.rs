@@ -84,7 +84,7 @@ pub struct Cost {
     pub core_max: Measured<f64>,
     /// Where the slowest requests spent most of their time.
     pub slowest: Measured<Slowest>,
-    /// What it waited for its event log; none where it has no log.
+    /// What it waited for its event log; none where it has no log, or was not sealed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogCost>,
 }
@@ -94,12 +94,12 @@ pub struct Cost {
 pub struct LogCost {
     /// Answers that waited until their event was in it.
     pub waits: u64,
-    /// How long they did in the mean, ns.
-    pub wait_mean_ns: f64,
+    /// How long they did in the mean, ns; none where none waited.
+    pub wait_mean_ns: Option<f64>,
     /// Syncs per second of the measured time.
     pub syncs_per_s: f64,
-    /// Events per sync; 0 where nothing is synced.
-    pub events_per_sync: f64,
+    /// Events per sync; none where nothing is synced.
+    pub events_per_sync: Option<f64>,
     /// Requests refused because it was full.
     pub refused: u64,
 }
@@ -109,28 +109,37 @@ impl LogCost {
         let count =
             |name: &str| report.protocol.iter().find(|of| of.name == name).map(|of| of.count);
         let (events, syncs) = (count("log: events")?, count("log: syncs")?);
-        let waits = count("waits for the log").unwrap_or(0);
+        let waits = count("waits for the log")?;
+        let waited_ns = count("wait for the log, ns")?;
+        let per = |all: u64, n: u64| (n > 0).then(|| all as f64 / n as f64);
         let full = report.protocol.iter().filter(|of| of.name.ends_with("refused: log full"));
-        let whole = |n: u64| n.max(1) as f64;
         Some(Self {
             waits,
-            wait_mean_ns: count("wait for the log, ns").unwrap_or(0) as f64 / whole(waits),
+            wait_mean_ns: per(waited_ns, waits),
             syncs_per_s: syncs as f64 / report.run.measured_s.max(1e-9),
-            events_per_sync: if syncs == 0 { 0.0 } else { events as f64 / syncs as f64 },
+            events_per_sync: per(events, syncs),
             refused: full.map(|of| of.count).sum(),
         })
     }
 
     /// In words, where answers wait for it for half of the median of the latency or more, or are refused for it.
     fn limits(&self, p50_ns: &Measured<f64>) -> Option<String> {
-        let Self { waits, wait_mean_ns, syncs_per_s, events_per_sync, refused } = *self;
-        let long = p50_ns.known().is_some_and(|p50| waits > 0 && wait_mean_ns >= p50 / 2.0);
-        (long || refused > 0).then(|| {
-            format!(
-                "the sync of the event log: {waits} answers wait {:.1} ms for it in the mean, {syncs_per_s:.0} syncs/s of {events_per_sync:.1} events each, {refused} requests refused because it was full",
-                wait_mean_ns / 1e6
-            )
-        })
+        let long_ns =
+            self.wait_mean_ns.zip(p50_ns.known()).filter(|(wait, p50)| *wait >= *p50 / 2.0);
+        let waited = long_ns.map(|(wait, _)| {
+            format!("{} answers wait {:.1} ms for it in the mean", self.waits, wait / 1e6)
+        });
+        let refused = (self.refused > 0)
+            .then(|| format!("{} requests were refused because it was full", self.refused));
+        let causes: Vec<String> = waited.into_iter().chain(refused).collect();
+        let what = match self.events_per_sync {
+            Some(events) => format!(
+                "the sync of the event log ({:.0} syncs/s of {events:.1} events each)",
+                self.syncs_per_s
+            ),
+            None => "the event log, without a sync".to_owned(),
+        };
+        (!causes.is_empty()).then(|| format!("{what}: {}", causes.join(", ")))
     }
 }
 

@@ -79,17 +79,25 @@ fn a_log_that_is_waited_for_is_the_limit() {
     // Its P50 is some share of 400 ms.
     let log = LogCost {
         waits: 9_000,
-        wait_mean_ns: 390e6,
+        wait_mean_ns: Some(390e6),
         syncs_per_s: 900.0,
-        events_per_sync: 1.0,
+        events_per_sync: Some(1.0),
         refused: 0,
     };
     let said = limits(log);
-    assert!(said.starts_with("the sync of the event log: 9000 answers wait 390.0 ms"), "{said}");
-    assert!(limits(LogCost { wait_mean_ns: 1e3, ..log }).starts_with("CPU"));
     assert!(
-        limits(LogCost { wait_mean_ns: 1e3, refused: 1, ..log }).contains("1 requests refused")
+        said.starts_with("the sync of the event log (900 syncs/s of 1.0 events each): "),
+        "{said}"
     );
+    assert!(said.contains("9000 answers wait 390.0 ms"), "{said}");
+    let short = LogCost { wait_mean_ns: Some(1e3), ..log };
+    assert!(limits(short).starts_with("CPU"));
+    assert!(limits(LogCost { refused: 1, ..short }).contains("1 requests were refused"));
+    // A log that syncs nothing has no sync that could limit.
+    let none =
+        LogCost { waits: 0, wait_mean_ns: None, events_per_sync: None, syncs_per_s: 0.0, ..log };
+    assert!(limits(none).starts_with("CPU"));
+    assert!(limits(LogCost { refused: 2, ..none }).starts_with("the event log, without a sync: 2"));
 }
 
 #[test]

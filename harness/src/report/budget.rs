@@ -35,7 +35,7 @@ pub struct BudgetRow {
     /// The worst hour.
     pub worst_hour: Measured<Burn>,
     /// Longest time, in slots of ten seconds, each of which had more than is allowed, s.
-    pub longest_over_s: f64,
+    pub longest_over_s: Measured<f64>,
 }
 
 /// How fast a budget was spent.
@@ -96,7 +96,10 @@ fn budget(gate: &Gate, seconds: &[Block], allowed: f64) -> BudgetRow {
         ),
         worst_5min: worst(SHORT_S),
         worst_hour: worst(LONG_S),
-        longest_over_s: longest_over_s(seconds, allowed),
+        longest_over_s: longest_over_s(seconds, allowed).map_or_else(
+            || Measured::unknown("the run has no ten seconds", "record for longer"),
+            Measured::Known,
+        ),
     }
 }
 
@@ -122,8 +125,9 @@ fn worst(seconds: &[Block], length_s: f64) -> Option<(f64, f64)> {
     found
 }
 
-fn longest_over_s(seconds: &[Block], allowed: f64) -> f64 {
-    let (mut slot, mut over_s, mut longest_s) = (Block { n: 0, k: 0, len_s: 0.0 }, 0.0, 0.0f64);
+/// `None` where there is no whole slot.
+fn longest_over_s(seconds: &[Block], allowed: f64) -> Option<f64> {
+    let (mut slot, mut over_s, mut longest_s) = (Block { n: 0, k: 0, len_s: 0.0 }, 0.0, None);
     for second in seconds {
         slot.n += second.n;
         slot.k += second.k;
@@ -131,7 +135,7 @@ fn longest_over_s(seconds: &[Block], allowed: f64) -> f64 {
         if slot.len_s >= SLOT_S * 0.995 {
             let over = slot.k as f64 > allowed * slot.n as f64;
             over_s = if over { over_s + slot.len_s } else { 0.0 };
-            longest_s = longest_s.max(over_s);
+            longest_s = Some(longest_s.map_or(over_s, |before: f64| before.max(over_s)));
             slot = Block { n: 0, k: 0, len_s: 0.0 };
         }
     }
@@ -161,7 +165,7 @@ mod tests {
         assert!(near(short.at_s, 3_540.0), "the first of those that hold all of it: {short:?}");
         let long = row.worst_hour.known().unwrap();
         assert!(near(long.rate, (240.0 * 100.0 + 3_360.0 * 5.0) / 3_600_000.0 / 0.01), "{long:?}");
-        assert!(near(row.longest_over_s, 240.0), "{row:?}");
+        assert!(near(*row.longest_over_s.known().unwrap(), 240.0), "{row:?}");
     }
 
     #[test]
@@ -169,7 +173,8 @@ mod tests {
         let row = budget(&GATE, &seconds(&[(299, 10)]), 0.01);
         assert_eq!(row.spent, Measured::Known(1.0));
         assert!(row.worst_5min.known().is_none() && row.worst_hour.known().is_none());
-        assert!(row.longest_over_s.abs() < 1e-9, "as much as is allowed is not more");
+        assert_eq!(row.longest_over_s, Measured::Known(0.0), "as much as is allowed is not more");
+        assert!(budget(&GATE, &seconds(&[(9, 50)]), 0.01).longest_over_s.known().is_none());
         let row = budget(&GATE, &seconds(&[(300, 10)]), 0.01);
         assert_eq!(row.worst_5min, Measured::Known(Burn { rate: 1.0, at_s: 0.0 }));
         assert!(budget(&GATE, &[], 0.01).spent.known().is_none());

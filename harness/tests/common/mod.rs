@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+#[path = "../../../runtime/tests/common/rings.rs"]
 pub(crate) mod rings;
 
 use std::path::PathBuf;

@@ -1,21 +1,12 @@
 //! What tests on the real kernel share.
 
+mod rings;
+
 use std::time::Duration;
 
-use tailbeam_runtime::{Config, NoObserver, Runtime, StartError, clock, features};
+use tailbeam_runtime::{Config, NoObserver, Runtime, clock};
 
-/// Whether this kernel gives rings. An emulator or a container may not: the test then says that it
-/// skips. Where `TAILBEAM_TEST_RINGS` is set, as in `.ci/run`, a skip is a failure.
-#[expect(clippy::print_stderr, reason = "a test that skips must say so")]
-pub(crate) fn has_rings() -> bool {
-    let missing = matches!(features::probe(), Err(StartError::Missing));
-    if missing {
-        let required = std::env::var_os("TAILBEAM_TEST_RINGS").is_some();
-        assert!(!required, "TAILBEAM_TEST_RINGS is set and this kernel has no io_uring");
-        eprintln!("SKIPPED: this kernel has no io_uring");
-    }
-    !missing
-}
+pub(crate) use rings::has_rings;
 
 /// A runtime, where there can be one.
 #[allow(dead_code, reason = "not every test binary starts one this way")]

@@ -28,6 +28,6 @@ fn row(of: &BudgetRow) -> Vec<String> {
         cell(&of.spent, |spent| format!("{:.1} %", spent * 100.0)),
         burn(&of.worst_5min),
         burn(&of.worst_hour),
-        span(of.longest_over_s),
+        cell(&of.longest_over_s, |s| span(*s)),
     ]
 }

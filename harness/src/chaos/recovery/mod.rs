@@ -168,7 +168,7 @@ impl Baseline {
 
 /// Mean of the windows of a baseline, and how far from it the mean of a return's windows lies in 99 of 100 cases at most on
 /// one side, when it is as they are: Student's prediction interval (Hahn and Meeker, "Statistical Intervals", 1991,
-/// chapter 4).
+/// chapter 4). A band, and no error rate: shares are skewed, and a return may begin at any slot.
 fn far(windows: &[f64]) -> (f64, f64) {
     let n = windows.len() as f64;
     let mean = windows.iter().sum::<f64>() / n;
