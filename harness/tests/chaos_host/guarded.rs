@@ -177,7 +177,7 @@ fn a_supervisor_that_is_killed_in_any_fault_leaves_nothing() {
         let disk = ["mount /", "loop device", "file"];
         let wanted: &[&str] = match fault {
             "fill" | "power" => &disk,
-            "down" | "loss" => &["network namespace", "mount /run/netns"],
+            "down" | "loss" => &["network namespace", "mount /run/tailbeam"],
             _ => &[],
         };
         for kind in wanted.iter().chain(&["group", "process"]) {

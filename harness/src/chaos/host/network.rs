@@ -1,7 +1,11 @@
 //! Network namespaces, the cable between them, and its filters: by `ip` and `nft`.
+//!
+//! A namespace is kept by a mount on a file of its own (network_namespaces(7), unshare(1)). Not by `ip netns`: with its
+//! first name on a host that mounts `/run/netns` onto itself, and leaves that mount when the name goes. Of several
+//! supervisors none could know whether the mount is its own to take away.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fd::OwnedFd;
 
@@ -11,29 +15,27 @@ use super::residue;
 use super::step::{Rule, Step, VethPair};
 use super::tool;
 
-/// Where `ip` keeps names of network namespaces. It mounts this folder onto itself with its first name.
-pub(super) const NAMES: &str = "/run/netns";
+/// The file that keeps a namespace. Names begin with ours and carry the run's.
+pub(super) fn file_of(name: &str) -> PathBuf {
+    Path::new(residue::KEPT).join(name)
+}
 
 /// Undoes a step of the network; `false`: its thing is not there.
-pub(super) fn undo(
-    step: &Step,
-    before: Option<&str>,
-    line: Option<&OwnedFd>,
-) -> Result<bool, Failure> {
+pub(super) fn undo(step: &Step, line: Option<&OwnedFd>) -> Result<bool, Failure> {
     Ok(match step {
-        Step::Namespace { name } => remove_namespace(name, before, line)?,
+        Step::Namespace { name } => remove_namespace(name)?,
         Step::Veth { pair } => {
             let [name, _] = &pair.namespaces;
             let there_still = has_namespace(name) && has_device(name, &pair.device, line);
             if there_still {
-                tool::run(&["ip", "-n", name, "link", "del", &pair.device], line)?;
+                inside(name, &["ip", "link", "del", &pair.device], line)?;
             }
             there_still
         }
         Step::LinkDown { namespace, device } => {
             let there_still = has_namespace(namespace) && has_device(namespace, device, line);
             if there_still {
-                tool::run(&["ip", "-n", namespace, "link", "set", device, "up"], line)?;
+                set_link(namespace, device, "up", line)?;
                 is_up(namespace, device, line)?;
             }
             there_still
@@ -51,21 +53,53 @@ pub(super) fn undo(
 }
 
 pub(super) fn has_namespace(name: &str) -> bool {
-    Path::new(NAMES).join(name).exists()
+    residue::is_mounted(&file_of(name)).unwrap_or(false)
+}
+
+/// Runs a tool in a namespace.
+pub(super) fn inside(
+    namespace: &str,
+    words: &[&str],
+    line: Option<&OwnedFd>,
+) -> Result<String, Failure> {
+    let place = net_of(namespace);
+    tool::run(&[&["nsenter", &place, "--"], words].concat(), line)
+}
+
+/// As nsenter(1) and unshare(1) are told of a namespace.
+pub(super) fn net_of(namespace: &str) -> String {
+    format!("--net={}", file_of(namespace).display())
+}
+
+pub(super) fn make_namespace(name: &str, line: Option<&OwnedFd>) -> Result<(), Failure> {
+    let file = file_of(name);
+    fs::File::create_new(&file).map_err(|error| failure::io(&file, "make", error))?;
+    tool::run(&["unshare", &net_of(name), "true"], line)?;
+    inside(name, &["ip", "link", "set", "lo", "up"], line).map(|_| ())
+}
+
+pub(super) fn set_link(
+    namespace: &str,
+    device: &str,
+    state: &str,
+    line: Option<&OwnedFd>,
+) -> Result<(), Failure> {
+    inside(namespace, &["ip", "link", "set", device, state], line).map(|_| ())
 }
 
 fn has_device(namespace: &str, device: &str, line: Option<&OwnedFd>) -> bool {
-    tool::run(&["ip", "-n", namespace, "link", "show", "dev", device], line).is_ok()
+    inside(namespace, &["ip", "link", "show", "dev", device], line).is_ok()
 }
 
 pub(super) fn veth(pair: &VethPair, line: Option<&OwnedFd>) -> Result<(), Failure> {
     let ([a, b], device) = (&pair.namespaces, pair.device.as_str());
-    let add = ["ip", "-n", a, "link", "add", device, "type", "veth", "peer", "name", device];
-    tool::run(&[&add[..], &["netns", b]].concat(), line)?;
+    let add = ["ip", "link", "add", device, "type", "veth", "peer", "name", device];
+    let far = file_of(b).display().to_string();
+    inside(a, &[&add[..], &["netns", &far]].concat(), line)?;
     for (name, address) in pair.namespaces.iter().zip(&pair.addresses) {
         let address = format!("{address}/30");
-        tool::run(&["ip", "-n", name, "addr", "add", &address, "dev", device], line)?;
-        tool::run(&["ip", "-n", name, "link", "set", device, "up"], line)?;
+        inside(name, &["ip", "addr", "add", &address, "dev", device], line)?;
+        set_link(name, device, "up", line)?;
     }
     Ok(())
 }
@@ -94,35 +128,29 @@ pub(super) fn nft(
     words: &[&str],
     line: Option<&OwnedFd>,
 ) -> Result<String, Failure> {
-    let place = format!("--net={NAMES}/{namespace}");
-    tool::run(&[&["nsenter", &place, "--", "nft"], words].concat(), line)
+    inside(namespace, &[&["nft"], words].concat(), line)
 }
 
-fn remove_namespace(
-    name: &str,
-    before: Option<&str>,
-    line: Option<&OwnedFd>,
-) -> Result<bool, Failure> {
-    let was_there = has_namespace(name);
-    if was_there {
-        tool::run(&["ip", "netns", "del", name], line)?;
+/// Of one that was made in part there is the file, or nothing.
+fn remove_namespace(name: &str) -> Result<bool, Failure> {
+    let file = file_of(name);
+    if residue::is_mounted(&file)? {
+        let unmounted = rustix::mount::unmount(&file, rustix::mount::UnmountFlags::DETACH);
+        unmounted.map_err(|error| failure::io(&file, "unmount", error))?;
     }
-    // The folder of names was not there before the first of ours: it goes with the last.
-    let empty = fs::read_dir(NAMES).is_ok_and(|mut names| names.next().is_none());
-    if before == Some("false") && empty && residue::is_mounted(Path::new(NAMES))? {
-        let unmounted = rustix::mount::unmount(NAMES, rustix::mount::UnmountFlags::empty());
-        unmounted.map_err(|error| failure::io(Path::new(NAMES), "unmount", error))?;
-        fs::remove_dir(NAMES).map_err(|error| failure::io(Path::new(NAMES), "remove", error))?;
+    match fs::remove_file(&file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(failure::io(&file, "remove", error)),
     }
-    Ok(was_there)
 }
 
 /// Waits until the device is up and the other end too.
 fn is_up(namespace: &str, device: &str, line: Option<&OwnedFd>) -> Result<(), Failure> {
-    let argv = ["ip", "-n", namespace, "-o", "link", "show", "dev", device];
+    let argv = ["ip", "-o", "link", "show", "dev", device];
     let mut found = String::new();
     for _ in 0..100 {
-        found = tool::run(&argv, line)?;
+        found = inside(namespace, &argv, line)?;
         if found.contains("LOWER_UP") && !found.contains("NO-CARRIER") {
             return Ok(());
         }

@@ -10,6 +10,8 @@ use super::failure::{self, Failure};
 use super::process::{Process, until_given};
 use super::{MARK, NAME};
 
+/// Where files lie that keep namespaces.
+pub(super) const KEPT: &str = "/run";
 /// Depth of groups that are looked at.
 const DEPTH_MAX: usize = 8;
 
@@ -22,13 +24,13 @@ pub struct Residue {
     pub mounts: BTreeSet<String>,
     /// Loop devices in use, with their images.
     pub loops: BTreeSet<String>,
-    /// Named network namespaces.
+    /// Mount points that keep network namespaces, whoever made them.
     pub namespaces: BTreeSet<String>,
     /// Network devices of our network namespace.
     pub devices: BTreeSet<String>,
     /// Processes that carry a run's mark.
     pub processes: BTreeSet<String>,
-    /// Files of the folders that were asked for, with their sizes.
+    /// Files of the folders that were asked for, with their sizes; and those that namespaces are kept by.
     pub files: BTreeSet<String>,
 }
 
@@ -64,12 +66,16 @@ pub fn residue(dirs: &[&Path]) -> Result<Residue, Failure> {
     let mut found = Residue::default();
     groups_below(Path::new("/sys/fs/cgroup"), DEPTH_MAX, &mut found.groups);
     let mounts = mounts()?;
-    found.mounts = mounts.iter().map(|(dir, source)| format!("{dir} of {source}")).collect();
+    found.mounts =
+        mounts.iter().map(|mount| format!("{} of {}", mount.dir, mount.source)).collect();
     found.loops = loops().into_iter().map(|(name, image)| format!("{name} of {image}")).collect();
-    found.namespaces = names_in(Path::new("/run/netns"));
+    let kept = mounts.iter().filter(|mount| mount.root.starts_with("net:["));
+    found.namespaces = kept.map(|mount| mount.dir.clone()).collect();
     found.devices = names_in(Path::new("/sys/class/net"));
     let marked = marked(|_| true)?;
     found.processes = marked.iter().map(|(process, mark)| format!("{process} of {mark}")).collect();
+    let keepers = names_in(Path::new(KEPT)).into_iter().filter(|name| name.starts_with(NAME));
+    found.files = keepers.map(|name| format!("{KEPT}/{name}")).collect();
     for dir in dirs {
         files_below(dir, DEPTH_MAX, &mut found.files);
     }
@@ -105,29 +111,39 @@ fn files_below(dir: &Path, depth: usize, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Mount points and sources, as `/proc/self/mountinfo` has them (proc(5)): later ones cover earlier ones.
-fn mounts() -> Result<Vec<(String, String)>, Failure> {
+/// A mount of this mount namespace.
+struct Mount {
+    /// What of its file system is mounted: of a namespace its kind and number.
+    root: String,
+    dir: String,
+    source: String,
+}
+
+/// As `/proc/self/mountinfo` has them (proc(5)): later ones cover earlier ones.
+fn mounts() -> Result<Vec<Mount>, Failure> {
     let text = failure::text(Path::new("/proc/self/mountinfo"))?;
     Ok(text.lines().filter_map(mount_of).collect())
 }
 
-fn mount_of(line: &str) -> Option<(String, String)> {
+fn mount_of(line: &str) -> Option<Mount> {
     let (left, right) = line.split_once(" - ")?;
-    let dir = left.split(' ').nth(4)?;
+    let mut left = left.split(' ').skip(3);
+    let (root, dir) = (left.next()?, left.next()?);
     let source = right.split(' ').nth(1)?;
     // Blanks in names are written in octal.
-    Some((dir.replace("\\040", " "), source.replace("\\040", " ")))
+    let [root, dir, source] = [root, dir, source].map(|name| name.replace("\\040", " "));
+    Some(Mount { root, dir, source })
 }
 
 pub(super) fn is_mounted(dir: &Path) -> Result<bool, Failure> {
-    Ok(mounts()?.iter().any(|(at, _)| Path::new(at) == dir))
+    Ok(mounts()?.iter().any(|mount| Path::new(&mount.dir) == dir))
 }
 
 /// Image of the loop device that is mounted at `dir`, if one is.
 pub(super) fn image_at(dir: &Path) -> Result<Option<PathBuf>, Failure> {
     let mounts = mounts()?;
-    let source = mounts.iter().rev().find(|(at, _)| Path::new(at) == dir);
-    let device = source.and_then(|(_, source)| source.strip_prefix("/dev/"));
+    let on_top = mounts.iter().rev().find(|mount| Path::new(&mount.dir) == dir);
+    let device = on_top.and_then(|mount| mount.source.strip_prefix("/dev/"));
     Ok(device.and_then(|device| loops().remove(device)).map(PathBuf::from))
 }
 

@@ -11,9 +11,8 @@ use rustix::process::{
 
 use super::failure::{self, Failure};
 use super::process::{LAST_MS, Process, pause_ms, until_given};
-use super::residue;
 use super::step::{Revert, Step, fill_file};
-use super::{cgroups, cut, disk, network, tool};
+use super::{cgroups, cut, disk, network};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +77,6 @@ pub(super) fn before(step: &Step) -> Result<Option<String>, Failure> {
         Step::Enter { group, process } => Some(group_of(group, *process)?.display().to_string()),
         Step::OpenFiles { process, .. } => Some(open_files(*process)?.to_string()),
         Step::Nice { process, .. } => Some(nice_of(*process)?.to_string()),
-        Step::Namespace { .. } => Some(residue::is_mounted(Path::new(network::NAMES))?.to_string()),
         _ => None,
     })
 }
@@ -115,13 +113,10 @@ pub(super) fn perform(step: &Step, line: Option<&OwnedFd>) -> Result<Option<Stri
         Step::Nice { process, nice } => set_nice(*process, *nice)?,
         Step::Stop { process } => sent(*process, Signal::STOP)?,
         Step::Kill { process } => sent(*process, Signal::KILL)?,
-        Step::Namespace { name } => {
-            tool::run(&["ip", "netns", "add", name], line)?;
-            tool::run(&["ip", "-n", name, "link", "set", "lo", "up"], line)?;
-        }
+        Step::Namespace { name } => network::make_namespace(name, line)?,
         Step::Veth { pair } => network::veth(pair, line)?,
         Step::LinkDown { namespace, device } => {
-            tool::run(&["ip", "-n", namespace, "link", "set", device, "down"], line)?;
+            network::set_link(namespace, device, "down", line)?;
         }
         Step::Filter { namespace, table, rule } => network::filter(namespace, table, *rule, line)?,
     }
@@ -180,7 +175,7 @@ pub(super) fn undo(
         Step::Namespace { .. }
         | Step::Veth { .. }
         | Step::LinkDown { .. }
-        | Step::Filter { .. } => there(network::undo(step, done.before, line)?),
+        | Step::Filter { .. } => there(network::undo(step, line)?),
     })
 }
 

@@ -18,7 +18,7 @@ use super::failure::{self, Failure};
 use super::journal::Journal;
 use super::process::Process;
 use super::step::Step;
-use super::{Call, Launcher, MARK, tool};
+use super::{Call, Launcher, MARK, network, tool};
 
 /// Reads the line, enters what comes before `--`, becomes what comes after it. `read` of a shell takes no byte
 /// beyond the line from a pipe (POSIX).
@@ -88,7 +88,7 @@ impl Run {
             Ok::<_, Failure>(())
         };
         if let Some(name) = &self.namespace {
-            before(&["nsenter", &format!("--net=/run/netns/{name}"), "--"])?;
+            before(&["nsenter", &network::net_of(name), "--"])?;
         }
         if let Some(words) = self.offset_s.map(time_words) {
             before(&words.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -232,7 +232,7 @@ mod tests {
         run.refused = Some((Call::IoUringSetup, launcher));
         let argv = run.wrapped().unwrap().join(" ");
         let order = [
-            "nsenter --net=/run/netns/n --",
+            "nsenter --net=/run/n --",
             "unshare -T --monotonic -5",
             "nsenter --time=",
             "chrt -f 7",

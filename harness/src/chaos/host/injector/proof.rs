@@ -12,7 +12,6 @@ use super::super::failure::{self, Failure};
 use super::super::network;
 use super::super::process::Process;
 use super::super::revert;
-use super::super::tool;
 use super::steps::{TABLE, disk_of, hold_dir, thread_freezer};
 use super::{Cut, Injector, On};
 
@@ -288,8 +287,8 @@ fn held(on: &On<'_>) -> Result<(&'static str, &'static str, u64), Unavailable> {
 }
 
 fn carrier_losses(namespace: &str, device: &str) -> Result<u64, Unavailable> {
-    let asked =
-        tool::run(&["ip", "-n", namespace, "-j", "-s", "-s", "link", "show", "dev", device], None);
+    let link = ["ip", "-j", "-s", "-s", "link", "show", "dev", device];
+    let asked = network::inside(namespace, &link, None);
     let text = asked.map_err(|f| unavailable(f.to_string()))?;
     // Counts ups and downs; any more of them than before is a loss, since it was up.
     number_in(&text, "carrier_changes")
