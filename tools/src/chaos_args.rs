@@ -77,8 +77,8 @@ pub(crate) struct ChaosArgs {
     /// How long a fault lasts
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub(crate) hold: u64,
-    /// Time without faults that says what is usual
-    #[arg(long, default_value = "15s", value_parser = duration)]
+    /// Time without faults that says what is usual; in less than a minute the noise of a host is not seen
+    #[arg(long, default_value = "60s", value_parser = duration)]
     pub(crate) baseline: u64,
     /// How long a recovery is waited for
     #[arg(long, default_value = "65s", value_parser = duration)]

@@ -14,7 +14,7 @@ mod certified;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
 /// Two hundred agents that ask ten times a second: a baseline is there in seconds.
-const SMALL: &str = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --patience 20s --progress none -- \
+const SMALL: &str = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 6s --patience 20s --progress none -- \
                      --delay 5ms..20ms --timeout 2s";
 
 /// What is usual for a subject is not what it has beside nine others: a test that judges recoveries runs alone.

@@ -14,7 +14,7 @@ use tailbeam_harness::chaos::board::{Board, Knob};
 use tailbeam_harness::chaos::host::{Residue, residue};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_tailbeam");
-const LINE: &str = "--injections 1 --agents 200 --think 50ms..150ms --hold 60s --baseline 3s --patience 20s \
+const LINE: &str = "--injections 1 --agents 200 --think 50ms..150ms --hold 60s --baseline 5s --patience 20s \
                     --progress none -- --delay 5ms..20ms --timeout 2s";
 /// One of each kind: groups, a real-time hog, a frozen thread, a limit, a disk, a cable, a rule of packets, a filter of
 /// system calls, a time namespace, a proxy, a limit of descriptors, a knob.

@@ -168,24 +168,52 @@ fn a_user_without_privileges_can_do_harm_to_its_own() {
     for fault in ["cpu_throttling/quota", "memory_exhaustion/limit", "disk_io_stress/power_cut"] {
         assert!(line(fault).contains("no: "), "{list}");
     }
-    let small = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 3s --injections 1 --format json --progress none";
+    let small = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 5s --injections 1 --format json --progress none";
+    // One of each kind that needs nothing: its own messages, its own log, its own descriptors, its own death.
+    let able = ["total", "slow_sync", "kill", "limit"];
     let args = format!(
-        "chaos disk_io_stress/slow_sync cpu_throttling/quota {small} -- --delay 5ms..20ms --timeout 2s"
+        "chaos network_partition/total process_crash/kill disk_io_stress/slow_sync fd_exhaustion/limit \
+         cpu_throttling/quota {small} -- --delay 5ms..20ms --timeout 2s"
     );
-    let args: Vec<&str> = args.split(' ').collect();
+    let args: Vec<&str> = args.split_whitespace().collect();
     let output = nobody.command(&args).output().unwrap();
-    assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
+    let said = text(&output.stderr);
+    // One injection of each proves too little for a PASS, and the quota is impossible.
+    assert_eq!(output.status.code(), Some(4), "{said}");
     let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let fault =
-        |scenario: usize| &document["data"]["series"]["scenarios"][scenario]["faults"][0][1];
-    let named = |name: &str| (0..2).map(fault).find(|of| of["fault"]["name"] == name).unwrap();
-    assert_eq!(
-        named("slow_sync")["trials"].as_array().unwrap().len(),
-        1,
-        "{}",
-        text(&output.stderr)
-    );
+    let scenarios = document["data"]["series"]["scenarios"].as_array().unwrap();
+    let faults: Vec<&Value> =
+        scenarios.iter().flat_map(|of| of["faults"].as_array().unwrap()).map(|of| &of[1]).collect();
+    let named = |name: &str| *faults.iter().find(|of| of["fault"]["name"] == name).unwrap();
+    for name in able {
+        let trials = named(name)["trials"].as_array().unwrap();
+        assert_eq!(trials.len(), 1, "{name}: {said}");
+        let trial = &trials[0];
+        let bites = trial["bites"].as_array().unwrap();
+        assert!(
+            !bites.is_empty() && bites.iter().all(|bite| bite["bit"] == true),
+            "{name}: {bites:?}"
+        );
+        assert!(
+            trial["reverted"]["Ok"].is_null() && trial["reverted"].get("Ok").is_some(),
+            "{trial}"
+        );
+        for check in trial["checks"].as_array().unwrap() {
+            assert_eq!(check["holds"], true, "{name}: {check}");
+        }
+        assert!(!trial["recovery"].is_null(), "{name} is judged: {trial}");
+    }
+    let checks = |of: &Value| of.as_array().unwrap().clone();
+    for scenario in scenarios {
+        let subjects = scenario["subjects"].as_array().unwrap().iter();
+        let of_subjects = subjects.flat_map(|subject| checks(&subject["checks"]));
+        for check in of_subjects.chain(checks(&scenario["residue"])) {
+            assert_ne!(check["holds"], false, "{}: {check}", scenario["name"]);
+        }
+    }
     let refused = &named("quota")["ability"];
     assert_eq!(refused["is"], "impossible");
-    assert!(!refused["remedy"].as_str().unwrap().is_empty());
+    for part in ["cause", "remedy"] {
+        assert!(refused[part].as_str().is_some_and(|text| !text.is_empty()), "{refused}");
+    }
 }

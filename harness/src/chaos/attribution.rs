@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::record::FaultRecord;
 use crate::evidence::Intervals;
 use crate::report::Measured;
-use crate::report::latency::{self, Band, Blame, Holds, LatencyReport, Question, StageMean};
+use crate::report::latency::{self, Band, Blame, Check, Holds, LatencyReport, Question, StageMean};
 
 /// Stages and causes that are told.
 const TOLD: usize = 3;
@@ -40,6 +40,9 @@ pub struct Tail {
     pub fleet: Vec<String>,
     /// Whether the windows add up.
     pub holds: Holds,
+    /// Which comparisons of them fail, with both sides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<String>,
 }
 
 /// Of a fault's injections into the run in `dir`. `axis_ns`: where the series' slots begin on the clock of the run, ns.
@@ -96,5 +99,19 @@ fn in_short(report: &LatencyReport, mut fleet: Vec<String>) -> Measured<Tail> {
         waits: causes.map_or_else(Vec::new, |of| of.waits.iter().take(TOLD).cloned().collect()),
         fleet,
         holds: report.conservation.holds,
+        failed: report.conservation.checks.iter().filter_map(failed).collect(),
     })
+}
+
+/// A comparison that fails, in words.
+fn failed(check: &Check) -> Option<String> {
+    if check.holds != Holds::Fail {
+        return None;
+    }
+    let sides = check.left.zip(check.right).zip(check.allowed);
+    let sides = sides.map_or_else(String::new, |((left, right), allowed)| {
+        format!(" ({left:.4} and {right:.4} {}, {allowed:.4} apart at most)", check.unit)
+    });
+    let place = check.misfit.as_ref().map(|place| format!(", {place}")).unwrap_or_default();
+    Some(format!("{}{sides}{place}", check.name))
 }

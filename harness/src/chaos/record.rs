@@ -347,7 +347,7 @@ impl Trial {
             }
             None if fault.act.is_of_the_service() => Judged::new(
                 Verdict::Inconclusive,
-                "there is no baseline: too few requests, or the service was not well before any fault",
+                "there is no baseline: too few requests, or the service was not well before any fault, or never the same for five seconds",
             ),
             None if self.checks.is_empty() => {
                 Judged::new(Verdict::Inconclusive, "nothing was looked at")

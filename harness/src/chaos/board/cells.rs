@@ -77,6 +77,14 @@ pub const fn bucket_from_ns(at: usize) -> u64 {
     ((1 << FIRST_BITS) + (sixteenth << (FIRST_BITS - 4))) << octave
 }
 
+/// Where the bucket that is nearest begins, ns: within 3.1 % of what is asked for, and what lies above it is known exactly.
+#[must_use]
+pub fn nearest_edge_ns(ns: f64) -> u64 {
+    let at = bucket(ns as u64);
+    let (from, to) = (bucket_from_ns(at), bucket_from_ns(at + 1));
+    if ns - from as f64 <= to as f64 - ns { from } else { to }
+}
+
 /// The sum of some cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cell {
@@ -145,6 +153,21 @@ impl Cell {
             seen >= rank
         };
         self.buckets.iter().enumerate().find(holds).map(|(at, _)| bucket_from_ns(at + 1))
+    }
+
+    /// A quantile, ns, as if the latencies of its bucket lay evenly in it: off by less than 6.25 %. `None` without any.
+    #[must_use]
+    pub fn quantile_within_ns(&self, q: f64) -> Option<f64> {
+        let rank = self.timed() as f64 * q;
+        let mut below = 0;
+        let holds = |&(_, &n): &(usize, &u64)| {
+            below += n;
+            n > 0 && below as f64 >= rank
+        };
+        let (at, &n) = self.buckets.iter().enumerate().find(holds)?;
+        let part = ((rank - (below - n) as f64) / n as f64).clamp(0.0, 1.0);
+        let (from, to) = (bucket_from_ns(at) as f64, bucket_from_ns(at + 1) as f64);
+        Some(from + (to - from) * part)
     }
 
     /// Latencies in buckets that begin at `ns` or above.

@@ -21,7 +21,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::collect::words::Words;
 
-pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns};
+pub use cells::{BUCKETS, Cell, Fate, bucket, bucket_from_ns, nearest_edge_ns};
 use cells::{CELL, FATES};
 pub use damage::{FoundDamage, PLACES_MAX, Place};
 pub use levels::{LevelRange, LevelSpan, Levels};

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::seek::Brief;
 use super::{Axis, Baseline, OFFERED};
 
 /// Seconds after the revert, and how many of them were out of the band by what; one may be by several.
@@ -26,7 +25,7 @@ impl Outside {
         let (second, mut found) = (axis.second(), Self::default());
         let expected = axis.expected * second as f64;
         for at in slots.clone().step_by(second).filter(|at| at + second <= slots.end) {
-            let window = Brief::of(&axis.sum(at..at + second), baseline.limit_ns);
+            let window = baseline.brief(&axis.sum(at..at + second));
             found.seconds += 1;
             found.few_due += usize::from((window.due() as f64) < expected * OFFERED);
             found.unanswered += usize::from(window.answered() < baseline.answered);

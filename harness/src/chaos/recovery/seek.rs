@@ -13,16 +13,19 @@ pub(super) struct Brief {
     cancelled: u64,
     timed: u64,
     over: u64,
+    far: u64,
 }
 
 impl Brief {
-    pub(super) fn of(cell: &Cell, limit_ns: u64) -> Self {
+    /// `far_ns`: a latency above it is longer than any that is usual.
+    pub(super) fn of(cell: &Cell, limit_ns: u64, far_ns: u64) -> Self {
         Self {
             due: cell.due,
             answered: cell.answered(),
             cancelled: cell.fate(Fate::Cancelled),
             timed: cell.timed(),
             over: cell.over(limit_ns),
+            far: cell.over(far_ns),
         }
     }
 
@@ -33,6 +36,7 @@ impl Brief {
             cancelled: sum.cancelled + of.cancelled,
             timed: sum.timed + of.timed,
             over: sum.over + of.over,
+            far: sum.far + of.far,
         })
     }
 
@@ -46,8 +50,21 @@ impl Brief {
         share(self.over, self.timed, 1.0)
     }
 
+    pub(super) fn far(&self) -> f64 {
+        share(self.far, self.timed, 1.0)
+    }
+
     pub(super) const fn due(&self) -> u64 {
         self.due
+    }
+
+    /// Share of its requests that were not answered or were late; of one in which fewer were due than `least`, all.
+    pub(super) fn bad(&self, least: f64) -> f64 {
+        if (self.due as f64) < least || self.due == 0 {
+            return 1.0;
+        }
+        let late = self.over.min(self.answered) as f64 / self.due as f64;
+        (1.0 - self.answered() + late).min(1.0)
     }
 }
 
@@ -87,21 +104,13 @@ impl Seek {
         let end = axis.slots(until_ns).min(axis.cells.len());
         let from = self.from + self.known.len();
         if from < end {
-            let limit_ns = self.baseline.limit_ns;
-            self.known.extend(axis.cells[from..end].iter().map(|cell| Brief::of(cell, limit_ns)));
+            let baseline = self.baseline;
+            self.known.extend(axis.cells[from..end].iter().map(|cell| baseline.brief(cell)));
         }
-        let second = axis.second();
-        let expected = axis.expected * second as f64;
-        while self.next + RETURN_WINDOWS * second <= self.known.len() {
-            let window = |n: usize| {
-                let at = self.next + n * second;
-                Brief::sum(&self.known[at..at + second])
-            };
-            if self.baseline.is_return(std::array::from_fn(window), expected) {
-                return Some(self.from + self.next);
-            }
-            self.next += 1;
+        if let Some(at) = self.baseline.return_in(&self.known, self.next, axis) {
+            return Some(self.from + at);
         }
+        self.next = (self.known.len() + 1).saturating_sub(RETURN_WINDOWS * axis.second());
         None
     }
 }

@@ -132,7 +132,7 @@ pub(super) fn planned(
 ) -> Result<ChaosPlan, Failure> {
     range("--injections", u64::from(args.injections), 1, 100)?;
     range("--hold in ms", args.hold / MS, 100, act::HOLD_MS_MAX)?;
-    range("--baseline in ms", args.baseline / MS, 2_000, 3_600_000)?;
+    range("--baseline in ms", args.baseline / MS, 5_000, 3_600_000)?;
     range("--patience in ms", args.patience / MS, 5_000, 600_000)?;
     let flags = subject_flags(args);
     let plan = subject_plan(&flags, workloads)?;

@@ -181,6 +181,11 @@ pub(in crate::render) fn of_a_tail(of: &Tail) -> String {
         text.push_str(&format!("; {said}"));
     }
     text.push_str(&format!("; conservation {}", word(of.holds)));
+    if !of.failed.is_empty() {
+        // Of the attribution, not of the service: what does not add up says nothing about it.
+        let failed = of.failed.join("; ");
+        text.push_str(&format!(", so these figures are in doubt: {failed}"));
+    }
     text
 }
 

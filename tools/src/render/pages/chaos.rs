@@ -69,6 +69,10 @@ pub fn chaos(of: &ChaosRecord) -> Page {
         plan.seed
     ));
     page.line(format!("on {}", of.host));
+    page.line(format!(
+        "the subjects' runs are a store of their own: tailbeam --store STORE/chaos/{}/subjects latency RUN --from .. --to ..",
+        of.id
+    ));
     page.line(format!("because of {}", judged.reason));
     if let Some(defence) = plan.broken {
         page.caveat(format!(
@@ -90,7 +94,7 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
     let judged = of.judged();
     page.heading(format!("{}  {}  {}", of.name, judged.verdict.name(), of.about));
     let merged = of.merged();
-    let rows = merged.iter().map(|(subject, fault)| row(fault, of.subjects.get(*subject)));
+    let rows = merged.iter().map(|(_, fault)| row(fault, before(of, fault)));
     let head = [
         "fault",
         "verdict",
@@ -138,8 +142,9 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
     for (number, subject) in of.subjects.iter().enumerate() {
         let run = subject.run.as_deref().unwrap_or("none");
         page.line(format!(
-            "subject {number}: run {run}, {} processes; {}",
+            "subject {number}: run {run}, {} processes; {}; {}",
             subject.processes,
+            usual(subject),
             held(&subject.checks)
         ));
     }
@@ -149,6 +154,17 @@ fn one(of: &ScenarioRecord, page: &mut Page) {
         let word = if check.holds.is_none() { "unknown" } else { "does not hold" };
         page.caveat(format!("{} {word}: {}", check.name, check.text));
     }
+}
+
+/// What the noise of the host may add to its recoveries.
+fn usual(subject: &SubjectRecord) -> String {
+    subject.baseline.map_or_else(
+        || "no baseline".to_owned(),
+        |of| match of.noise_ns {
+            0 => "any five seconds of its baseline are a return".to_owned(),
+            ns => format!("within its baseline a return is up to {} away", time(ns)),
+        },
+    )
 }
 
 /// Where the time of the slowest requests went.
@@ -196,7 +212,19 @@ fn proof(bite: &Bite) -> String {
     format!("{source} {} -> {}{mark}", value(before), value(after))
 }
 
-fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
+/// P99 of the baselines of the subjects that a fault was done to: from the least to the largest.
+fn before(of: &ScenarioRecord, fault: &FaultRecord) -> String {
+    let theirs = of.faults.iter().filter(|(_, of)| of.fault == fault.fault);
+    let baselines = theirs.filter_map(|(number, _)| of.subjects.get(*number)?.baseline);
+    let p99: Vec<u64> = baselines.map(|baseline| baseline.p99_ns).collect();
+    match (p99.iter().min(), p99.iter().max()) {
+        (Some(&least), Some(&most)) if least == most => time(least),
+        (Some(&least), Some(&most)) => format!("{} to {}", time(least), time(most)),
+        _ => "-".to_owned(),
+    }
+}
+
+fn row(of: &FaultRecord, before: String) -> Vec<String> {
     let found: Vec<&Recovery> =
         of.trials.iter().filter_map(|trial| trial.recovery.as_ref()).collect();
     let none = || "-".to_owned();
@@ -216,7 +244,6 @@ fn row(of: &FaultRecord, subject: Option<&SubjectRecord>) -> Vec<String> {
     };
     let seen = found.iter().filter(|of| of.slots > 0);
     let available = seen.map(|of| of.available as f64 / of.slots as f64).reduce(f64::min);
-    let before = subject.and_then(|of| of.baseline).map_or_else(none, |of| time(of.p99_ns));
     // The injection that proves least is shown.
     let weak = of.trials.iter().find(|trial| trial.bites.iter().any(|bite| !bite.bit));
     let bites = weak.or_else(|| of.trials.first());
