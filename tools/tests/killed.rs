@@ -224,7 +224,8 @@ impl Supervisor {
         let mut found = residue(&[&chaos]).unwrap().since(&Residue::default());
         found.retain(|of| {
             of.contains(&name)
-                && (!of.starts_with("file ") || of.contains(".img") || of.contains(".mnt"))
+                && (!of.starts_with("file ")
+                    || [".img", ".mnt", "file /run/"].iter().any(|kind| of.contains(kind)))
         });
         found
     }

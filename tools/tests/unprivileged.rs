@@ -168,7 +168,7 @@ fn a_user_without_privileges_can_do_harm_to_its_own() {
     for fault in ["cpu_throttling/quota", "memory_exhaustion/limit", "disk_io_stress/power_cut"] {
         assert!(line(fault).contains("no: "), "{list}");
     }
-    let small = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 5s --injections 1 --format json --progress none";
+    let small = "--agents 200 --think 50ms..150ms --hold 500ms --baseline 6s --patience 20s --injections 1 --format json --progress none";
     // One of each kind that needs nothing: its own messages, its own log, its own descriptors, its own death.
     let able = ["total", "slow_sync", "kill", "limit"];
     let args = format!(

@@ -26,14 +26,14 @@ pub(super) fn undo(step: &Step, line: Option<&OwnedFd>) -> Result<bool, Failure>
         Step::Namespace { name } => remove_namespace(name)?,
         Step::Veth { pair } => {
             let [name, _] = &pair.namespaces;
-            let there_still = has_namespace(name) && has_device(name, &pair.device, line);
+            let there_still = has_device(name, &pair.device, line)?;
             if there_still {
                 inside(name, &["ip", "link", "del", &pair.device], line)?;
             }
             there_still
         }
         Step::LinkDown { namespace, device } => {
-            let there_still = has_namespace(namespace) && has_device(namespace, device, line);
+            let there_still = has_device(namespace, device, line)?;
             if there_still {
                 set_link(namespace, device, "up", line)?;
                 is_up(namespace, device, line)?;
@@ -42,7 +42,7 @@ pub(super) fn undo(step: &Step, line: Option<&OwnedFd>) -> Result<bool, Failure>
         }
         Step::Filter { namespace, table, .. } => {
             let list = ["list", "table", "inet", table];
-            let there_still = has_namespace(namespace) && nft(namespace, &list, line).is_ok();
+            let there_still = has_namespace(namespace)? && is_there(nft(namespace, &list, line))?;
             if there_still {
                 nft(namespace, &["delete", "table", "inet", table], line)?;
             }
@@ -52,8 +52,8 @@ pub(super) fn undo(step: &Step, line: Option<&OwnedFd>) -> Result<bool, Failure>
     })
 }
 
-pub(super) fn has_namespace(name: &str) -> bool {
-    residue::is_mounted(&file_of(name)).unwrap_or(false)
+pub(super) fn has_namespace(name: &str) -> Result<bool, Failure> {
+    residue::is_mounted(&file_of(name))
 }
 
 /// Runs a tool in a namespace.
@@ -87,8 +87,26 @@ pub(super) fn set_link(
     inside(namespace, &["ip", "link", "set", device, state], line).map(|_| ())
 }
 
-fn has_device(namespace: &str, device: &str, line: Option<&OwnedFd>) -> bool {
-    inside(namespace, &["ip", "link", "show", "dev", device], line).is_ok()
+fn has_device(namespace: &str, device: &str, line: Option<&OwnedFd>) -> Result<bool, Failure> {
+    let show = ["ip", "link", "show", "dev", device];
+    Ok(has_namespace(namespace)? && is_there(inside(namespace, &show, line))?)
+}
+
+/// What a tool that lists one thing says of it. One that failed otherwise says nothing: a link that is cut is not taken for
+/// one that is gone.
+fn is_there(listed: Result<String, Failure>) -> Result<bool, Failure> {
+    match listed {
+        Ok(_) => Ok(true),
+        // ip(8) and nft(8).
+        Err(Failure::Tool { text, .. })
+            if ["does not exist", "No such file or directory"]
+                .iter()
+                .any(|of| text.contains(of)) =>
+        {
+            Ok(false)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 pub(super) fn veth(pair: &VethPair, line: Option<&OwnedFd>) -> Result<(), Failure> {

@@ -17,7 +17,7 @@ const FAR: f64 = 0.001;
 /// The limit, in P99 of the baseline, and what is longer than usual, in its longest latency.
 const MARGIN: f64 = 1.2;
 /// Share of the plan's requests that must have been due: below it who asks was not there.
-pub(super) const OFFERED: f64 = 0.95;
+const OFFERED: f64 = 0.95;
 /// Latencies that a baseline must have for a P99 that is worth 1 %.
 const BASELINE_MIN: u64 = 1_000;
 
@@ -30,7 +30,8 @@ pub struct Baseline {
     pub timed: u64,
     /// Their P99, ns, at most 6.25 % too high.
     pub p99_ns: u64,
-    /// The limit that a window in the band may exceed as rarely as `over` says, ns: 1.2 times the P99, to 4 %.
+    /// The limit that a window in the band may exceed as rarely as `over` says, ns: 1.2 times the P99 as the buckets of the
+    /// counts show it, which is 1.09 to 1.31 times the P99 itself, at the edge of a bucket: what exceeds it is known exactly.
     pub limit_ns: u64,
     /// Largest share of latencies above the limit in a window in the band.
     pub over: f64,
@@ -58,8 +59,7 @@ const fn longest() -> u64 {
 
 impl Baseline {
     /// From the slots of a time without faults; `None` with fewer than five windows or a thousand latencies; when a
-    /// window answered less than 99 %, or had less than 95 % of the plan's requests due; and when nothing in it would be a
-    /// return: a service that is not well, that nobody asks, or that is never the same for five seconds, has no usual
+    /// window answered less than 99 %, or less was due than the plan has; and when nothing in it would be a return: a service that is not well, that nobody asks, or that is never the same for five seconds, has no usual
     /// state to come back to.
     #[must_use]
     pub fn of(axis: &Axis, slots: Range<usize>) -> Option<Self> {
@@ -73,9 +73,11 @@ impl Baseline {
         let known: Vec<Brief> = axis.cells[slots].iter().map(brief).collect();
         let windows: Vec<Brief> = known.chunks_exact(second).map(Brief::sum).collect();
         let expected = axis.expected * second as f64;
-        let well = windows.iter().all(|window| {
-            window.answered() >= AVAILABLE && window.due() as f64 >= expected * OFFERED
-        });
+        let asked = all.due as f64 >= axis.expected * known.len() as f64 * OFFERED;
+        let well = |window: &Brief| {
+            window.answered() >= AVAILABLE && window.due() as f64 >= offered(expected)
+        };
+        let well = asked && windows.iter().all(well);
         if windows.len() < RETURN_WINDOWS || all.timed() < BASELINE_MIN || !well {
             return None;
         }
@@ -107,7 +109,7 @@ impl Baseline {
     }
 
     fn is_in_band(&self, window: &Brief, expected: f64) -> bool {
-        window.due() as f64 >= expected * OFFERED
+        window.due() as f64 >= offered(expected)
             && window.answered() >= self.answered
             && window.over() <= self.over
     }
@@ -145,6 +147,12 @@ impl Baseline {
         // Behind the last one it was looked for in vain.
         (from > 0).then_some(longest.max((last + 1).saturating_sub(from)))
     }
+}
+
+/// Fewer requests than this were due by no chance: who asks was not there. 95 % of what the plan has due, and where so few
+/// are due that chance alone has less, four standard deviations of a Poisson count below it (once in 30,000).
+pub(super) fn offered(expected: f64) -> f64 {
+    (expected * OFFERED).min(expected - 4.0 * expected.sqrt()).max(0.0)
 }
 
 /// The worst of so many slots in a row.

@@ -3,8 +3,8 @@
 //! Everything is by the instant at which a request was due, so a subject that stands still, or is dead, has the
 //! requests that were due meanwhile among its unanswered ones. The baseline says what is usual: a window is *in the
 //! band* when it answers as many of its requests as the baseline's worst window did or 99.9 %, has at most 1 % of its
-//! latencies above 1.2 times the baseline's P99 or as many as the baseline's worst window, and at least 95 % of the
-//! requests that the plan has due. A return is five of these in a row whose P99 together is at most 1.2 times that of the
+//! latencies above 1.2 times the baseline's P99 or as many as the baseline's worst window, and as many requests due as
+//! the plan has. A return is five of these in a row whose P99 together is at most 1.2 times that of the
 //! baseline, with at most one in a thousand above 1.2 times its longest latency, and as many answered as in all of it or
 //! 99.9 %: no bad second of the baseline excuses them. What the host's noise adds to a recovery by that is told: how long
 //! one has to look for such five seconds in the baseline itself.
@@ -15,7 +15,6 @@ mod outside;
 mod seek;
 
 pub use baseline::Baseline;
-use baseline::OFFERED;
 use onset::least;
 pub use outside::Outside;
 pub use seek::Seek;
@@ -176,6 +175,14 @@ pub fn judge(axis: &Axis, baseline: &Baseline, span: Span) -> Recovery {
         answered: sum.answered(),
         not_asked: absent.map(missing).sum::<f64>().round() as u64,
     }
+}
+
+/// Whether the service was back by what is known now: an answer that came after its second was looked at may have been
+/// the one too many that was late.
+#[must_use]
+pub fn is_back(axis: &Axis, baseline: &Baseline, span: Span) -> bool {
+    let (to, end) = (axis.slots(span.reverted_ns), axis.slots(span.until_ns).min(axis.cells.len()));
+    back(axis, baseline, to, end).is_some()
 }
 
 /// First slot at `from` or later from which five windows of a second follow that are a return.

@@ -4,14 +4,15 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Axis, Baseline, OFFERED};
+use super::baseline::offered;
+use super::{Axis, Baseline};
 
 /// Seconds after the revert, and how many of them were out of the band by what; one may be by several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outside {
     /// Seconds that were looked at, one after the other.
     pub seconds: usize,
-    /// In which fewer than 95 % of the plan's requests were due.
+    /// In which fewer requests were due than the plan has.
     pub few_due: usize,
     /// In which fewer were answered than in the band.
     pub unanswered: usize,
@@ -27,7 +28,7 @@ impl Outside {
         for at in slots.clone().step_by(second).filter(|at| at + second <= slots.end) {
             let window = baseline.brief(&axis.sum(at..at + second));
             found.seconds += 1;
-            found.few_due += usize::from((window.due() as f64) < expected * OFFERED);
+            found.few_due += usize::from((window.due() as f64) < offered(expected));
             found.unanswered += usize::from(window.answered() < baseline.answered);
             found.late += usize::from(window.over() > baseline.over);
         }

@@ -72,8 +72,9 @@ fn share(part: u64, whole: u64, of_none: f64) -> f64 {
     if whole == 0 { of_none } else { part as f64 / whole as f64 }
 }
 
-/// Looks for the return from a fault. What is answered after its slot was read is not seen: a return may be told late, or
-/// not before the patience is over, and then by the judge alone, who reads all slots at the end.
+/// Looks for the return from a fault. What is answered after its slot was read is not seen: a return may be told late, not
+/// before the patience is over, or where an answer comes that is one too many late: whoever stops looking asks
+/// [`is_back`](super::is_back) first.
 #[derive(Debug)]
 pub struct Seek {
     baseline: Baseline,

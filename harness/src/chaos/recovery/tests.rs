@@ -79,6 +79,62 @@ fn a_return_that_is_looked_for_is_that_of_the_judge() {
     }
 }
 
+/// A slot is looked at once; what is answered afterwards may be the one too many that is late.
+#[test]
+fn a_return_that_late_answers_undo_is_none() {
+    let mut axis = usual(60);
+    let baseline = Baseline::of(&axis, 0..150).unwrap();
+    // 8 are late, and 10 open: 99.93 % are answered, 0.05 % are far away.
+    axis.cells[200..204].fill(slot(300, 300, 2));
+    (204..250).step_by(5).for_each(|at| axis.cells[at] = slot(300, 299, 0));
+    let mut seek = Seek::new(&axis, baseline, 200 * 100 * MS);
+    assert_eq!(seek.look(&axis, 250 * 100 * MS), Some(200));
+    assert!(is_back(&axis, &baseline, span(150, 200, 250)));
+    // Those come too: 18 of 15,000, and 15 may.
+    (204..250).step_by(5).for_each(|at| axis.cells[at] = slot(300, 300, 1));
+    assert_eq!(seek.look(&axis, 250 * 100 * MS), Some(200), "it has read them");
+    assert!(!is_back(&axis, &baseline, span(150, 200, 250)));
+    assert!(is_back(&axis, &baseline, span(150, 200, 260)), "from the third slot on");
+}
+
+/// Where few are due a second may have 10 % fewer by chance.
+#[test]
+fn few_requests_are_no_absence() {
+    let few = |due: u64| slot(due, due, 0);
+    let mut axis = Axis { cells: vec![few(50); 600], slot_ns: 100 * MS, expected: 50.0 };
+    // 450 of 500 in a second: 2.2 standard deviations.
+    axis.cells[70..80].fill(few(45));
+    axis.cells[210..220].fill(few(45));
+    let baseline = Baseline::of(&axis, 0..150).unwrap();
+    assert_eq!(judge(&axis, &baseline, span(150, 200, 600)).from_revert, Took::Ns(0));
+    // 400: who asks was not there.
+    axis.cells[210..220].fill(few(40));
+    assert_ne!(judge(&axis, &baseline, span(150, 200, 600)).from_revert, Took::Ns(0));
+    axis.cells[70..80].fill(few(40));
+    assert_eq!(Baseline::of(&axis, 0..150), None);
+    // Everywhere 6 % fewer than the plan has.
+    axis.cells.fill(few(47));
+    assert_eq!(Baseline::of(&axis, 0..150), None);
+}
+
+/// What is noisy before a fault bites is no begin of it.
+#[test]
+fn an_onset_is_where_the_excess_begins() {
+    let mut axis = usual(60);
+    // Noise: every third slot has 1.3 % late ones.
+    (0..600).step_by(3).for_each(|at| axis.cells[at] = slot(300, 300, 4));
+    let baseline = Baseline::of(&axis, 0..150).unwrap();
+    // Injected at 18.0 s, 20 % late from 20.0 s on: a slot says so.
+    axis.cells[200..230].fill(slot(300, 300, 60));
+    assert_eq!(judge(&axis, &baseline, span(180, 230, 600)).onset_ns, Some(2 * SECOND as i64));
+    // The same with a slot of the baseline as bad as that, and 3 %: a second says so, to its noise.
+    axis.cells[50] = slot(300, 300, 60);
+    let baseline = Baseline::of(&axis, 0..150).unwrap();
+    axis.cells[200..230].fill(slot(300, 300, 9));
+    let onset = judge(&axis, &baseline, span(180, 230, 600)).onset_ns.unwrap();
+    assert!((1_900 * MS as i64..=2_000 * MS as i64).contains(&onset), "{onset}");
+}
+
 #[test]
 fn good_seconds_within_a_fault_are_no_return_from_it() {
     let mut axis = usual(60);
@@ -200,10 +256,10 @@ fn how_late_is_bounded_too() {
     assert_eq!(judge(&axis, &baseline, span(150, 200, 600)).from_revert, Took::Ns(9_300 * MS));
 }
 
-/// The limit is 1.2 times the P99, not the end of its bucket and of the next one.
+/// The limit is 1.2 times the P99 as the buckets show it, and no end of a bucket behind one.
 #[test]
-fn the_limit_is_what_it_is_called_to_four_percent() {
-    for p99_ms in [3.0, 3.3, 3.54, 4.0, 4.2, 7.77] {
+fn the_limit_is_as_near_as_the_buckets_are() {
+    for p99_ms in [3.0, 3.3, 3.54, 4.0, 4.2, 4.195, 7.77, 8.389] {
         let mut axis = usual(20);
         for cell in &mut axis.cells {
             // 100 of 300 lie evenly below and at what is the P99.
@@ -212,10 +268,8 @@ fn the_limit_is_what_it_is_called_to_four_percent() {
             cell.buckets[bucket(MS)] = 200;
         }
         let baseline = Baseline::of(&axis, 0..150).unwrap();
-        let p99 = axis.sum(0..150).quantile_within_ns(0.99).unwrap();
-        assert!((p99 / (p99_ms * 1e6) - 1.0).abs() < 0.0625, "{p99}");
-        let margin = baseline.limit_ns as f64 / p99;
-        assert!((1.16..1.24).contains(&margin), "{p99_ms} ms: {margin}");
+        let margin = baseline.limit_ns as f64 / (p99_ms * 1e6);
+        assert!((1.09..1.31).contains(&margin), "{p99_ms} ms: {margin}");
     }
 }
 

@@ -476,12 +476,14 @@ impl<'a> Cast<'_, 'a> {
                     Ok(mut trial) => {
                         let first = record.trials.first().and_then(|of: &Trial| of.levels.as_ref());
                         trial.levels = checks::held_after(scene.stage, first);
+                        scene.judge_again(&mut trial);
                         (self.say)(&show::told(fault, k, wanted, &trial));
                         let back = trial
                             .recovery
                             .is_none_or(|found| found.from_revert.at_least_ns() < plan.patience_ns);
                         record.trials.push(trial);
-                        if !back {
+                        // One that is started anew each time is as it was: what it promised can be asked of it all the same.
+                        if !back && !fault.act.restarts() {
                             record.ended = Some(format!(
                                 "not back after injection {}: no further ones",
                                 k + 1

@@ -5,7 +5,7 @@ use tailbeam_harness::chaos::corrupt::{copied, examine, missed, plant};
 use tailbeam_harness::chaos::host::Journal;
 use tailbeam_harness::chaos::host::injector::LoopDisk;
 use tailbeam_harness::chaos::record::{Bite, Check, OpenAtEnd, Trial};
-use tailbeam_harness::chaos::recovery::{Baseline, Seek, Span, judge};
+use tailbeam_harness::chaos::recovery::{Baseline, Seek, Span, is_back, judge};
 use tailbeam_harness::chaos::scenario::{Act, Damage, Fault};
 use tailbeam_probes::Unavailable;
 use tailbeam_probes::collect::process::cpu_time_ns;
@@ -156,6 +156,19 @@ impl Scene<'_, '_> {
         Some(judge(&self.stage.axis, self.baseline.as_ref()?, span))
     }
 
+    /// Judges again by what has become known since the watch ended. Nothing else is in force yet, so the service had that
+    /// time too.
+    pub(super) fn judge_again(&mut self, trial: &mut Trial) {
+        if trial.recovery.is_none() {
+            return;
+        }
+        let plan = self.stage.setting.plan;
+        self.stage.read(plan.open_ns());
+        let known_ns = self.stage.now_ns().saturating_sub(plan.settle_ns);
+        trial.span.until_ns = trial.span.until_ns.max(known_ns);
+        trial.recovery = self.recovery(trial.span);
+    }
+
     /// Looks until the service is back, or the patience is over; up to when everything is known, and what looking took.
     fn watch(&mut self, span: Span) -> (Span, Check) {
         let (cpu_ns, from_ns) = (cpu_time_ns(), self.stage.now_ns());
@@ -173,9 +186,10 @@ impl Scene<'_, '_> {
             self.stage.read(plan.open_ns());
             let now_ns = self.stage.now_ns();
             span.until_ns = now_ns.saturating_sub(plan.settle_ns).max(span.reverted_ns);
-            let back = seek
-                .as_mut()
-                .is_none_or(|seek| seek.look(&self.stage.axis, span.until_ns).is_some());
+            let axis = &self.stage.axis;
+            let back = seek.as_mut().zip(self.baseline).is_none_or(|(seek, baseline)| {
+                seek.look(axis, span.until_ns).is_some() && is_back(axis, &baseline, span)
+            });
             if back || now_ns >= until_ns || !self.stage.setting.wait(LOOK_NS) {
                 return span;
             }

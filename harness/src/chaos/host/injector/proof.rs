@@ -150,7 +150,10 @@ impl Injector {
                 return self.of_disk(&disk.dir);
             }
             Self::NetPair { pair } => {
-                let there = pair.namespaces.iter().all(|name| network::has_namespace(name));
+                let there = pair
+                    .namespaces
+                    .iter()
+                    .all(|name| network::has_namespace(name).unwrap_or(false));
                 ("both namespaces there", "yes or no", u64::from(there))
             }
             Self::NetPartition { pair, cut } => match cut {
