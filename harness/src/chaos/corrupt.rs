@@ -250,6 +250,8 @@ pub fn examine(
 pub struct Kept {
     /// Numbers below the promised one that it does not give.
     pub lost: u64,
+    /// Numbers below the told one that it does not give.
+    pub lost_told: u64,
     /// Records that it gives.
     pub records: u64,
     /// Of those, events of elicitations: the others are marks of a beginning.
@@ -260,17 +262,19 @@ pub struct Kept {
     pub scanned: Recovered,
 }
 
-/// Reads a log of which everything below `promised` was said to be durable.
+/// Reads a log of which everything below `promised` was said to be durable, and of which what is below `told` was told.
 #[must_use]
-pub fn promised(log: &Segments, key: LogKey, promised: u64) -> Kept {
-    let (mut below, mut records, mut events, mut answers) = (0, 0, 0, 0);
+pub fn promised(log: &Segments, key: LogKey, promised: u64, told: u64) -> Kept {
+    let (mut below, mut told_kept, mut records, mut events, mut answers) = (0, 0, 0, 0, 0);
     let scanned = scan(log, key, |place, payload| {
         records += 1;
         answers += u64::from(place.kind == record::CLOSED && is_answer(payload));
         events += u64::from(place.kind != MARK);
         below += u64::from(place.seq < promised);
+        told_kept += u64::from(place.seq < told);
     });
-    Kept { lost: promised.saturating_sub(below), records, events, answers, scanned }
+    let (lost, lost_told) = (promised.saturating_sub(below), told.saturating_sub(told_kept));
+    Kept { lost, lost_told, records, events, answers, scanned }
 }
 
 /// How many of the records that were damaged on purpose say that an elicitation was answered.
@@ -295,7 +299,7 @@ fn is_answer(payload: &[u8]) -> bool {
 #[must_use]
 pub fn missed(cut: &Segments, key: LogKey, durable: u64, planted: &Planted) -> Check {
     let (gone, lost) =
-        (durable.saturating_sub(planted.seqs.start), promised(cut, key, durable).lost);
+        (durable.saturating_sub(planted.seqs.start), promised(cut, key, durable, 0).lost);
     let text = format!("{lost} of {durable} that were said to be durable, {gone} were cut off");
     let name = "what was promised and is cut off is missed";
     if gone == 0 {
@@ -427,11 +431,19 @@ mod tests {
     #[test]
     fn what_was_promised_and_is_not_there_is_counted() {
         let mut log = made(KEY, 2_000);
-        assert_eq!(promised(&log, KEY, 2_000).lost, 0);
+        let kept = |log: &Segments, told| {
+            let kept = promised(log, KEY, 2_000, told);
+            (kept.lost, kept.lost_told)
+        };
+        assert_eq!(
+            (kept(&log, 2_000), kept(&log, 2_003)),
+            ((0, 0), (0, 3)),
+            "told of more than is there"
+        );
         plant(&mut log, (KEY, 2_000), Damage::BitFlip, 5).unwrap();
-        assert_eq!(promised(&log, KEY, 2_000).lost, 1);
+        assert_eq!(kept(&log, 2_000), (1, 1));
         log.remove(&1);
-        assert_eq!(promised(&log, KEY, 2_000).lost, 1_001);
+        assert_eq!((kept(&log, 2_000), kept(&log, 0)), ((1_001, 1_001), (1_001, 0)));
         assert!(plant(&mut made(KEY, 20), (KEY, 20), Damage::BitFlip, 5).is_none());
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Link<T> {
     sizes: VecDeque<u32>,
     bytes: usize,
     waiting: VecDeque<(u64, T)>,
+    /// Number behind the last event of which what waited for it was given back.
+    told: u64,
     /// Events that found the log's mailbox full: what was told of them is not in the log.
     pub(crate) unlogged: u64,
     /// Sum and largest of the waits for the log, ns, and how many.
@@ -73,6 +75,7 @@ impl<T> Link<T> {
             sizes: VecDeque::new(),
             bytes: 0,
             waiting: VecDeque::new(),
+            told: next,
             unlogged: 0,
             waited: Waited::default(),
         }
@@ -98,6 +101,7 @@ impl<T> Link<T> {
         self.sizes.push_back(bytes);
         self.bytes += bytes as usize;
         if !self.waits {
+            self.told = self.next;
             return Some(then);
         }
         self.waiting.push_back((number, then));
@@ -116,12 +120,20 @@ impl<T> Link<T> {
 
     /// What waits no longer, and whether its event is in the log.
     pub(crate) fn next_ready(&mut self) -> Option<(T, bool)> {
-        let (number, _) = self.waiting.front()?;
-        let kept = *number < self.done;
+        let &(number, _) = self.waiting.front()?;
+        let kept = number < self.done;
         if !kept && !self.dead {
             return None;
         }
+        if kept {
+            self.told = number + 1;
+        }
         self.waiting.pop_front().map(|(_, then)| (then, kept))
+    }
+
+    /// Below this number what events say was told.
+    pub(crate) const fn told(&self) -> u64 {
+        self.told
     }
 
     /// Whether the log has given up.

@@ -29,7 +29,7 @@ pub use mail::Mail;
 
 /// "tailbord", and the layout's number.
 const MAGIC: u64 = 0x6472_6f62_6c69_6174;
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 /// Words of the header, of the knobs and of what each core says beside its cells.
 const HEADER: usize = 32;
 const KNOBS: usize = 64;
@@ -47,7 +47,10 @@ const NO_ROOM: usize = 16;
 const OPEN: usize = 5;
 const RESTORED: usize = 6;
 const NOT_RESTORED: usize = 7;
-const _: () = assert!(mail::REFUSED < OPEN && NOT_RESTORED < 8 && damage::END <= CORE);
+/// Where a core says how far it has told what its log's events say.
+const TOLD: usize = 31;
+const _: () =
+    assert!(mail::REFUSED < OPEN && NOT_RESTORED < 8 && damage::END <= TOLD && TOLD < CORE);
 // Each word of the header has one meaning.
 const _: () = assert!(
     SECRET + 4 <= mail::BOUND
@@ -378,6 +381,20 @@ impl Board {
     pub fn set_durable(&self, core: u32, below: u64) {
         if core < self.shape.cores {
             self.says(core)[1].store(below, Relaxed);
+        }
+    }
+
+    /// What some event below this number of a core's log says was told to whom it concerns, and of none above it. The
+    /// sender of the events says so: unlike [`Self::durable`] it is not the log's own word.
+    #[must_use]
+    pub fn told(&self, core: u32) -> u64 {
+        self.says(core)[TOLD].load(Relaxed)
+    }
+
+    /// Says so, before it is told. Of a core that the board has not, nothing.
+    pub fn set_told(&self, core: u32, below: u64) {
+        if core < self.shape.cores {
+            self.says(core)[TOLD].store(below, Relaxed);
         }
     }
 

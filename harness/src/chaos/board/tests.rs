@@ -21,14 +21,15 @@ fn what_a_core_counts_is_read_by_another_view() {
     theirs.bite(Knob::LogSyncErrno);
     ours.set(Knob::LogSyncErrno, 5);
     theirs.set_durable(1, 7);
+    theirs.set_told(1, 9);
     drop((lane, theirs.level(Knob::LogSyncErrno)));
     drop(theirs);
     let cell = ours.read(2);
     assert_eq!((cell.due, cell.fate(Fate::Ok), cell.open(), cell.timed()), (2, 1, 1, 1));
     assert_eq!((ours.level(Knob::LogSyncErrno), ours.bites(Knob::LogSyncErrno)), (5, 1));
     assert_eq!(
-        (ours.durable(1), ours.read(3), ours.read(10)),
-        (7, Cell::default(), Cell::default())
+        (ours.durable(1), ours.told(1), ours.told(0), ours.read(3), ours.read(10)),
+        (7, 9, 0, Cell::default(), Cell::default())
     );
 }
 

@@ -179,6 +179,10 @@ impl Ownership {
     }
 
     fn perform(&mut self, then: Then, kept: bool, cx: &mut Cx<'_>) {
+        // Before it is told, as with how far the log is.
+        if let (Some(board), Ok(core)) = (&self.board, u32::try_from(self.core)) {
+            board.set_told(core, self.link.told());
+        }
         match then.what {
             What::Ask(mut exchange, notice) if kept => {
                 let to = self.fleet.address(notice.to());

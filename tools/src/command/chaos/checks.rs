@@ -125,16 +125,19 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         return (vec![Check::unknown(LOST, "the subject keeps no log")], 0);
     }
     let key = stage.log_key();
-    let (mut lost, mut all, mut records, mut events, mut answers) = (0, 0, 0, 0, 0);
+    let (mut lost, mut all, mut records, mut events) = (0, 0, 0, 0);
+    let mut ends = Ends::default();
     let (mut damage, mut unread) = (Vec::new(), None);
     for (core, dir) in logs {
-        let durable = stage.board.durable(core);
+        let (durable, told) = (stage.board.durable(core), stage.board.told(core));
         all += durable;
+        ends.told += told;
         let log = match copied(&dir) {
             Ok(log) => log,
             // What is not there any more has lost all of it.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 lost += durable;
+                ends.lost_told += told;
                 continue;
             }
             Err(error) => {
@@ -142,13 +145,14 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
                 continue;
             }
         };
-        let kept = promised(&log, key, durable);
+        let kept = promised(&log, key, durable, told);
         // What was damaged on purpose is looked for apart.
         let ours: Vec<&Planted> = ours(stage, core).collect();
-        let missed = ours.iter().filter(|of| of.seqs.start < durable).count();
-        lost += kept.lost.saturating_sub(missed as u64);
+        let missed = |below| ours.iter().filter(|of| of.seqs.start < below).count() as u64;
+        lost += kept.lost.saturating_sub(missed(durable));
+        ends.lost_told += kept.lost_told.saturating_sub(missed(told));
         (records, events) = (records + kept.records, events + kept.events);
-        answers += kept.answers;
+        ends.answers += kept.answers;
         let others = kept.scanned.damage.iter().filter(|of| {
             let planted = |ours: &&Planted| (ours.segment, ours.offset) == (of.segment, of.offset);
             !of.is_cut_off() && !ours.iter().any(planted)
@@ -169,28 +173,44 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         damage.is_empty(),
         damage.first().cloned().unwrap_or_else(|| "no record is damaged or missing".to_owned()),
     );
-    (vec![durable, whole, acknowledged(stage, answers)], events)
+    (vec![durable, whole, acknowledged(stage, &ends)], events)
 }
 
-/// Whether the logs have the end of every request whose asker was told that it was answered. The log's own word of how far
-/// it is durable says nothing of that: who is told too early is told of what is behind it.
-fn acknowledged(stage: &Stage<'_>, answers: u64) -> Check {
+/// What was told, and what the logs have of it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    /// Events of which what they say was told, by those who told it.
+    told: u64,
+    /// Of these, not in the logs; what was damaged on purpose is none of it.
+    lost_told: u64,
+    /// Ends by an answer that the logs have.
+    answers: u64,
+}
+
+/// Whether the logs have every event of which what it says was told, and an answer for each that an asker had. The log's
+/// own word of how far it is durable says nothing of that: who is told too early is told of what is behind it. Events are
+/// known by their numbers; the askers' answers are counted beside them, by those who know nothing of any log.
+fn acknowledged(stage: &Stage<'_>, ends: &Ends) -> Check {
     let name = checks::ACKNOWLEDGED;
     if !stage.setting.acknowledges {
         return Check::unknown(name, "the plan of the subjects promises no such thing");
     }
-    let told: u64 =
+    let had: u64 =
         (0..stage.board.shape().slots).map(|slot| stage.board.read(slot).answered()).sum();
     // Ends that were damaged on purpose are not read again.
-    let damaged = stage.answers_flipped;
-    let late = (answers + damaged).saturating_sub(told);
+    ends_hold(ends, had, stage.answers_flipped)
+}
+
+/// Of so many answers that askers `had`.
+fn ends_hold(ends: &Ends, had: u64, damaged: u64) -> Check {
+    let Ends { told, lost_told, answers } = *ends;
     let text = format!(
-        "{told} requests were answered in their time, the logs have {answers} answers, {damaged} were damaged on purpose; of {late} the asker heard too late or not at all, and as many early ones could hide behind them"
+        "{lost_told} of {told} events of which was told are not in the logs; {had} requests were answered in their time, the logs have {answers} answers, {damaged} were damaged on purpose"
     );
-    if told == 0 {
-        return Check::unknown(name, text);
+    if told == 0 || had == 0 {
+        return Check::unknown(checks::ACKNOWLEDGED, text);
     }
-    Check::seen(name, answers + damaged >= told, text)
+    Check::seen(checks::ACKNOWLEDGED, lost_told == 0 && answers + damaged >= had, text)
 }
 
 /// Ends the subject, judges its trials again with everything known, and checks what it left.
@@ -443,6 +463,21 @@ mod tests {
         assert_eq!(holds(&many, found(13, &told)), None, "not each was told");
         assert_eq!(holds(&many, found(12, &told)), Some(false));
         assert_eq!(holds(&[], found(1, &[(0, 64)])), Some(false), "in another core's log");
+    }
+
+    #[test]
+    fn who_was_told_of_what_is_in_no_log_is_found_behind_any_number_of_late_answers() {
+        let holds = |told, lost_told, answers, had, damaged| {
+            ends_hold(&Ends { told, lost_told, answers }, had, damaged).holds
+        };
+        assert_eq!(holds(900, 0, 300, 300, 0), Some(true));
+        assert_eq!(holds(900, 0, 320, 300, 0), Some(true), "twenty heard too late");
+        assert_eq!(holds(900, 1, 320, 300, 0), Some(false), "one of them had no event");
+        assert_eq!(holds(900, 0, 299, 300, 0), Some(false));
+        assert_eq!(holds(900, 0, 299, 300, 1), Some(true));
+        for nothing in [holds(0, 0, 0, 0, 0), holds(0, 0, 5, 5, 0), holds(5, 0, 5, 0, 0)] {
+            assert_eq!(nothing, None);
+        }
     }
 
     #[test]
