@@ -5,7 +5,7 @@
 //! SE^2 = B/(B-1) x sum (k_b - p n_b)^2 / (sum n)^2, bounds by Student's t with B - 1 degrees
 //! (Law, "Simulation Modeling and Analysis", batch means; Cochran, ratio estimators).
 
-use statrs::distribution::{ContinuousCDF as _, StudentsT};
+use statrs::distribution::{ContinuousCDF as _, Gamma, StudentsT};
 
 /// Blocks that a PASS needs at least.
 const PASS_BLOCKS: usize = 30;
@@ -115,11 +115,29 @@ pub fn exceedance(seconds: &[Block], block_s: u32) -> Exceedance {
         .inverse_cdf(0.95);
     estimate.se = Some(se);
     estimate.lower95 = Some((p - t * se).max(0.0));
-    // Rule of three for rare events: with few exceedances the batch error is too small, so the upper
-    // bound is never below the exact binomial one for k = 0, 1 - 0.05^(1/n).
-    let floor = 1.0 - 0.05f64.powf(1.0 / n as f64);
-    estimate.upper95 = Some((p + t * se).max(floor));
+    estimate.upper95 = Some((p + t * se).max(rare(n as f64, k as f64, se)));
     estimate
+}
+
+/// Exceedances of which the batch error says enough.
+const MANY: f64 = 10_000.0;
+
+/// The one-sided 95 % upper bound of the share of rare events, `k` of `n`: with few of them the spread of the blocks is too
+/// small as often as there happen to be few. For k = 0 the exact binomial one, 1 - 0.05^(1/n) (rule of three); above it the
+/// Poisson one, which is never below the exact binomial one (Garwood 1936). Both counts are divided by the design effect,
+/// what the spread of the blocks is more than that of independent requests.
+fn rare(n: f64, k: f64, se: f64) -> f64 {
+    if k == 0.0 {
+        return 1.0 - 0.05f64.powf(1.0 / n);
+    }
+    let p = k / n;
+    let design = (se * se * n / (p * (1.0 - p)).max(f64::MIN_POSITIVE)).max(1.0);
+    let (k, n) = (k / design, n / design);
+    if k > MANY {
+        return 0.0;
+    }
+    let gamma = Gamma::new(k + 1.0, 1.0).expect("a positive shape");
+    (gamma.inverse_cdf(0.95) / n).min(1.0)
 }
 
 fn lag1(blocks: &[Block]) -> Option<f64> {
@@ -392,6 +410,39 @@ mod tests {
         assert_ne!(judge_percentile(&few, 0.01).0, Judgement::Pass);
         few[298].n = 1;
         assert_eq!(judge_percentile(&few, 0.01).0, Judgement::Pass);
+    }
+
+    #[test]
+    fn the_bound_of_rare_events_is_that_of_the_tables() {
+        // Chi-squared tables: 95 % points of 2 (k + 1) degrees, halved.
+        for (k, above) in [(1.0, 4.744), (4.0, 9.154), (10.0, 16.962)] {
+            let bound = rare(1_000.0, k, 0.0) * 1_000.0;
+            assert!((bound - above).abs() < 0.002, "{k}: {bound}");
+        }
+        // Four times the variance is a fourth of the requests.
+        let se = 2.0 * (0.004f64 * 0.996 / 1_000.0).sqrt();
+        assert!((rare(1_000.0, 4.0, se) * 250.0 - 4.744).abs() < 0.002);
+    }
+
+    #[test]
+    fn few_requests_pass_no_more_often_than_many() {
+        let mut rng = Rng(47);
+        let mut wrong = Vec::new();
+        // 300, 450, 3,000 requests of a percentile, and fractions of few losses.
+        for (seconds, n, limit) in
+            [(30, 10, 0.01), (45, 10, 0.01), (30, 100, 0.01), (30, 100, 0.001), (6_000, 1, 0.0005)]
+        {
+            let mut passes = |times: f64| {
+                let of =
+                    |rng: &mut Rng| judge_fraction(&run(rng, seconds, n, times * limit), limit).0;
+                (0..200).filter(|_| of(&mut rng) == Judgement::Pass).count()
+            };
+            let (above, at) = (passes(1.2), passes(1.0));
+            if above > 18 || at > 18 {
+                wrong.push((seconds, n, limit, above, at));
+            }
+        }
+        assert!(wrong.is_empty(), "seconds, n, limit, PASS at 1.2 and 1.0 times it: {wrong:?}");
     }
 
     #[test]
