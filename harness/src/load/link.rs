@@ -89,12 +89,13 @@ impl<T> Link<T> {
         EVENTS_MAX.saturating_sub(self.sizes.len())
     }
 
-    /// Sends an event; gives `then` back if it need not wait for it.
-    pub(crate) fn append(&mut self, entry: Entry, then: T, cx: &mut Cx<'_>) -> Option<T> {
+    /// Sends an event; gives `then` back if it need not wait for it, and whether its event may be called kept: one that the
+    /// log's mailbox had no room for is not, where others wait until they are.
+    pub(crate) fn append(&mut self, entry: Entry, then: T, cx: &mut Cx<'_>) -> Option<(T, bool)> {
         let bytes = u32::try_from(entry.payload.len()).unwrap_or(u32::MAX);
         if self.log.try_send(cx, LogMsg::Append(Box::new(entry), None)).is_err() {
             self.unlogged += 1;
-            return Some(then);
+            return Some((then, !self.waits));
         }
         let number = self.next;
         self.next += 1;
@@ -102,7 +103,7 @@ impl<T> Link<T> {
         self.bytes += bytes as usize;
         if !self.waits {
             self.told = self.next;
-            return Some(then);
+            return Some((then, true));
         }
         self.waiting.push_back((number, then));
         None

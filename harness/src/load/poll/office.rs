@@ -115,8 +115,10 @@ impl Office {
         let payload = self.buffer.as_slice().into();
         let entry = Entry { kind: POSTED, version: VERSION, payload };
         let then = Then { since_ns, exchange, answer };
-        if let Some(then) = self.link.append(entry, then, cx) {
-            self.put(then, cx);
+        match self.link.append(entry, then, cx) {
+            Some((then, true)) => self.put(then, cx),
+            Some((then, false)) => self.turn_away(then.exchange, then.answer, cx),
+            None => {}
         }
     }
 

@@ -173,8 +173,8 @@ impl Ownership {
         let kind = record::encode(&event, &mut self.buffer);
         let payload = self.buffer.as_slice().into();
         let entry = Entry { kind, version: record::VERSION, payload };
-        if let Some(then) = self.link.append(entry, then, cx) {
-            self.perform(then, true, cx);
+        if let Some((then, kept)) = self.link.append(entry, then, cx) {
+            self.perform(then, kept, cx);
         }
     }
 

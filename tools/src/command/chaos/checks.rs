@@ -163,6 +163,10 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
     );
     // Of nothing that was promised nothing can be lost: that would be a check that cannot fail.
+    let acknowledged = match &unread {
+        Some(why) => Check::unknown(checks::ACKNOWLEDGED, why.clone()),
+        None => acknowledged(stage, &ends),
+    };
     let durable = match (unread, all) {
         (Some(why), _) if lost == 0 => Check::unknown(LOST, why),
         (_, 0) => Check::unknown(LOST, "nothing was said to be durable yet"),
@@ -173,7 +177,7 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
         damage.is_empty(),
         damage.first().cloned().unwrap_or_else(|| "no record is damaged or missing".to_owned()),
     );
-    (vec![durable, whole, acknowledged(stage, &ends)], events)
+    (vec![durable, whole, acknowledged], events)
 }
 
 /// What was told, and what the logs have of it.
