@@ -207,14 +207,13 @@ pub fn compare(recipe: &Recipe, differences: Vec<Difference>, sources: &Sources<
         .collect();
     let outcomes = vec![side_sum(Role::A, &sides), side_sum(Role::B, &sides)];
     let sweep = super::sweep::sweep(&recipe.sweep, recipe.chosen.as_deref(), sources);
-    let law_broken = sweep.as_ref().is_some_and(Sweep::is_law_broken);
-    let verdict = verdict(&metrics, &outcomes, is_baseline_unfit(recipe) || law_broken);
+    let law_doubt = sweep.as_ref().and_then(Sweep::law_doubt);
+    let broke = Broke::of(recipe, &excluded);
+    let unfit = is_baseline_unfit(recipe) || law_doubt.is_some();
+    let verdict = verdict(&metrics, &outcomes, unfit, broke);
     let mut caveats = caveats(recipe, &pairs, &counted, &outcomes);
-    if law_broken {
-        caveats.push(
-            "the setting that was compared does not wait as its interval says: nothing is claimed of it".to_owned(),
-        );
-    }
+    caveats.extend(law_doubt);
+    caveats.extend(broke.text());
     Comparison {
         id: recipe.id.clone(),
         started: recipe.started.clone(),
@@ -332,6 +331,64 @@ fn caveats(
     caveats
 }
 
+/// Runs that were begun and failed, or did not end after their planned duration.
+#[derive(Debug, Clone, Copy, Default)]
+struct Broke {
+    /// Of A, once or again.
+    a: u64,
+    b: u64,
+    /// Runs that were begun.
+    runs_a: u64,
+    runs_b: u64,
+}
+
+impl Broke {
+    fn of(recipe: &Recipe, excluded: &[Excluded]) -> Self {
+        let last = recipe.trials.len() as u64;
+        // The run in which it was stopped did not end, by whoever stopped it.
+        let stopped = |out: &&Excluded| recipe.stopped && out.block + 1 == last;
+        let failed = |out: &&Excluded| ["failed", "unfinished"].contains(&out.why.rule.as_str());
+        let broken: Vec<Role> = excluded
+            .iter()
+            .filter(failed)
+            .filter(|out| !stopped(out))
+            .map(|out| out.role)
+            .collect();
+        let b = broken.iter().filter(|role| **role == Role::B).count() as u64;
+        let runs = || recipe.trials.iter().flat_map(|trial| &trial.runs);
+        let runs_b = runs().filter(|run| run.role == Role::B).count() as u64;
+        let (a, runs_a) = (broken.len() as u64 - b, runs().count() as u64 - runs_b);
+        Self { a, b, runs_a, runs_b }
+    }
+
+    const fn any(self) -> bool {
+        self.a + self.b > 0
+    }
+
+    /// Whether B fails more often than A by more than chance: with equal rates each failure is one of B with the share that B
+    /// has of the runs, and so many of them are in at most 5 % of all comparisons. A side that never ran is another matter.
+    fn b_is_worse(self) -> bool {
+        let share = self.runs_b as f64 / (self.runs_a + self.runs_b).max(1) as f64;
+        let n = self.a + self.b;
+        // Binomial weights, from none on.
+        let mut weight = (1.0 - share).powf(n as f64);
+        let mut below = 0.0;
+        for k in 0..self.b {
+            below += weight;
+            weight *= (n - k) as f64 / (k + 1) as f64 * share / (1.0 - share);
+        }
+        self.b > 0 && self.b < self.runs_b && self.runs_a > 0 && 1.0 - below <= 0.05
+    }
+
+    fn text(self) -> Option<String> {
+        let Self { a, b, runs_a, runs_b } = self;
+        let worse = if self.b_is_worse() { ": B fails more often than chance" } else { "" };
+        self.any().then(|| {
+            format!("{b} of {runs_b} runs of B and {a} of {runs_a} of A failed or did not end{worse}; the figures are of the others, which makes no GO")
+        })
+    }
+}
+
 /// Whether a side was to be compared at its best setting, and none was fit to be.
 const fn is_baseline_unfit(recipe: &Recipe) -> bool {
     !recipe.unfit.is_empty()
@@ -340,13 +397,15 @@ const fn is_baseline_unfit(recipe: &Recipe) -> bool {
 /// B is worse somewhere, nowhere, or that cannot be said. Sums that do not close make it INCONCLUSIVE: a figure
 /// of requests that were lost from sight compares nothing. So does a side of which no setting was fit, or the one that was
 /// taken is not what it is called.
-fn verdict(metrics: &[MetricResult], outcomes: &[SideSum], unfit: bool) -> Overall {
+///
+/// Runs that failed are left out of the figures, and count here: those that did not fail are no GO of those that did.
+fn verdict(metrics: &[MetricResult], outcomes: &[SideSum], unfit: bool, broke: Broke) -> Overall {
     let any = |judged| metrics.iter().any(|metric| metric.judged == judged);
     if unfit || outcomes.iter().any(|side| !side.closed) {
         Overall::Inconclusive
-    } else if any(Judged::Worse) {
+    } else if any(Judged::Worse) || broke.b_is_worse() {
         Overall::NoGo
-    } else if any(Judged::Inconclusive) {
+    } else if any(Judged::Inconclusive) || broke.any() {
         Overall::Inconclusive
     } else {
         Overall::Go

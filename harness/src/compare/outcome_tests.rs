@@ -150,3 +150,36 @@ fn stored_runs_take_their_noise_from_neighbours() {
     assert_eq!(compared.verdict, Overall::NoGo);
     assert!(compared.caveats.iter().any(|caveat| caveat.contains("stored before")));
 }
+
+#[test]
+fn those_that_did_not_fail_are_no_go_of_those_that_did() {
+    let equal = |broken: &'static [&'static str]| {
+        let recipe = recipe(12);
+        let figures = move |id: &str| {
+            if broken.contains(&id) {
+                return Measured::unknown("it ended with code 101", "look at its output");
+            }
+            Measured::Known(run(id, 1e6 + (id.bytes().map(u64::from).sum::<u64>() % 7) as f64))
+        };
+        compared(&recipe, &figures)
+    };
+    assert_eq!(equal(&[]).verdict, Overall::Go);
+    for one in [&["3A"][..], &["3A2"], &["3B"]] {
+        let found = equal(one);
+        assert_eq!(found.verdict, Overall::Inconclusive, "{one:?}");
+        assert!(found.caveats.iter().any(|of| of.contains("makes no GO")), "{:?}", found.caveats);
+    }
+    let found = equal(&["1B", "3B", "5B"]);
+    assert_eq!(found.verdict, Overall::NoGo, "3 failures of 12 runs beside none of 24");
+    assert!(found.caveats.iter().any(|of| of.contains("3 of 12 runs of B and 0 of 24 of A")));
+    assert_eq!(equal(&["1B", "3B", "5A"]).verdict, Overall::Inconclusive);
+    // The run in which it was stopped has not failed.
+    let mut stopped = recipe(12);
+    stopped.stopped = true;
+    let last = |id: &str| {
+        let mut figures = run(id, 1e6);
+        figures.finished = id != "11B";
+        Measured::Known(figures)
+    };
+    assert_eq!(compared(&stopped, &last).verdict, Overall::Go);
+}

@@ -288,9 +288,31 @@ pub fn next(capacity: Capacity) -> Option<u64> {
     (high as f64 / low as f64 > NARROW && middle > low && middle < high).then_some(middle)
 }
 
-/// Why a fleet does not keep up; empty if it does.
+/// Why a fleet does not keep up; empty if it does, and unknown where something that it must be known by is.
 #[must_use]
-pub fn behind(cost: &Cost, limit_ns: u64) -> Vec<String> {
+pub fn behind(cost: &Cost, limit_ns: u64) -> Measured<Vec<String>> {
+    let why = falls_behind(cost, limit_ns);
+    let figures = &cost.figures;
+    let of = [
+        ("what it serves", &figures.throughput_per_s),
+        ("what it is offered", &figures.offered_per_s),
+        ("its delivery", &figures.delivery),
+        ("its P99", &figures.p99_ns),
+    ];
+    let unknown = of.into_iter().find_map(|(name, figure)| match figure {
+        Measured::Unknown { unknown, remedy } => Some((format!("{name}: {unknown}"), remedy)),
+        Measured::Known(_) => None,
+    });
+    match (unknown, figures.closed()) {
+        // One reason is enough.
+        _ if !why.is_empty() => Measured::Known(why),
+        (Some((cause, remedy)), _) => Measured::unknown(cause, remedy.clone()),
+        (None, None) => Measured::unknown("its outcomes are not known", "record for longer"),
+        (None, Some(_)) => Measured::Known(why),
+    }
+}
+
+fn falls_behind(cost: &Cost, limit_ns: u64) -> Vec<String> {
     let mut why = Vec::new();
     let figures = &cost.figures;
     let percent = |share: f64| format!("{:.2} %", share * 100.0);
@@ -332,7 +354,10 @@ pub fn series(
     let points: Vec<Point> = found
         .into_iter()
         .map(|(agents, cost)| {
-            let behind = map(&cost, |cost| behind(cost, limit_ns));
+            let behind = match &cost {
+                Measured::Known(cost) => behind(cost, limit_ns),
+                Measured::Unknown { unknown, remedy } => Measured::unknown(unknown, remedy),
+            };
             Point { agents, cost, behind }
         })
         .collect();
@@ -342,12 +367,15 @@ pub fn series(
     Series { id, started, shared, limit_ns, points, knee, capacity, limit, none_below, stopped }
 }
 
-/// How far the points keep up.
+/// How far the points keep up. A fleet that ran and of which that is not known is on neither side.
 #[must_use]
 pub fn capacity(points: &[Point]) -> Capacity {
-    let keeps = |point: &Point| point.behind.known().is_some_and(Vec::is_empty);
-    let fails = points.iter().find(|point| !keeps(point)).map(|point| point.agents);
-    let below = points.iter().take_while(|point| keeps(point));
+    let keeps = |point: &&Point| point.behind.known().is_some_and(Vec::is_empty);
+    let falls = |point: &&Point| {
+        point.cost.known().is_none() || point.behind.known().is_some_and(|why| !why.is_empty())
+    };
+    let fails = points.iter().find(falls).map(|point| point.agents);
+    let below = points.iter().take_while(|point| Some(point.agents) != fails).filter(keeps);
     Capacity { keeps_up: below.last().map(|point| point.agents), fails }
 }
 

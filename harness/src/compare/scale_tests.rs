@@ -105,7 +105,7 @@ fn each_way_to_fall_behind_is_named() {
     let why = |change: fn(&mut Cost)| {
         let mut cost = cost(1.0, 1.0);
         change(&mut cost);
-        behind(&cost, 300_000_000).join("; ")
+        behind(&cost, 300_000_000).known().map(|why| why.join("; ")).unwrap()
     };
     assert_eq!(why(|_| {}), "");
     assert!(
@@ -143,4 +143,23 @@ fn a_plan_that_needs_more_agents_than_ten_begins_where_it_can() {
     assert_eq!(smallest(1_000, refused(1_000)), Ok((1_000, Some("999 of 1000".to_owned()))));
     assert_eq!(smallest(1_000, refused(1_001)), Err("1000 of 1001".to_owned()));
     assert_eq!(smallest(5, refused(2)), Ok((5, None)));
+}
+
+#[test]
+fn a_fleet_of_which_something_is_unknown_neither_keeps_up_nor_falls_behind() {
+    let few = || Measured::unknown("30 values are fewer than the 100 of this rank", "run longer");
+    let mut small = cost(1.0, 1.0);
+    small.figures.p99_ns = few();
+    let Measured::Unknown { unknown, .. } = behind(&small, 300_000_000) else { panic!("known") };
+    assert_eq!(unknown, "its P99: 30 values are fewer than the 100 of this rank");
+    small.figures.delivery = Measured::Known(0.5);
+    assert!(behind(&small, 300_000_000).known().is_some(), "one reason is enough");
+    small.figures.delivery = Measured::Known(1.0);
+    let mut points = known(&[(100, 0.1, 1.0), (1_000, 0.1, 1.0), (10_000, 900.0, 1.0)]);
+    points.push((10, Measured::Known(small.clone())));
+    points.push((2_000, Measured::Known(small.clone())));
+    let found = of(points);
+    assert_eq!(found.capacity, Capacity { keeps_up: Some(1_000), fails: Some(10_000) });
+    let nothing = of(vec![(10, Measured::Known(small))]);
+    assert_eq!(nothing.capacity, Capacity { keeps_up: None, fails: None });
 }

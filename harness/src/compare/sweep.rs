@@ -60,14 +60,29 @@ pub struct SweepPoint {
 }
 
 impl Sweep {
-    /// Whether the setting that was compared waits otherwise than its interval says: then it is no sleep-poll, or the
-    /// figures are not those of one.
+    /// Why nothing may be claimed of what was compared: its setting waits otherwise than its interval says, so that it is no
+    /// sleep-poll or the figures are not those of one; or of no interval is it known that it waits so. One whose law could
+    /// not be checked is believed where that of another interval holds: they are the same program.
     #[must_use]
-    pub fn is_law_broken(&self) -> bool {
+    pub fn law_doubt(&self) -> Option<String> {
+        let counts = |point: &&SweepPoint| point.excluded.is_none() && point.interval_ns.is_some();
         let compared = |point: &&SweepPoint| self.chosen.as_ref() == Some(&point.setting);
-        let counts = |point: &&SweepPoint| compared(point) && point.excluded.is_none();
-        let broken = |point: &SweepPoint| point.law.known().is_some_and(|law| !law.holds);
-        self.points.iter().filter(counts).any(broken)
+        let holds = |point: &SweepPoint| point.law.known().map(|law| law.holds);
+        let counted = || self.points.iter().filter(counts);
+        if counted().filter(compared).any(|point| holds(point) == Some(false)) {
+            return Some(
+                "the setting that was compared does not wait as its interval says: nothing is claimed of it".to_owned(),
+            );
+        }
+        let any = counted().any(|point| holds(point) == Some(true));
+        (counted().count() > 0 && !any).then(|| {
+            let why = counted().find_map(|point| match &point.law {
+                Measured::Unknown { unknown, .. } => Some(unknown.as_str()),
+                Measured::Known(_) => None,
+            });
+            let why = why.unwrap_or("each that was checked waits otherwise");
+            format!("of no interval is it known that polling waits as it says ({why}): nothing is claimed of it")
+        })
     }
 }
 
@@ -215,10 +230,24 @@ mod tests {
             points: vec![point("every 1s", false), point("every 2s", true)],
             chosen: Some(chosen.to_owned()),
         };
-        assert!(broken("every 1s").is_law_broken() && !broken("every 2s").is_law_broken());
+        let doubt = |sweep: &Sweep| sweep.law_doubt().unwrap_or_default();
+        assert!(doubt(&broken("every 1s")).contains("does not wait as its interval says"));
+        assert_eq!(broken("every 2s").law_doubt(), None);
+        assert_eq!(broken("woken by an append").law_doubt(), None);
         let mut left_out = broken("every 1s");
         left_out.points[0].excluded =
             Some(Exclusion { rule: "steal".to_owned(), seen: "9 %".to_owned() });
-        assert!(!left_out.is_law_broken());
+        assert_eq!(left_out.law_doubt(), None);
+        // Of which nobody knows whether they are sleep-polls.
+        let mut unknown = broken("every 2s");
+        unknown.points[1].law = Measured::unknown("fewer than 1,000 waits", "record for longer");
+        assert_eq!(
+            doubt(&unknown),
+            "of no interval is it known that polling waits as it says (fewer than 1,000 waits): nothing is claimed of it"
+        );
+        unknown.points[0].law = Measured::Known(law(true));
+        assert_eq!(unknown.law_doubt(), None, "another interval's is known");
+        let woken = Sweep { points: Vec::new(), ..unknown };
+        assert_eq!(woken.law_doubt(), None, "nothing polls");
     }
 }
