@@ -212,10 +212,10 @@ impl Policy {
                 ));
             }
             if gate.unmeasured.is_none() {
-                let of_series = self.series.iter().any(|series| series.name == gate.run);
+                let of_series = self.series.iter().find(|series| series.name == gate.run);
                 let spelled = match of_series {
-                    true => gate.of_series().map(|_| ()),
-                    false => gate.gate().map(|_| ()),
+                    Some(series) => gate.of_series().and_then(|gate| series.covers(&gate)),
+                    None => gate.gate().map(|_| ()),
                 };
                 spelled.map_err(|cause| format!("gate {:?}: {cause}", gate.id))?;
             }

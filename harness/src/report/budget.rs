@@ -1,14 +1,14 @@
 //! Error budgets: what a gate allows, how much of it was spent, and how fast at worst.
 //!
-//! The budget of a gate is the share of requests that may be on the wrong side of it. A burn rate of 1 spends exactly that;
+//! The budget of a gate is the share of requests, or of seconds, that may be on the wrong side of it. A burn rate of 1 spends exactly that;
 //! the worst five minutes and the worst hour are what a mean of days hides (Beyer et al., "The Site Reliability Workbook",
 //! 2018, chapter 5). Times are of the measured time: gaps between epochs are not in it.
 
 use serde::{Deserialize, Serialize};
 use tailbeam_probes::stats::Block;
 
-use super::Measured;
 use super::build::{Material, blocks, delivery_blocks, fraction_blocks};
+use super::{Measured, availability};
 use crate::verdict::Gate;
 
 /// The windows of burn rates, s.
@@ -26,7 +26,7 @@ pub struct BudgetRow {
     pub gate: String,
     /// Its requirement in words.
     pub requirement: String,
-    /// Share of requests that it allows.
+    /// Share of requests, or of seconds, that it allows.
     pub allowed: f64,
     /// Share of the budget that was spent: 1 is all of it.
     pub spent: Measured<f64>,
@@ -64,6 +64,7 @@ fn of(gate: &Gate, m: &Material<'_>) -> Option<(Vec<Block>, f64)> {
             Some((blocks(m, |counts| (counts.judged, counts.over[index])), 1.0 - q))
         }
         Gate::Delivery { at_least } => Some((delivery_blocks(m), 1.0 - at_least)),
+        Gate::Availability { at_least } => Some((availability::seconds(m), 1.0 - at_least)),
         Gate::Errors { below } => Some((fraction_blocks(m, |o| o.error + o.lost), *below)),
         Gate::Expired { below } => Some((fraction_blocks(m, |o| o.expired), *below)),
         Gate::Refused { below } => {

@@ -5,6 +5,7 @@ use std::path::Path;
 use tailbeam_probes::record::DamageKind;
 use tailbeam_probes::stats::{Block, Exceedance, Judgement, judge_fraction};
 
+use super::availability;
 use super::leaks::Heaps;
 use super::percentile::percentile;
 use super::{
@@ -424,6 +425,7 @@ fn judge(
             let result = from_blocks(gate, judgement, &estimate, measured);
             verdict::undecided_requests(result, *at_least, &m.outcomes)
         }
+        Gate::Availability { at_least } => availability::judge(gate, *at_least, m),
         Gate::Errors { below } => {
             let blocks = fraction_blocks(m, |o| o.error + o.lost);
             outcome_fraction(gate, &blocks, *below)
@@ -472,15 +474,16 @@ fn judge(
     })
 }
 
-/// Terminal replies per second, of each second in which requests were due.
+/// Terminal replies per second, of each second in which requests were due: a record that took longer counts as often as it
+/// has seconds.
 fn rates(m: &Material<'_>) -> Vec<f64> {
     let seconds = m.seconds.iter().filter(|second| second.issuing && second.len_ns > 0);
-    seconds
-        .map(|second| {
-            let outcomes = &second.counts.outcomes;
-            (outcomes.ok + outcomes.declined) as f64 * 1e9 / second.len_ns as f64
-        })
-        .collect()
+    let each = seconds.flat_map(|second| {
+        let (outcomes, len_s) = (&second.counts.outcomes, second.len_ns as f64 / 1e9);
+        let rate = (outcomes.ok + outcomes.declined) as f64 / len_s;
+        availability::parts(len_s, 0).map(move |_| rate)
+    });
+    each.collect()
 }
 
 /// What is worth a line: a P99 is made by 1 % of the requests.

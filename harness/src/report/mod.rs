@@ -4,6 +4,7 @@
 //! was not measured is [`Measured::Unknown`] with its cause and remedy, never 0. Rendering is the
 //! command line's business.
 
+mod availability;
 mod budget;
 mod build;
 mod cost;

@@ -25,6 +25,11 @@ pub enum Gate {
         /// Fraction.
         at_least: f64,
     },
+    /// In at least this fraction of seconds 99 % of what ends is answered within the deadline.
+    Availability {
+        /// Fraction.
+        at_least: f64,
+    },
     /// Less than this fraction of requests ends in an error or is lost.
     Errors {
         /// Fraction.
@@ -76,7 +81,7 @@ pub enum Gate {
     Conservation {},
 }
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "p50",
     "p90",
     "p95",
@@ -84,6 +89,7 @@ const NAMES: [&str; 18] = [
     "p99.9",
     "p99.99",
     "delivery",
+    "availability",
     "errors",
     "expired",
     "refused",
@@ -200,6 +206,9 @@ fn parse(text: &str) -> Result<Gate, String> {
             Ok(Gate::Throughput { at_least_per_s: number(per_s)? })
         }),
         "delivery" => wants(">=").and_then(|()| Ok(Gate::Delivery { at_least: fraction(value)? })),
+        "availability" => {
+            wants(">=").and_then(|()| Ok(Gate::Availability { at_least: fraction(value)? }))
+        }
         _ if NAMES.contains(&name) => {
             wants("<")?;
             let percent: f64 = name[1..].parse().map_err(|_| "not a percentile".to_owned())?;
@@ -248,6 +257,7 @@ impl Gate {
         match self {
             Self::Percentile { q, .. } => format!("p{}", trimmed(q * 100.0)),
             Self::Delivery { .. } => "delivery".to_owned(),
+            Self::Availability { .. } => "availability".to_owned(),
             Self::Errors { .. } => "errors".to_owned(),
             Self::Expired { .. } => "expired".to_owned(),
             Self::Refused { .. } => "refused".to_owned(),
@@ -270,6 +280,9 @@ impl Gate {
                 format!("system latency < {} ms", trimmed(*limit_ns as f64 / 1e6))
             }
             Self::Delivery { at_least } => format!(">= {} %", trimmed(at_least * 100.0)),
+            Self::Availability { at_least } => {
+                format!(">= {} % of seconds with 99 % answered", trimmed(at_least * 100.0))
+            }
             Self::Errors { below } | Self::Expired { below } | Self::Refused { below } => {
                 format!("< {} %", trimmed(below * 100.0))
             }
@@ -327,6 +340,7 @@ mod tests {
             ("delivery>=101%", "above 100%"),
             ("delivery>=0.99", "percentage"),
             ("delivery<5%", "takes >="),
+            ("availability<99.95%", "takes >="),
             ("errors>=1%", "takes <"),
             ("throughput>=10000", "rate such as"),
             ("throughput>=0/s", "above 0"),

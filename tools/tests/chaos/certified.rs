@@ -93,7 +93,7 @@ fn commands(store: &Path, dir: &Path, code: u8) {
     let shipped: Value = serde_json::from_slice(&shipped.stdout).unwrap();
     let gates = shipped["data"]["gates"].as_array().unwrap().iter();
     let chaos: Vec<&Value> = gates.filter(|gate| gate["run"] == "chaos").collect();
-    assert!(chaos.len() == 4, "{chaos:?}");
+    assert!(chaos.len() == 6, "{chaos:?}");
     assert!(chaos.iter().all(|gate| gate["result"]["verdict"] == "INCONCLUSIVE"), "{chaos:?}");
 }
 

@@ -30,8 +30,8 @@ pub(super) fn judge(
     loaded: (Load, u64),
 ) -> (CertSeries, Vec<GateResult>) {
     let seen = Seen::of(need, record);
-    let results = gates.iter().map(|gate| match *gate {
-        SeriesGate::Recovery { limit_ns } => seen.recovery(*gate, limit_ns),
+    let results = gates.iter().map(|gate| match gate {
+        SeriesGate::Recovery { of, limit_ns } => seen.recovery(gate, of.as_deref(), *limit_ns),
         SeriesGate::Integrity => seen.integrity(),
         SeriesGate::Residue => seen.residue(),
         SeriesGate::Scenarios => seen.scenarios(),
@@ -118,10 +118,12 @@ impl<'a> Seen<'a> {
         self.trials().count() as u64
     }
 
-    fn recovery(&self, gate: SeriesGate, limit_ns: u64) -> GateResult {
+    fn recovery(&self, gate: &SeriesGate, of: Option<&str>, limit_ns: u64) -> GateResult {
         let mut found = Found::default();
         let mut longest: Option<(Took, &str)> = None;
-        let judged = self.trials().filter(|(_, fault, _)| fault.fault.act.is_of_the_service());
+        let judged = self.trials().filter(|(name, fault, _)| {
+            fault.fault.act.is_of_the_service() && of.is_none_or(|of| is_of(name, of))
+        });
         for (name, _, trial) in judged {
             if let Err(why) = &trial.reverted {
                 found.open.push(format!("{name} was not taken back: {why}"));
@@ -160,7 +162,7 @@ impl<'a> Seen<'a> {
         let trials = self
             .trials()
             .flat_map(|(name, _, trial)| trial.checks.iter().map(move |check| (name, check)));
-        self.decided(SeriesGate::Integrity, checked(subjects.chain(trials)))
+        self.decided(&SeriesGate::Integrity, checked(subjects.chain(trials)))
     }
 
     fn residue(&self) -> GateResult {
@@ -175,7 +177,7 @@ impl<'a> Seen<'a> {
                 found.failed.push(format!("{name} was not taken back: {why}"));
             }
         }
-        self.decided(SeriesGate::Residue, found)
+        self.decided(&SeriesGate::Residue, found)
     }
 
     fn scenarios(&self) -> GateResult {
@@ -192,10 +194,10 @@ impl<'a> Seen<'a> {
         }
         let all = self.scenarios.len();
         found.measured = (all > 0).then(|| format!("{passed} of {all} PASS"));
-        self.decided(SeriesGate::Scenarios, found)
+        self.decided(&SeriesGate::Scenarios, found)
     }
 
-    fn decided(&self, gate: SeriesGate, mut found: Found) -> GateResult {
+    fn decided(&self, gate: &SeriesGate, mut found: Found) -> GateResult {
         found.open.extend(self.gaps.iter().cloned());
         if found.n == 0 {
             found.open.push("there is nothing to judge".to_owned());
@@ -203,10 +205,10 @@ impl<'a> Seen<'a> {
         let (verdict, reason) = match (told(&found.failed), told(&found.open)) {
             (Some(why), _) => (GateVerdict::Fail, why),
             (None, Some(why)) => (GateVerdict::Inconclusive, why),
-            (None, None) => (GateVerdict::Pass, self.bound()),
+            (None, None) => (GateVerdict::Pass, self.bound(gate)),
         };
         GateResult {
-            gate: gate.name().to_owned(),
+            gate: gate.name(),
             requirement: gate.requirement(),
             measured: found.measured.unwrap_or_else(|| "unknown".to_owned()),
             n: found.n,
@@ -218,13 +220,22 @@ impl<'a> Seen<'a> {
         }
     }
 
-    /// What so many injections without a failure say.
-    fn bound(&self) -> String {
-        let fewest = self.scenarios.iter().map(|of| of.fewest).min().unwrap_or(0);
+    /// What so many injections without a failure say, of the faults that a gate judges.
+    fn bound(&self, gate: &SeriesGate) -> String {
+        let judged = |(name, of): &&(String, FaultRecord)| match gate {
+            SeriesGate::Recovery { of: only, .. } => {
+                of.fault.act.is_of_the_service()
+                    && only.as_ref().is_none_or(|only| is_of(name, only))
+            }
+            _ => true,
+        };
+        let judged: Vec<usize> =
+            self.faults.iter().filter(judged).map(|(_, of)| of.trials.len()).collect();
+        let fewest = judged.iter().min().copied().unwrap_or(0);
         let bound = failure_bound(u32::try_from(fewest).unwrap_or(u32::MAX)) * 100.0;
         format!(
             "{fewest} injections or more of each of {} faults: of each, one in which it does not hold has a probability of at most {bound:.0} % (95 % confidence)",
-            self.faults.len()
+            judged.len()
         )
     }
 
@@ -298,6 +309,11 @@ impl<'a> Seen<'a> {
         }
         caveats
     }
+}
+
+/// Whether a fault, SCENARIO/FAULT, is the one that a word names, or of its scenario.
+fn is_of(name: &str, word: &str) -> bool {
+    name == word || name.split('/').next() == Some(word)
 }
 
 fn described(

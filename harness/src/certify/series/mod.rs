@@ -12,6 +12,11 @@
 //! id = "chaos-recovery"
 //! run = "chaos"
 //! require = "recovery<30s"
+//!
+//! [[gate]]
+//! id = "chaos-partition"
+//! run = "chaos"
+//! require = "recovery[network_partition]<15s"
 //! ```
 //!
 //! Every fault that a series holds is judged, and those that the policy names must be among them, as this version defines
@@ -67,11 +72,30 @@ impl SeriesNeed {
     }
 }
 
+impl SeriesNeed {
+    /// Whether what a gate judges must be in it: a limit of faults that nobody asks for is met by their absence.
+    pub(super) fn covers(&self, gate: &SeriesGate) -> Result<(), String> {
+        let SeriesGate::Recovery { of: Some(of), .. } = gate else { return Ok(()) };
+        let asked: Vec<String> =
+            self.scenarios.iter().flat_map(|word| scenario::named(word)).map(|of| of.0).collect();
+        let judged = scenario::named(of);
+        if let Some((name, _)) = judged.iter().find(|(name, _)| !asked.contains(name)) {
+            return Err(format!("{name} is not among the scenarios of {:?}", self.name));
+        }
+        if !judged.iter().any(|(_, fault)| fault.act.is_of_the_service()) {
+            return Err(format!("the service suffers nothing by {of}: nothing comes back from it"));
+        }
+        Ok(())
+    }
+}
+
 /// One requirement of a series.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeriesGate {
     /// Every fault of the service: it is back sooner than this after the revert.
     Recovery {
+        /// Of this scenario, or of this fault as in `cpu_throttling/quota`; none: of all.
+        of: Option<String>,
         /// Limit, ns.
         limit_ns: u64,
     },
@@ -84,7 +108,8 @@ pub enum SeriesGate {
 }
 
 impl SeriesGate {
-    /// Reads one: `recovery<30s`, `integrity`, `residue` or `scenarios`.
+    /// Reads one: `recovery<30s`, `recovery[SCENARIO]<15s`, `recovery[SCENARIO/FAULT]<15s`, `integrity`, `residue` or
+    /// `scenarios`.
     ///
     /// # Errors
     /// What is not understood, in words.
@@ -94,38 +119,59 @@ impl SeriesGate {
             None if text == "integrity" => Ok(Self::Integrity),
             None if text == "residue" => Ok(Self::Residue),
             None if text == "scenarios" => Ok(Self::Scenarios),
-            Some((name, limit)) if name.trim() == "recovery" => {
-                Ok(Self::Recovery { limit_ns: duration(limit.trim())? })
+            Some((name, limit)) if name.trim_start().starts_with("recovery") => {
+                let of = filter(name.trim())?;
+                Ok(Self::Recovery { of, limit_ns: duration(limit.trim())? })
             }
-            _ => Err(format!(
-                "{text:?} is no gate of a series: those are recovery<30s, integrity, residue and scenarios"
-            )),
+            _ => Err(not_one(text)),
         }
     }
 
     /// Name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> String {
         match self {
-            Self::Recovery { .. } => "recovery",
-            Self::Integrity => "integrity",
-            Self::Residue => "residue",
-            Self::Scenarios => "scenarios",
+            Self::Recovery { of: None, .. } => "recovery".to_owned(),
+            Self::Recovery { of: Some(of), .. } => format!("recovery[{of}]"),
+            Self::Integrity => "integrity".to_owned(),
+            Self::Residue => "residue".to_owned(),
+            Self::Scenarios => "scenarios".to_owned(),
         }
     }
 
     /// Requirement in words.
     #[must_use]
-    pub fn requirement(self) -> String {
+    pub fn requirement(&self) -> String {
         match self {
-            Self::Recovery { limit_ns } => {
-                format!("longest recovery < {} s after the revert", limit_ns as f64 / 1e9)
+            Self::Recovery { limit_ns, of } => {
+                let of = of.as_ref().map(|of| format!(" from {of}")).unwrap_or_default();
+                format!("longest recovery{of} < {} s after the revert", *limit_ns as f64 / 1e9)
             }
             Self::Integrity => "nothing is lost, nothing is there twice".to_owned(),
             Self::Residue => "every fault is taken back and nothing is left".to_owned(),
             Self::Scenarios => "every scenario is PASS".to_owned(),
         }
     }
+}
+
+fn not_one(text: &str) -> String {
+    format!(
+        "{text:?} is no gate of a series: those are recovery<30s, recovery[network_partition]<15s, integrity, residue and scenarios"
+    )
+}
+
+/// What `recovery[...]` names: a scenario or fault of this version.
+fn filter(name: &str) -> Result<Option<String>, String> {
+    let rest = &name["recovery".len()..];
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let of = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let of = of.ok_or_else(|| not_one(name))?.trim();
+    if scenario::named(of).is_empty() {
+        return Err(format!("{of:?} is no scenario or fault of this version"));
+    }
+    Ok(Some(of.to_owned()))
 }
 
 /// One series of a certificate.

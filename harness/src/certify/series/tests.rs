@@ -167,6 +167,32 @@ fn what_comes_back_late_or_not_is_a_fail() {
 }
 
 #[test]
+fn a_limit_of_one_scenario_judges_that_one() {
+    let of = |gate: &str, took: Took| {
+        let mut record = series();
+        one(&mut record).recovery = Some(recovery(took));
+        let gate = SeriesGate::parse(gate).unwrap();
+        judge(&need(), &[gate], &record, LOAD).1.remove(0)
+    };
+    let slow = Took::Ns(16 * SECOND);
+    let verdict = |gate| of(gate, slow).verdict;
+    assert_eq!(verdict("recovery[network_partition]<15s"), Pass);
+    assert_eq!(verdict("recovery[cpu_throttling]<15s"), Fail);
+    assert_eq!(verdict("recovery[cpu_throttling/hog]<15s"), Fail);
+    assert_eq!(verdict("recovery[cpu_throttling/quota]<15s"), Pass);
+    assert_eq!(verdict("recovery[disk_io_stress]<15s"), Pass);
+    // Of what is judged on copies nothing comes back.
+    assert_eq!(verdict("recovery[event_store_corruption/bit_flip]<15s"), Inconclusive);
+    let result = of("recovery[network_partition]<15s", slow);
+    assert_eq!(
+        (result.gate.as_str(), result.measured.starts_with("at most 2.0 s (network_partition/")),
+        ("recovery[network_partition]", true)
+    );
+    assert!(result.requirement.contains("from network_partition < 15 s"), "{}", result.requirement);
+    assert!(result.reason.contains("of each of 8 faults"), "{}", result.reason);
+}
+
+#[test]
 fn what_is_missing_rare_or_impossible_is_no_pass_of_any_gate() {
     let nothing = [Inconclusive; 4];
     assert_eq!(verdicts(|record| record.scenarios.truncate(7)), nothing);
@@ -270,7 +296,17 @@ fn a_series_that_is_not_what_the_policy_needs_lacks_it() {
 #[test]
 fn a_policy_names_scenarios_and_gates_that_are_some() {
     for (text, ns) in [("recovery<30s", 30 * SECOND), (" recovery < 500ms ", SECOND / 2)] {
-        assert_eq!(SeriesGate::parse(text), Ok(SeriesGate::Recovery { limit_ns: ns }));
+        assert_eq!(SeriesGate::parse(text), Ok(SeriesGate::Recovery { of: None, limit_ns: ns }));
+    }
+    for of in ["network_partition", "cpu_throttling/quota"] {
+        let gate = SeriesGate::parse(&format!("recovery[{of}]<15s")).unwrap();
+        assert_eq!(gate, SeriesGate::Recovery { of: Some(of.to_owned()), limit_ns: 15 * SECOND });
+        assert_eq!(gate.name(), format!("recovery[{of}]"));
+    }
+    for text in
+        ["recovery[earthquake]<15s", "recovery[]<15s", "recovery[clock_skew<15s", "recoverys<15s"]
+    {
+        assert!(SeriesGate::parse(text).is_err(), "{text}");
     }
     for text in ["recovery", "recovery<30", "recovery<=30s", "integrity<1s", "p99<300ms", ""] {
         assert!(SeriesGate::parse(text).is_err(), "{text}");
@@ -288,6 +324,14 @@ fn a_policy_names_scenarios_and_gates_that_are_some() {
         ("[\"earthquake\"]", 1, "integrity", "no scenario or fault"),
         ("[\"clock_skew/none\"]", 1, "integrity", "no scenario or fault"),
         ("[\"clock_skew\"]", 1, "p99<300ms", "no gate of a series"),
+        ("[\"clock_skew\"]", 1, "recovery[cpu_throttling]<1s", "is not among the scenarios"),
+        ("[\"network_partition/tcp\"]", 1, "recovery[network_partition]<1s", "is not among"),
+        (
+            "[\"event_store_corruption\"]",
+            1,
+            "recovery[event_store_corruption/bit_flip]<1s",
+            "nothing comes back",
+        ),
     ] {
         let error = policy(scenarios, least, gate).unwrap_err().to_string();
         assert!(error.contains(said), "{said}: {error}");

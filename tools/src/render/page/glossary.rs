@@ -4,10 +4,14 @@
 type Entry = (&'static str, &'static str);
 
 /// Of a soak.
-pub(super) const SOAK: [Entry; 18] = [
+pub(super) const SOAK: [Entry; 19] = [
     (
         "Agent",
         "A unit with state and a mailbox that asks and answers; all of a run are live at once.",
+    ),
+    (
+        "Availability",
+        "Seconds in which 99 % of what ended was answered in time, of all in which requests were due.",
     ),
     ("Band", "Requests between two percentiles of system latency, taken together."),
     ("Core", "One CPU with one thread, which runs the turns of its agents one after the other."),
