@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tailbeam_harness::certify::{
-    CERTIFICATE, CertifyError, Judged, Policy, RunDirs, Signer, Verified, judge, junit, schedule,
-    statement, verify,
+    CERTIFICATE, CertifyError, Judged, Policy, RunDirs, Schedule, Signer, Verified, judge, junit,
+    schedule, statement, verify,
 };
 use tailbeam_harness::drive::{self, Control};
 use tailbeam_harness::evidence::{Store, read_run};
@@ -206,18 +206,45 @@ fn requests_that_no_schedule_has_are_found() {
     let store = tempfile::tempdir().unwrap();
     let dir = record(&store.path().join("a"));
     let mut run = read_run(&dir).unwrap();
-    let said = schedule(&run).unwrap();
+    let Ok(Schedule::Drawn(said)) = schedule(&run) else { panic!("{:?}", schedule(&run)) };
     assert!(said.contains("that 100 of 100 agents had due by seed"), "{said}");
+    // A window that is left out, or there twice, with everything else as it was.
+    let windows = run.windows.clone();
+    let busy = windows
+        .iter()
+        .position(|of| of.seconds.iter().any(|second| second.counts.outcomes.attempts > 0));
+    let busy = busy.unwrap();
+    run.windows.remove(busy);
+    assert!(schedule(&run).unwrap_err().contains("its windows have"));
+    run.windows = windows.clone();
+    run.windows.insert(busy, windows[busy].clone());
+    assert!(schedule(&run).unwrap_err().contains("its windows have"));
+    run.windows = windows;
     let asked = run.attempts.clone();
     run.attempts.as_mut().unwrap()[17] += 1;
+    run.attempts.as_mut().unwrap()[18] -= 1;
     let found = schedule(&run).unwrap_err();
     assert!(found.starts_with("agent 17 asked "), "{found}");
+    run.attempts = asked.clone();
+    run.attempts.as_mut().unwrap()[18] -= 1;
+    assert!(schedule(&run).unwrap_err().contains("its windows have"));
+    // One in twenty is missing, in the windows too.
     run.attempts = asked.map(|of| of.iter().map(|n| n - n / 20).collect());
-    assert!(schedule(&run).is_err(), "one in twenty is missing");
+    let left: u64 = run.attempts.iter().flatten().map(|&n| u64::from(n)).sum();
+    let mut all = 0;
+    for second in run.windows.iter_mut().flat_map(|window| &mut window.seconds) {
+        all += std::mem::take(&mut second.counts.outcomes.attempts);
+    }
+    run.windows[busy].seconds[0].counts.outcomes.attempts = left;
+    assert!(left < all);
+    let found = schedule(&run).unwrap_err();
+    assert!(found.contains("agents had due"), "{found}");
     run.attempts = None;
     assert!(schedule(&run).is_err());
     run.end.as_mut().unwrap().reason = "interrupted".to_owned();
-    assert!(schedule(&run).unwrap().starts_with("not drawn again: "));
+    assert!(
+        matches!(schedule(&run), Ok(Schedule::NotDrawn(why)) if why.ends_with("it was cut or stopped"))
+    );
 }
 
 #[test]
@@ -275,4 +302,31 @@ fn forgeries_are_caught(dir: &Path, signer: &Signer, judged: &Judged, scratch: &
     kinder.verdict = Overall::NoGo;
     certify(kinder, &forged, signer);
     assert!(!checked(&forged, signer).holds(), "a verdict that does not follow");
+    // What is written beside what is checked.
+    let statement = statement(judged.clone(), &runs(&forged), "2026-11-26T00:00:00Z").unwrap();
+    let honest = serde_json::to_value(&statement).unwrap();
+    for (at, says) in [
+        ("/predicate", "it says /predicate/more"),
+        ("/predicate/gates/0/result", "it says /predicate/gates/0/result/more"),
+        ("/predicate/policy/gate/0", "unknown field"),
+    ] {
+        let mut told = honest.clone();
+        let place = told.pointer_mut(at).unwrap_or_else(|| panic!("{at}: {honest}"));
+        place["more"] = "GO".into();
+        let verified = resigned(&forged, signer, &told);
+        let found = verified.findings.iter().find(|of| of.check == "statement").unwrap();
+        assert!(!verified.holds() && found.text.contains(says), "{found:?}");
+    }
+    let mut wide = honest.clone();
+    wide["predicate"]["scope"] = "for every host".into();
+    assert!(!resigned(&forged, signer, &wide).holds(), "a scope of one's own");
+    let mut larger = honest.clone();
+    larger["subject"][0]["annotations"]["bytes"] = 1.into();
+    assert!(!resigned(&forged, signer, &larger).holds(), "a size that the file has not");
+    assert!(resigned(&forged, signer, &honest).holds());
+}
+
+fn resigned(dir: &Path, signer: &Signer, statement: &serde_json::Value) -> Verified {
+    let bytes = signer.sign(&serde_json::to_vec(statement).unwrap()).unwrap().bytes();
+    verify(&bytes, &runs(dir), &signer.verifier(), None)
 }

@@ -186,6 +186,10 @@ fn certified(store: &Path, scratch: &Path) {
         let (code, out, err) = run(store, &line);
         let (verified, said, _) = run(store, &format!("verify @last --key {}.pub", key.display()));
         assert_eq!(verified, code, "replayed, the verdict is the same: {out}{err}{said}");
+        assert!(
+            said.contains("in 3 epochs; what each did"),
+            "drawn again by the seed of each: {said}"
+        );
         (code, out)
     };
     let (code, out) = policy("");

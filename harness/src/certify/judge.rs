@@ -141,10 +141,8 @@ pub fn judge(policy: &Policy, dirs: &RunDirs) -> Result<Judged, CertifyError> {
             None => (series::missing(need), Vec::new()),
         };
         let spelled = |gate: &PolicyGate| {
-            let spelled = |gate: SeriesGate| Spelled {
-                name: gate.name().to_owned(),
-                requirement: gate.requirement(),
-            };
+            let spelled =
+                |gate: SeriesGate| Spelled { name: gate.name(), requirement: gate.requirement() };
             gate.of_series().map(spelled)
         };
         gates.extend(judged_on(policy, ("series", &need.name), (results, &series.lacks), &spelled));

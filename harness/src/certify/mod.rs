@@ -24,10 +24,10 @@ pub use files::{FileHash, FilesError, hash_files};
 pub use judge::{CertGate, CertRun, CertifyError, Judged, RunDirs, judge};
 pub use junit::{junit, junit_of_run};
 pub use policy::{Builds, Continuity, Need, Policy, PolicyError, PolicyGate, SHIPPED};
-pub use schedule::schedule;
+pub use schedule::{Schedule, schedule};
 pub use series::{CertScenario, CertSeries, SeriesGate, SeriesNeed};
 pub use statement::{
-    Digest, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement, Subject, statement,
+    Annotations, Digest, PREDICATE_TYPE, Predicate, STATEMENT_TYPE, Statement, Subject, statement,
 };
 pub use verify::{Finding, Verified, verify};
 

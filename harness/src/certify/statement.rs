@@ -35,6 +35,17 @@ pub struct Subject {
     pub name: String,
     /// Its hash.
     pub digest: Digest,
+    /// What else is said of it; nothing in certificates of before there was anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Annotations>,
+}
+
+/// in-toto's annotations of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Annotations {
+    /// Its size, bytes.
+    pub bytes: u64,
 }
 
 /// A hash.
@@ -59,7 +70,8 @@ pub struct Predicate {
     pub judged: Judged,
 }
 
-const SCOPE: &str = "for the recorded binary, kernel, host, plan and seed; nothing is said of other hosts, loads or durations";
+/// What no certificate says.
+pub(super) const SCOPE: &str = "for the recorded binary, kernel, host, plan and seed; nothing is said of other hosts, loads or durations";
 
 /// The statement about the runs in `dirs`, issued at `issued` (RFC 3339).
 ///
@@ -87,6 +99,7 @@ pub(super) fn subjects(policy: &Policy, dirs: &RunDirs) -> Result<Vec<Subject>, 
         subjects.extend(hash_files(dir, Some(dir) == home)?.into_iter().map(|file| Subject {
             name: format!("{name}/{}", file.path),
             digest: Digest { sha256: file.sha256 },
+            annotations: Some(Annotations { bytes: file.bytes }),
         }));
     }
     Ok(subjects)

@@ -1,12 +1,15 @@
 //! Believes nothing of a certificate but what it finds itself.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use serde_json::Value;
 
 use super::dsse::Verifier;
 use super::judge::{Judged, RunDirs, judge};
 use super::policy::Policy;
-use super::schedule::schedule;
-use super::statement::{PREDICATE_TYPE, STATEMENT_TYPE, Statement, Subject, subjects};
+use super::schedule::{Schedule, schedule};
+use super::statement::{PREDICATE_TYPE, SCOPE, STATEMENT_TYPE, Statement, Subject, subjects};
 use crate::evidence::read_run;
 use crate::verdict::Overall;
 
@@ -17,6 +20,8 @@ pub struct Finding {
     pub check: String,
     /// Whether it holds.
     pub holds: bool,
+    /// Whether it could be made. One that could not prevents nothing, and its text says why.
+    pub made: bool,
     /// What was found.
     pub text: String,
 }
@@ -61,9 +66,12 @@ pub fn verify(
     };
     let signed = &statement.predicate.judged.policy;
     note(&mut verified.findings, "policy", policy(signed, wanted));
-    files(&statement, dirs, &mut verified.findings);
-    verified.recomputed = recomputed(&statement, dirs, &mut verified.findings);
-    schedules(&statement, dirs, &mut verified.findings);
+    // Nothing is computed from files that nobody has signed.
+    if files(&statement, dirs, &mut verified.findings) {
+        verified.recomputed = recomputed(&statement, dirs, &mut verified.findings);
+        schedules(&statement, dirs, &mut verified.findings);
+        supervised(&statement, &mut verified.findings);
+    }
     verified.statement = Some(statement);
     verified
 }
@@ -71,8 +79,18 @@ pub fn verify(
 fn note(findings: &mut Vec<Finding>, check: &str, result: Result<String, String>) -> bool {
     let holds = result.is_ok();
     let text = result.unwrap_or_else(|error| error);
-    findings.push(Finding { check: check.to_owned(), holds, text });
+    findings.push(Finding { check: check.to_owned(), holds, made: true, text });
     holds
+}
+
+/// What cannot be computed again, and is signed and no more.
+fn supervised(statement: &Statement, findings: &mut Vec<Finding>) {
+    if statement.predicate.judged.series.iter().all(|series| series.id.is_none()) {
+        return;
+    }
+    let text = "that faults bit and were taken back, and what logs, restarts and the host had afterwards, is the supervisor's word in the series' record: recoveries, ends of requests and the runs' own checks are judged anew, integrity, residue and scenarios partly";
+    let check = "supervised".to_owned();
+    findings.push(Finding { check, holds: true, made: false, text: text.to_owned() });
 }
 
 fn opened(envelope: &[u8], trusted: &Verifier, findings: &mut Vec<Finding>) -> Option<Statement> {
@@ -93,6 +111,7 @@ fn opened(envelope: &[u8], trusted: &Verifier, findings: &mut Vec<Finding>) -> O
                 statement.statement_type, statement.predicate_type
             ));
         }
+        all_is_read(&payload, &statement)?;
         Ok(statement)
     });
     match statement {
@@ -101,6 +120,39 @@ fn opened(envelope: &[u8], trusted: &Verifier, findings: &mut Vec<Finding>) -> O
             note(findings, "statement", Err(cause));
             None
         }
+    }
+}
+
+/// Whether everything that was signed is something that is checked: whoever signs may write more beside it, and a reader of
+/// the statement would believe it.
+fn all_is_read(payload: &[u8], statement: &Statement) -> Result<(), String> {
+    let signed: Value = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+    let read = serde_json::to_value(statement).map_err(|error| error.to_string())?;
+    if let Some(path) = surplus(&signed, &read, String::new()) {
+        return Err(format!("it says {path}, of which this version knows nothing"));
+    }
+    let scope = &statement.predicate.scope;
+    (scope == SCOPE).then_some(()).ok_or_else(|| {
+        format!("its scope is {scope:?}, and what Tailbeam says of its certificates is {SCOPE:?}")
+    })
+}
+
+/// The first thing that is signed and was not read.
+fn surplus(signed: &Value, read: &Value, path: String) -> Option<String> {
+    match (signed, read) {
+        (Value::Object(signed), Value::Object(read)) => signed.iter().find_map(|(key, value)| {
+            let path = format!("{path}/{key}");
+            match read.get(key) {
+                Some(read) => surplus(value, read, path),
+                // What is nothing may be written as null or left out.
+                None => (!value.is_null()).then_some(path),
+            }
+        }),
+        (Value::Array(signed), Value::Array(read)) => {
+            let mut pairs = signed.iter().zip(read).enumerate();
+            pairs.find_map(|(at, (signed, read))| surplus(signed, read, format!("{path}/{at}")))
+        }
+        _ => None,
     }
 }
 
@@ -114,6 +166,9 @@ fn policy(signed: &Policy, wanted: Option<&Policy>) -> Result<String, String> {
             wanted.name, wanted.version
         )),
         (None, Some(true)) => Ok(format!("{of}, as this program ships it")),
+        (None, Some(false)) if is_other_version(signed) => Err(format!(
+            "{of} is another version of it than this program ships, and may ask for less: verify it with the program that issued it, or --policy FILE says that you want that version"
+        )),
         (None, Some(false)) => Err(format!(
             "{of} is not what this program ships under that name: it may ask for less; --policy FILE says which one you want"
         )),
@@ -123,39 +178,46 @@ fn policy(signed: &Policy, wanted: Option<&Policy>) -> Result<String, String> {
     }
 }
 
+/// Whether it is called as a shipped one and says that it is another version.
+fn is_other_version(signed: &Policy) -> bool {
+    Policy::shipped(&signed.name).is_some_and(|shipped| shipped.version != signed.version)
+}
+
 /// Every file is in the statement with its hash, and the statement names no other.
-fn files(statement: &Statement, dirs: &RunDirs, findings: &mut Vec<Finding>) {
+fn files(statement: &Statement, dirs: &RunDirs, findings: &mut Vec<Finding>) -> bool {
     let found = match subjects(&statement.predicate.judged.policy, dirs) {
         Ok(found) => found,
         Err(error) => {
-            note(findings, "files", Err(error.to_string()));
-            return;
+            return note(findings, "files", Err(error.to_string()));
         }
     };
-    let get = |of: &[Subject], name: &str| {
-        of.iter().find(|subject| subject.name == name).map(|subject| subject.digest.clone())
+    let by_name = |of: &'_ [Subject]| -> BTreeMap<String, Subject> {
+        of.iter().map(|subject| (subject.name.clone(), subject.clone())).collect()
     };
-    let mut wrong = Vec::new();
-    for signed in &statement.subject {
-        match get(&found, &signed.name) {
-            None => wrong.push(format!("{} is missing", signed.name)),
-            Some(digest) if digest != signed.digest => {
-                wrong.push(format!(
-                    "{} has SHA-256 {}, signed was {}",
-                    signed.name, digest.sha256, signed.digest.sha256
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    let extra = found.iter().filter(|file| get(&statement.subject, &file.name).is_none());
+    let (there, signed) = (by_name(&found), by_name(&statement.subject));
+    let mut wrong: Vec<String> =
+        statement.subject.iter().filter_map(|of| unlike(of, there.get(&of.name))).collect();
+    let extra = found.iter().filter(|file| !signed.contains_key(&file.name));
     wrong.extend(extra.map(|file| format!("{} is not in the certificate", file.name)));
     let result = if wrong.is_empty() {
         Ok(format!("{} files have the signed SHA-256", found.len()))
     } else {
         Err(wrong.join("; "))
     };
-    note(findings, "files", result);
+    note(findings, "files", result)
+}
+
+/// What a file has otherwise than was signed.
+fn unlike(signed: &Subject, found: Option<&Subject>) -> Option<String> {
+    let name = &signed.name;
+    let Some(found) = found else { return Some(format!("{name} is missing")) };
+    if found.digest != signed.digest {
+        let (has, was) = (&found.digest.sha256, &signed.digest.sha256);
+        return Some(format!("{name} has SHA-256 {has}, signed was {was}"));
+    }
+    // Those of an earlier version say no sizes.
+    let (has, was) = (found.annotations.as_ref()?, signed.annotations.as_ref()?);
+    (has != was).then(|| format!("{name} has {} bytes, signed were {}", has.bytes, was.bytes))
 }
 
 /// Judges runs and series anew and compares every figure.
@@ -191,8 +253,12 @@ fn schedules(statement: &Statement, dirs: &RunDirs, findings: &mut Vec<Finding>)
         let Some(dir) = dirs.get(&need.name) else { continue };
         let found = read_run(dir).map_err(|error| error.to_string());
         let found = found.and_then(|run| schedule(&run));
-        let named = |text: String| format!("run {}: {text}", need.name);
-        note(findings, "schedule", found.map(named).map_err(named));
+        let (holds, made) = (found.is_ok(), !matches!(found, Ok(Schedule::NotDrawn(_))));
+        let text = match found {
+            Ok(Schedule::Drawn(text) | Schedule::NotDrawn(text)) | Err(text) => text,
+        };
+        let text = format!("run {}: {text}", need.name);
+        findings.push(Finding { check: "schedule".to_owned(), holds, made, text });
     }
 }
 
@@ -203,7 +269,7 @@ fn as_signed(judged: &Judged) -> Result<Judged, String> {
 }
 
 /// Where two documents differ first.
-fn first_difference(signed: &serde_json::Value, anew: &serde_json::Value, path: String) -> String {
+fn first_difference(signed: &Value, anew: &Value, path: String) -> String {
     use serde_json::Value::{Array, Object};
     match (signed, anew) {
         (Object(a), Object(b)) => {

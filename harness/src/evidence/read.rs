@@ -187,7 +187,9 @@ pub(super) fn open(dir: &Path) -> Result<Opened, ReadRunError> {
             expected: manifest.plan_sha256,
         });
     }
-    let plan = toml::from_str(&text).map_err(|e| unreadable("plan.toml", e.to_string()))?;
+    let plan: Plan = toml::from_str(&text).map_err(|e| unreadable("plan.toml", e.to_string()))?;
+    // What no run has is asked for by no run: sizes and times of a foreign plan would be believed.
+    plan.check().map_err(|e| unreadable("plan.toml", e.to_string()))?;
     let damage = damage.iter().map(ToString::to_string).collect();
     Ok(Opened { plan, manifest, frames, damage })
 }

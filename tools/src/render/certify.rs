@@ -120,7 +120,11 @@ pub fn verified(verified: &Verified, out: &mut dyn Write) -> io::Result<()> {
     let verdict = verified.verdict().map_or("NOT VERIFIED", overall);
     writeln!(out, "Verification  {verdict}")?;
     for finding in &verified.findings {
-        let mark = if finding.holds { "holds" } else { "FAILS" };
+        let mark = match (finding.made, finding.holds) {
+            (false, true) => "not made",
+            (_, true) => "holds",
+            (_, false) => "FAILS",
+        };
         writeln!(out, "  {:<10} {mark}  {}", finding.check, finding.text)?;
     }
     let Some(statement) = &verified.statement else { return Ok(()) };

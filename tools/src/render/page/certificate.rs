@@ -19,10 +19,14 @@ pub(super) fn statement(doc: &Doc<'_>) -> Page {
         ),
         Fact::new("Scope", [doc.figure("/predicate/scope", Unit::Text)]),
     ];
-    let mut files = Table::new("Files that the signature covers", &["file", "SHA-256"], 2);
+    let mut files = Table::new("Files that the signature covers", &["file", "SHA-256", "size"], 2);
     for index in 0..doc.list("/subject").len() {
-        let at = |path: &str| doc.figure(&format!("/subject/{index}/{path}"), Unit::Text);
-        files.rows.push(vec![at("name"), at("digest/sha256")]);
+        let at = |path: &str, unit| doc.figure(&format!("/subject/{index}/{path}"), unit);
+        files.rows.push(vec![
+            at("name", Unit::Text),
+            at("digest/sha256", Unit::Text),
+            at("annotations/bytes", Unit::Bytes),
+        ]);
     }
     let count = files.rows.len();
     let evidence = Section {
