@@ -44,8 +44,10 @@ impl RunFigures {
     pub fn of(report: &Report) -> Self {
         let system = report.latency.first();
         let nothing = || Measured::unknown("the run has no latency series", "record a new run");
-        let quantile = |take: fn(&crate::report::LatencyRow) -> &Measured<u64>| {
-            system.map_or_else(nothing, |row| map(take(row), |ns| *ns as f64))
+        let unanswered = report.load.outcomes.known().map_or(0.0, unanswered);
+        let quantile = |q: f64, take: fn(&crate::report::LatencyRow) -> &Measured<u64>| {
+            let of = |row| answered(q, unanswered, map(take(row), |ns| *ns as f64));
+            system.map_or_else(nothing, of)
         };
         let stalled = report.validity.iter().find(|check| check.outside && !check.holds);
         Self {
@@ -53,8 +55,8 @@ impl RunFigures {
             workload: report.run.workload.clone(),
             agents: report.agents.asked,
             seed: report.run.seed,
-            p50_ns: quantile(|row| &row.p50_ns),
-            p99_ns: quantile(|row| &row.p99_ns),
+            p50_ns: quantile(0.5, |row| &row.p50_ns),
+            p99_ns: quantile(0.99, |row| &row.p99_ns),
             offered_per_s: report.load.offered_per_s.clone(),
             throughput_per_s: report.load.served_per_s.clone(),
             cpu_per_op_ns: report.memory.cpu_per_request_ns.clone(),
@@ -71,6 +73,29 @@ impl RunFigures {
     pub fn closed(&self) -> Option<bool> {
         self.outcomes.known().map(|outcomes| outcomes.sum() == outcomes.attempts)
     }
+}
+
+/// Share of the requests that were asked and not refused to which nobody saw an answer in time.
+fn unanswered(outcomes: &Outcomes) -> f64 {
+    let without = outcomes.expired + outcomes.lost + outcomes.error;
+    let asked = outcomes.attempts.saturating_sub(outcomes.refused).max(1);
+    without as f64 / asked as f64
+}
+
+/// A percentile of those that were answered is none of all requests where more had no answer than are above it: a side that
+/// lets its slowest ones expire would be the faster one.
+fn answered(q: f64, unanswered: f64, figure: Measured<f64>) -> Measured<f64> {
+    // The largest of those that were answered is the percentile where exactly so many were not.
+    if unanswered <= 1.0 - q + f64::EPSILON {
+        return figure;
+    }
+    Measured::unknown(
+        format!(
+            "it is above the deadline: {:.2} % of the requests had no answer",
+            unanswered * 100.0
+        ),
+        "ask for a longer deadline, or for less",
+    )
 }
 
 /// Applies `change` to a known figure.
@@ -156,5 +181,22 @@ impl Rules {
             Some(others) => by("others", percent(others)),
             None => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lets_the_slow_ones_expire_is_not_faster() {
+        let of = |expired, refused| {
+            let outcomes = Outcomes { attempts: 1_000, expired, refused, ..Outcomes::default() };
+            let figure = |q| answered(q, unanswered(&outcomes), Measured::Known(5e6));
+            [0.5, 0.99].map(|q| figure(q).known().is_some())
+        };
+        assert_eq!([of(0, 500), of(10, 0)], [[true; 2]; 2]);
+        assert_eq!([of(11, 0), of(6, 500)], [[true, false]; 2]);
+        assert_eq!(of(501, 0), [false; 2]);
     }
 }
