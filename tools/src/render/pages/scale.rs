@@ -1,6 +1,6 @@
 //! The page of a scale series, with its chart.
 
-use tailbeam_harness::compare::scale::{Cost, Point, Series};
+use tailbeam_harness::compare::scale::{Capacity, Cost, Point, Series};
 use tailbeam_harness::report::Measured;
 
 use super::{Cell, Page, Part, Picture, cell};
@@ -173,6 +173,16 @@ fn curve(of: &Series, (name, figure, unit): (&str, Of, Unit)) -> Option<Chart> {
     })
 }
 
+/// How far the fleets kept up, in words.
+fn far(Capacity { keeps_up, fails }: Capacity) -> String {
+    match (keeps_up.map(count), fails.map(count)) {
+        (Some(low), Some(high)) => format!("keeps up to {low} agents, not at {high}"),
+        (Some(low), None) => format!("keeps up to {low} agents, and no fleet fell behind"),
+        (None, Some(high)) => format!("not at {high} agents, and of no smaller fleet is it known"),
+        (None, None) => "of no fleet is it known".to_owned(),
+    }
+}
+
 fn conclusions(of: &Series, page: &mut Page) {
     page.heading("Where it bends, how far it keeps up, what limits");
     match &of.knee {
@@ -184,11 +194,9 @@ fn conclusions(of: &Series, page: &mut Page) {
             page.line(format!("knee      unknown ({unknown}; {remedy})"))
         }
     }
-    let agents = |n: Option<u64>| n.map_or_else(|| "none".to_owned(), count);
     page.line(format!(
-        "capacity  keeps up to {} agents, not at {}; keeps up: serves 99 % of what is offered, delivers 99.9 %, P99 < {}",
-        agents(of.capacity.keeps_up),
-        agents(of.capacity.fails),
+        "capacity  {}; keeps up: serves 99 % of what is offered, delivers 99.9 %, P99 < {}",
+        far(of.capacity),
         time(of.limit_ns as f64)
     ));
     match &of.limit {
