@@ -162,11 +162,11 @@ pub(super) fn durable(stage: &Stage<'_>) -> (Vec<Check>, u64) {
     let text = format!(
         "{lost} of {all} events that were said to be durable are not in the log; it has {records}"
     );
-    // Of nothing that was promised nothing can be lost: that would be a check that cannot fail.
     let acknowledged = match &unread {
         Some(why) => Check::unknown(checks::ACKNOWLEDGED, why.clone()),
         None => acknowledged(stage, &ends),
     };
+    // Of nothing that was promised nothing can be lost: that would be a check that cannot fail.
     let durable = match (unread, all) {
         (Some(why), _) if lost == 0 => Check::unknown(LOST, why),
         (_, 0) => Check::unknown(LOST, "nothing was said to be durable yet"),
